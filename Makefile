@@ -1,0 +1,79 @@
+# Every target sets itself up in $(VENV). Needs Python 3.11 or newer, its venv module, and a network on first use.
+VENV   ?= .venv
+PYTHON ?= python3
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.videoeff-dev
+SOURCES := $(wildcard videoeff tests examples benchmarks)
+PIP    := $(BIN)/python -m pip --disable-pip-version-check -qq
+
+# Two pytest workers: one per core of a small machine. tests/conftest.py divides torch's threads between them.
+WORKERS ?= 2
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check check-format check-lint check-types check-house format clean distclean
+
+help:
+	@echo "make demo       run the demonstration"
+	@echo "make test       every check and every test"
+	@echo "make check      format, lint, types and house rules only (make -k check: all that is wrong)"
+	@echo "make format     rewrite the sources in the house format"
+	@echo "make setup      (re)build $(VENV); the others call it"
+	@echo "make clean      remove caches and build outputs (distclean: $(VENV) as well)"
+
+setup: $(STAMP)
+
+# torch and torchvision are resolved in one pip command, so that their versions fit each other.
+$(STAMP): pyproject.toml
+	@if ! $(BIN)/python -m pip --version >/dev/null 2>&1; then \
+	  command -v $(PYTHON) >/dev/null || { \
+	    echo "videoeff: '$(PYTHON)' not found. Install Python 3.11 or newer, or name one: make PYTHON=/path/to/python" >&2; \
+	    exit 1; }; \
+	  $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	    echo "videoeff: $$($(PYTHON) --version) is too old; 3.11 or newer is needed. Name one: make PYTHON=python3.12" >&2; \
+	    exit 1; }; \
+	  $(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { \
+	    echo "videoeff: $(PYTHON) has no venv module. On Debian or Ubuntu: apt install python3-venv" >&2; \
+	    exit 1; }; \
+	  $(PYTHON) -m venv $(VENV); \
+	fi
+	@$(BIN)/python -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "videoeff: $(VENV) holds $$($(BIN)/python --version); 3.11 or newer is needed. Remove it: make distclean" >&2; \
+	  exit 1; }
+	@echo "videoeff: installing into $(VENV) (the first time several GB: PyPI's torch carries CUDA; it also runs on the CPU)"
+	@$(PIP) install -e ".[dev]" || { \
+	  echo "videoeff: pip could not install the packages; its own message is above. Mend that and run make again" >&2; \
+	  exit 1; }
+	@touch $@
+
+demo: $(STAMP)
+	@$(BIN)/videoeff demo
+
+# The same steps as .pre-commit-config.yaml; tests/test_house.py holds the two together.
+check: check-format check-lint check-types check-house
+
+check-format: $(STAMP)
+	$(BIN)/ruff format --check $(SOURCES)
+
+check-lint: $(STAMP)
+	$(BIN)/ruff check $(SOURCES)
+
+check-types: $(STAMP)
+	$(BIN)/mypy
+
+check-house: $(STAMP)
+	$(BIN)/pytest -q -p no:cacheprovider tests/test_house.py
+
+# `check` has run the house rules already.
+test: check
+	$(BIN)/pytest -q -n $(WORKERS) --dist worksteal --durations=10 --ignore=tests/test_house.py
+
+format: $(STAMP)
+	$(BIN)/ruff check --fix $(SOURCES)
+	$(BIN)/ruff format $(SOURCES)
+
+clean:
+	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find $(SOURCES) -name __pycache__ -type d -prune -exec rm -rf {} +
+
+distclean: clean
+	rm -rf $(VENV)
