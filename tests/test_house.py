@@ -133,7 +133,7 @@ SOURCE_LINES = 500
 SOURCE_SUFFIXES = frozenset({".py", ".cpp", ".hpp", ".h"})
 TRACKED_BYTES = 2 * 1024 * 1024
 NOT_A_PASS = frozenset({"__init__", "base", "pipeline", "recipes"})
-MACHINE_PATH = re.compile(r"(?<![\w.:/~-])(/(?:home|Users|root|work)/|[A-Z]:\\+Users\\+)\w")
+HOMES = r"/(?:home|Users|root|work)/|[A-Z]:\\+Users\\+"
 
 
 def too_long(folder: Path) -> list[str]:
@@ -172,13 +172,16 @@ def misnamed_pass(stem: str, module: object, tests: Path) -> list[str]:
 
 
 def machine_paths(name: str, data: bytes, places: tuple[str, ...] = ()) -> list[str]:
-    """Lines of a file that name a home, or one of `places`. Binary files have none."""
+    """Lines of a file with an absolute path into a home or into one of `places`. Binary files have none."""
     if b"\0" in data:
         return []
+    folders = "|".join([HOMES, *(re.escape(place) for place in places)])
+    path = re.compile(rf"(?<![\w.:/~-])(?:{folders})\w")
+    lines = data.decode("utf-8", "replace").splitlines()
     return [
         f"{name}:{number}: {line.strip()[:100]}"
-        for number, line in enumerate(data.decode("utf-8", "replace").splitlines(), start=1)
-        if MACHINE_PATH.search(line) or any(place in line for place in places)
+        for number, line in enumerate(lines, start=1)
+        if path.search(line)
     ]
 
 
@@ -369,4 +372,4 @@ def test_machine_paths_catch() -> None:
     assert machine_paths("a.ipynb", f'"{home}"'.encode())
     assert machine_paths("a.md", b"in /srv/x/y", ("/srv/x/",))
     assert machine_paths("a.bin", b"\0" + home.encode()) == []
-    assert machine_paths("a.md", f"https://example.org{home} and a/root/b, /usr/bin".encode()) == []
+    assert machine_paths("a.md", f"https://example.org{home} and a/home/b, /usr/bin".encode()) == []
