@@ -67,7 +67,7 @@ def caption(frame: NDArray[np.uint8], text: str) -> NDArray[np.uint8]:
     bottom = ImageDraw.Draw(image).multiline_textbbox((margin, margin), text, font=font)[3] + margin
     strip = np.array(frame)
     top = strip[: int(np.ceil(bottom))]
-    top[...] = (top * 0.35).astype(np.uint8)
+    top[...] = (top * 0.35).round().astype(np.uint8)
     image = Image.fromarray(strip)
     ImageDraw.Draw(image).multiline_text((margin, margin), text, fill=(255, 255, 255), font=font)
     return np.array(image)

@@ -1,0 +1,1 @@
+"""What the demonstration runs on: synthetic clips and a small segmenter trained on them."""
