@@ -332,16 +332,36 @@ def test_a_graph_without_nodes_is_no_error(browser: Browser, tmp_path: Path) -> 
     assert shown(browser) == set()
 
 
-def test_a_module_used_twice_and_a_cycle_of_groups_are_drawn(browser: Browser, tmp_path: Path) -> None:
+def test_a_layer_called_twice_stands_where_it_is_called(browser: Browser, tmp_path: Path) -> None:
     graph: nx.DiGraph = nx.DiGraph(name="shared head", stage="planned")
-    add_node(graph, "x", kind="input")
-    last = "x"
-    for i in range(4):
-        last = add_node(graph, f"head_{i}", last, module="head", kind="local")
-        last = add_node(graph, f"body_{i}", last, module="body", kind="local")
+    last = add_node(graph, "x", kind="input")
+    add_node(graph, "w", module="head.conv", kind="const")
+    for i in range(3):
+        last = add_node(graph, f"conv_{i}", last, "w", module="head.conv")
+        last = add_node(graph, f"norm_{i}", last, module="head.norm")
+        last = add_node(graph, f"relu_{i}", last, module="act")
     show(browser, tmp_path / "page.html", graph, graph)
     assert browser.problems == []
-    assert {"g:head", "g:body", "n:head_3", "n:body_3"} <= shown(browser)
-    assert browser.run(
-        "[...document.querySelectorAll('.edge')].every((e) => !/NaN|undefined/.test(e.getAttribute('d')))"
+    nodes = {f"n:{name}_{i}" for name in ("conv", "norm", "relu") for i in range(3)}
+    assert shown(browser) == {"n:x", "g:head@1", "g:head@2", "g:head@3"} | nodes
+    names = browser.run(
+        "[...document.querySelectorAll('.header .name')].map((e) => e.firstChild.textContent)"
     )
+    assert names == ["head (call 1)", "head (call 2)", "head (call 3)"]
+    tops = [browser.place(face(f"n:{name}_{i}"))[1] for i in range(3) for name in ("conv", "norm", "relu")]
+    assert tops == sorted(tops), "every edge leads down"
+
+
+def test_groups_that_feed_each_other_are_drawn(browser: Browser, tmp_path: Path) -> None:
+    graph: nx.DiGraph = nx.DiGraph(name="ladder", stage="planned")
+    last = add_node(graph, "x", kind="input")
+    skips = {"a": "x", "b": "x"}
+    for i in range(4):
+        for side in ("a", "b"):
+            last = skips[side] = add_node(graph, f"{side}_{i}", last, skips[side], module=side)
+    show(browser, tmp_path / "page.html", graph, graph)
+    assert browser.problems == []
+    assert {"g:a", "g:b", "n:a_3", "n:b_3"} <= shown(browser)
+    curves = browser.run("[...document.querySelectorAll('.edge')].map((e) => e.getAttribute('d'))")
+    assert len(curves) > 10
+    assert not [d for d in curves if "NaN" in d or "undefined" in d]

@@ -85,11 +85,18 @@ def test_node_data_names_nodes_that_have_the_quantity(tmp_path: Path, quantity: 
     path = tmp_path / "data.json"
     write_node_data(path, before, after, quantity=quantity)
     data = json.loads(path.read_text())
-    assert set(data) == {"before", "after"}
-    for key, graph in (("before", before), ("after", after)):
+    assert set(data) == ({"after"} if quantity == "share" else {"before", "after"})
+    for key in data:
+        graph = {"before": before, "after": after}[key]
         wanted = {name: {"value": d[column]} for name, d in graph.nodes(data=True) if d[column]}
         assert data[key]["results"] == wanted
         assert [item["stop"] for item in data[key]["gradient"]] == [0, 0.5, 1]
+
+
+def test_node_data_without_a_value_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match="no node has a value for 'active share'; run a clip"):
+        write_node_data(tmp_path / "data.json", residual((1,)), residual((1,)))
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_bad_graph_leaves_no_file(tmp_path: Path) -> None:

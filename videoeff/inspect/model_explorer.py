@@ -14,6 +14,7 @@ from typing import Literal
 
 import networkx as nx
 
+from videoeff.errors import ArtifactError
 from videoeff.inspect.files import write_text
 from videoeff.inspect.schema import NodeRecord, graph_title, read_nodes, shape_text
 
@@ -42,6 +43,8 @@ def write_node_data(
 ) -> None:
     """Writes one number per node for the graphs of :func:`write_model_explorer`, as Model Explorer node data.
 
+    A graph without any such number is left out.
+
     Args:
         path: the file; load it in Model Explorer after the graphs.
         before: the captured graph.
@@ -50,8 +53,8 @@ def write_node_data(
             multiply-accumulates of one frame where there are any.
 
     Raises:
-        ArtifactError: a graph breaks the contract of ``videoeff.inspect.schema``, or ``path`` cannot be
-            written.
+        ArtifactError: no node has the quantity, a graph breaks the contract of ``videoeff.inspect.schema``,
+            or ``path`` cannot be written.
     """
     name = {"share": "active share", "macs": "dense MACs"}[quantity]
     gradient = [
@@ -65,7 +68,12 @@ def write_node_data(
             value = record.share if quantity == "share" else (record.macs or None)
             if value is not None:
                 results[record.name] = {"value": value}
-        data[graph_id] = {"name": name, "results": results, "gradient": gradient}
+        if results:
+            data[graph_id] = {"name": name, "results": results, "gradient": gradient}
+    if not data:
+        raise ArtifactError(
+            f"{path}: no node has a value for {name!r}; run a clip, or ask for another quantity"
+        )
     write_text(path, json.dumps(data, indent=1, allow_nan=False))
 
 

@@ -6,21 +6,26 @@ const FIRST_VIEW = 60; // items on show at the start, at most
 
 function buildModel(graph, withConstants) {
   const root = newGroup("", "", null);
-  const groups = new Map([["", root]]);
-  const groupAt = (path) => {
-    let group = groups.get(path);
-    if (!group) {
-      const cut = path.lastIndexOf(".");
-      const parent = groupAt(cut < 0 ? "" : path.slice(0, cut));
-      group = newGroup(path, path.slice(cut + 1), parent);
-      groups.set(path, group);
-      parent.children.push(group);
-    }
-    return group;
+  const groups = new Map();
+  const groupAt = (chain) => {
+    let parent = root;
+    chain.forEach(({ name, call }, depth) => {
+      const path = (depth ? parent.path + "." : "") + name;
+      const id = (depth ? parent.id + "." : "g:") + name + (call ? `@${call}` : "");
+      if (!groups.has(id)) {
+        const group = newGroup(path, name, parent);
+        Object.assign(group, { id, call });
+        groups.set(id, group);
+        parent.children.push(group);
+      }
+      parent = groups.get(id);
+    });
+    return parent;
   };
+  const chains = callSites(graph);
   const nodes = graph.nodes.map((data, index) => {
     if (data.kind === "const" && !withConstants) return null;
-    const parent = groupAt(data.module);
+    const parent = groupAt(chains[index]);
     const node = { isGroup: false, id: "n:" + data.name, index, data, name: data.label || data.name, parent };
     parent.children.push(node);
     return node;
@@ -29,6 +34,7 @@ function buildModel(graph, withConstants) {
   for (const group of groups.values()) {
     // "0" alone says nothing.
     if (/^\d/.test(group.name)) group.name = group.path.split(".").slice(-1 - group.name.split(".").length).join(".");
+    if (group.call) group.name += ` (call ${group.call})`;
   }
   cut(root);
   const items = new Map();
@@ -76,7 +82,8 @@ function cut(group) {
     const size = Math.ceil(group.children.length / count);
     const runs = [];
     for (let i = 0; i < count; i++) {
-      const run = newGroup(`${group.path}#${group.children.length}.${i + 1}`, `part ${i + 1} of ${count}`, group);
+      const run = newGroup(group.path, `part ${i + 1} of ${count}`, group);
+      run.id = `${group.id}#${group.children.length}.${i + 1}`;
       run.run = true;
       run.children = group.children.slice(i * size, (i + 1) * size);
       for (const child of run.children) child.parent = run;

@@ -147,7 +147,7 @@ class Pane {
     const button = draw("g", { class: "toggle", "data-toggle": group.id, transform: `translate(${w - 16} ${centre})` },
       draw("title", {}, group.open ? "Close the group" : "Open the group"), draw("circle", { r: 8 }),
       draw("path", { d: group.open ? "M-4 0H4" : "M-4 0H4M0-4V4" }));
-    const title = draw("title", {}, group.path.replace(/#.*/, "") || group.name);
+    const title = draw("title", {}, group.path || group.name);
     if (group.open) {
       const name = shorten(group.name, 300, 12.5, 600);
       const text = draw("text", { class: "name", x: 12, y: 17 }, name, draw("tspan", { class: "count", dx: 8 }));

@@ -31,7 +31,7 @@ function nodeRows({ data }) {
 
 function groupRows({ path, run, sum, name }) {
   const kinds = KINDS.filter((kind) => sum.kinds[kind]).map((kind) => `${sum.kinds[kind]} ${kind}`).join(", ");
-  return [["module", run ? `${path.replace(/#.*/, "") || "none"}, ${name}` : path], ["nodes", String(sum.nodes)],
+  return [["module", run ? `${path || "none"}, ${name}` : path], ["nodes", String(sum.nodes)],
     ["kinds", kinds], ["MACs per frame", exact(sum.macs, count(sum.macs, ""))],
     ["active share", sum.share === null ? "not run" : `${(100 * sum.share).toFixed(2)} %, weighted by MACs`],
     ["parameters", exact(sum.params, count(sum.params, ""))], ["state", bytes(sum.state_bytes)]];
