@@ -23,7 +23,7 @@ def colour_table() -> NDArray[np.uint8]:
 
 
 def overlay_heat(
-    frame: NDArray[np.uint8], heat: NDArray[np.floating[Any]], *, opacity: float = 0.6, dim: float = 0.55
+    frame: NDArray[np.uint8], heat: NDArray[np.floating[Any]], *, opacity: float = 0.6, dim: float = 0.7
 ) -> NDArray[np.uint8]:
     """Draw a heat map over a frame; where the heat is 0 the frame shows through, dimmed.
 

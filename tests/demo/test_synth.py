@@ -65,7 +65,7 @@ def test_objects_enter_leave_stop_and_pass_behind_each_other() -> None:
     assert entered >= 3
     assert left >= 3
     assert stopped >= 20
-    fewer, more = (Scene(200, SIZE, 3, objects=count, noise=0, illumination=1) for count in (5, 6))
+    fewer, more = (Scene(200, SIZE, 3, objects=count, noise=0, illumination=1) for count in (10, 11))
     hidden = [
         int(((before > 0) & (before != after)).sum())
         for before, after in ((fewer.frame(index)[1], more.frame(index)[1]) for index in range(200))
