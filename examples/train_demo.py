@@ -26,7 +26,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -158,7 +158,8 @@ def main() -> None:
     print(f"validation mIoU {demo.mean_iou(counts):.4f}; {time.perf_counter() - start:.0f} s in all")
     partial = out.with_name(f".{out.name}.{os.getpid()}.part")
     try:
-        save_file({name: value.contiguous() for name, value in model.state_dict().items()}, partial)
+        # Not save_file: it makes a file that only its owner can read.
+        partial.write_bytes(save({name: value.contiguous() for name, value in model.state_dict().items()}))
         os.replace(partial, out)
     finally:
         partial.unlink(missing_ok=True)
