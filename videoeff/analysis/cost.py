@@ -1,0 +1,49 @@
+"""Cost of a node: multiply-accumulates and parameters."""
+
+from __future__ import annotations
+
+import math
+
+from torch import fx
+
+from videoeff.ops.base import op_of
+from videoeff.program import info, is_const
+
+_MATMULS = ("mm.default", "addmm.default", "baddbmm.default", "bmm.default", "matmul.default")
+_CONVOLUTIONS = ("conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d")
+
+
+def is_convolution(node: fx.Node) -> bool:
+    """Whether the node is a convolution of any kind."""
+    if node.op != "call_function":
+        return False
+    return str(node.target).removeprefix("aten.").split(".")[0] in (*_CONVOLUTIONS, "convolution")
+
+
+def macs(node: fx.Node) -> int:
+    """Multiply-accumulates of the whole result of one call, all streams together."""
+    if node.op != "call_function":
+        return 0
+    op = op_of(node)
+    if op is not None:
+        return op.macs(node)
+    name = str(node.target).removeprefix("aten.")
+    shape = info(node).shape
+    if shape is None:
+        return 0
+    if name in _MATMULS:
+        left = node.args[-2] if name.startswith(("addmm", "baddbmm")) else node.args[0]
+        inner = info(left).shape  # type: ignore[arg-type]
+        return math.prod(shape) * (inner[-1] if inner else 0)
+    if is_convolution(node):
+        weight = info(node.args[1]).shape or ()  # type: ignore[arg-type]
+        if "transpose" in name:
+            source = info(node.args[0]).shape or ()  # type: ignore[arg-type]
+            return math.prod(source) * math.prod(weight[1:])
+        return math.prod(shape) * math.prod(weight[1:])
+    return 0
+
+
+def parameters(node: fx.Node) -> int:
+    """Elements of the constants the node reads directly."""
+    return sum(info(n).numel for n in node.all_input_nodes if is_const(n))

@@ -1,0 +1,59 @@
+"""The one tree of errors.
+
+::
+
+    VideoEffError
+    ├── CaptureError          a model could not be turned into a Program
+    ├── PassError             a rewrite pass failed
+    │   ├── OrderError        passes were asked for in an order that cannot work
+    │   └── VerifyError       a Program is not legal at its stage
+    ├── LoweringError         a legal Program could not be turned into a step
+    ├── BackendError          a backend asked for by name cannot serve
+    ├── StateError            a frame or a state does not fit the stream
+    ├── ArtifactError         a file could not be read as, or written as, an artefact
+    └── VideoError            a clip could not be read or written
+
+Every message says what happened, where (layer, node or file) and what to do.
+"""
+
+from __future__ import annotations
+
+
+class VideoEffError(Exception):
+    """Base of every error raised on purpose by videoeff."""
+
+
+class CaptureError(VideoEffError):
+    """A model could not be turned into a Program."""
+
+
+class PassError(VideoEffError):
+    """A rewrite pass failed or was given options it does not have."""
+
+
+class OrderError(PassError):
+    """Passes were asked for in an order that cannot work."""
+
+
+class VerifyError(PassError):
+    """A Program is not legal at the stage it claims to be in."""
+
+
+class LoweringError(VideoEffError):
+    """A legal Program could not be turned into a step."""
+
+
+class BackendError(VideoEffError):
+    """A backend asked for by name is absent or declines a call."""
+
+
+class StateError(VideoEffError):
+    """A frame, a threshold or a saved state does not fit the stream."""
+
+
+class ArtifactError(VideoEffError):
+    """A file could not be read as, or written as, an artefact or a checkpoint."""
+
+
+class VideoError(VideoEffError):
+    """A clip could not be read or written."""

@@ -1,0 +1,1 @@
+"""The reference backend: plain PyTorch, every op, every device."""

@@ -1,0 +1,171 @@
+"""The reference: any region, in plain PyTorch, computed whole and kept where it changed.
+
+It is definition, fallback and oracle of all other kernels. The one thing it saves is a region that
+nothing reached (on the CPU, where asking costs no synchronisation).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from videoeff.kernels.base import Implementation
+from videoeff.kernels.reference.tests_of_change import mask_like, moved, scale_of, square_mean
+from videoeff.ops.call import Context, Prediction, RegionCall
+
+
+class ReferenceRegion(Implementation):
+    """Serves every call on every device."""
+
+    name = "reference"
+    backend = "reference"
+
+    def unavailable(self) -> str:
+        """Always there."""
+        return ""
+
+    def declines(self, call: RegionCall) -> str:
+        """Never."""
+        return ""
+
+    def build(self, call: RegionCall) -> Callable[[Context], None]:
+        """The call as a function of a context."""
+        return lambda context: run(call, context)
+
+
+def run(call: RegionCall, context: Context) -> None:
+    """One call of one frame: active pixels, new values, change test, store, mask."""
+    state = context.state
+    old = state[call.value.name]
+    if call.kind == "input":
+        new, active = context.frames[call.input_index], None
+    else:
+        active = None if context.all_fresh else active_pixels(call, context)
+        if active is not None and not old.is_cuda and not bool(active.any()):
+            nothing(call, context, active)
+            return
+        reads = [state[r.state] if r.part is None else _part(state[r.state], r.part) for r in call.reads]
+        new = call.compute(*reads, *(context.constants[c] for c in call.constants))
+        rows, height, width = call.extent
+        context.scheduled[call.name] = rows * height * width
+    commit(call, context, new, old, active)
+
+
+def _part(buffer: Tensor, part: tuple[int, int, int]) -> Tensor:
+    return buffer.narrow(part[0], part[1], part[2] - part[1])
+
+
+def active_pixels(call: RegionCall, context: Context) -> Tensor:
+    """Pixels (R, H, W) to compute: those a change reaches, less those predicted to stay."""
+    if call.reach is None:
+        reached = _whole_streams(call, context)
+    else:
+        reached = call.reach(context.masks)
+    if call.prediction is not None and not context.any_fresh:
+        reached = predicted(call, call.prediction, context, reached)
+    if context.any_fresh:
+        reached = reached | context.fresh_rows(call.layout.streams)
+    return reached
+
+
+def _whole_streams(call: RegionCall, context: Context) -> Tensor:
+    """(R, 1, 1): the streams in which anything the call reads has changed."""
+    count = context.fresh.numel()
+    flags = torch.zeros(count, dtype=torch.bool, device=context.fresh.device)
+    for name, streams in call.mask_reads:
+        rows = context.masks[name].flatten(1).any(1)
+        if streams == tuple(range(count)) and rows.numel() == count:
+            flags |= rows
+        elif streams is None or rows.numel() != len(streams):
+            flags |= rows.any()
+        else:
+            index = torch.tensor(streams, device=flags.device)
+            flags |= torch.zeros(count, device=flags.device).index_add_(0, index, rows.float()) > 0
+    if call.layout.streams is None:
+        return flags.any().view(1, 1, 1)
+    index = torch.tensor(call.layout.streams, device=flags.device)
+    return flags[index].view(-1, 1, 1)
+
+
+def predicted(call: RegionCall, prediction: Prediction, context: Context, reached: Tensor) -> Tensor:
+    """Reached pixels whose pending energy exceeds (π τ scale)²; theirs is cleared, others' is kept."""
+    weight = context.constants[prediction.weight].to(torch.float32)
+    taps = weight.square().sum((0, 1), keepdim=True) / weight.shape[0]
+    source = _energy(prediction.sources, context)
+    (top, bottom), (left, right) = prediction.padding
+    padded = F.pad(source.unsqueeze(1), (left, right, top, bottom))
+    energy = F.conv2d(padded, taps, None, prediction.stride, 0, prediction.dilation).squeeze(1)
+    if prediction.residuals:
+        energy = energy + _energy(prediction.residuals, context)
+    pending = context.state[prediction.pending]
+    pending.add_(energy)
+    limit: Tensor | float = (prediction.factor * call.test.threshold) ** 2
+    if call.scale:
+        limit = limit * context.state[call.scale].square().view(-1, 1, 1)
+    due = ~(pending <= limit)
+    pending.masked_fill_(due, 0.0)
+    return reached & due
+
+
+def _energy(terms: tuple[tuple[str, float], ...], context: Context) -> Tensor:
+    total = context.magnitudes[terms[0][0]] * terms[0][1]
+    for name, share in terms[1:]:
+        total = total + context.magnitudes[name] * share
+    return total
+
+
+def nothing(call: RegionCall, context: Context, active: Tensor) -> None:
+    """Record that the call had nothing to do."""
+    mask = torch.zeros(1, 1, 1, dtype=torch.bool, device=active.device).expand(call.extent)
+    context.masks[call.name] = mask
+    context.active[call.name] = context.scheduled[call.name] = 0
+    if context.keep_active:
+        context.active_masks[call.name] = mask
+    if call.wants_magnitude:
+        context.magnitudes[call.name] = torch.zeros(call.extent, device=active.device)
+
+
+def commit(call: RegionCall, context: Context, new: Tensor, old: Tensor, active: Tensor | None) -> None:
+    """Store the new value where it is active and moved; leave the mask and the counts."""
+    state, extent = context.state, call.extent
+    scale = state[call.scale] if call.scale else None
+    pixels = extent[0] * extent[1] * extent[2]
+    everything = torch.ones(1, 1, 1, dtype=torch.bool, device=old.device)
+    if context.all_fresh:
+        old.copy_(new)
+        if scale is not None:
+            scale.copy_(scale_of(old, call.layout))
+        changed = active = everything
+        context.active[call.name] = pixels
+        if call.prediction is not None:
+            state[call.prediction.pending].zero_()
+    else:
+        if context.any_fresh:
+            fresh = context.fresh_rows(call.layout.streams)
+            if scale is not None:
+                rows = fresh.flatten()
+                scale.copy_(torch.where(rows, scale_of(new, call.layout), scale))
+            if call.prediction is not None:
+                state[call.prediction.pending].masked_fill_(fresh, 0.0)
+            changed = moved(call, new, old, scale) | fresh
+        else:
+            changed = moved(call, new, old, scale)
+        if active is not None:
+            changed = changed & active
+            count = active.expand(extent).sum()
+            context.active[call.name] = count if old.is_cuda else int(count)
+        else:
+            context.active[call.name] = pixels
+            active = everything
+        if call.wants_magnitude:
+            energy = square_mean(new, old, call.layout).to(torch.float32)
+            context.magnitudes[call.name] = torch.where(changed, energy, torch.zeros_like(energy))
+        torch.where(mask_like(changed, old, call.layout), new, old, out=old)
+    if call.wants_magnitude and context.all_fresh:
+        context.magnitudes[call.name] = torch.zeros(extent, device=old.device)
+    context.masks[call.name] = changed.expand(extent)
+    if context.keep_active:
+        context.active_masks[call.name] = active.expand(extent)

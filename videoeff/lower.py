@@ -1,0 +1,386 @@
+"""Lowering: a planned Program becomes a Plan, a flat list of calls with the state they keep.
+
+A Plan's step is a function of (frame, state): it writes the state in place and returns the outputs. Only
+``videoeff.engine`` owns buffers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from videoeff.analysis import is_convolution
+from videoeff.analysis.predict import magnitude_terms, residual_terms
+from videoeff.analysis.regions import Region, cone, planned_slice, regions
+from videoeff.errors import BackendError, LoweringError
+from videoeff.kernels import IMPLEMENTATIONS, Implementation
+from videoeff.ops.base import bind, op_of, pair, shape_of
+from videoeff.ops.call import Context, Prediction, Read, RegionCall, Test
+from videoeff.ops.convolution import explicit_padding
+from videoeff.ops.markers import cache_name, cache_option, is_cache
+from videoeff.program import Program, StateSpec, info
+from videoeff.verify import verify
+
+
+@dataclass(frozen=True)
+class Instruction:
+    """One call, who runs it and why.
+
+    Attributes:
+        call: what is computed.
+        kernel: the implementation's name.
+        reason: why not one with a higher priority, "" for the first.
+        run: the function of a context.
+        streams: whether pixels can be followed through it.
+        convolution_macs: multiply-accumulates of its convolutions.
+    """
+
+    call: RegionCall
+    kernel: str
+    reason: str
+    run: Callable[[Context], None]
+    streams: bool
+    convolution_macs: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A lowered Program.
+
+    Attributes:
+        instructions: the calls in order.
+        state: every buffer.
+        frames: (shape, dtype) of each input tensor.
+        outputs: the caches' buffers the outputs are read from.
+        read_outputs: from those buffers to the flat outputs (views of them where nothing is moved).
+    """
+
+    instructions: tuple[Instruction, ...]
+    state: tuple[StateSpec, ...]
+    frames: tuple[tuple[tuple[int, ...], torch.dtype], ...]
+    outputs: tuple[Read, ...]
+    output_constants: tuple[str, ...]
+    read_outputs: Callable[..., tuple[Any, ...]]
+
+    @property
+    def state_bytes(self) -> int:
+        """Bytes of all buffers, all streams."""
+        return sum(s.nbytes for s in self.state)
+
+    def step(self, context: Context) -> tuple[Any, ...]:
+        """Run one frame: every call in order, then the outputs."""
+        for instruction in self.instructions:
+            instruction.run(context)
+        buffers = [_read(context.state, r) for r in self.outputs]
+        return self.read_outputs(*buffers, *(context.constants[c] for c in self.output_constants))
+
+
+def _read(state: Mapping[str, Tensor], read: Read) -> Tensor:
+    buffer = state[read.state]
+    if read.part is None:
+        return buffer
+    dim, first, last = read.part
+    return buffer.narrow(dim, first, last - first)
+
+
+def choose_implementations(backend: str) -> tuple[Implementation, ...]:
+    """The implementations to try, best first.
+
+    Raises:
+        BackendError: a backend asked for by name is unknown or cannot serve here.
+    """
+    if backend == "auto":
+        return tuple(i for i in IMPLEMENTATIONS if not i.unavailable())
+    found = tuple(i for i in IMPLEMENTATIONS if i.backend == backend)
+    names = sorted({i.backend for i in IMPLEMENTATIONS})
+    if not found:
+        raise BackendError(f"no backend {backend!r} in this version; there are auto, {', '.join(names)}")
+    reasons = [i.unavailable() for i in found]
+    if all(reasons):
+        raise BackendError(f"backend {backend!r} cannot serve here: {reasons[0]}; use backend='auto'")
+    return found
+
+
+def lower(program: Program, backend: str = "auto") -> Plan:
+    """Choose an implementation for every region and lay out the state.
+
+    Raises:
+        LoweringError: the Program is not planned.
+        BackendError: the backend asked for declines a region.
+        VerifyError: the Program is not legal.
+    """
+    if program.stage != "planned":
+        raise LoweringError(
+            f"{program.name}: the Program is {program.stage}; run insert-delta-caches before lowering"
+        )
+    verify(program)
+    implementations = choose_implementations(backend)
+    found = regions(program)
+    predicted = _predictions(found)
+    wanted = {name for p in predicted.values() for name, _ in (*p.sources, *p.residuals)}
+    states = _states(program, found, predicted)
+    placeholders = {n: i for i, n in enumerate(program.placeholders)}
+    instructions = []
+    for region in found:
+        call = _call(program, region, states, predicted, wanted, placeholders)
+        instructions.append(_instruction(region, call, implementations, backend))
+    outputs, constants, read_outputs = _outputs(program)
+    frames = tuple(n.meta["input"] for n in program.placeholders)
+    return Plan(tuple(instructions), tuple(states.values()), frames, outputs, constants, read_outputs)
+
+
+def _instruction(
+    region: Region, call: RegionCall, implementations: Sequence[Implementation], backend: str
+) -> Instruction:
+    reasons = []
+    for implementation in implementations:
+        reason = implementation.declines(call)
+        if not reason:
+            return Instruction(
+                call,
+                implementation.name,
+                "; ".join(reasons),
+                implementation.build(call),
+                region.traced,
+                _convolution_macs(region),
+            )
+        reasons.append(f"{implementation.name}: {reason}")
+    raise BackendError(f"{call.name}: backend {backend!r} declines it: {'; '.join(reasons) or 'none serves'}")
+
+
+def _convolution_macs(region: Region) -> int:
+    total = 0
+    for node in region.nodes:
+        op = op_of(node)
+        if is_convolution(node) and op is not None:
+            total += op.macs(node)
+    return total
+
+
+def _states(
+    program: Program, found: Sequence[Region], predicted: Mapping[str, Prediction]
+) -> dict[str, StateSpec]:
+    specs: dict[str, StateSpec] = {}
+    parents: dict[str, list[tuple[fx.Node, tuple[str, int, int, int]]]] = {}
+    for region in found:
+        into = cache_option(region.cache, "into")
+        if into is not None:
+            parents.setdefault(into[0], []).append((region.cache, into))
+    for name, members in parents.items():
+        node, (_, _, _, dim) = members[0]
+        shape = list(shape_of(node))
+        shape[dim] = max(start + (shape_of(n)[dim] - 1) * step + 1 for n, (_, start, step, _) in members)
+        value = info(node)
+        assert value.dtype is not None and value.layout is not None  # caches hold tensors
+        specs[f"{name}.buffer"] = StateSpec(f"{name}.buffer", tuple(shape), value.dtype, value.layout.rows)
+    for region in found:
+        cache, value = region.cache, info(region.cache)
+        assert value.shape is not None and value.dtype is not None and value.layout is not None
+        into = cache_option(cache, "into")
+        parent = None if into is None else f"{into[0]}.buffer"
+        part = None if into is None else (into[3], into[1], into[2])
+        key = f"{region.name}.value"
+        specs[key] = StateSpec(key, value.shape, value.dtype, value.layout.rows, parent, part)
+        rows = value.layout.extent(value.shape)[0]
+        if _needs_scale(cache):
+            key = f"{region.name}.scale"
+            specs[key] = StateSpec(key, (rows,), torch.float32, 0)
+        if region.name in predicted:
+            key = f"{region.name}.pending"
+            specs[key] = StateSpec(key, value.layout.extent(value.shape), torch.float32, 0)
+    return specs
+
+
+def _needs_scale(cache: fx.Node) -> bool:
+    return cache_option(cache, "test") == "rms-relative" and cache_option(cache, "threshold") > 0
+
+
+def _predictions(found: Sequence[Region]) -> dict[str, Prediction]:
+    result: dict[str, Prediction] = {}
+    for region in found:
+        factor = float(cache_option(region.cache, "predict"))
+        if factor <= 0 or float(cache_option(region.cache, "threshold")) <= 0:
+            continue
+        anchor = region.anchors[0]
+        bound = bind(anchor)
+        sources, residuals = magnitude_terms(bound["input"]), residual_terms(region)
+        if sources is None or residuals is None:
+            raise LoweringError(f"{region.name}: changes cannot be predicted here; set its predict to 0")
+        pads = explicit_padding(bound, shape_of(bound["weight"])[2:])
+        stride, dilation = pair(bound["stride"]), pair(bound["dilation"])
+        result[region.name] = Prediction(
+            factor,
+            tuple((cache_name(n), w) for n, w in sources),
+            tuple((cache_name(n), w) for n, w in residuals),
+            str(bound["weight"].target),
+            (stride[0], stride[1]),
+            (pads[0], pads[1]),
+            (dilation[0], dilation[1]),
+            f"{region.name}.pending",
+        )
+    return result
+
+
+def _call(
+    program: Program,
+    region: Region,
+    states: Mapping[str, StateSpec],
+    predicted: Mapping[str, Prediction],
+    wanted: set[str],
+    placeholders: Mapping[fx.Node, int],
+) -> RegionCall:
+    cache, value = region.cache, info(region.cache)
+    assert value.layout is not None  # caches stream
+    name, kind = region.name, str(cache_option(cache, "kind"))
+    source = cache.args[0]
+    test = Test(
+        cache_option(cache, "test"),
+        float(cache_option(cache, "threshold")),
+        int(cache_option(cache, "block")),
+        int(cache_option(cache, "dilation")),
+    )
+    if source in placeholders:
+        reads, constants, compute = (), (), _identity
+        reach, dense = None, ""
+    else:
+        assert isinstance(source, fx.Node)  # a cache keeps a node's value
+        reads, constants, inner = compile_cone(program, [source], single=True)
+        compute, dense = inner, region.dense
+        reach = None if dense else _reach(region)
+    mask_reads = tuple(
+        (cache_name(n), layout.streams)
+        for n in region.reads
+        if is_cache(n) and (layout := info(n).layout) is not None
+    )
+    return RegionCall(
+        name=name,
+        kind=kind,
+        layout=value.layout,
+        value=states[f"{name}.value"],
+        scale=f"{name}.scale" if _needs_scale(cache) else "",
+        test=test,
+        compute=compute,
+        reads=reads,
+        constants=constants,
+        reach=reach,
+        mask_reads=mask_reads,
+        dense=dense,
+        macs=region.macs,
+        prediction=predicted.get(name),
+        wants_magnitude=name in wanted,
+        operators=tuple((str(n.target), _constant_arguments(n)) for n in region.nodes),
+        input_index=placeholders.get(source, -1) if isinstance(source, fx.Node) else -1,
+    )
+
+
+def _identity(*tensors: Tensor) -> Tensor:
+    return tensors[0]
+
+
+def _constant_arguments(node: fx.Node) -> dict[str, Any]:
+    if not isinstance(node.target, torch._ops.OpOverload):
+        return dict(node.kwargs)
+    return {k: v for k, v in bind(node).items() if not isinstance(v, fx.Node)}
+
+
+def _reach(region: Region) -> Callable[[Mapping[str, Tensor]], Tensor]:
+    """The masks of a region's nodes, one after the other; constants have none."""
+    steps = []
+    for node in region.nodes:
+        op = op_of(node)
+        if op is None:
+            raise LoweringError(f"{region.name}: {node.name} ({node.target}) has no rule and is not marked dense")
+        steps.append((node.name, op.reach(node)))
+    reads = [(n.name, cache_name(n)) for n in region.reads]
+    last = region.nodes[-1].name if region.nodes else reads[0][0]
+
+    def reach(masks: Mapping[str, Tensor]) -> Tensor:
+        inner = {node: masks[layer] for node, layer in reads}
+        for name, step in steps:
+            inner[name] = step(inner)
+        return inner[last]
+
+    return reach
+
+
+def compile_cone(
+    program: Program, results: Sequence[Any], single: bool
+) -> tuple[tuple[Read, ...], tuple[str, ...], Callable[..., Any]]:
+    """A Python function for part of the graph.
+
+    Args:
+        program: the planned Program.
+        results: nodes (or literals) to return.
+        single: return the one result itself, not a tuple.
+
+    Returns:
+        The buffers it reads, the constants it reads (by path), and ``function(*buffers, *constants)``.
+    """
+    order: list[fx.Node] = []
+    for result in results:
+        if isinstance(result, fx.Node):
+            order += [n for n in cone(result) if n not in order]
+    graph = fx.Graph()
+    env: dict[fx.Node, fx.Node] = {}
+    reads: dict[fx.Node, Read] = {}
+    constants: dict[fx.Node, str] = {}
+    needed = _needed(order, results)
+    for node in needed:
+        if is_cache(node):
+            reads[node] = Read(f"{cache_name(node)}.value")
+        elif node.op == "get_attr":
+            constants[node] = str(node.target)
+        elif (part := planned_slice(node)) is not None:
+            buffer, dim, first, _, last = part
+            reads[node] = Read(f"{buffer}.buffer", (dim, first, last))
+    for node in (*reads, *constants):
+        env[node] = graph.placeholder(node.name)
+    for node in order:
+        if node in env or node not in needed:
+            continue
+        env[node] = graph.node_copy(node, lambda n: env[n])
+        env[node].meta = {}
+    values = [env[r] if isinstance(r, fx.Node) else r for r in results]
+    graph.output(values[0] if single else tuple(values))
+    module = fx.GraphModule(torch.nn.Module(), graph)
+    function: Callable[..., Any] = module.forward
+    return tuple(reads.values()), tuple(constants.values()), function
+
+
+def _needed(order: Sequence[fx.Node], results: Sequence[Any]) -> dict[fx.Node, None]:
+    """Nodes really evaluated: what lies behind a planned concatenation is not."""
+    needed: dict[fx.Node, None] = {}
+    stack = [r for r in results if isinstance(r, fx.Node)]
+    while stack:
+        node = stack.pop()
+        if node in needed:
+            continue
+        needed[node] = None
+        if is_cache(node) or node.op != "call_function" or planned_slice(node) is not None:
+            continue
+        stack.extend(node.all_input_nodes)
+    position = {n: i for i, n in enumerate(order)}
+    return dict.fromkeys(sorted(needed, key=lambda n: position.get(n, -1)))
+
+
+def _outputs(program: Program) -> tuple[tuple[Read, ...], tuple[str, ...], Callable[..., tuple[Any, ...]]]:
+    leaves = list(program.output.args[0])  # type: ignore[arg-type]
+    return compile_cone(program, leaves, single=False)
+
+
+def dense_macs(plan: Plan) -> int:
+    """Multiply-accumulates of one frame computed whole, all streams."""
+    return sum(i.call.macs for i in plan.instructions)
+
+
+def streamed_share(plan: Plan) -> float:
+    """Share of the convolutions' multiply-accumulates whose pixels are followed; 1 without any."""
+    total = sum(i.convolution_macs for i in plan.instructions)
+    inside = sum(i.convolution_macs for i in plan.instructions if i.streams)
+    return inside / total if total else 1.0
+
+

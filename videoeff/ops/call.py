@@ -1,0 +1,142 @@
+"""What a kernel is given: one region of a planned graph as a call, and the context it runs in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from videoeff.program import PixelLayout, StateSpec
+
+
+@dataclass(frozen=True)
+class Read:
+    """A buffer a call reads: a state by name, or a slice (dim, first, last + 1) of it."""
+
+    state: str
+    part: tuple[int, int, int] | None = None
+
+
+@dataclass(frozen=True)
+class Test:
+    """The change test that guards a value."""
+
+    kind: str = "max"
+    threshold: float = 0.0
+    block: int = 1
+    dilation: int = 0
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Predicted changes of one convolution.
+
+    Attributes:
+        factor: π.
+        sources: (cache, share) whose squared magnitudes, weighted and summed, are the input's m².
+        residuals: (cache, share) added as they are.
+        weight: name of the convolution's weight.
+        stride, padding, dilation: of the convolution; padding as ((top, bottom), (left, right)).
+        pending: name of the state that keeps what was put off, (R, H, W) float32.
+    """
+
+    factor: float
+    sources: tuple[tuple[str, float], ...]
+    residuals: tuple[tuple[str, float], ...]
+    weight: str
+    stride: tuple[int, int]
+    padding: tuple[tuple[int, int], tuple[int, int]]
+    dilation: tuple[int, int]
+    pending: str
+
+
+@dataclass(frozen=True)
+class RegionCall:
+    """One region: compute a value from buffers, test it, keep it.
+
+    Attributes:
+        name: the layer name.
+        kind: "input", "map", "gate" or "global".
+        layout: layout of the value.
+        value: state that keeps it.
+        scale: name of the state with its scale (R,) float32, "" where the test needs none.
+        test: the change test.
+        compute: the region on full tensors: ``compute(*buffers, *constants)``; for an input, the identity.
+        reads: its buffers.
+        constants: its constants by name.
+        reach: from masks by layer name to the mask of pixels to compute; None for dense and input calls.
+        mask_reads: the caches whose masks it needs, with the streams of their rows (None: mixed).
+        dense: why the value is computed whole, "" if it is not.
+        macs: multiply-accumulates of computing it whole.
+        prediction: predicted changes, None where they are off.
+        wants_magnitude: whether a later call predicts from this one's magnitude.
+        operators: the operators inside, in order, with their bound constant arguments.
+        input_index: which frame tensor an input call takes.
+    """
+
+    name: str
+    kind: str
+    layout: PixelLayout
+    value: StateSpec
+    scale: str
+    test: Test
+    compute: Callable[..., Tensor]
+    reads: tuple[Read, ...]
+    constants: tuple[str, ...]
+    reach: Callable[[Mapping[str, Tensor]], Tensor] | None
+    mask_reads: tuple[tuple[str, tuple[int, ...] | None], ...]
+    dense: str
+    macs: int
+    prediction: Prediction | None = None
+    wants_magnitude: bool = False
+    operators: tuple[tuple[str, dict[str, Any]], ...] = ()
+    input_index: int = -1
+
+    @property
+    def extent(self) -> tuple[int, int, int]:
+        """The mask's shape (R, H, W)."""
+        return self.layout.extent(self.value.shape)
+
+
+@dataclass
+class Context:
+    """One frame on its way through the calls.
+
+    Attributes:
+        frames: the tensors of this frame.
+        state: buffers by state name, written in place.
+        constants: constants by name.
+        fresh: bool (S,): streams whose state holds nothing yet.
+        any_fresh: whether any stream is fresh, known on the host.
+        all_fresh: whether all are.
+        masks: (R, H, W) bool by layer name, filled as calls run.
+        magnitudes: squared magnitudes (R, H, W) float32 by layer name, for predictions.
+        active: number of computed pixels by layer name, an int or a tensor that is not read yet.
+        scheduled: number of pixels the kernel really worked on by layer name, like ``active``.
+        keep_active: whether to keep each call's active mask for an observer, in ``active_masks``.
+    """
+
+    frames: tuple[Tensor, ...]
+    state: dict[str, Tensor]
+    constants: Mapping[str, Tensor]
+    fresh: Tensor
+    any_fresh: bool
+    all_fresh: bool
+    masks: dict[str, Tensor] = field(default_factory=dict)
+    magnitudes: dict[str, Tensor] = field(default_factory=dict)
+    active: dict[str, int | Tensor] = field(default_factory=dict)
+    scheduled: dict[str, int | Tensor] = field(default_factory=dict)
+    keep_active: bool = False
+    active_masks: dict[str, Tensor] = field(default_factory=dict)
+
+    def fresh_rows(self, streams: tuple[int, ...] | None) -> Tensor:
+        """Fresh flags (R, 1, 1) of a value whose rows belong to ``streams``."""
+        if streams is None:
+            return self.fresh.any().view(1, 1, 1)
+        if streams == tuple(range(self.fresh.numel())):
+            return self.fresh.view(-1, 1, 1)
+        index = torch.tensor(streams, device=self.fresh.device)
+        return self.fresh[index].view(-1, 1, 1)

@@ -1,0 +1,216 @@
+"""Resampling: nearest and bilinear, padding of every mode, pixel shuffle."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, fx, nn
+
+from videoeff.ops.base import (
+    Case,
+    Lambda,
+    Masks,
+    NotLocal,
+    Op,
+    Reach,
+    bind,
+    layout_of,
+    overloads,
+    register,
+    require_image,
+    shape_of,
+)
+from videoeff.program import PixelLayout
+
+
+def source_range(out: int, size: int, mode: str, align: bool, scale: float | None) -> tuple[list[int], list[int]]:
+    """First and last source pixel each result pixel of one axis reads, a safe superset at rounding.
+
+    The coordinate rules are those of ``torch.nn.functional.interpolate``.
+    """
+    first, last = [], []
+    for i in range(out):
+        if mode == "nearest":
+            step = 1.0 / scale if scale else size / out
+            low = high = i * step
+        elif mode == "nearest-exact":
+            step = 1.0 / scale if scale else size / out
+            low = high = (i + 0.5) * step
+        elif align:
+            low = high = i * (size - 1) / (out - 1) if out > 1 else 0.0
+        else:
+            step = 1.0 / scale if scale else size / out
+            low = high = max((i + 0.5) * step - 0.5, 0.0)
+        slack = 1e-4 * max(1.0, abs(low))
+        begin = math.floor(low - slack)
+        end = math.floor(high + slack) + (0 if mode.startswith("nearest") else 1)
+        first.append(min(max(begin, 0), size - 1))
+        last.append(min(max(end, 0), size - 1))
+    return first, last
+
+
+@register
+class Upsample(Op):
+    """``interpolate`` in the modes nearest, nearest-exact and bilinear, to any size."""
+
+    name = "upsample"
+    role = "window"
+
+    def targets(self) -> Sequence[Any]:
+        """Interpolations whose result pixel reads at most four pixels."""
+        return overloads(
+            "upsample_nearest2d.vec", "upsample_nearest2d.default", "_upsample_nearest_exact2d.vec",
+            "_upsample_nearest_exact2d.default", "upsample_bilinear2d.vec", "upsample_bilinear2d.default",
+        )  # fmt: skip
+
+    def layout(self, node: fx.Node) -> PixelLayout:
+        """The input's layout."""
+        layout = layout_of(node.args[0])
+        require_image(layout, 4)
+        return layout
+
+    def reach(self, node: fx.Node) -> Reach:
+        """A result pixel that reads a changed one."""
+        bound, name = bind(node), str(node.target)
+        mode = "bilinear" if "bilinear" in name else "nearest-exact" if "exact" in name else "nearest"
+        align = bool(bound.get("align_corners", False))
+        source = node.args[0]
+        (height, width), (out_h, out_w) = shape_of(source)[-2:], shape_of(node)[-2:]
+        scales = bound.get("scale_factors") or (bound.get("scales_h"), bound.get("scales_w"))
+        rows = [torch.tensor(r) for r in source_range(out_h, height, mode, align, scales[0])]
+        cols = [torch.tensor(r) for r in source_range(out_w, width, mode, align, scales[1])]
+        key, extent = source.name, layout_of(source).extent(shape_of(source))  # type: ignore[union-attr]
+
+        def reach(masks: Masks) -> Tensor:
+            mask = masks[key].expand(extent)
+            (r0, r1), (c0, c1) = ([t.to(mask.device) for t in axis] for axis in (rows, cols))
+            mask = mask[:, r0] | mask[:, (r0 + 1).clamp_(max=height - 1).minimum(r1)] | mask[:, r1]
+            return mask[:, :, c0] | mask[:, :, (c0 + 1).clamp_(max=width - 1).minimum(c1)] | mask[:, :, c1]
+
+        return reach
+
+    def cases(self) -> Sequence[Case]:
+        """Scale factors and sizes, up and down, corners aligned or not."""
+        up = nn.Upsample
+        return [
+            Case("nearest-2", partial(up, scale_factor=2)),
+            Case("nearest-size", partial(up, size=(23, 17))),
+            Case("nearest-1.7", partial(up, scale_factor=1.7)),
+            Case("nearest-down", partial(up, size=(5, 6))),
+            Case("nearest-exact", partial(up, size=(23, 17), mode="nearest-exact")),
+            Case("bilinear-2", partial(up, scale_factor=2, mode="bilinear")),
+            Case("bilinear-corners", partial(up, scale_factor=3, mode="bilinear", align_corners=True)),
+            Case("bilinear-size", partial(up, size=(23, 17), mode="bilinear")),
+            Case("bilinear-down", partial(up, size=(5, 6), mode="bilinear")),
+            Case("bilinear-1.3", partial(up, scale_factor=1.3, mode="bilinear")),
+        ]
+
+
+@register
+class Pad(Op):
+    """Padding of the pixel dimensions (and of channels with constants), every mode."""
+
+    name = "pad"
+    role = "window"
+
+    def targets(self) -> Sequence[Any]:
+        """Padding overloads."""
+        return overloads(
+            "pad.default", "constant_pad_nd.default", "reflection_pad2d.default", "replication_pad2d.default",
+        )  # fmt: skip
+
+    def _mode(self, node: fx.Node) -> tuple[str, list[int]]:
+        bound, name = bind(node), str(node.target)
+        pads = bound.get("pad", bound.get("padding"))
+        mode = "reflect" if "reflection" in name else "replicate" if "replication" in name else "constant"
+        return str(bound.get("mode", mode)), [int(p) for p in pads or ()]
+
+    def layout(self, node: fx.Node) -> PixelLayout:
+        """The input's layout; streams must not be padded."""
+        layout, (_, pads) = layout_of(node.args[0]), self._mode(node)
+        ndim = len(shape_of(node))
+        padded = [ndim - 1 - i // 2 for i, p in enumerate(pads) if p]
+        if layout.rows in padded:
+            raise NotLocal("it pads streams")
+        if layout.rows is not None and layout.streams is None:
+            return layout
+        return layout
+
+    def reach(self, node: fx.Node) -> Reach:
+        """The mask padded in the same way; constants never change."""
+        source, (mode, pads) = node.args[0], self._mode(node)
+        layout, ndim = layout_of(source), len(shape_of(source))
+        amount = {ndim - 1 - i // 2: (pads[i], pads[i + 1]) for i in range(0, len(pads), 2)}
+        h_pad = amount.get(layout.h, (0, 0)) if layout.h is not None else (0, 0)
+        w_pad = amount.get(layout.w, (0, 0)) if layout.w is not None else (0, 0)
+        name, extent = source.name, layout.extent(shape_of(source))  # type: ignore[union-attr]
+        if not any((*h_pad, *w_pad)):
+            return lambda masks: masks[name]
+
+        def reach(masks: Masks) -> Tensor:
+            mask = masks[name].expand(extent).to(torch.float32).unsqueeze(1)
+            return F.pad(mask, (*w_pad, *h_pad), mode=mode).squeeze(1) > 0
+
+        return reach
+
+    def cases(self) -> Sequence[Case]:
+        """Modes, negative padding, channels, channels-last maps."""
+        cases = [
+            Case(mode, partial(Lambda, partial(_pad, pads=(1, 2, 3, 0), mode=mode)))
+            for mode in ("constant", "reflect", "replicate", "circular")
+        ]
+        cases.append(Case("crop", partial(Lambda, partial(_pad, pads=(-1, 2, 0, -3), mode="constant"))))
+        cases.append(Case("channels", partial(Lambda, partial(_pad, pads=(0, 0, 0, 0, 1, 2), mode="constant"))))
+        cases.append(
+            Case("nhwc", partial(Lambda, lambda x: F.pad(x.permute(0, 2, 3, 1), (0, 0, 0, 1, 2, 0)).relu()))
+        )
+        return cases
+
+
+def _pad(x: Tensor, pads: tuple[int, ...], mode: str) -> Tensor:
+    return F.relu(F.pad(x, pads, mode=mode))
+
+
+@register
+class PixelShuffle(Op):
+    """``pixel_shuffle`` and ``pixel_unshuffle``."""
+
+    name = "pixel_shuffle"
+    role = "window"
+
+    def targets(self) -> Sequence[Any]:
+        """Both directions."""
+        return overloads("pixel_shuffle.default", "pixel_unshuffle.default")
+
+    def layout(self, node: fx.Node) -> PixelLayout:
+        """The input's layout."""
+        layout = layout_of(node.args[0])
+        require_image(layout, 4)
+        return layout
+
+    def reach(self, node: fx.Node) -> Reach:
+        """Each pixel becomes a block, or each block a pixel."""
+        source, factor = node.args[0], int(node.args[1])  # type: ignore[arg-type]
+        name, extent = source.name, layout_of(source).extent(shape_of(source))  # type: ignore[union-attr]
+        shrink = "unshuffle" in str(node.target)
+
+        def reach(masks: Masks) -> Tensor:
+            mask = masks[name].expand(extent)
+            if not shrink:
+                return mask.repeat_interleave(factor, 1).repeat_interleave(factor, 2)
+            tiles = mask.unflatten(2, (-1, factor)).unflatten(1, (-1, factor))
+            return tiles.any(4).any(2)
+
+        return reach
+
+    def cases(self) -> Sequence[Case]:
+        """Up and down."""
+        return [
+            Case("up", partial(nn.PixelShuffle, 2)),
+            Case("down", partial(nn.PixelUnshuffle, 2), ((2, 3, 8, 12),)),
+        ]

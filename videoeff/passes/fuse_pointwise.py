@@ -1,0 +1,75 @@
+"""Fuse pointwise chains and residual adds into the op that feeds them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import fx
+
+from videoeff import rewrite
+from videoeff.analysis.regions import region_of
+from videoeff.ops.base import op_of
+from videoeff.ops.markers import cache_name, cache_option, is_cache
+from videoeff.passes.base import Notes, Pass
+from videoeff.program import Program, info
+
+
+@dataclass(frozen=True)
+class FusePointwise(Pass):
+    """Drop the cache between an op and the pointwise op that alone reads it.
+
+    The pair then fills one buffer, and the change test looks at what really follows: a change that a ReLU
+    swallows is no change. A region keeps at most one op with a neighbourhood. Exact.
+    """
+
+    name: ClassVar[str] = "fuse-pointwise"
+    needs: ClassVar[frozenset[str]] = frozenset({"caches"})
+
+    def rewrite(self, program: Program, note: Notes) -> bool:
+        """Fuse until nothing more can be."""
+        changed = False
+        for cache in list(rewrite.caches(program)):
+            reason = _why_not(cache)
+            if reason is None:
+                _fuse(program, cache)
+                changed = True
+            elif reason:
+                note(cache_name(cache), reason)
+        return changed
+
+
+def _why_not(cache: fx.Node) -> str | None:
+    """None if the cache can go, a reason if a user might wonder, "" if nothing follows pointwise."""
+    if len(cache.users) != 1 or cache_option(cache, "kind") != "map":
+        return ""
+    user = next(iter(cache.users))
+    op = op_of(user)
+    if op is None or op.role != "pixel" or not info(user).is_spatial or info(user).dense:
+        return ""
+    follower = next(iter(user.users))
+    if len(user.users) != 1 or not is_cache(follower):
+        return ""
+    layout, shape = info(cache).layout, info(cache).shape
+    after, after_shape = info(user).layout, info(user).shape
+    assert layout and after and shape is not None and after_shape is not None  # both are maps
+    if layout.extent(shape) != after.extent(after_shape):
+        return "the pointwise op after it has another number of pixels"
+    if info(cache.args[0]).dense:  # type: ignore[arg-type]
+        return f"not fused with what follows, computed densely: {info(cache.args[0]).dense}"  # type: ignore[arg-type]
+    for other in user.all_input_nodes:
+        if other is not cache and info(other).layout is not None and not info(other).is_spatial:
+            return "not fused with the gate after it: a gate that moves would recompute this op as well"
+    if len(region_of(cache).anchors) + len(region_of(follower).anchors) > 1:
+        return "not fused with the add after it, which is fused with the other operand"
+    return None
+
+
+def _fuse(program: Program, cache: fx.Node) -> None:
+    user = next(iter(cache.users))
+    follower = next(iter(user.users))
+    own, other = region_of(cache), region_of(follower)
+    if own.anchors or not other.anchors:
+        follower.args = (follower.args[0], cache.args[1])
+    cache.replace_all_uses_with(cache.args[0])  # type: ignore[arg-type]
+    program.graph.erase_node(cache)

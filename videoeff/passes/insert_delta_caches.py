@@ -1,0 +1,119 @@
+"""Insert a delta cache wherever a value is kept from frame to frame."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+from torch import fx
+
+from videoeff import rewrite
+from videoeff.analysis import macs
+from videoeff.ops.base import op_of
+from videoeff.ops.markers import delta_cache, is_cache
+from videoeff.passes.base import Notes, Pass
+from videoeff.program import Program, info, module_path
+
+
+@dataclass(frozen=True)
+class InsertDeltaCaches(Pass):
+    """Keep every map a local op computes, and of what is computed densely only what is read outside it.
+
+    Layout ops are never kept: their consumers read the buffers behind them. A densely computed value is
+    kept where a local op reads it (it re-enters the stream there, by its change test), where two separate
+    consumers read it, and where it leaves the network. Exact: thresholds are 0.
+    """
+
+    name: ClassVar[str] = "insert-delta-caches"
+    gives: ClassVar[frozenset[str]] = frozenset({"caches"})
+    removes: ClassVar[frozenset[str]] = frozenset({"unplanned"})
+
+    def rewrite(self, program: Program, note: Notes) -> bool:
+        """Insert all caches; a planned Program is left alone."""
+        if any(is_cache(n) for n in program.nodes):
+            return False
+        chosen = _choose(program)
+        names: set[str] = set()
+        for node in list(program.nodes):
+            if node not in chosen:
+                continue
+            value = info(node)
+            layout = value.layout
+            assert layout is not None  # chosen nodes stream
+            kind = "input" if node.op == "placeholder" else "map" if value.is_spatial else "global"
+            options: dict[str, Any] = {"kind": kind, "layout": (layout.rows, layout.h, layout.w)}
+            if layout.streams is not None:
+                options["streams"] = layout.streams
+            cache = rewrite.call(program, node, delta_cache, (node, _name(node, names)), **options)
+            cache.meta["value"] = replace(value, dense="")
+            rewrite.replace(node, cache)
+            if value.dense and value.is_spatial:
+                note(str(cache.args[1]), f"computed densely, re-enters by its change test: {value.dense}")
+        return bool(chosen)
+
+
+def _choose(program: Program) -> set[fx.Node]:
+    """The nodes whose values are kept. Walks backwards; ``owners`` are the caches that read a node uncached."""
+    chosen: set[fx.Node] = set()
+    owners: dict[fx.Node, set[fx.Node]] = {}
+    output = program.output
+    for node in reversed(list(program.nodes)):
+        if node.op == "placeholder":
+            chosen.add(node)
+            continue
+        if node.op != "call_function" or info(node).layout is None:
+            continue
+        readers: set[fx.Node] = set()
+        for user in node.users:
+            readers |= {user} if user in chosen or user is output else owners.get(user, set())
+        owners[node] = readers
+        if info(node).shape is None:
+            continue
+        if _must_keep(node, readers, output):
+            chosen.add(node)
+    return chosen
+
+
+def _must_keep(node: fx.Node, readers: set[fx.Node], output: fx.Node) -> bool:
+    value, op = info(node), op_of(node)
+    moves = op is not None and op.role == "layout"
+    if value.is_spatial and not value.dense:
+        return not moves
+    if value.is_spatial and any(_is_local(u) for u in node.users):
+        return True
+    if moves:
+        return False
+    if any(_is_local(u) for u in node.users) and not value.is_spatial:
+        return True
+    return output in readers or len(readers) > 1 or _feeds_local(node)
+
+
+def _is_local(node: fx.Node) -> bool:
+    return node.op == "call_function" and info(node).is_spatial and not info(node).dense
+
+
+def _feeds_local(node: fx.Node) -> bool:
+    """Whether a local op reads the value through layout ops only."""
+    for user in node.users:
+        op = op_of(user)
+        if op is not None and op.role == "layout" and (_is_local(user) or _feeds_local(user)):
+            return True
+        if _is_local(user):
+            return True
+    return False
+
+
+def _name(node: fx.Node, taken: set[str]) -> str:
+    path = module_path(node)
+    if node.op == "placeholder" or not path:
+        base = node.name
+    elif macs(node) > 0:
+        base = path
+    else:
+        base = f"{path}/{str(node.target).removeprefix('aten.').split('.')[0]}"
+    name, count = base, 1
+    while name in taken:
+        count += 1
+        name = f"{base}#{count}"
+    taken.add(name)
+    return name

@@ -1,0 +1,110 @@
+"""Insert thresholds: how far a value may move before its consumers are told."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import fx
+
+from videoeff import rewrite
+from videoeff.analysis.predict import not_predicted
+from videoeff.analysis.regions import region_of
+from videoeff.errors import PassError
+from videoeff.ops.base import op_of
+from videoeff.ops.markers import TESTS, cache_name, cache_option, is_cache
+from videoeff.passes.base import Notes, Pass
+from videoeff.program import Program, info
+
+
+@dataclass(frozen=True)
+class InsertThresholds(Pass):
+    """Set the change test and threshold of every cache, the input's on its own.
+
+    Attributes:
+        threshold: τ of maps and gates; 0 keeps the stream exact.
+        test: ``max``, ``l2``, ``rms`` over the channels, or ``rms-relative`` to the standard deviation of
+            the node's first value, for which one τ means the same in every layer.
+        predict: π of the predicted changes; 0 switches them off. A convolution whose inputs moved by m
+            expects p² = Σ over taps of κ·m², κ being the squared weights of the tap over the output
+            channels, adds it to a pending energy per pixel, and computes where √pending exceeds π·τ·scale.
+        input_threshold: threshold of the input's test; None stands for ``threshold``.
+        input_test: the input's test.
+        block: edge of the blocks the input test averages over; 1 tests single pixels.
+        dilation: blocks marked around each block that changed.
+    """
+
+    threshold: float = 0.0
+    test: str = "rms-relative"
+    predict: float = 0.0
+    input_threshold: float | None = None
+    input_test: str = "rms-relative"
+    block: int = 1
+    dilation: int = 0
+
+    name: ClassVar[str] = "insert-thresholds"
+    needs: ClassVar[frozenset[str]] = frozenset({"caches"})
+
+    def rewrite(self, program: Program, note: Notes) -> bool:
+        """Set the options of each cache that can hold its value back."""
+        for what, test in (("test", self.test), ("input_test", self.input_test)):
+            if test not in TESTS:
+                raise PassError(f"insert-thresholds: {what}={test!r} is none of {', '.join(TESTS)}")
+        for option in ("threshold", "predict", "dilation"):
+            if getattr(self, option) < 0:
+                raise PassError(f"insert-thresholds: {option} must not be negative")
+        if self.block < 1:
+            raise PassError("insert-thresholds: block must be at least 1")
+        changed = False
+        for cache in list(rewrite.caches(program)):
+            changed |= self._set(program, cache, note)
+        return changed
+
+    def _set(self, program: Program, cache: fx.Node, note: Notes) -> bool:
+        name, kind = cache_name(cache), cache_option(cache, "kind")
+        if kind == "input" and info(cache).is_spatial:
+            threshold = self.threshold if self.input_threshold is None else self.input_threshold
+            if threshold == 0:
+                return rewrite.set_option(cache, test="max", threshold=0.0)
+            return rewrite.set_option(
+                cache, test=self.input_test, threshold=threshold, block=self.block, dilation=self.dilation
+            )
+        reason = self._declines(program, cache)
+        if reason:
+            if self.threshold > 0:
+                note(name, f"threshold kept at 0: {reason}")
+            return rewrite.set_option(cache, test="max", threshold=0.0)
+        if self.threshold == 0:
+            return rewrite.set_option(cache, test="max", threshold=0.0)
+        options = {"test": self.test, "threshold": self.threshold}
+        if self.predict > 0:
+            why_not = not_predicted(region_of(cache))
+            if why_not:
+                note(name, f"changes not predicted: {why_not}")
+            else:
+                options["predict"] = self.predict
+        return rewrite.set_option(cache, **options)
+
+    def _declines(self, program: Program, cache: fx.Node) -> str:
+        value = info(cache)
+        if cache_option(cache, "kind") in ("global", "input"):
+            return "nothing local follows it"
+        if value.dtype is None or not value.dtype.is_floating_point:
+            return f"it holds {value.dtype}"
+        if cache_option(cache, "streams") is None:
+            return "it mixes streams"
+        if all(user.op == "output" for user in _final_users(cache)):
+            return "it is an output: holding it back would save nothing"
+        return ""
+
+
+def _final_users(cache: fx.Node) -> list[fx.Node]:
+    """Who reads a cache, looking through layout ops."""
+    found: list[fx.Node] = []
+    for user in cache.users:
+        op = op_of(user)
+        if user.op == "call_function" and op is not None and op.role == "layout" and not is_cache(user):
+            found.extend(_final_users(user))
+        else:
+            found.append(user)
+    return found

@@ -1,0 +1,189 @@
+"""Plan where channels lie, so that concatenations, splits and shuffles copy nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import fx
+
+from videoeff import rewrite
+from videoeff.analysis.regions import planned_slice
+from videoeff.ops.base import bind, normal
+from videoeff.ops.markers import cache_option, concat, delta_cache, is_cache
+from videoeff.passes.base import Notes, Pass
+from videoeff.program import Program, info, module_path
+
+
+@dataclass(frozen=True)
+class PlanLayout(Pass):
+    """Let producers write into their slice of a shared buffer.
+
+    A concatenation of channels becomes one buffer that its parts are slices of; one that repeats part of a
+    longer concatenation (DenseNet) is a slice of that. A channel shuffle behind a concatenation interleaves
+    the slices; one in front of a convolution is folded into its weights. A part that cannot be written in
+    place (it lies in another buffer already) is copied where it changes. Exact.
+    """
+
+    name: ClassVar[str] = "plan-layout"
+    needs: ClassVar[frozenset[str]] = frozenset({"caches"})
+
+    def rewrite(self, program: Program, note: Notes) -> bool:
+        """Plan shuffles first, then concatenations, the longest first."""
+        changed = False
+        for node in list(program.nodes):
+            if node.users and _is_shuffle(node):
+                changed |= _plan_shuffle(program, node, note)
+        found = [n for n in program.nodes if n.op == "call_function" and str(n.target) == "aten.cat.default"]
+        for node in sorted(found, key=lambda n: -len(n.args[0])):  # type: ignore[arg-type]
+            changed |= _plan_concat(program, node, note)
+        return rewrite.sweep(program) or changed
+
+
+def _where(node: fx.Node) -> str:
+    return f"{module_path(node)}/{node.name}" if module_path(node) else node.name
+
+
+def _shuffle_groups(node: fx.Node) -> tuple[fx.Node, int] | None:
+    """(shuffled value, groups) of view -> transpose -> reshape, the usual spelling of a channel shuffle."""
+    if str(node.target) == "aten.channel_shuffle.default":
+        return node.args[0], int(node.args[1])  # type: ignore[return-value, arg-type]
+    names = ("aten.view.default", "aten.reshape.default", "aten.flatten.using_ints")
+    if node.op != "call_function" or str(node.target) not in names:
+        return None
+    swap = node.args[0]
+    if not (isinstance(swap, fx.Node) and str(swap.target) == "aten.transpose.int" and len(swap.users) == 1):
+        if not (isinstance(swap, fx.Node) and str(swap.target) == "aten.clone.default"):
+            return None
+        swap = swap.args[0]
+        if not (isinstance(swap, fx.Node) and str(swap.target) == "aten.transpose.int"):
+            return None
+    split = swap.args[0]
+    if not (isinstance(split, fx.Node) and str(split.target) in names[:2] and len(split.users) == 1):
+        return None
+    source = split.args[0]
+    assert isinstance(source, fx.Node)  # a view has an input
+    before, middle = info(source).shape or (), info(split).shape or ()
+    if sorted(int(d) % len(middle) for d in swap.args[1:3]) != [1, 2]:  # type: ignore[arg-type]
+        return None
+    fits = len(before) == 4 and info(node).shape == before and len(middle) == 5
+    if not fits or (middle[0], *middle[3:]) != (before[0], *before[2:]):
+        return None
+    return source, middle[1]
+
+
+def _is_shuffle(node: fx.Node) -> bool:
+    return node.op == "call_function" and _shuffle_groups(node) is not None
+
+
+def _plan_shuffle(program: Program, node: fx.Node, note: Notes) -> bool:
+    found = _shuffle_groups(node)
+    assert found is not None  # asked before
+    source, groups = found
+    parts = source.args[0] if str(source.target) == "aten.cat.default" else None
+    if isinstance(parts, (list, tuple)) and len(parts) == groups and len(source.users) == 1:
+        sizes = {(info(p).shape or ())[1] for p in parts}  # type: ignore[arg-type]
+        dim = int(bind(source)["dim"]) % 4
+        if len(sizes) == 1 and dim == 1 and all(info(p).layout is not None for p in parts):  # type: ignore[arg-type]
+            return _place(program, node, list(parts), 1, groups, note)  # type: ignore[arg-type]
+    return _fold_into_convolution(program, node, source, groups, note)
+
+
+def _fold_into_convolution(
+    program: Program, node: fx.Node, source: fx.Node, groups: int, note: Notes
+) -> bool:
+    users = list(node.users)
+    conv = users[0]
+    if len(users) != 1 or not str(conv.target).startswith("aten.conv2d"):
+        note(_where(node), "channel shuffle copied: it is not read by one convolution alone")
+        return False
+    bound = bind(conv)
+    weight = bound["weight"]
+    if int(bound["groups"]) != 1 or weight.op != "get_attr" or len(weight.users) > 1:
+        note(_where(node), "channel shuffle copied: the convolution after it is grouped or shares its weights")
+        return False
+    channels = (info(source).shape or ())[1]
+    order = torch.arange(channels).view(groups, channels // groups).t().flatten()
+    old = program.tensor(weight)
+    folded = torch.empty_like(old)
+    folded[:, order.to(old.device)] = old
+    constant = rewrite.add_constant(program, conv, f"{weight.target}_shuffled", folded)
+    conv.args = (source, constant, *conv.args[2:])
+    rewrite.touch(conv)
+    return True
+
+
+def _plan_concat(program: Program, node: fx.Node, note: Notes) -> bool:
+    parts = list(node.args[0])  # type: ignore[arg-type]
+    layout, shape = info(node).layout, info(node).shape or ()
+    dim = normal(int(bind(node)["dim"]), len(shape))
+    if layout is None or dim in (layout.rows, layout.h, layout.w) or not info(node).is_spatial:
+        return False
+    if info(node).dense or any(info(p).layout is None for p in parts):
+        note(_where(node), "concatenation copied: a part of it is a constant or computed densely")
+        return False
+    if any((info(p).shape or ())[dim] == 0 for p in parts):
+        return False
+    return _place(program, node, parts, dim, 1, note)
+
+
+def _place(program: Program, node: fx.Node, parts: list[fx.Node], dim: int, step: int, note: Notes) -> bool:
+    """Replace ``node`` by a planned concatenation of ``parts``, giving each its place."""
+    with program.graph.inserting_before(node):
+        made = program.graph.call_function(concat, (list(parts), _where(node)), {"dim": dim, "step": step})
+    made.meta["module"] = node.meta.get("module", "")
+    made.meta["value"] = info(node)
+    if planned_slice(made) is None:
+        made.args = (_give_places(program, made, parts, dim, step, note), made.args[1])
+    node.replace_all_uses_with(made)
+    return True
+
+
+def _give_places(
+    program: Program, made: fx.Node, parts: list[fx.Node], dim: int, step: int, note: Notes
+) -> list[fx.Node]:
+    buffer, start, placed = str(made.args[1]), 0, []
+    for index, part in enumerate(parts):
+        size = (info(part).shape or ())[dim]
+        free = is_cache(part) and cache_option(part, "into") is None and cache_option(part, "kind") == "map"
+        if not free or part in placed or not _same_buffer_layout(part, made):
+            note(buffer, f"part {index} is copied where it changes: {_why_copied(part)}")
+            part = _copy(program, made, part, f"{buffer}/part{index}")
+        rewrite.set_option(part, into=(buffer, start, step, dim))
+        placed.append(part)
+        start += 1 if step > 1 else size
+    return placed
+
+
+def _why_copied(part: fx.Node) -> str:
+    if not is_cache(part):
+        return "it is a view of another buffer"
+    if cache_option(part, "kind") != "map":
+        return f"it is a value of kind {cache_option(part, 'kind')}"
+    return "it already lies in another concatenation"
+
+
+def _same_buffer_layout(part: fx.Node, made: fx.Node) -> bool:
+    a, b = info(part).layout, info(made).layout
+    if a is None or b is None:
+        return False
+    return a.extent(info(part).shape or ()) == b.extent(info(made).shape or ())
+
+
+def _copy(program: Program, made: fx.Node, part: fx.Node, name: str) -> fx.Node:
+    layout, value = info(part).layout, info(part)
+    assert layout is not None  # checked by the caller
+    options: dict[str, Any] = {
+        "kind": "map" if value.is_spatial else "global",
+        "layout": (layout.rows, layout.h, layout.w),
+    }
+    if layout.streams is not None:
+        options["streams"] = layout.streams
+    with program.graph.inserting_before(made):
+        cache = program.graph.call_function(delta_cache, (part, name), options)
+    cache.meta["module"] = made.meta.get("module", "")
+    cache.meta["value"] = value
+    return cache
+
+

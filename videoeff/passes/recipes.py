@@ -1,0 +1,54 @@
+"""Recipes: readable tuples of passes. ``exact`` touches no number, ``delta`` is what convert runs."""
+
+from __future__ import annotations
+
+from videoeff.errors import PassError
+from videoeff.passes.base import Pass
+from videoeff.passes.drop_noops import DropNoops
+from videoeff.passes.fold_batchnorm import FoldBatchnorm
+from videoeff.passes.fuse_pointwise import FusePointwise
+from videoeff.passes.hold_gates import HoldGates
+from videoeff.passes.insert_delta_caches import InsertDeltaCaches
+from videoeff.passes.insert_thresholds import InsertThresholds
+from videoeff.passes.mark_dense import MarkDense
+from videoeff.passes.plan_layout import PlanLayout
+
+#: Every pass by its command-line word.
+PASSES: dict[str, type[Pass]] = {
+    kind.name: kind
+    for kind in (
+        FoldBatchnorm,
+        DropNoops,
+        InsertDeltaCaches,
+        FusePointwise,
+        PlanLayout,
+        HoldGates,
+        MarkDense,
+        InsertThresholds,
+    )
+}
+
+RECIPES: dict[str, tuple[Pass, ...]] = {
+    "exact": (DropNoops(), InsertDeltaCaches(), FusePointwise(), PlanLayout(), HoldGates(), MarkDense()),
+    "delta": (
+        FoldBatchnorm(),
+        DropNoops(),
+        InsertDeltaCaches(),
+        FusePointwise(),
+        PlanLayout(),
+        HoldGates(),
+        MarkDense(),
+        InsertThresholds(),
+    ),
+}
+
+
+def recipe(name: str) -> tuple[Pass, ...]:
+    """A recipe by name.
+
+    Raises:
+        PassError: no such recipe.
+    """
+    if name not in RECIPES:
+        raise PassError(f"no recipe {name!r}; there are {', '.join(RECIPES)}")
+    return RECIPES[name]

@@ -1,0 +1,398 @@
+"""StreamingModule: the model's own call, with memory of the frame before."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.utils._pytree as pytree
+from torch import Tensor, fx, nn
+
+from videoeff.engine import Engine, EngineState
+from videoeff.errors import StateError
+from videoeff.frames import FiniteCheck, check_frames, describe_structure, own
+from videoeff.ops.call import Context
+from videoeff.program import Program
+from videoeff.report import Report, layer_reports
+from videoeff.shell import Shell
+
+NAN_POLICIES = ("error", "recompute")
+RESIZE_POLICIES = ("error", "replan")
+
+
+@dataclass(frozen=True)
+class StreamState:
+    """A copy of all state of a stream; give it back to ``restore``."""
+
+    engines: Mapping[str, EngineState]
+
+
+@dataclass
+class Observation:
+    """What the last frame did, by layer name.
+
+    Attributes:
+        active: pixels computed, bool (R, H, W).
+        changed: pixels passed on, bool (R, H, W).
+    """
+
+    active: dict[str, Tensor] = field(default_factory=dict)
+    changed: dict[str, Tensor] = field(default_factory=dict)
+
+    def heat(self, height: int, width: int) -> Tensor:
+        """Share of layers computing at each place, float (R, height, width), averaged over all layers."""
+        maps = [m for m in self.active.values() if m.shape[1] * m.shape[2] > 1]
+        if not maps:
+            return torch.zeros(1, height, width)
+        total = torch.zeros(maps[0].shape[0], height, width)
+        for mask in maps:
+            image = mask.to("cpu", torch.float32).unsqueeze(1)
+            total += nn.functional.interpolate(image, size=(height, width), mode="nearest").squeeze(1)
+        return total / len(maps)
+
+
+class StreamingModule(nn.Module):
+    """A converted model. Call it as the model, frame after frame.
+
+    Made by ``videoeff.convert`` and ``videoeff.load``. Each entry of the batch is a stream of its own.
+    Not for two threads at once; convert (or ``copy.deepcopy``) one per thread.
+
+    Args:
+        engine: the engine of a model captured whole, or None.
+        shell: the model around engines of its parts, or None.
+        name: the model's name in reports.
+        alias_outputs: hand out the buffers themselves, which the next frame overwrites.
+        nan_policy: "error" raises on NaN or infinity in a frame (on CUDA when the flag has arrived, so
+            that nothing waits); "recompute" lets such pixels count as changed.
+        on_resize: "error", or "replan" to convert again for a frame of another size and start afresh.
+        replan: makes an engine (or shell) for another call; needed for "replan".
+    """
+
+    def __init__(
+        self,
+        engine: Engine | None = None,
+        *,
+        shell: Shell | None = None,
+        name: str = "model",
+        alias_outputs: bool = False,
+        nan_policy: str = "error",
+        on_resize: str = "error",
+        replan: Callable[[tuple[Any, ...], dict[str, Any]], StreamingModule] | None = None,
+    ) -> None:
+        super().__init__()
+        if (engine is None) == (shell is None):
+            raise ValueError("a StreamingModule has either an engine or a shell")
+        for what, value, legal in (
+            ("nan_policy", nan_policy, NAN_POLICIES),
+            ("on_resize", on_resize, RESIZE_POLICIES),
+        ):
+            if value not in legal:
+                raise StateError(f"{what}={value!r} is none of {', '.join(legal)}")
+        self.engine, self.shell, self.name = engine, shell, name
+        self.alias_outputs, self.nan_policy, self.on_resize = alias_outputs, nan_policy, on_resize
+        self.extra: dict[str, Any] = {}
+        self._replan = replan
+        self._finite = FiniteCheck()
+        self._busy = threading.Lock()
+        self.eval()
+
+    # -- calling ---------------------------------------------------------------------------------------
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """One frame of every stream; the model's own arguments and outputs.
+
+        Raises:
+            StateError: the frame does not fit, holds NaN or infinity, or another thread is inside.
+        """
+        if not self._busy.acquire(blocking=False):
+            raise StateError(
+                f"{self.name}: two threads called one stream at once; give each thread its own copy "
+                "(copy.deepcopy(stream)), or put the streams in one batch"
+            )
+        try:
+            return self._forward(args, kwargs)
+        finally:
+            self._busy.release()
+
+    def _forward(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        leaves, spec = pytree.tree_flatten((args, kwargs))
+        frames = self._checked(leaves, spec, args, kwargs)
+        if self.nan_policy == "error":
+            self._finite.check(frames, self.name)
+        if self.shell is not None:
+            outputs = self.shell.call(args, kwargs)
+            return outputs if self.alias_outputs else own(outputs, self._storages())
+        assert self.engine is not None  # one of the two is there
+        flat = list(self.engine.step(frames))
+        if not self.alias_outputs:
+            flat = own(flat, self._storages())
+        return pytree.tree_unflatten(flat, self.engine.program.out_spec)
+
+    def _checked(
+        self, leaves: list[Any], spec: pytree.TreeSpec, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> list[Tensor]:
+        expected = self._signature()
+        problem, resized = check_frames(self.name, leaves, spec, *expected, self.device)
+        if not problem:
+            return [v for v in leaves if isinstance(v, Tensor)]
+        if resized and self.on_resize == "replan":
+            if self._replan is None:
+                raise StateError(
+                    f"{problem}; this stream was loaded from a file and cannot be planned anew: "
+                    "convert the model again for this size"
+                )
+            self._adopt(self._replan(args, kwargs))
+            return [v for v in leaves if isinstance(v, Tensor)]
+        raise StateError(problem)
+
+    def _signature(self) -> tuple[pytree.TreeSpec, tuple[Any, ...], tuple[Any, ...]]:
+        if self.engine is not None:
+            program = self.engine.program
+            return program.in_spec, program.literals, self.engine.plan.frames
+        assert self.shell is not None  # one of the two is there
+        return self.shell.in_spec, self.shell.literals, self.shell.frames
+
+    def _adopt(self, other: StreamingModule) -> None:
+        thresholds = self.thresholds()
+        self.engine, self.shell = other.engine, other.shell
+        known = self.thresholds()
+        self.set_thresholds({k: v for k, v in thresholds.items() if k in known})
+
+    def _storages(self) -> set[int]:
+        found: set[int] = set()
+        for engine in self.engines.values():
+            found |= engine.storages()
+        return found
+
+    # -- state -----------------------------------------------------------------------------------------
+
+    @property
+    def engines(self) -> dict[str, Engine]:
+        """The engines by name: one named "" for a model captured whole."""
+        if self.engine is not None:
+            return {"": self.engine}
+        assert self.shell is not None  # one of the two is there
+        return dict(self.shell.engines)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the stream lives."""
+        return next(iter(self.engines.values())).device
+
+    @property
+    def streams(self) -> int:
+        """Independent streams in a batch."""
+        return next(iter(self.engines.values())).program.streams
+
+    def reset(self, stream: int | None = None) -> None:
+        """Forget everything, or one entry of the batch: its next frame is frame 1.
+
+        Raises:
+            StateError: no such stream.
+        """
+        if stream is not None and not 0 <= stream < self.streams:
+            raise StateError(f"{self.name}: no stream {stream}; the batch has {self.streams}, counted from 0")
+        for engine in self.engines.values():
+            engine.reset(stream)
+
+    def snapshot(self) -> StreamState:
+        """A copy of the state, to continue from later."""
+        return StreamState({name: engine.snapshot() for name, engine in self.engines.items()})
+
+    def restore(self, state: StreamState) -> None:
+        """Continue as if the snapshot had just been taken.
+
+        Raises:
+            StateError: it is of another stream.
+        """
+        if set(state.engines) != set(self.engines):
+            raise StateError(f"{self.name}: the snapshot is of another model")
+        for name, engine in self.engines.items():
+            engine.restore(state.engines[name])
+
+    # -- thresholds ------------------------------------------------------------------------------------
+
+    def thresholds(self) -> dict[str, float]:
+        """The threshold of every layer that may have one."""
+        found = {}
+        for prefix, engine in self.engines.items():
+            for layer, value in engine.thresholds().items():
+                found[_joined(prefix, layer)] = value
+        return found
+
+    def set_threshold(self, value: float, layer: str | None = None) -> None:
+        """Set the threshold of all layers, or of those whose name matches a pattern (``layer4.*``).
+
+        All layers means those that can gain by it: an output is never held back. State is kept.
+
+        Raises:
+            StateError: no layer matches, or the value is negative or not finite.
+        """
+        names = [n for n in self.thresholds() if layer is None or fnmatchcase(n, layer) or n == layer]
+        if not names:
+            raise StateError(f"{self.name}: no layer matches {layer!r}; stream.thresholds() lists the names")
+        self._set({n: value for n in names}, everywhere=layer is None)
+
+    def set_thresholds(self, values: Mapping[str, float]) -> None:
+        """Set thresholds by layer name.
+
+        Raises:
+            StateError: a name is unknown, or a value is negative or not finite.
+        """
+        unknown = sorted(set(values) - set(self.thresholds()))
+        if unknown:
+            raise StateError(
+                f"{self.name}: no such layer: {', '.join(unknown[:5])}; stream.thresholds() lists the names"
+            )
+        self._set(values, everywhere=False)
+
+    def _set(self, values: Mapping[str, float], everywhere: bool) -> None:
+        for name, value in values.items():
+            if not (isinstance(value, (int, float)) and 0 <= value < float("inf")):
+                raise StateError(f"{self.name}: threshold of {name} is {value!r}; it must be finite and not negative")
+        from videoeff.passes.insert_thresholds import InsertThresholds, Notes
+
+        for prefix, engine in self.engines.items():
+            own_values = {k: v for k, v in values.items() if _belongs(prefix, k)}
+            if not own_values:
+                continue
+            if everywhere:
+                InsertThresholds(next(iter(own_values.values()))).rewrite(engine.program, Notes())
+            else:
+                for name, value in own_values.items():
+                    layer = name[len(prefix) + 1 :] if prefix else name
+                    options: dict[str, Any] = {"threshold": float(value)}
+                    if value > 0 and engine.thresholds()[layer] == 0:
+                        options["test"] = "rms-relative"
+                    engine.set_option(layer, **options)
+            engine.relower()
+
+    def save_thresholds(self, path: str | Path) -> None:
+        """Write all thresholds as JSON by layer name."""
+        from videoeff.files import write_text
+
+        write_text(path, json.dumps(self.thresholds(), indent=1) + "\n")
+
+    def load_thresholds(self, path: str | Path) -> None:
+        """Read thresholds from JSON; every layer must be named, and no other.
+
+        Raises:
+            StateError: the file is missing or no JSON object, a name is unknown or missing.
+        """
+        from videoeff.files import read_thresholds
+
+        self.set_thresholds(read_thresholds(path, set(self.thresholds())))
+
+    # -- looking inside --------------------------------------------------------------------------------
+
+    @property
+    def graph(self) -> fx.Graph:
+        """The rewritten graph of a model captured whole; of the first part otherwise."""
+        return next(iter(self.engines.values())).program.graph
+
+    @property
+    def programs(self) -> dict[str, Program]:
+        """The rewritten Programs by engine name."""
+        return {name: engine.program for name, engine in self.engines.items()}
+
+    def report(self) -> Report:
+        """What the stream did since it was made (or since ``clear_report``)."""
+        layers = []
+        state = 0
+        for prefix, engine in self.engines.items():
+            layers += list(layer_reports(engine, f"{prefix}." if prefix else ""))
+            state += engine.state_bytes
+        total = sum(i.convolution_macs for e in self.engines.values() for i in e.plan.instructions)
+        inside = sum(i.convolution_macs for e in self.engines.values() for i in e.plan.instructions if i.streams)
+        eager: tuple[tuple[str, str], ...] = ()
+        if self.shell is not None:
+            total, eager = max(total, self.shell.convolution_macs), self.shell.left
+        frames = max(e.counts.frames for e in self.engines.values())
+        share = inside / total if total else 1.0
+        return Report(self.name, frames, tuple(layers), state, self.streams, share, eager)
+
+    def clear_report(self) -> None:
+        """Start counting anew."""
+        for engine in self.engines.values():
+            engine.counts = type(engine.counts)()
+
+    @contextmanager
+    def observe(self) -> Iterator[Observation]:
+        """Within the block, the masks of the last frame by layer name. Costs time."""
+        seen = Observation()
+
+        def observer(prefix: str) -> Callable[[Context, tuple[Any, ...]], None]:
+            def look(context: Context, _: tuple[Any, ...]) -> None:
+                for layer, mask in context.active_masks.items():
+                    seen.active[_joined(prefix, layer)] = mask
+                for layer, mask in context.masks.items():
+                    seen.changed[_joined(prefix, layer)] = mask
+
+            return look
+
+        for prefix, engine in self.engines.items():
+            engine.observer = observer(prefix)
+        try:
+            yield seen
+        finally:
+            for engine in self.engines.values():
+                engine.observer = None
+
+    def values(self) -> dict[str, Tensor]:
+        """The values last propagated, by layer name: the buffers themselves, not to be written."""
+        return {_joined(p, k): v for p, e in self.engines.items() for k, v in e.values().items()}
+
+    # -- keeping ---------------------------------------------------------------------------------------
+
+    def save(self, path: str | Path) -> None:
+        """Write the stream as one file; see ``videoeff.artifact``.
+
+        Raises:
+            ArtifactError: it cannot be written, or a part of the model has no file form.
+        """
+        from videoeff.artifact import save
+
+        save(self, path)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> StreamingModule:
+        import copy
+
+        twin = StreamingModule(
+            copy.deepcopy(self.engine, memo),
+            shell=None if self.shell is None else self.shell.twin(memo),
+            name=self.name,
+            alias_outputs=self.alias_outputs,
+            nan_policy=self.nan_policy,
+            on_resize=self.on_resize,
+            replan=self._replan,
+        )
+        twin.extra = copy.deepcopy(self.extra)
+        memo[id(self)] = twin
+        return twin
+
+    def extra_repr(self) -> str:
+        """A line for ``print``."""
+        layers = sum(len(e.plan.instructions) for e in self.engines.values())
+        megabytes = sum(e.state_bytes for e in self.engines.values()) / 1e6
+        return f"{self.name}, {self.streams} stream(s), {layers} layers, state {megabytes:.1f} MB"
+
+    def __repr__(self) -> str:
+        return f"StreamingModule({self.extra_repr()})"
+
+    def _repr_html_(self) -> str:
+        return self.report()._repr_html_()
+
+
+def _joined(prefix: str, layer: str) -> str:
+    return f"{prefix}.{layer}" if prefix else layer
+
+
+def _belongs(prefix: str, name: str) -> bool:
+    return not prefix or name.startswith(f"{prefix}.")

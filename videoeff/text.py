@@ -1,0 +1,270 @@
+"""Programs as text that parses back.
+
+One line a node, in Python's own expression syntax, so that a diff of two Programs is readable and
+parsing is ``ast`` and nothing else (no code of the text is ever run)::
+
+    program("resnet18", stage="planned", streams=1)
+    x = input()  # float32[1, 3, 96, 96]
+    conv1_weight = const("conv1.weight")  # float32[64, 3, 7, 7]
+    conv2d = aten.conv2d.default(x, conv1_weight, None, [2, 2], [3, 3])  # float32[1, 64, 48, 48] @ conv1
+    return (conv2d,)
+"""
+
+from __future__ import annotations
+
+import ast
+import math
+import operator
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+import torch.utils._pytree as pytree
+from torch import fx
+
+from videoeff.errors import ArtifactError
+from videoeff.ops.markers import MARKERS
+from videoeff.program import Program, ValueInfo
+
+# Operators that touch files or other processes have no business in a network.
+_FORBIDDEN = {"from_file", "save", "_cudnn_init_dropout_state"}
+_NAMESPACES = ("aten", "torchvision", "prims")
+
+
+def target_to_text(target: Any) -> str:
+    """The operator's name: ``aten.conv2d.default``, ``veff.delta_cache`` or ``getitem``."""
+    if target is operator.getitem:
+        return "getitem"
+    for name, function in MARKERS.items():
+        if target is function:
+            return f"veff.{name}"
+    return str(target)
+
+
+def text_to_target(text: str) -> Any:
+    """The operator a name stands for.
+
+    Raises:
+        ArtifactError: no such operator in this PyTorch, or one that a network must not call.
+    """
+    if text == "getitem":
+        return operator.getitem
+    parts = text.split(".")
+    if parts[0] == "veff" and len(parts) == 2 and parts[1] in MARKERS:
+        return MARKERS[parts[1]]
+    if len(parts) == 3 and parts[0] in _NAMESPACES and parts[1] not in _FORBIDDEN:
+        if parts[0] == "torchvision":
+            import torchvision  # noqa: F401  registers torch.ops.torchvision
+        packet = getattr(getattr(torch.ops, parts[0]), parts[1], None)
+        overload = getattr(packet, parts[2], None)
+        if isinstance(overload, torch._ops.OpOverload):
+            return overload
+    raise ArtifactError(
+        f"operator {text!r} is unknown to PyTorch {torch.__version__}: the graph was written by another "
+        "version or by hand; convert the model again with this version"
+    )
+
+
+def _arg(value: Any) -> str:
+    if isinstance(value, fx.Node):
+        return value.name
+    if isinstance(value, bool) or value is None or isinstance(value, (int, str)):
+        return repr(value)
+    if isinstance(value, float):
+        return f'float("{value}")' if not math.isfinite(value) else repr(value)
+    if isinstance(value, (torch.dtype, torch.layout, torch.memory_format)):
+        return str(value)
+    if isinstance(value, torch.device):
+        return f'device("{value}")'
+    if isinstance(value, slice):
+        return f"slice({_arg(value.start)}, {_arg(value.stop)}, {_arg(value.step)})"
+    if isinstance(value, tuple):
+        return "(" + "".join(_arg(v) + ", " for v in value).rstrip(" ") + ")"
+    if isinstance(value, list):
+        return "[" + ", ".join(_arg(v) for v in value) + "]"
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{_arg(k)}: {_arg(v)}" for k, v in value.items()) + "}"
+    raise ArtifactError(f"a graph argument of type {type(value).__name__} has no text form")
+
+
+def args_to_text(node: fx.Node) -> str:
+    """The node's arguments as they stand in the text."""
+    parts = [_arg(a) for a in node.args] + [f"{k}={_arg(v)}" for k, v in node.kwargs.items()]
+    return ", ".join(parts)
+
+
+def _comment(node: fx.Node) -> str:
+    value = node.meta.get("value")
+    text = ""
+    if isinstance(value, ValueInfo) and value.shape is not None:
+        text = f"{str(value.dtype).removeprefix('torch.')}{list(value.shape)}"
+    if node.meta.get("module"):
+        text += f" @ {node.meta['module']}"
+    return f"  # {text.strip()}" if text else ""
+
+
+def program_to_text(program: Program) -> str:
+    """The whole Program: header, one line a node, the returned tuple."""
+    lines = [f'program({program.name!r}, stage="{program.stage}", streams={program.streams})']
+    for node in program.graph.nodes:
+        if node.op == "output":
+            lines.append(f"return {_arg(node.args[0])}")
+            continue
+        if node.op == "placeholder":
+            call = "input()"
+        elif node.op == "get_attr":
+            call = f"const({str(node.target)!r})"
+        elif node.op == "call_function":
+            call = f"{target_to_text(node.target)}({args_to_text(node)})"
+        else:
+            raise ArtifactError(f"{node.name}: a {node.op} node has no text form")
+        lines.append(f"{node.name} = {call}{_comment(node)}")
+    return "\n".join(lines) + "\n"
+
+
+class _Reader:
+    def __init__(self, names: Mapping[str, fx.Node]) -> None:
+        self.names = names
+
+    def value(self, tree: ast.expr) -> Any:
+        """The Python value of one argument expression."""
+        if isinstance(tree, ast.Constant):
+            return tree.value
+        if isinstance(tree, ast.Name):
+            if tree.id not in self.names:
+                raise ArtifactError(f"the graph uses {tree.id!r} before it is defined")
+            return self.names[tree.id]
+        if isinstance(tree, ast.List):
+            return [self.value(e) for e in tree.elts]
+        if isinstance(tree, ast.Tuple):
+            return tuple(self.value(e) for e in tree.elts)
+        if isinstance(tree, ast.Dict):
+            return {self.value(k): self.value(v) for k, v in zip(tree.keys, tree.values, strict=True) if k}
+        if isinstance(tree, ast.UnaryOp) and isinstance(tree.op, ast.USub):
+            return -self.value(tree.operand)
+        if isinstance(tree, ast.Attribute) and isinstance(tree.value, ast.Name) and tree.value.id == "torch":
+            found = getattr(torch, tree.attr, None)
+            if isinstance(found, (torch.dtype, torch.layout, torch.memory_format)):
+                return found
+        if isinstance(tree, ast.Call) and isinstance(tree.func, ast.Name):
+            args = [self.value(a) for a in tree.args]
+            if tree.func.id == "float" and len(args) == 1:
+                return float(args[0])
+            if tree.func.id == "device" and len(args) == 1:
+                return torch.device(args[0])
+            if tree.func.id == "slice" and len(args) == 3:
+                return slice(*args)
+        raise ArtifactError(f"the graph holds an argument that is no value: {ast.unparse(tree)!r}")
+
+
+def text_to_program(
+    text: str,
+    tensors: Mapping[str, torch.Tensor],
+    in_spec: pytree.TreeSpec,
+    out_spec: pytree.TreeSpec,
+    literals: tuple[Any, ...] = (),
+) -> Program:
+    """Read a Program back from its text and its constants.
+
+    Args:
+        text: what :func:`program_to_text` wrote.
+        tensors: the constants by name.
+        in_spec: pytree of the call.
+        out_spec: pytree of the outputs.
+        literals: inputs that are not tensors.
+
+    Raises:
+        ArtifactError: the text does not parse, or names what is not there.
+    """
+    root = torch.nn.Module()
+    graph = fx.Graph()
+    names: dict[str, fx.Node] = {}
+    reader = _Reader(names)
+    header: dict[str, Any] = {}
+    returned = False
+    for number, line in enumerate(text.splitlines(), start=1):
+        body, _, comment = line.partition("  # ")
+        if not body.strip():
+            continue
+        try:
+            if body.startswith("return "):
+                graph.output(reader.value(ast.parse(body.removeprefix("return "), mode="eval").body))
+                returned = True
+                continue
+            tree = ast.parse(body).body[0]
+        except SyntaxError as error:
+            raise ArtifactError(f"graph line {number} does not parse: {error.msg}: {body[:80]!r}") from None
+        if isinstance(tree, ast.Expr) and isinstance(tree.value, ast.Call):
+            header = {k.arg or "": reader.value(k.value) for k in tree.value.keywords}
+            header["name"] = reader.value(tree.value.args[0])
+            continue
+        if not (isinstance(tree, ast.Assign) and isinstance(tree.targets[0], ast.Name)):
+            raise ArtifactError(f"graph line {number} is no assignment: {body[:80]!r}")
+        name, call = tree.targets[0].id, tree.value
+        if not isinstance(call, ast.Call):
+            raise ArtifactError(f"graph line {number} calls nothing: {body[:80]!r}")
+        node = _read_node(graph, root, tensors, reader, name, call)
+        if node.name != name:
+            raise ArtifactError(f"graph line {number}: the name {name!r} is taken")
+        shape, _, path = comment.partition("@")
+        node.meta["module"] = path.strip()
+        if node.op == "placeholder":
+            node.meta["input"] = _shape(shape.strip(), number)
+        names[name] = node
+    if not header or not returned:
+        raise ArtifactError("the graph's text is cut short: its header or its return line is missing")
+    module = fx.GraphModule(root, graph)
+    return Program(
+        module=module,
+        in_spec=in_spec,
+        out_spec=out_spec,
+        streams=int(header.get("streams", 1)),
+        name=str(header["name"]),
+        stage=str(header.get("stage", "captured")),
+        literals=literals,
+    )
+
+
+def _shape(text: str, number: int) -> tuple[tuple[int, ...], torch.dtype]:
+    name, bracket, sizes = text.partition("[")
+    dtype = getattr(torch, name, None)
+    if not bracket or not isinstance(dtype, torch.dtype):
+        raise ArtifactError(f"graph line {number}: an input states no shape, such as # float32[1, 3, 96, 96]")
+    return tuple(int(s) for s in sizes.rstrip("]").split(",") if s.strip()), dtype
+
+
+def _read_node(
+    graph: fx.Graph,
+    root: torch.nn.Module,
+    tensors: Mapping[str, torch.Tensor],
+    reader: _Reader,
+    name: str,
+    call: ast.Call,
+) -> fx.Node:
+    target = ast.unparse(call.func)
+    if target == "input":
+        return graph.create_node("placeholder", name, name=name)
+    if target == "const":
+        path = reader.value(call.args[0])
+        if path not in tensors:
+            raise ArtifactError(f"the graph names the tensor {path!r}, which the file does not hold")
+        set_tensor(root, path, tensors[path])
+        return graph.create_node("get_attr", path, name=name)
+    args = tuple(reader.value(a) for a in call.args)
+    kwargs = {str(k.arg): reader.value(k.value) for k in call.keywords}
+    return graph.create_node("call_function", text_to_target(target), args, kwargs, name=name)
+
+
+def set_tensor(root: torch.nn.Module, path: str, tensor: torch.Tensor) -> None:
+    """Register a constant under a dotted path, making the modules between."""
+    *parents, leaf = path.split(".")
+    module = root
+    for part in parents:
+        child = getattr(module, part, None)
+        if not isinstance(child, torch.nn.Module):
+            child = torch.nn.Module()
+            module.add_module(part, child)
+        module = child
+    if leaf in module._buffers or leaf in module._parameters:
+        return
+    module.register_buffer(leaf, tensor.detach())
