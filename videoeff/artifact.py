@@ -133,9 +133,7 @@ def _shell_to_json(stream: StreamingModule) -> dict[str, Any]:
     shell = stream.shell
     assert shell is not None  # asked by the caller
     reference = stream.extra.get("model")
-    leaves = [
-        {"shape": list(s), "dtype": str(d).removeprefix("torch.")} for s, d in shell.frames
-    ]
+    leaves = [{"shape": list(s), "dtype": str(d).removeprefix("torch.")} for s, d in shell.frames]
     return {
         "model": reference,
         "sites": {path: len(site.engines) for path, site in shell.sites.items()},
@@ -184,7 +182,9 @@ def read(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     except Exception as error:
         raise ArtifactError(f"{path}: its tensors cannot be read ({error}); the file is damaged") from error
     if _digest(tensors) != document.get("digest"):
-        raise ArtifactError(f"{path}: its tensors are not those that were saved: the file is damaged; copy it again")
+        raise ArtifactError(
+            f"{path}: its tensors are not those that were saved: the file is damaged; copy it again"
+        )
     for alias, name in document["aliases"].items():
         if name not in tensors:
             raise ArtifactError(f"{path}: the tensor {name!r} is missing; the file is damaged")
@@ -202,7 +202,9 @@ def read_document(path: str | Path) -> dict[str, Any]:
 
     source = Path(path)
     if not source.is_file():
-        raise ArtifactError(f"{source}: no such file; write one with videoeff convert -o or stream.save(path)")
+        raise ArtifactError(
+            f"{source}: no such file; write one with videoeff convert -o or stream.save(path)"
+        )
     try:
         with safe_open(str(source), framework="pt") as file:
             metadata = file.metadata() or {}
@@ -259,7 +261,9 @@ def _rebuild(
 
 def _program(path: Path, entry: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Program:
     if passes_hash(entry["passes"]) != entry["passes_hash"]:
-        raise ArtifactError(f"{path}: its passes are not those that were saved: the file was changed; convert anew")
+        raise ArtifactError(
+            f"{path}: its passes are not those that were saved: the file was changed; convert anew"
+        )
     program = text_to_program(
         entry["graph"],
         tensors,
@@ -276,7 +280,9 @@ def _program(path: Path, entry: Mapping[str, Any], tensors: Mapping[str, Tensor]
     except ArtifactError:
         raise
     except VideoEffError as error:
-        raise ArtifactError(f"{path}: its graph is not legal ({error}); the file was changed; convert anew") from error
+        raise ArtifactError(
+            f"{path}: its graph is not legal ({error}); the file was changed; convert anew"
+        ) from error
     return program
 
 

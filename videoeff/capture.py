@@ -6,9 +6,12 @@ in-place operators, no operators with a list of results, what does not depend on
 
 from __future__ import annotations
 
+import contextlib
+import io
+import logging
 import operator
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -56,8 +59,7 @@ def capture(
     exported = _export(module, tuple(args), kwargs, name)
     program = _to_program(exported, tuple(args), kwargs, name)
     if program is None:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with _quiet():
             exported = exported.run_decompositions({})
         program = _to_program(exported, tuple(args), kwargs, name)
         if program is None:
@@ -80,11 +82,29 @@ def _name_of(model: Any) -> str:
     return type(model).__name__
 
 
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep what torch.export prints and logs about a model it declines off the terminal."""
+    logger = logging.getLogger("torch")
+    level, children = logger.level, [logging.getLogger(n) for n in logging.root.manager.loggerDict]
+    children = [c for c in children if c.name.startswith("torch") and not c.disabled]
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")
+        logger.setLevel(logging.CRITICAL)
+        for child in children:
+            child.disabled = True
+        try:
+            yield
+        finally:
+            logger.setLevel(level)
+            for child in children:
+                child.disabled = False
+
+
 def _export(
     module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], name: str
 ) -> torch.export.ExportedProgram:
-    with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")
+    with _quiet(), torch.no_grad():
         try:
             return torch.export.export(module, args, kwargs, strict=False)
         except Exception as error:
@@ -137,9 +157,7 @@ def _to_program(
             env[node] = _copy_call(graph, node, env)
     graph.output(tuple(flat_out))
     module = fx.GraphModule(root, graph)
-    program = Program(
-        module, in_spec, out_spec, batch_of(flat), name=name, literals=tuple(literals)
-    )
+    program = Program(module, in_spec, out_spec, batch_of(flat), name=name, literals=tuple(literals))
     if not _functionalise(program):
         return None
     _split_lists(program)
@@ -203,7 +221,9 @@ def _functionalise(program: Program) -> bool:
         if node.op != "call_function" or not isinstance(node.target, torch._ops.OpOverload):
             continue
         schema = node.target._schema
-        written = [i for i, a in enumerate(schema.arguments) if a.alias_info is not None and a.alias_info.is_write]
+        written = [
+            i for i, a in enumerate(schema.arguments) if a.alias_info is not None and a.alias_info.is_write
+        ]
         if not written:
             continue
         packet, overload = str(node.target).removeprefix("aten.").split(".")

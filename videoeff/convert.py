@@ -111,7 +111,9 @@ def _build(
             raise
         return _in_parts(model, args, kwargs, passes, backend, name, options, error)
     if not any(is_convolution(n) for n in program.nodes):
-        raise CaptureError(f"{name}: it has no convolution, so there are no pixels to follow; run it as it is")
+        raise CaptureError(
+            f"{name}: it has no convolution, so there are no pixels to follow; run it as it is"
+        )
     engine = Engine(run_passes(program, passes), backend)
     return StreamingModule(engine, name=name, **options)
 

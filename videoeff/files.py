@@ -23,7 +23,9 @@ def write_atomic(path: str | Path, write: Callable[[Path], None]) -> None:
     try:
         handle, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
     except OSError as error:
-        raise ArtifactError(f"{target}: cannot be written ({error.strerror}); choose a folder that exists") from error
+        raise ArtifactError(
+            f"{target}: cannot be written ({error.strerror}); choose a folder that exists"
+        ) from error
     os.close(handle)
     temporary = Path(name)
     try:
@@ -71,11 +73,17 @@ def read_thresholds(path: str | Path, known: set[str]) -> dict[str, float]:
     values = read_json_object(path)
     unknown, missing = sorted(set(values) - known), sorted(known - set(values))
     if unknown:
-        raise StateError(f"{path}: no such layer: {', '.join(unknown[:5])}; the names are those of another network")
+        raise StateError(
+            f"{path}: no such layer: {', '.join(unknown[:5])}; the names are those of another network"
+        )
     if missing:
-        raise StateError(f"{path}: {len(missing)} layer(s) have no threshold: {', '.join(missing[:5])}; add them")
+        raise StateError(
+            f"{path}: {len(missing)} layer(s) have no threshold: {', '.join(missing[:5])}; add them"
+        )
     for name, value in values.items():
         number = isinstance(value, (int, float)) and not isinstance(value, bool)
         if not number or not math.isfinite(value) or value < 0:
-            raise StateError(f"{path}: the threshold of {name} is {value!r}; it must be finite and not negative")
+            raise StateError(
+                f"{path}: the threshold of {name} is {value!r}; it must be finite and not negative"
+            )
     return {name: float(value) for name, value in values.items()}

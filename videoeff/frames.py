@@ -42,7 +42,7 @@ def check_frames(
     position, resized, problem = 0, False, ""
     for index, (value, literal) in enumerate(zip(leaves, literals, strict=True)):
         if not isinstance(value, Tensor):
-            if isinstance(literal, Tensor) or literal is None and value is not None:
+            if isinstance(literal, Tensor) or (literal is None and value is not None):
                 return f"{name}: argument {index} must be a tensor, it is {type(value).__name__}", False
             if value != literal:
                 return (

@@ -293,7 +293,9 @@ def _reach(region: Region) -> Callable[[Mapping[str, Tensor]], Tensor]:
     for node in region.nodes:
         op = op_of(node)
         if op is None:
-            raise LoweringError(f"{region.name}: {node.name} ({node.target}) has no rule and is not marked dense")
+            raise LoweringError(
+                f"{region.name}: {node.name} ({node.target}) has no rule and is not marked dense"
+            )
         steps.append((node.name, op.reach(node)))
     reads = [(n.name, cache_name(n)) for n in region.reads]
     last = region.nodes[-1].name if region.nodes else reads[0][0]
@@ -382,5 +384,3 @@ def streamed_share(plan: Plan) -> float:
     total = sum(i.convolution_macs for i in plan.instructions)
     inside = sum(i.convolution_macs for i in plan.instructions if i.streams)
     return inside / total if total else 1.0
-
-

@@ -86,7 +86,9 @@ def _load_module(name: str) -> Any:
     try:
         return importlib.import_module(name)
     except ImportError as error:
-        raise CaptureError(f"{name}: cannot be imported ({error}); is it installed and on the path?") from error
+        raise CaptureError(
+            f"{name}: cannot be imported ({error}); is it installed and on the path?"
+        ) from error
 
 
 def _load_file(path: str) -> Any:

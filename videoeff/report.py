@@ -98,7 +98,9 @@ class Report:
     def __str__(self) -> str:
         rows = [_HEAD, *(_cells(x) for x in self.layers)]
         widths = [max(len(r[i]) for r in rows) for i in range(len(_HEAD))]
-        lines = ["  ".join(_align(c, w, i) for i, (c, w) in enumerate(zip(r, widths, strict=True))) for r in rows]
+        lines = [
+            "  ".join(_align(c, w, i) for i, (c, w) in enumerate(zip(r, widths, strict=True))) for r in rows
+        ]
         lines.insert(1, "  ".join("-" * w for w in widths))
         return "\n".join([*(line.rstrip() for line in lines), "", *self.summary()])
 
@@ -166,7 +168,9 @@ def layer_reports(engine: Engine, prefix: str = "") -> Iterable[LayerReport]:
     for spec in engine.plan.state:
         layer = spec.name.rsplit(".", 1)[0]
         bytes_of[layer] = bytes_of.get(layer, 0) + spec.nbytes
-    shared = {s.name.removesuffix(".buffer"): s.nbytes for s in engine.plan.state if s.name.endswith(".buffer")}
+    shared = {
+        s.name.removesuffix(".buffer"): s.nbytes for s in engine.plan.state if s.name.endswith(".buffer")
+    }
     for instruction in engine.plan.instructions:
         call = instruction.call
         entry = engine.counts.layers.get(call.name)

@@ -17,7 +17,7 @@ from torch import Tensor, fx, nn
 
 from videoeff.engine import Engine, EngineState
 from videoeff.errors import StateError
-from videoeff.frames import FiniteCheck, check_frames, describe_structure, own
+from videoeff.frames import FiniteCheck, check_frames, own
 from videoeff.ops.call import Context
 from videoeff.program import Program
 from videoeff.report import Report, layer_reports
@@ -256,7 +256,9 @@ class StreamingModule(nn.Module):
     def _set(self, values: Mapping[str, float], everywhere: bool) -> None:
         for name, value in values.items():
             if not (isinstance(value, (int, float)) and 0 <= value < float("inf")):
-                raise StateError(f"{self.name}: threshold of {name} is {value!r}; it must be finite and not negative")
+                raise StateError(
+                    f"{self.name}: threshold of {name} is {value!r}; it must be finite and not negative"
+                )
         from videoeff.passes.insert_thresholds import InsertThresholds, Notes
 
         for prefix, engine in self.engines.items():
@@ -310,7 +312,9 @@ class StreamingModule(nn.Module):
             layers += list(layer_reports(engine, f"{prefix}." if prefix else ""))
             state += engine.state_bytes
         total = sum(i.convolution_macs for e in self.engines.values() for i in e.plan.instructions)
-        inside = sum(i.convolution_macs for e in self.engines.values() for i in e.plan.instructions if i.streams)
+        inside = sum(
+            i.convolution_macs for e in self.engines.values() for i in e.plan.instructions if i.streams
+        )
         eager: tuple[tuple[str, str], ...] = ()
         if self.shell is not None:
             total, eager = max(total, self.shell.convolution_macs), self.shell.left

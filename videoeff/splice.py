@@ -53,13 +53,23 @@ class _Calls:
 
     def shapes(self) -> list[list[tuple[int, ...] | str]]:
         leaves = [pytree.tree_leaves(i) for i in self.inputs]
-        return [[tuple(v.shape) if isinstance(v, Tensor) else repr(v)[:80] for v in row] for row in leaves]
+        return [[_shape_of(v) for v in row] for row in leaves]
+
+
+def _shape_of(value: Any) -> tuple[int, ...] | str:
+    if isinstance(value, Tensor):
+        return tuple(value.shape)
+    return repr(value) if isinstance(value, (bool, int, float, str)) else type(value).__name__
 
 
 def streams_of(args: Sequence[Any], kwargs: Mapping[str, Any]) -> int:
     """The number of streams of a call: images in a list, or the batch."""
     for value in (*args, *kwargs.values()):
-        if isinstance(value, (list, tuple)) and value and all(isinstance(v, Tensor) and v.ndim == 3 for v in value):
+        if (
+            isinstance(value, (list, tuple))
+            and value
+            and all(isinstance(v, Tensor) and v.ndim == 3 for v in value)
+        ):
             return len(value)
     return batch_of(pytree.tree_leaves((list(args), dict(kwargs))))
 
@@ -96,20 +106,23 @@ def split(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> S
     parts: list[Part] = []
     left: list[tuple[str, str]] = []
 
-    def walk(path: str, module: nn.Module) -> None:
+    def walk(path: str, module: nn.Module) -> bool:
+        """Capture what can be below a module; whether anything was."""
         if not has_convolution(module):
-            return
-        reason = "it is never called" if path not in first else _varies(first[path], second.get(path), streams)
+            return False
+        reason = (
+            "it is never called" if path not in first else _varies(first[path], second.get(path), streams)
+        )
         if not reason and path:
             reason = _capture_calls(path, module, first[path], parts)
             if not reason:
-                return
-        children = list(module.named_children())
-        if not any(has_convolution(c) for _, c in children) or "number of" in reason:
+                return True
+        before = len(left)
+        found = [walk(f"{path}.{n}" if path else n, child) for n, child in module.named_children()]
+        if not any(found):
+            del left[before:]
             left.append((path, reason))
-            return
-        for name, child in children:
-            walk(f"{path}.{name}" if path else name, child)
+        return any(found)
 
     walk("", model)
     if not parts:

@@ -25,7 +25,9 @@ def verify(program: Program) -> None:
     found = [n for n in program.nodes if is_cache(n)]
     if program.stage == "captured":
         if found or any(is_concat(n) for n in program.nodes):
-            raise VerifyError(f"{program.name}: {found[:1] or 'a concat'} stands in a graph that was not planned")
+            raise VerifyError(
+                f"{program.name}: {found[:1] or 'a concat'} stands in a graph that was not planned"
+            )
         return
     if program.stage != "planned":
         raise VerifyError(f"{program.name}: no such stage: {program.stage!r}")
@@ -46,7 +48,9 @@ def _verify_names(program: Program, found: list[fx.Node]) -> None:
     for node in found:
         name = cache_name(node)
         if name in names:
-            raise VerifyError(f"{program.name}: {node.name} and {names[name].name} share the layer name {name!r}")
+            raise VerifyError(
+                f"{program.name}: {node.name} and {names[name].name} share the layer name {name!r}"
+            )
         names[name] = node
 
 
@@ -54,7 +58,9 @@ def _verify_cache(node: fx.Node) -> None:
     name = cache_name(node)
     for option, legal in (("kind", KINDS), ("test", TESTS)):
         if cache_option(node, option) not in legal:
-            raise VerifyError(f"{name}: {option}={cache_option(node, option)!r} is none of {', '.join(legal)}")
+            raise VerifyError(
+                f"{name}: {option}={cache_option(node, option)!r} is none of {', '.join(legal)}"
+            )
     threshold, predict = cache_option(node, "threshold"), cache_option(node, "predict")
     for what, value in (("threshold", threshold), ("predict", predict)):
         if not (math.isfinite(value) and value >= 0):
@@ -74,4 +80,6 @@ def _verify_reads(node: fx.Node) -> None:
         return
     for source in node.all_input_nodes:
         if info(source).is_spatial and info(source).dense:
-            raise VerifyError(f"{node.name} reads {source.name} densely computed ({info(source).dense}) uncached")
+            raise VerifyError(
+                f"{node.name} reads {source.name} densely computed ({info(source).dense}) uncached"
+            )

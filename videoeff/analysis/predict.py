@@ -31,7 +31,11 @@ def magnitude_terms(node: fx.Node) -> list[tuple[fx.Node, float]] | None:
         return terms
     if op is not None and op.name == "slice" and "slice" in str(node.target):
         layout, dim = info(node).layout, int(node.args[1]) if len(node.args) > 1 else 0  # type: ignore[arg-type]
-        if layout is not None and normal(dim, len(info(node).shape or ())) not in (layout.rows, layout.h, layout.w):
+        if layout is not None and normal(dim, len(info(node).shape or ())) not in (
+            layout.rows,
+            layout.h,
+            layout.w,
+        ):
             return magnitude_terms(node.args[0])  # type: ignore[arg-type]
     return None
 

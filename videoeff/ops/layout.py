@@ -412,5 +412,3 @@ class Expand(Op):
             return x + x.mean((2, 3), keepdim=True).expand(-1, -1, 11, 13)
 
         return [Case("spread", partial(Lambda, spread))]
-
-

@@ -70,9 +70,7 @@ def broadcast_layout(node: fx.Node) -> PixelLayout:
                 if taken is not None and taken != place and shape[taken] > 1:
                     raise NotLocal("its inputs keep their pixels in different dimensions")
                 roles[role] = place
-        if layout.rows is not None and source_shape[layout.rows] == 1 and layout.streams is None:
-            mixed = True
-        elif layout.streams is None:
+        if (layout.rows is not None and source_shape[layout.rows] == 1 and layout.streams is None) or layout.streams is None:
             mixed = True
         elif streams is None or len(layout.streams) > len(streams):
             streams = layout.streams
@@ -137,9 +135,7 @@ class Pixel(Op):
             nn.Hardtanh(-0.5, 0.7), nn.Tanh(), nn.Softplus(), nn.Softsign(), nn.LogSigmoid(), nn.Hardshrink(),
             nn.Softshrink(), nn.Tanhshrink(), nn.Threshold(0.1, 20.0), nn.RReLU(),
         ]  # fmt: skip
-        cases = [
-            Case(f"{type(a).__name__.lower()}{i}", partial(_same, a)) for i, a in enumerate(activations)
-        ]
+        cases = [Case(f"{type(a).__name__.lower()}{i}", partial(_same, a)) for i, a in enumerate(activations)]
         two = (shape, shape)
         functions: dict[str, tuple[Any, tuple[tuple[int, ...], ...]]] = {
             "add": (lambda a, b: a + b, two),

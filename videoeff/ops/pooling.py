@@ -41,7 +41,9 @@ class Pool(Op):
 
     def targets(self) -> Sequence[Any]:
         """Windowed pooling."""
-        return overloads("max_pool2d.default", "avg_pool2d.default", "max_pool3d.default", "avg_pool3d.default")
+        return overloads(
+            "max_pool2d.default", "avg_pool2d.default", "max_pool3d.default", "avg_pool3d.default"
+        )
 
     def layout(self, node: fx.Node) -> PixelLayout:
         """The input's layout."""
@@ -54,8 +56,9 @@ class Pool(Op):
         kernel = pair(bound["kernel_size"], count)[-2:]
         stride = pair(bound["stride"] or bound["kernel_size"], count)[-2:]
         padding, dilation = pair(bound["padding"], count)[-2:], pair(bound.get("dilation", 1), count)[-2:]
-        name, extent = bound.get("self", node.args[0]).name, layout_of(node.args[0]).extent(
-            shape_of(node.args[0])
+        name, extent = (
+            bound.get("self", node.args[0]).name,
+            layout_of(node.args[0]).extent(shape_of(node.args[0])),
         )
 
         def reach(masks: Masks) -> Tensor:

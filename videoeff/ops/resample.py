@@ -28,7 +28,9 @@ from videoeff.ops.base import (
 from videoeff.program import PixelLayout
 
 
-def source_range(out: int, size: int, mode: str, align: bool, scale: float | None) -> tuple[list[int], list[int]]:
+def source_range(
+    out: int, size: int, mode: str, align: bool, scale: float | None
+) -> tuple[list[int], list[int]]:
     """First and last source pixel each result pixel of one axis reads, a safe superset at rounding.
 
     The coordinate rules are those of ``torch.nn.functional.interpolate``.
@@ -165,7 +167,9 @@ class Pad(Op):
             for mode in ("constant", "reflect", "replicate", "circular")
         ]
         cases.append(Case("crop", partial(Lambda, partial(_pad, pads=(-1, 2, 0, -3), mode="constant"))))
-        cases.append(Case("channels", partial(Lambda, partial(_pad, pads=(0, 0, 0, 0, 1, 2), mode="constant"))))
+        cases.append(
+            Case("channels", partial(Lambda, partial(_pad, pads=(0, 0, 0, 0, 1, 2), mode="constant")))
+        )
         cases.append(
             Case("nhwc", partial(Lambda, lambda x: F.pad(x.permute(0, 2, 3, 1), (0, 0, 0, 1, 2, 0)).relu()))
         )

@@ -63,7 +63,12 @@ def _identity(node: fx.Node) -> bool | str:
     if packet in ("add", "sub", "mul", "div"):
         other = node.args[1] if len(node.args) > 1 else None
         neutral = 0 if packet in ("add", "sub") else 1
-        return same and isinstance(other, (int, float)) and other == neutral and "rounding_mode" not in node.kwargs
+        return (
+            same
+            and isinstance(other, (int, float))
+            and other == neutral
+            and "rounding_mode" not in node.kwargs
+        )
     if packet in ("avg_pool2d", "max_pool2d"):
         bound = bind(node)
         ones = all(int(k) == 1 for k in bound["kernel_size"])

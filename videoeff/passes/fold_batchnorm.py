@@ -139,5 +139,3 @@ def _set_weights(program: Program, conv: fx.Node, weight: Tensor, bias: Tensor) 
     else:
         conv.kwargs = {**conv.kwargs, "bias": bias_node}
     conv.args = tuple(args)
-
-

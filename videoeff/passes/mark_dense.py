@@ -53,5 +53,7 @@ class MarkDense(Pass):
         already = {cache_name(c) for c in rewrite.caches(program) if cache_option(c, "dense")}
         for pattern in self.layers:
             if pattern not in matched and not any(fnmatchcase(n, pattern) for n in already):
-                raise PassError(f"mark-dense: no layer matches {pattern!r}; see videoeff inspect for the names")
+                raise PassError(
+                    f"mark-dense: no layer matches {pattern!r}; see videoeff inspect for the names"
+                )
         return changed

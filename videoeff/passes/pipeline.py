@@ -35,7 +35,9 @@ def _split(text: str) -> list[tuple[str, str]]:
     while position < len(text.rstrip()):
         match = pattern.match(text, position)
         if match is None:
-            raise PassError(f"cannot read the list of passes at {text[position:][:40]!r}; write a,b{{key=value}},c")
+            raise PassError(
+                f"cannot read the list of passes at {text[position:][:40]!r}; write a,b{{key=value}},c"
+            )
         found.append((match.group(1), match.group(2) or ""))
         position = match.end()
     return found

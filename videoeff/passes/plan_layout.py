@@ -101,7 +101,9 @@ def _fold_into_convolution(
     bound = bind(conv)
     weight = bound["weight"]
     if int(bound["groups"]) != 1 or weight.op != "get_attr" or len(weight.users) > 1:
-        note(_where(node), "channel shuffle copied: the convolution after it is grouped or shares its weights")
+        note(
+            _where(node), "channel shuffle copied: the convolution after it is grouped or shares its weights"
+        )
         return False
     channels = (info(source).shape or ())[1]
     order = torch.arange(channels).view(groups, channels // groups).t().flatten()
@@ -185,5 +187,3 @@ def _copy(program: Program, made: fx.Node, part: fx.Node, name: str) -> fx.Node:
     cache.meta["module"] = made.meta.get("module", "")
     cache.meta["value"] = value
     return cache
-
-

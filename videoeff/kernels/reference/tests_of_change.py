@@ -74,7 +74,9 @@ def blocks_moved(amount: Tensor, limit: Tensor | float, test: Test) -> Tensor:
     """Square blocks whose mean distance exceeds the limit, with the blocks around them, as pixels."""
     height, width = amount.shape[1:]
     if test.block > 1:
-        mean = F.avg_pool2d(amount.unsqueeze(1), test.block, ceil_mode=True, count_include_pad=False).squeeze(1)
+        mean = F.avg_pool2d(amount.unsqueeze(1), test.block, ceil_mode=True, count_include_pad=False).squeeze(
+            1
+        )
     else:
         mean = amount
     hit = ~(mean <= limit)
