@@ -12,6 +12,7 @@ from videoeff.passes.insert_delta_caches import InsertDeltaCaches
 from videoeff.passes.insert_thresholds import InsertThresholds
 from videoeff.passes.mark_dense import MarkDense
 from videoeff.passes.plan_layout import PlanLayout
+from videoeff.passes.trace_channels import TraceChannels
 
 #: Every pass by its command-line word.
 PASSES: dict[str, type[Pass]] = {
@@ -19,6 +20,7 @@ PASSES: dict[str, type[Pass]] = {
     for kind in (
         FoldBatchnorm,
         DropNoops,
+        TraceChannels,
         InsertDeltaCaches,
         FusePointwise,
         PlanLayout,
@@ -29,10 +31,11 @@ PASSES: dict[str, type[Pass]] = {
 }
 
 RECIPES: dict[str, tuple[Pass, ...]] = {
-    "exact": (DropNoops(), InsertDeltaCaches(), FusePointwise(), PlanLayout(), HoldGates(), MarkDense()),
+    "exact": (DropNoops(), TraceChannels(), InsertDeltaCaches(), FusePointwise(), PlanLayout(), HoldGates(), MarkDense()),
     "delta": (
         FoldBatchnorm(),
         DropNoops(),
+        TraceChannels(),
         InsertDeltaCaches(),
         FusePointwise(),
         PlanLayout(),
