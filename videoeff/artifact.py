@@ -2,9 +2,9 @@
 
 The file is a safetensors file. Its tensors are the constants of the rewritten graphs; its metadata holds
 one JSON text with the graphs (as text that parses back), the passes and their hash, thresholds (they
-stand in the graphs), the state schema, preprocessing and versions. Loading unpickles nothing and needs no source
-of the model, except for models that were captured in parts: their outer code is not in the file, only
-the name it can be built by.
+stand in the graphs), the state schema, preprocessing and versions. Loading unpickles nothing and needs no
+source of the model, except for models that were captured in parts: their outer code is not in the file,
+only the name it can be built by.
 """
 
 from __future__ import annotations
@@ -104,8 +104,8 @@ def _engine_to_json(name: str, engine: Engine) -> dict[str, Any]:
     for value in program.literals:
         if not isinstance(value, (bool, int, float, str, type(None))):
             raise ArtifactError(
-                f"{program.name}: an argument of type {type(value).__name__} was fixed at conversion and has no "
-                "file form; pass plain numbers or strings"
+                f"{program.name}: an argument of type {type(value).__name__} was fixed at conversion and has "
+                "no file form; pass plain numbers or strings"
             )
     passes = ",".join(r.text for r in program.history)
     try:
@@ -162,8 +162,8 @@ def load(path: str | Path, *, model: nn.Module | None = None, backend: str | Non
         return _rebuild(Path(path), document, tensors, model, backend)
     except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
         raise ArtifactError(
-            f"{path}: its description is incomplete ({type(error).__name__}: {error}); the file was changed or "
-            "written by another program; convert the model again"
+            f"{path}: its description is incomplete ({type(error).__name__}: {error}); the file was changed "
+            "or written by another program; convert the model again"
         ) from error
 
 
@@ -210,8 +210,8 @@ def read_document(path: str | Path) -> dict[str, Any]:
             metadata = file.metadata() or {}
     except (SafetensorError, OSError, ValueError) as error:
         raise ArtifactError(
-            f"{source}: is no artefact of videoeff, or only part of one ({error}); copy it again or convert the "
-            "model anew"
+            f"{source}: is no artefact of videoeff, or only part of one ({error}); copy it again or convert "
+            "the model anew"
         ) from error
     if _KEY not in metadata:
         raise ArtifactError(
@@ -228,7 +228,8 @@ def read_document(path: str | Path) -> dict[str, Any]:
     if not isinstance(version, int) or version > FORMAT_VERSION:
         raise ArtifactError(
             f"{source}: has format version {version}, this videoeff ({__version__}) reads up to "
-            f"{FORMAT_VERSION}; it was written by videoeff {document.get('versions', {}).get('videoeff')}: upgrade"
+            f"{FORMAT_VERSION}; it was written by videoeff "
+            f"{document.get('versions', {}).get('videoeff')}: upgrade"
         )
     return document
 

@@ -20,8 +20,8 @@ from torch import Tensor, fx, nn
 
 from videoeff.analysis import annotate, invalidate, is_convolution
 from videoeff.errors import CaptureError
-from videoeff.ops.base import op_of
-from videoeff.program import Program, info
+from videoeff.ops.base import bind, op_of
+from videoeff.program import Program, arguments, info, input_node
 from videoeff.text import set_tensor
 
 _LARGEST_FOLDED = 64 * 1024 * 1024  # elements; larger constants stay computed per frame
@@ -127,7 +127,8 @@ def _to_program(
     source = exported.module()
     assert isinstance(source, fx.GraphModule)  # what ExportedProgram.module() makes
     flat, in_spec = pytree.tree_flatten((args, kwargs))
-    graph, root, literals = fx.Graph(), nn.Module(), []
+    graph, root = fx.Graph(), nn.Module()
+    literals: list[Any] = []
     env: dict[fx.Node, Any] = {}
     position = 0
     for node in source.graph.nodes:
@@ -194,7 +195,8 @@ def _copy_call(graph: fx.Graph, node: fx.Node, env: Mapping[fx.Node, Any]) -> An
     if not isinstance(node.target, torch._ops.OpOverload) and node.target is not operator.getitem:
         if any(isinstance(leaf, fx.Node) for leaf in leaves):
             raise CaptureError(f"{node.name}: the export calls {node.target}, which is no tensor operator")
-        return node.target(*args, **kwargs)  # type: ignore[operator]
+        function: Any = node.target
+        return function(*args, **kwargs)
     if "assert" in str(node.target) or "guard" in str(node.target):
         return None
     target = node.target
@@ -234,8 +236,7 @@ def _functionalise(program: Program) -> bool:
         if _is_view(base) or any(_is_view(u) for u in base.users):
             return False
         node.target = pure
-        later = {n for n in _after(node)}
-        base.replace_all_uses_with(node, delete_user_cb=lambda user, later=later: user in later)
+        base.replace_all_uses_with(node, delete_user_cb=set(_after(node)).__contains__)
     return True
 
 
@@ -267,18 +268,15 @@ def _split_lists(program: Program) -> None:
         packet = _packet(node)
         if packet not in ("chunk", "split", "split_with_sizes", "unbind", "unsafe_chunk", "unsafe_split"):
             continue
-        source = node.args[0]
-        shape = info(source).shape  # type: ignore[arg-type]
-        default = 0
-        position = 1 if packet == "unbind" else 2
-        dim = node.kwargs.get("dim", node.args[position] if len(node.args) > position else default)
-        dim = int(dim) % len(shape or (1,))  # type: ignore[arg-type]
-        size = (shape or (1,))[dim]
+        source = input_node(node)
+        shape = info(source).shape or (1,)
+        dim = int(bind(node)["dim"]) % len(shape)
+        size = shape[dim]
         if any(u.target is not operator.getitem for u in node.users):
             continue
         starts = _starts(packet, node, size)
         for user in list(node.users):
-            index = int(user.args[1])  # type: ignore[arg-type]
+            index = int(arguments(user)[1])
             with graph.inserting_before(user):
                 if packet == "unbind":
                     made = graph.call_function(aten.select.int, (source, dim, index % size))
@@ -294,19 +292,19 @@ def _split_lists(program: Program) -> None:
 def _starts(packet: str, node: fx.Node, size: int) -> list[int]:
     if packet == "unbind":
         return list(range(size + 1))
-    amount = node.args[1]
+    amount = arguments(node)[1]
     if isinstance(amount, (list, tuple)):
         starts = [0]
         for part in amount:
-            starts.append(starts[-1] + int(part))  # type: ignore[arg-type]
+            starts.append(starts[-1] + int(part))
         return starts
-    step = -(-size // int(amount)) if "chunk" in packet else int(amount)  # type: ignore[arg-type]
+    step = -(-size // int(amount)) if "chunk" in packet else int(amount)
     return [*range(0, size, step), size]
 
 
 def _literal_outputs(program: Program) -> None:
     """Constants among the outputs (an int, None) are allowed; they are kept in the output tuple."""
-    for value in program.output.args[0]:  # type: ignore[union-attr]
+    for value in arguments(program.output)[0]:
         if not isinstance(value, (fx.Node, int, float, bool, str, type(None))):
             raise CaptureError(f"{program.name}: an output of type {type(value).__name__} cannot be streamed")
 
@@ -337,12 +335,14 @@ def _fold_constants(program: Program) -> None:
             if node.op == "get_attr":
                 values[node] = program.tensor(node)
             elif _packet(node) in (*_FILLS, "full_like", "new_full"):
-                fill = _FILLS.get(_packet(node), node.args[-1])
-                values[node] = torch.full(info(node).shape, fill, dtype=info(node).dtype, device=device)  # type: ignore[arg-type]
+                fill = _FILLS.get(_packet(node), arguments(node)[-1])
+                shape, dtype = info(node).shape or (), info(node).dtype
+                values[node] = torch.full(shape, fill, dtype=dtype, device=device)
             else:
                 args, kwargs = fx.map_arg(node.args, value_of), fx.map_arg(node.kwargs, value_of)
+                function: Any = node.target
                 with torch.no_grad():
-                    values[node] = node.target(*args, **kwargs)  # type: ignore[operator]
+                    values[node] = function(*args, **kwargs)
         return values[node]
 
     count = 0

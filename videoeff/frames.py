@@ -89,8 +89,8 @@ def _check_frame(
     if len(shape) >= 4 and value.shape[1] != shape[1]:
         return f"{where} has {value.shape[1]} channels, the stream takes {shape[1]}", False
     return (
-        f"{where} is {list(value.shape)}, the stream was planned for {list(shape)}; resize the frame, convert "
-        "again, or convert with on_resize='replan'",
+        f"{where} is {list(value.shape)}, the stream was planned for {list(shape)}; resize the frame, "
+        "convert again, or convert with on_resize='replan'",
         True,
     )
 
@@ -117,7 +117,7 @@ class FiniteCheck:
             if frame.is_cuda:
                 flag = torch.empty((), dtype=torch.bool, pin_memory=True)
                 flag.copy_(torch.isfinite(frame).all(), non_blocking=True)
-                event = torch.cuda.Event()
+                event: Any = torch.cuda.Event()  # type: ignore[no-untyped-call]
                 event.record()
                 self._waiting.append((event, flag, self._frame))
             elif not bool(torch.isfinite(frame.sum())) and not bool(torch.isfinite(frame).all()):
@@ -129,8 +129,8 @@ class FiniteCheck:
             if not bool(flag):
                 self._waiting.clear()
                 raise StateError(
-                    f"{name}: frame {number} of this stream held NaN or infinity; call reset(), and clean the "
-                    "frames or use nan_policy='recompute'"
+                    f"{name}: frame {number} of this stream held NaN or infinity; call reset(), and clean "
+                    "the frames or use nan_policy='recompute'"
                 )
 
 
@@ -138,8 +138,8 @@ def _not_finite(name: str, index: int, frame: Tensor) -> str:
     bad = torch.nonzero(~torch.isfinite(frame))
     first = [int(i) for i in bad[0]]
     return (
-        f"{name}: argument {index} holds NaN or infinity at {len(bad)} element(s), the first at {first}; the "
-        "stream is as it was before this frame; clean the frame or use nan_policy='recompute'"
+        f"{name}: argument {index} holds NaN or infinity at {len(bad)} element(s), the first at {first}; "
+        "the stream is as it was before this frame; clean the frame or use nan_policy='recompute'"
     )
 
 

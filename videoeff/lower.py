@@ -22,7 +22,7 @@ from videoeff.ops.base import bind, op_of, pair, shape_of
 from videoeff.ops.call import Context, Prediction, Read, RegionCall, Test
 from videoeff.ops.convolution import explicit_padding
 from videoeff.ops.markers import cache_name, cache_option, is_cache
-from videoeff.program import Program, StateSpec, info
+from videoeff.program import Program, StateSpec, arguments, info, input_node
 from videoeff.verify import verify
 
 
@@ -136,7 +136,7 @@ def lower(program: Program, backend: str = "auto") -> Plan:
 def _instruction(
     region: Region, call: RegionCall, implementations: Sequence[Implementation], backend: str
 ) -> Instruction:
-    reasons = []
+    reasons: list[str] = []
     for implementation in implementations:
         reason = implementation.declines(call)
         if not reason:
@@ -175,11 +175,14 @@ def _states(
         shape = list(shape_of(node))
         shape[dim] = max(start + (shape_of(n)[dim] - 1) * step + 1 for n, (_, start, step, _) in members)
         value = info(node)
-        assert value.dtype is not None and value.layout is not None  # caches hold tensors
+        assert value.dtype is not None  # caches hold tensors
+        assert value.layout is not None
         specs[f"{name}.buffer"] = StateSpec(f"{name}.buffer", tuple(shape), value.dtype, value.layout.rows)
     for region in found:
         cache, value = region.cache, info(region.cache)
-        assert value.shape is not None and value.dtype is not None and value.layout is not None
+        assert value.shape is not None  # caches hold tensors
+        assert value.dtype is not None
+        assert value.layout is not None
         into = cache_option(cache, "into")
         parent = None if into is None else f"{into[0]}.buffer"
         part = None if into is None else (into[3], into[1], into[2])
@@ -196,7 +199,7 @@ def _states(
 
 
 def _needs_scale(cache: fx.Node) -> bool:
-    return cache_option(cache, "test") == "rms-relative" and cache_option(cache, "threshold") > 0
+    return bool(cache_option(cache, "test") == "rms-relative" and cache_option(cache, "threshold") > 0)
 
 
 def _predictions(found: Sequence[Region]) -> dict[str, Prediction]:
@@ -236,20 +239,19 @@ def _call(
     cache, value = region.cache, info(region.cache)
     assert value.layout is not None  # caches stream
     name, kind = region.name, str(cache_option(cache, "kind"))
-    source = cache.args[0]
+    source = input_node(cache)
     test = Test(
         cache_option(cache, "test"),
         float(cache_option(cache, "threshold")),
         int(cache_option(cache, "block")),
         int(cache_option(cache, "dilation")),
     )
-    if source in placeholders:
-        reads, constants, compute = (), (), _identity
-        reach, dense = None, ""
-    else:
-        assert isinstance(source, fx.Node)  # a cache keeps a node's value
-        reads, constants, inner = compile_cone(program, [source], single=True)
-        compute, dense = inner, region.dense
+    reads: tuple[Read, ...] = ()
+    constants: tuple[str, ...] = ()
+    compute, reach, dense = _identity, None, ""
+    if source not in placeholders:
+        reads, constants, compute = compile_cone(program, [source], single=True)
+        dense = region.dense
         reach = None if dense else _reach(region)
     mask_reads = tuple(
         (cache_name(n), layout.streams)
@@ -273,7 +275,7 @@ def _call(
         prediction=predicted.get(name),
         wants_magnitude=name in wanted,
         operators=tuple((str(n.target), _constant_arguments(n)) for n in region.nodes),
-        input_index=placeholders.get(source, -1) if isinstance(source, fx.Node) else -1,
+        input_index=placeholders.get(source, -1),
     )
 
 
@@ -370,7 +372,7 @@ def _needed(order: Sequence[fx.Node], results: Sequence[Any]) -> dict[fx.Node, N
 
 
 def _outputs(program: Program) -> tuple[tuple[Read, ...], tuple[str, ...], Callable[..., tuple[Any, ...]]]:
-    leaves = list(program.output.args[0])  # type: ignore[arg-type]
+    leaves = list(arguments(program.output)[0])
     return compile_cone(program, leaves, single=False)
 
 

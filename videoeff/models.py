@@ -1,4 +1,7 @@
-"""Models by reference: ``torchvision:NAME``, ``timm:NAME``, ``package.module:callable``, ``file.py:callable``."""
+"""Models by reference.
+
+``torchvision:NAME``, ``timm:NAME``, ``package.module:callable`` or ``file.py:callable``.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +29,8 @@ def build(reference: str) -> nn.Module:
     kind, colon, name = reference.rpartition(":")
     if not colon or not kind or not name:
         raise CaptureError(
-            f"--model {reference!r}: write torchvision:NAME, timm:NAME, package.module:callable or file.py:callable"
+            f"--model {reference!r}: write torchvision:NAME, timm:NAME, package.module:callable or "
+            "file.py:callable"
         )
     if kind == "torchvision":
         made = _torchvision(name)
@@ -48,8 +52,8 @@ def build_trusted(reference: str, where: str) -> nn.Module:
     kind = reference.partition(":")[0]
     if kind not in TRUSTED:
         raise ArtifactError(
-            f"{where}: needs the model {reference!r}, whose code is not run because a file asks for it; build it "
-            "yourself: videoeff.load(path, model=model)"
+            f"{where}: needs the model {reference!r}, whose code is not run because a file asks for it; "
+            "build it yourself: videoeff.load(path, model=model)"
         )
     try:
         return build(reference)

@@ -187,7 +187,7 @@ class Program:
     @property
     def output(self) -> fx.Node:
         """The output node; its one argument is the flat tuple of outputs."""
-        return next(n for n in reversed(self.module.graph.nodes) if n.op == "output")
+        return self.module.graph.output_node()
 
     def tensor(self, node: fx.Node) -> torch.Tensor:
         """The constant a ``get_attr`` node names."""
@@ -238,6 +238,23 @@ def info(node: fx.Node) -> ValueInfo:
 def module_path(node: fx.Node) -> str:
     """Dotted path of the module the node came from, "" where there is none."""
     return str(node.meta.get("module", ""))
+
+
+def arguments(node: fx.Node) -> tuple[Any, ...]:
+    """A call's positional arguments; fx types them as a union too wide to work with."""
+    return tuple(node.args)
+
+
+def input_node(node: fx.Node, position: int = 0) -> fx.Node:
+    """A positional argument that is another node.
+
+    Raises:
+        TypeError: it is a literal, or not there.
+    """
+    value = node.args[position] if position < len(node.args) else None
+    if not isinstance(value, fx.Node):
+        raise TypeError(f"{node.name}: argument {position} of {node.target} is {value!r}, not a node")
+    return value
 
 
 def is_const(node: fx.Node) -> bool:

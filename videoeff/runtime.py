@@ -259,7 +259,8 @@ class StreamingModule(nn.Module):
                 raise StateError(
                     f"{self.name}: threshold of {name} is {value!r}; it must be finite and not negative"
                 )
-        from videoeff.passes.insert_thresholds import InsertThresholds, Notes
+        from videoeff.passes.base import Notes
+        from videoeff.passes.insert_thresholds import InsertThresholds
 
         for prefix, engine in self.engines.items():
             own_values = {k: v for k, v in values.items() if _belongs(prefix, k)}

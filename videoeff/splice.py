@@ -173,7 +173,8 @@ def _varies(calls: _Calls, again: _Calls | None, streams: int) -> str:
     for inputs in calls.inputs:
         for value in pytree.tree_leaves(inputs):
             if isinstance(value, Tensor) and value.ndim == 4 and value.shape[0] != streams:
-                return f"the number of things it looks at ({value.shape[0]}) is not the number of streams ({streams})"
+                count = value.shape[0]
+                return f"the number of things it looks at ({count}) is not the number of streams ({streams})"
     return ""
 
 

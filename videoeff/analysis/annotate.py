@@ -10,7 +10,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from videoeff.errors import CaptureError
 from videoeff.ops.base import NotLocal, op_of
-from videoeff.program import PixelLayout, Program, ValueInfo, info
+from videoeff.program import PixelLayout, Program, ValueInfo, arguments, info
 
 _IMAGE_OPS = {"convolution", "conv_transpose", "pool", "adaptive_pool", "upsample", "pixel_shuffle"}
 _LAST_OPS = {"linear", "norm"}
@@ -76,7 +76,8 @@ class _Fakes:
             args = fx.map_arg(node.args, self.of)
             kwargs = fx.map_arg(node.kwargs, self.of)
             try:
-                return node.target(*args, **kwargs)  # type: ignore[operator]
+                target: Any = node.target
+                return target(*args, **kwargs)
             except Exception as error:
                 raise CaptureError(
                     f"{node.name} ({node.target}): its shape cannot be derived ({error}); "
@@ -88,8 +89,8 @@ def _with_layout(program: Program, node: fx.Node) -> ValueInfo:
     value = info(node)
     if value.shape is None:
         streaming = node.op == "call_function" and any(_streams(n) for n in node.all_input_nodes)
-        layout = _whole(program) if streaming else None
-        return ValueInfo(None, None, layout, "it has several results" if streaming else "")
+        whole = _whole(program) if streaming else None
+        return ValueInfo(None, None, whole, "it has several results" if streaming else "")
     if node.op == "placeholder":
         return ValueInfo(value.shape, value.dtype, _input_layout(program, value))
     if node.op == "get_attr" or not any(_streams(n) for n in node.all_input_nodes):
@@ -165,7 +166,7 @@ def _wanted(node: fx.Node, ndim: int, seen: set[fx.Node]) -> tuple[int, int] | N
         if op.name in _LAST_OPS and user.args[0] is node:
             return (1, 2) if ndim == 4 else (2, 3)
         if op.name == "permute" and "permute" in str(user.target) and user.args[0] is node:
-            dims = [int(d) % ndim for d in user.args[1]]  # type: ignore[union-attr, arg-type]
+            dims = [int(d) % ndim for d in arguments(user)[1]]
             inner = _wanted(user, ndim, seen)
             if inner is not None:
                 return dims[inner[0]], dims[inner[1]]

@@ -7,7 +7,7 @@ import math
 from torch import fx
 
 from videoeff.ops.base import op_of
-from videoeff.program import info, is_const
+from videoeff.program import info, input_node, is_const
 
 _MATMULS = ("mm.default", "addmm.default", "baddbmm.default", "bmm.default", "matmul.default")
 _CONVOLUTIONS = ("conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d")
@@ -32,13 +32,12 @@ def macs(node: fx.Node) -> int:
     if shape is None:
         return 0
     if name in _MATMULS:
-        left = node.args[-2] if name.startswith(("addmm", "baddbmm")) else node.args[0]
-        inner = info(left).shape  # type: ignore[arg-type]
+        inner = info(input_node(node, 1 if name.startswith(("addmm", "baddbmm")) else 0)).shape
         return math.prod(shape) * (inner[-1] if inner else 0)
     if is_convolution(node):
-        weight = info(node.args[1]).shape or ()  # type: ignore[arg-type]
+        weight = info(input_node(node, 1)).shape or ()
         if "transpose" in name:
-            source = info(node.args[0]).shape or ()  # type: ignore[arg-type]
+            source = info(input_node(node)).shape or ()
             return math.prod(source) * math.prod(weight[1:])
         return math.prod(shape) * math.prod(weight[1:])
     return 0

@@ -5,9 +5,9 @@ from __future__ import annotations
 from torch import fx
 
 from videoeff.analysis.regions import Region
-from videoeff.ops.base import normal, op_of
+from videoeff.ops.base import bind, normal, op_of
 from videoeff.ops.markers import is_cache, is_concat
-from videoeff.program import info
+from videoeff.program import arguments, info, input_node
 
 
 def magnitude_terms(node: fx.Node) -> list[tuple[fx.Node, float]] | None:
@@ -22,21 +22,21 @@ def magnitude_terms(node: fx.Node) -> list[tuple[fx.Node, float]] | None:
     if is_concat(node) or (op is not None and op.name == "concat"):
         total = info(node).numel
         terms: list[tuple[fx.Node, float]] = []
-        for part in node.args[0]:  # type: ignore[union-attr]
-            inner = magnitude_terms(part)  # type: ignore[arg-type]
-            if inner is None or _pixels(part) != _pixels(node):  # type: ignore[arg-type]
+        for part in arguments(node)[0]:
+            inner = magnitude_terms(part)
+            if inner is None or _pixels(part) != _pixels(node):
                 return None
-            share = info(part).numel / total  # type: ignore[arg-type]
+            share = info(part).numel / total
             terms += [(cache, weight * share) for cache, weight in inner]
         return terms
     if op is not None and op.name == "slice" and "slice" in str(node.target):
-        layout, dim = info(node).layout, int(node.args[1]) if len(node.args) > 1 else 0  # type: ignore[arg-type]
+        layout, dim = info(node).layout, int(bind(node)["dim"])
         if layout is not None and normal(dim, len(info(node).shape or ())) not in (
             layout.rows,
             layout.h,
             layout.w,
         ):
-            return magnitude_terms(node.args[0])  # type: ignore[arg-type]
+            return magnitude_terms(input_node(node))
     return None
 
 
@@ -83,9 +83,7 @@ def not_predicted(region: Region) -> str:
     anchors = region.anchors
     if len(anchors) != 1 or not str(anchors[0].target).startswith("aten.conv2d"):
         return "it is not a plain convolution"
-    source = anchors[0].args[0]
-    assert isinstance(source, fx.Node)  # a convolution has an input
-    if magnitude_terms(source) is None:
+    if magnitude_terms(input_node(anchors[0])) is None:
         return "the magnitude of its input's change is not kept"
     if residual_terms(region) is None:
         return "a map of other pixels enters behind the convolution"

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from torch import fx
 
 from videoeff.analysis.cost import macs
 from videoeff.ops.base import op_of
 from videoeff.ops.markers import cache_name, cache_option, is_cache, is_concat
-from videoeff.program import Program, info
+from videoeff.program import Program, arguments, info, input_node
 
 
 @dataclass(frozen=True)
@@ -89,9 +90,7 @@ def cone(node: fx.Node) -> list[fx.Node]:
 
 def region_of(cache: fx.Node) -> Region:
     """The region of one cache."""
-    value = cache.args[0]
-    assert isinstance(value, fx.Node)  # a cache keeps a node's value
-    nodes = cone(value)
+    nodes = cone(input_node(cache))
     inside = set(nodes)
     reads: dict[fx.Node, None] = {}
     constants: dict[fx.Node, None] = {}
@@ -112,8 +111,9 @@ def planned_slice(node: fx.Node) -> tuple[str, int, int, int, int] | None:
     """Where a planned concatenation already lies: (buffer, dim, first channel, step, last + 1), else None."""
     if not is_concat(node):
         return None
-    dim, step = int(node.kwargs["dim"]), int(node.kwargs.get("step", 1))  # type: ignore[call-overload, arg-type]
-    parts = list(node.args[0])  # type: ignore[arg-type]
+    options: dict[str, Any] = dict(node.kwargs)
+    dim, step = int(options["dim"]), int(options.get("step", 1))
+    parts: list[fx.Node] = list(arguments(node)[0])
     expected: tuple[str, int] | None = None
     first = last = 0
     for index, part in enumerate(parts):

@@ -121,7 +121,8 @@ def overloads(*names: str) -> list[Any]:
 
 def bind(node: fx.Node) -> dict[str, Any]:
     """The call's arguments by schema name, defaults filled in."""
-    schema = node.target._schema  # type: ignore[union-attr]
+    target: Any = node.target
+    schema = target._schema
     bound: dict[str, Any] = {}
     for position, argument in enumerate(schema.arguments):
         if position < len(node.args):

@@ -30,7 +30,7 @@ from videoeff.ops.base import (
 )
 from videoeff.ops.layout import moved
 from videoeff.ops.pixel import any_mask
-from videoeff.program import PixelLayout, info
+from videoeff.program import PixelLayout, info, input_node
 
 
 @register
@@ -73,9 +73,11 @@ class Norm(Op):
 
 def _random_batch_norm() -> nn.Module:
     norm = nn.BatchNorm2d(4).eval()
+    assert norm.running_mean is not None  # it tracks statistics
+    assert norm.running_var is not None
     with torch.no_grad():
-        norm.running_mean.uniform_(-1, 1)  # type: ignore[union-attr]
-        norm.running_var.uniform_(0.5, 2)  # type: ignore[union-attr]
+        norm.running_mean.uniform_(-1, 1)
+        norm.running_var.uniform_(0.5, 2)
         norm.weight.uniform_(-1, 1)
     return norm
 
@@ -145,7 +147,7 @@ class Linear(Op):
     def layout(self, node: fx.Node) -> PixelLayout:
         """The input's layout."""
         layout, ndim = layout_of(node.args[0]), len(shape_of(node.args[0]))
-        if info(node.args[1]).layout is not None:  # type: ignore[arg-type]
+        if info(input_node(node, 1)).layout is not None:
             raise NotLocal("its weight is computed from the frame")
         require_channels(layout, (ndim - 1,), "linear")
         return layout

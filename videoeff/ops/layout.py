@@ -17,15 +17,16 @@ from videoeff.ops.base import (
     NotLocal,
     Op,
     Reach,
+    bind,
     layout_of,
     normal,
     overloads,
     register,
     shape_of,
 )
-from videoeff.ops.markers import concat, delta_cache
+from videoeff.ops.markers import cache_option, concat, delta_cache
 from videoeff.ops.pixel import any_mask
-from videoeff.program import PixelLayout, info
+from videoeff.program import PixelLayout, arguments, info, input_node
 
 _ROLE_AXIS = {"rows": 0, "h": 1, "w": 2}
 
@@ -65,9 +66,9 @@ class DeltaCache(Op):
 
     def layout(self, node: fx.Node) -> PixelLayout:
         """As written in the call."""
-        rows, h, w = node.kwargs.get("layout", (0, 2, 3))  # type: ignore[misc]
-        streams = node.kwargs.get("streams")
-        return PixelLayout(rows, h, w, streams if streams is None else tuple(streams))  # type: ignore[arg-type, union-attr]
+        rows, h, w = cache_option(node, "layout")
+        streams = cache_option(node, "streams")
+        return PixelLayout(rows, h, w, None if streams is None else tuple(streams))
 
     def reach(self, node: fx.Node) -> Reach:
         """The mask of its value."""
@@ -90,10 +91,9 @@ class Concat(Op):
         return [*overloads("cat.default", "stack.default"), concat]
 
     def _parts(self, node: fx.Node) -> tuple[list[fx.Node], int, bool]:
-        parts = list(node.args[0])  # type: ignore[arg-type]
-        dim = node.kwargs.get("dim", node.args[1] if len(node.args) > 1 and node.target is not concat else 0)
-        stacked = "stack" in str(node.target)
-        return parts, normal(int(dim), len(shape_of(node))), stacked  # type: ignore[call-overload]
+        options: dict[str, Any] = dict(node.kwargs) if node.target is concat else bind(node)
+        parts: list[fx.Node] = list(arguments(node)[0])
+        return parts, normal(int(options["dim"]), len(shape_of(node))), "stack" in str(node.target)
 
     def layout(self, node: fx.Node) -> PixelLayout:
         """The parts' common layout; streams joined where the batch is concatenated."""
@@ -102,8 +102,8 @@ class Concat(Op):
         known = [lay for lay in layouts if lay is not None]
         best = max(known, key=lambda lay: (lay.h is not None) + (lay.w is not None) + (lay.rows is not None))
         for lay in known:
-            for role in _ROLE_AXIS:
-                own, common = getattr(lay, role), getattr(best, role)
+            for name in _ROLE_AXIS:
+                own, common = getattr(lay, name), getattr(best, name)
                 if own is not None and common is not None and own != common:
                     raise NotLocal("its parts keep their pixels in different dimensions")
         if stacked:
@@ -167,17 +167,16 @@ class Slice(Op):
 
     def _index(self, node: fx.Node) -> tuple[int, slice | int]:
         ndim = len(shape_of(node.args[0]))
-        name = str(node.target)
-        args = [*node.args[1:]]
-        dim = normal(int(node.kwargs.get("dim", args[0] if args else 0)), ndim)  # type: ignore[arg-type]
+        name, bound = str(node.target), bind(node)
+        dim = normal(int(bound["dim"]), ndim)
         size = shape_of(node.args[0])[dim]
         if "select" in name:
-            return dim, normal(int(node.kwargs.get("index", args[1] if len(args) > 1 else 0)), size)  # type: ignore[arg-type]
+            return dim, normal(int(bound["index"]), size)
         if "narrow" in name:
-            return dim, slice(int(args[1]), int(args[1]) + int(args[2]), 1)  # type: ignore[arg-type]
-        values = [node.kwargs.get(k, args[i + 1] if len(args) > i + 1 else None) for i, k in
-                  enumerate(("start", "end", "step"))]  # fmt: skip
-        return dim, slice(*slice(*values).indices(size))
+            first = normal(int(bound["start"]), size)
+            return dim, slice(first, first + int(bound["length"]), 1)
+        start, end, step = slice(bound["start"], bound["end"], bound["step"]).indices(size)
+        return dim, slice(start, end, step)
 
     def layout(self, node: fx.Node) -> PixelLayout:
         """Roles keep their dimension; a selected dimension goes."""
@@ -194,9 +193,9 @@ class Slice(Op):
 
     def reach(self, node: fx.Node) -> Reach:
         """The mask sliced in the same way."""
-        source, (dim, index) = node.args[0], self._index(node)
+        source, (dim, index) = input_node(node), self._index(node)
         layout = layout_of(source)
-        role, name = _role_at(layout, dim), source.name  # type: ignore[union-attr]
+        role, name = _role_at(layout, dim), source.name
         if role is None:
             return lambda masks: masks[name]
         axis, extent = _ROLE_AXIS[role], layout.extent(shape_of(source))
@@ -299,10 +298,10 @@ class Reshape(Op):
 
     def reach(self, node: fx.Node) -> Reach:
         """The same mask; lost roles become "anywhere"."""
-        source = node.args[0]
+        source = input_node(node)
         before, after = layout_of(source), info(node).layout
         assert after is not None  # reach is asked of local nodes only
-        name = source.name  # type: ignore[union-attr]
+        name = source.name
         rows_before, rows_after = before.extent(shape_of(source))[0], after.extent(shape_of(node))[0]
 
         def reach(masks: Masks) -> Tensor:
@@ -310,7 +309,7 @@ class Reshape(Op):
             if rows_after > rows_before and mask.shape[0] == rows_before > 1:
                 mask = mask.repeat_interleave(rows_after // rows_before, 0)
             elif rows_after < rows_before and mask.shape[0] == rows_before:
-                mask = mask.unflatten(0, (rows_after, -1)).any(1)
+                mask = mask.reshape(rows_after, -1, *mask.shape[1:]).any(1)
             return mask
 
         return reach
@@ -354,15 +353,14 @@ class Permute(Op):
         """Roles follow their dimension."""
         ndim = len(shape_of(node.args[0]))
         order = list(range(ndim))
-        name = str(node.target)
+        name, args = str(node.target), arguments(node)
         if "permute" in name:
-            order = [normal(int(d), ndim) for d in node.args[1]]  # type: ignore[union-attr]
+            order = [normal(int(d), ndim) for d in args[1]]
         elif "movedim" in name:
-            a, b = normal(int(node.args[1]), ndim), normal(int(node.args[2]), ndim)  # type: ignore[arg-type]
+            a, b = normal(int(args[1]), ndim), normal(int(args[2]), ndim)
             order.insert(b, order.pop(a))
-        else:
-            dims = node.args[1:3] if len(node.args) > 2 else (-2, -1)
-            a, b = (normal(int(d), ndim) for d in dims)  # type: ignore[arg-type]
+        elif ndim > 1:  # aten.t leaves a vector as it is
+            a, b = (normal(int(d), ndim) for d in (args[1:3] if len(args) > 2 else (-2, -1)))
             order[a], order[b] = order[b], order[a]
         return moved(layout_of(node.args[0]), {old: new for new, old in enumerate(order)})
 

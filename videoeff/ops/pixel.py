@@ -13,6 +13,7 @@ from torch import Tensor, fx, nn
 from videoeff.ops.base import (
     Case,
     Lambda,
+    Masks,
     NotLocal,
     Op,
     Reach,
@@ -23,11 +24,11 @@ from videoeff.ops.base import (
 )
 from videoeff.program import PixelLayout, info
 
-_UNARY = """relu relu6 leaky_relu elu selu celu gelu silu mish sigmoid hardsigmoid hardswish hardtanh tanh softplus
-log_sigmoid hardshrink softshrink threshold rrelu exp expm1 log log1p log2 sqrt rsqrt square abs neg sin cos tan
-erf reciprocal floor round ceil trunc sign sgn isnan isinf isfinite logical_not bitwise_not clone contiguous alias
-detach dropout feature_dropout alpha_dropout clamp clamp_min clamp_max nan_to_num frac atan sinh cosh asinh
-_to_copy lift_fresh positive""".split()
+_UNARY = """relu relu6 leaky_relu elu selu celu gelu silu mish sigmoid hardsigmoid hardswish hardtanh tanh
+softplus log_sigmoid hardshrink softshrink threshold rrelu exp expm1 log log1p log2 sqrt rsqrt square abs neg
+sin cos tan erf reciprocal floor round ceil trunc sign sgn isnan isinf isfinite logical_not bitwise_not clone
+contiguous alias detach dropout feature_dropout alpha_dropout clamp clamp_min clamp_max nan_to_num frac atan
+sinh cosh asinh _to_copy lift_fresh positive""".split()
 _BINARY = """add sub mul div pow maximum minimum fmod remainder atan2 eq ne lt le gt ge logical_and logical_or
 logical_xor bitwise_and bitwise_or bitwise_xor copysign rsub floor_divide hypot""".split()
 
@@ -70,7 +71,7 @@ def broadcast_layout(node: fx.Node) -> PixelLayout:
                 if taken is not None and taken != place and shape[taken] > 1:
                     raise NotLocal("its inputs keep their pixels in different dimensions")
                 roles[role] = place
-        if (layout.rows is not None and source_shape[layout.rows] == 1 and layout.streams is None) or layout.streams is None:
+        if layout.streams is None:
             mixed = True
         elif streams is None or len(layout.streams) > len(streams):
             streams = layout.streams
@@ -98,11 +99,11 @@ def any_mask(node: fx.Node) -> Reach:
     if len(names) == 1:
         return lambda masks: masks[names[0]]
 
-    def reach(masks: Any) -> Tensor:
+    def reach(masks: Masks) -> Tensor:
         result = masks[names[0]]
         for name in names[1:]:
             result = result | masks[name]
-        return result  # type: ignore[no-any-return]
+        return result
 
     return reach
 

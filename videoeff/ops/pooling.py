@@ -23,7 +23,7 @@ from videoeff.ops.base import (
     require_image,
     shape_of,
 )
-from videoeff.program import PixelLayout
+from videoeff.program import PixelLayout, input_node
 
 
 def _image_layout(node: fx.Node) -> PixelLayout:
@@ -56,10 +56,8 @@ class Pool(Op):
         kernel = pair(bound["kernel_size"], count)[-2:]
         stride = pair(bound["stride"] or bound["kernel_size"], count)[-2:]
         padding, dilation = pair(bound["padding"], count)[-2:], pair(bound.get("dilation", 1), count)[-2:]
-        name, extent = (
-            bound.get("self", node.args[0]).name,
-            layout_of(node.args[0]).extent(shape_of(node.args[0])),
-        )
+        source = input_node(node)
+        name, extent = source.name, layout_of(source).extent(shape_of(source))
 
         def reach(masks: Masks) -> Tensor:
             mask = masks[name].expand(extent).to(torch.float32).unsqueeze(1)
@@ -104,8 +102,8 @@ class AdaptivePool(Op):
     def reach(self, node: fx.Node) -> Reach:
         """The same adaptive windows, of the mask."""
         size = shape_of(node)[-2:]
-        name = node.args[0].name  # type: ignore[union-attr]
-        extent = layout_of(node.args[0]).extent(shape_of(node.args[0]))
+        source = input_node(node)
+        name, extent = source.name, layout_of(source).extent(shape_of(source))
 
         def reach(masks: Masks) -> Tensor:
             mask = masks[name].expand(extent)

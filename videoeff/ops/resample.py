@@ -25,7 +25,7 @@ from videoeff.ops.base import (
     require_image,
     shape_of,
 )
-from videoeff.program import PixelLayout
+from videoeff.program import PixelLayout, arguments, input_node
 
 
 def source_range(
@@ -81,12 +81,12 @@ class Upsample(Op):
         bound, name = bind(node), str(node.target)
         mode = "bilinear" if "bilinear" in name else "nearest-exact" if "exact" in name else "nearest"
         align = bool(bound.get("align_corners", False))
-        source = node.args[0]
+        source = input_node(node)
         (height, width), (out_h, out_w) = shape_of(source)[-2:], shape_of(node)[-2:]
         scales = bound.get("scale_factors") or (bound.get("scales_h"), bound.get("scales_w"))
         rows = [torch.tensor(r) for r in source_range(out_h, height, mode, align, scales[0])]
         cols = [torch.tensor(r) for r in source_range(out_w, width, mode, align, scales[1])]
-        key, extent = source.name, layout_of(source).extent(shape_of(source))  # type: ignore[union-attr]
+        key, extent = source.name, layout_of(source).extent(shape_of(source))
 
         def reach(masks: Masks) -> Tensor:
             mask = masks[key].expand(extent)
@@ -139,18 +139,16 @@ class Pad(Op):
         padded = [ndim - 1 - i // 2 for i, p in enumerate(pads) if p]
         if layout.rows in padded:
             raise NotLocal("it pads streams")
-        if layout.rows is not None and layout.streams is None:
-            return layout
         return layout
 
     def reach(self, node: fx.Node) -> Reach:
         """The mask padded in the same way; constants never change."""
-        source, (mode, pads) = node.args[0], self._mode(node)
+        source, (mode, pads) = input_node(node), self._mode(node)
         layout, ndim = layout_of(source), len(shape_of(source))
         amount = {ndim - 1 - i // 2: (pads[i], pads[i + 1]) for i in range(0, len(pads), 2)}
         h_pad = amount.get(layout.h, (0, 0)) if layout.h is not None else (0, 0)
         w_pad = amount.get(layout.w, (0, 0)) if layout.w is not None else (0, 0)
-        name, extent = source.name, layout.extent(shape_of(source))  # type: ignore[union-attr]
+        name, extent = source.name, layout.extent(shape_of(source))
         if not any((*h_pad, *w_pad)):
             return lambda masks: masks[name]
 
@@ -199,15 +197,16 @@ class PixelShuffle(Op):
 
     def reach(self, node: fx.Node) -> Reach:
         """Each pixel becomes a block, or each block a pixel."""
-        source, factor = node.args[0], int(node.args[1])  # type: ignore[arg-type]
-        name, extent = source.name, layout_of(source).extent(shape_of(source))  # type: ignore[union-attr]
+        source, factor = input_node(node), int(arguments(node)[1])
+        name, extent = source.name, layout_of(source).extent(shape_of(source))
         shrink = "unshuffle" in str(node.target)
 
         def reach(masks: Masks) -> Tensor:
             mask = masks[name].expand(extent)
             if not shrink:
                 return mask.repeat_interleave(factor, 1).repeat_interleave(factor, 2)
-            tiles = mask.unflatten(2, (-1, factor)).unflatten(1, (-1, factor))
+            rows, height, width = mask.shape
+            tiles = mask.reshape(rows, height // factor, factor, width // factor, factor)
             return tiles.any(4).any(2)
 
         return reach

@@ -29,6 +29,7 @@ class Notes:
     lines: list[str] = field(default_factory=list)
 
     def __call__(self, where: str, why: str) -> None:
+        """Note what was declined at ``where``, and why."""
         line = f"{where}: {why}"
         if line not in self.lines:
             self.lines.append(line)

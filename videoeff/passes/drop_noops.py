@@ -10,7 +10,7 @@ from torch import fx
 from videoeff import rewrite
 from videoeff.ops.base import bind
 from videoeff.passes.base import Notes, Pass
-from videoeff.program import Program, info, module_path
+from videoeff.program import Program, info, input_node, module_path
 
 _COPIES = ("clone", "contiguous", "alias", "detach", "lift_fresh", "positive")
 _DROPOUTS = ("dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout", "native_dropout")
@@ -40,9 +40,8 @@ class DropNoops(Pass):
 
 
 def _identity(node: fx.Node) -> bool | str:
-    source = node.args[0]
     packet = str(node.target).removeprefix("aten.").split(".")[0]
-    before, after = info(source), info(node)  # type: ignore[arg-type]
+    before, after = info(input_node(node)), info(node)
     if before.shape is None or after.shape is None:
         return False
     same = before.shape == after.shape and before.dtype == after.dtype

@@ -12,7 +12,7 @@ from videoeff import rewrite
 from videoeff.ops.base import bind
 from videoeff.ops.convolution import explicit_padding
 from videoeff.passes.base import Notes, Pass
-from videoeff.program import Program, info, is_const, module_path
+from videoeff.program import Program, info, input_node, is_const, module_path
 
 _CONVOLUTIONS = ("conv1d", "conv2d", "conv3d", "conv_transpose2d")
 
@@ -88,7 +88,7 @@ class FoldBatchnorm(Pass):
         new_bias = bias + (weight.flatten(2).sum(2) * offset[columns]).sum(1)
         new_weight = weight * scale[columns].view(weight.shape[0], per_input, *spatial)
         _set_weights(program, conv, new_weight, new_bias)
-        norm.replace_all_uses_with(norm.args[0])  # type: ignore[arg-type]
+        norm.replace_all_uses_with(input_node(norm))
         return None
 
 

@@ -12,7 +12,7 @@ from videoeff.analysis.regions import region_of
 from videoeff.ops.base import op_of
 from videoeff.ops.markers import cache_name, cache_option, is_cache
 from videoeff.passes.base import Notes, Pass
-from videoeff.program import Program, info
+from videoeff.program import Program, info, input_node
 
 
 @dataclass(frozen=True)
@@ -52,11 +52,14 @@ def _why_not(cache: fx.Node) -> str | None:
         return ""
     layout, shape = info(cache).layout, info(cache).shape
     after, after_shape = info(user).layout, info(user).shape
-    assert layout and after and shape is not None and after_shape is not None  # both are maps
+    assert layout is not None  # a cache keeps a map
+    assert shape is not None
+    assert after is not None  # and so does the op that reads it
+    assert after_shape is not None
     if layout.extent(shape) != after.extent(after_shape):
         return "the pointwise op after it has another number of pixels"
-    if info(cache.args[0]).dense:  # type: ignore[arg-type]
-        return f"not fused with what follows, computed densely: {info(cache.args[0]).dense}"  # type: ignore[arg-type]
+    if info(input_node(cache)).dense:
+        return f"not fused with what follows, computed densely: {info(input_node(cache)).dense}"
     for other in user.all_input_nodes:
         if other is not cache and info(other).layout is not None and not info(other).is_spatial:
             return "not fused with the gate after it: a gate that moves would recompute this op as well"
@@ -71,5 +74,5 @@ def _fuse(program: Program, cache: fx.Node) -> None:
     own, other = region_of(cache), region_of(follower)
     if own.anchors or not other.anchors:
         follower.args = (follower.args[0], cache.args[1])
-    cache.replace_all_uses_with(cache.args[0])  # type: ignore[arg-type]
+    cache.replace_all_uses_with(input_node(cache))
     program.graph.erase_node(cache)

@@ -53,7 +53,10 @@ class InsertDeltaCaches(Pass):
 
 
 def _choose(program: Program) -> set[fx.Node]:
-    """The nodes whose values are kept. Walks backwards; ``owners`` are the caches that read a node uncached."""
+    """The nodes whose values are kept.
+
+    Walks backwards; ``owners`` are the caches that read a node uncached.
+    """
     chosen: set[fx.Node] = set()
     owners: dict[fx.Node, set[fx.Node]] = {}
     output = program.output

@@ -13,7 +13,7 @@ from videoeff.analysis.regions import planned_slice
 from videoeff.ops.base import bind, normal
 from videoeff.ops.markers import cache_option, concat, delta_cache, is_cache
 from videoeff.passes.base import Notes, Pass
-from videoeff.program import Program, info, module_path
+from videoeff.program import Program, arguments, info, input_node, module_path
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class PlanLayout(Pass):
             if node.users and _is_shuffle(node):
                 changed |= _plan_shuffle(program, node, note)
         found = [n for n in program.nodes if n.op == "call_function" and str(n.target) == "aten.cat.default"]
-        for node in sorted(found, key=lambda n: -len(n.args[0])):  # type: ignore[arg-type]
+        for node in sorted(found, key=lambda n: -len(arguments(n)[0])):
             changed |= _plan_concat(program, node, note)
         return rewrite.sweep(program) or changed
 
@@ -48,7 +48,7 @@ def _where(node: fx.Node) -> str:
 def _shuffle_groups(node: fx.Node) -> tuple[fx.Node, int] | None:
     """(shuffled value, groups) of view -> transpose -> reshape, the usual spelling of a channel shuffle."""
     if str(node.target) == "aten.channel_shuffle.default":
-        return node.args[0], int(node.args[1])  # type: ignore[return-value, arg-type]
+        return input_node(node), int(arguments(node)[1])
     names = ("aten.view.default", "aten.reshape.default", "aten.flatten.using_ints")
     if node.op != "call_function" or str(node.target) not in names:
         return None
@@ -62,10 +62,9 @@ def _shuffle_groups(node: fx.Node) -> tuple[fx.Node, int] | None:
     split = swap.args[0]
     if not (isinstance(split, fx.Node) and str(split.target) in names[:2] and len(split.users) == 1):
         return None
-    source = split.args[0]
-    assert isinstance(source, fx.Node)  # a view has an input
+    source = input_node(split)
     before, middle = info(source).shape or (), info(split).shape or ()
-    if sorted(int(d) % len(middle) for d in swap.args[1:3]) != [1, 2]:  # type: ignore[arg-type]
+    if sorted(int(d) % len(middle) for d in arguments(swap)[1:3]) != [1, 2]:
         return None
     fits = len(before) == 4 and info(node).shape == before and len(middle) == 5
     if not fits or (middle[0], *middle[3:]) != (before[0], *before[2:]):
@@ -81,12 +80,12 @@ def _plan_shuffle(program: Program, node: fx.Node, note: Notes) -> bool:
     found = _shuffle_groups(node)
     assert found is not None  # asked before
     source, groups = found
-    parts = source.args[0] if str(source.target) == "aten.cat.default" else None
-    if isinstance(parts, (list, tuple)) and len(parts) == groups and len(source.users) == 1:
-        sizes = {(info(p).shape or ())[1] for p in parts}  # type: ignore[arg-type]
+    parts: list[fx.Node] = list(arguments(source)[0]) if str(source.target) == "aten.cat.default" else []
+    if len(parts) == groups and len(source.users) == 1:
+        sizes = {(info(p).shape or ())[1] for p in parts}
         dim = int(bind(source)["dim"]) % 4
-        if len(sizes) == 1 and dim == 1 and all(info(p).layout is not None for p in parts):  # type: ignore[arg-type]
-            return _place(program, node, list(parts), 1, groups, note)  # type: ignore[arg-type]
+        if len(sizes) == 1 and dim == 1 and all(info(p).layout is not None for p in parts):
+            return _place(program, node, parts, 1, groups, note)
     return _fold_into_convolution(program, node, source, groups, note)
 
 
@@ -117,7 +116,7 @@ def _fold_into_convolution(
 
 
 def _plan_concat(program: Program, node: fx.Node, note: Notes) -> bool:
-    parts = list(node.args[0])  # type: ignore[arg-type]
+    parts: list[fx.Node] = list(arguments(node)[0])
     layout, shape = info(node).layout, info(node).shape or ()
     dim = normal(int(bind(node)["dim"]), len(shape))
     if layout is None or dim in (layout.rows, layout.h, layout.w) or not info(node).is_spatial:

@@ -60,10 +60,7 @@ def _part(buffer: Tensor, part: tuple[int, int, int]) -> Tensor:
 
 def active_pixels(call: RegionCall, context: Context) -> Tensor:
     """Pixels (R, H, W) to compute: those a change reaches, less those predicted to stay."""
-    if call.reach is None:
-        reached = _whole_streams(call, context)
-    else:
-        reached = call.reach(context.masks)
+    reached = _whole_streams(call, context) if call.reach is None else call.reach(context.masks)
     if call.prediction is not None and not context.any_fresh:
         reached = predicted(call, call.prediction, context, reached)
     if context.any_fresh:
