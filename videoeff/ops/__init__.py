@@ -1,6 +1,6 @@
 """What each operator means to a stream: layout, reach, cost and test cases. One export line an op."""
 
-from videoeff.ops import channel, convolution, layout, pixel, pooling, resample, select
+from videoeff.ops import channel, convolution, layout, pixel, pooling, resample, reshape, select
 from videoeff.ops.base import OPS, REGISTRY, Case, NotLocal, Op, op_of
 
 __all__ = [
@@ -16,5 +16,6 @@ __all__ = [
     "pixel",
     "pooling",
     "resample",
+    "reshape",
     "select",
 ]

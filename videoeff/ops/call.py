@@ -11,6 +11,8 @@ from torch import Tensor
 
 from videoeff.program import PixelLayout, StateSpec
 
+__all__ = ["Context", "PixelLayout", "Prediction", "Read", "RegionCall", "StateSpec", "Test"]
+
 
 @dataclass(frozen=True)
 class Read:

@@ -23,7 +23,7 @@ from videoeff.ops.base import (
     shape_of,
 )
 from videoeff.ops.pixel import any_mask
-from videoeff.program import PixelLayout, info
+from videoeff.program import PixelLayout, arguments, info
 
 
 @register
@@ -39,11 +39,11 @@ class IndexSelect(Op):
 
     def layout(self, node: fx.Node) -> PixelLayout:
         """The input's layout."""
-        source, dim, index = node.args[0], node.args[1], node.args[2]
+        source, dim, index = arguments(node)[:3]
         if isinstance(index, fx.Node) and info(index).layout is not None:
             raise NotLocal("its index is computed from the frame")
         layout = layout_of(source)
-        require_channels(layout, (normal(int(dim), len(shape_of(source))),), "index_select")  # type: ignore[arg-type]
+        require_channels(layout, (normal(int(dim), len(shape_of(source))),), "index_select")
         return layout
 
     def reach(self, node: fx.Node) -> Reach:

@@ -31,7 +31,15 @@ PASSES: dict[str, type[Pass]] = {
 }
 
 RECIPES: dict[str, tuple[Pass, ...]] = {
-    "exact": (DropNoops(), TraceChannels(), InsertDeltaCaches(), FusePointwise(), PlanLayout(), HoldGates(), MarkDense()),
+    "exact": (
+        DropNoops(),
+        TraceChannels(),
+        InsertDeltaCaches(),
+        FusePointwise(),
+        PlanLayout(),
+        HoldGates(),
+        MarkDense(),
+    ),
     "delta": (
         FoldBatchnorm(),
         DropNoops(),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, fx
@@ -90,7 +90,8 @@ def _channels(source: fx.Node, steps: list[fx.Node]) -> Tensor | None:
     for step in steps:
         args = fx.map_arg(step.args, lambda n: values[n])
         kwargs = fx.map_arg(step.kwargs, lambda n: values[n])
-        values[step] = step.target(*args, **kwargs)  # type: ignore[operator]
+        function: Any = step.target
+        values[step] = function(*args, **kwargs)
     result = values[steps[-1]]
     if result.ndim != 4 or result.shape[0] != shape[0] or result.numel() == 0:
         return None
@@ -106,9 +107,7 @@ def _replace(program: Program, node: fx.Node, source: fx.Node, channels: Tensor)
     step = int(channels[1]) - first if count > 1 else 1
     regular = torch.arange(count) * step + first
     if step > 0 and torch.equal(channels, regular):
-        made = rewrite.call(
-            program, node, aten.slice.Tensor, (source, 1, first, int(channels[-1]) + 1, step)
-        )
+        made = rewrite.call(program, node, aten.slice.Tensor, (source, 1, first, int(channels[-1]) + 1, step))
     else:
         device = next((t.device for t in program.module.buffers()), torch.device("cpu"))
         constant = rewrite.add_constant(program, node, f"channels.{node.name}", channels.to(device))

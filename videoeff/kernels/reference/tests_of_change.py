@@ -6,8 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from videoeff.ops.call import RegionCall, Test
-from videoeff.program import PixelLayout
+from videoeff.ops.call import PixelLayout, RegionCall, Test
 
 
 def pixels_first(value: Tensor, layout: PixelLayout) -> Tensor:
