@@ -1,8 +1,10 @@
 """Views of a compiled model: an HTML page, Model Explorer JSON and terminal tables.
 
-Everything here starts from a ``networkx.DiGraph`` whose nodes carry the attributes described in
-``videoeff.inspect.schema``. The writers of files are ``write_html`` and ``write_model_explorer``; the tables
-are ``graph_table`` and ``history_table``. Names are loaded on first access.
+``write_stream_html`` and ``write_stream_model_explorer`` show a stream before and after the rewrite.
+``program_to_networkx``, ``stream_to_networkx`` and ``captured_to_networkx`` make the ``networkx.DiGraph``
+behind them; ``videoeff.inspect.graph`` documents its node attributes. Any graph with these attributes can be
+shown by ``write_html``, ``write_model_explorer``, ``graph_table`` and ``history_table``. Names are loaded on
+first access.
 """
 
 from __future__ import annotations
@@ -11,6 +13,14 @@ from importlib import import_module
 from typing import Any
 
 _WHERE = {
+    "captured_program": "videoeff.inspect.graph",
+    "captured_to_networkx": "videoeff.inspect.graph",
+    "program_to_networkx": "videoeff.inspect.graph",
+    "stream_to_networkx": "videoeff.inspect.graph",
+    "stream_history": "videoeff.inspect.stream",
+    "stream_summary": "videoeff.inspect.stream",
+    "write_stream_html": "videoeff.inspect.stream",
+    "write_stream_model_explorer": "videoeff.inspect.stream",
     "graph_table": "videoeff.inspect.tables",
     "history_table": "videoeff.inspect.tables",
     "to_text": "videoeff.inspect.tables",

@@ -56,14 +56,15 @@ function faceOf(item, mode, scale) {
   const one = item.isGroup ? item.sum : item.data;
   if (mode === "activity") return one.share === null ? { none: true } : sequential(activityPosition(one.share));
   if (mode === "macs") return one.macs ? sequential(macsPosition(one.macs, scale)) : { none: true };
-  return item.isGroup ? {} : { kind: one.kind };
+  return item.isGroup ? (item.region ? { kind: item.kind } : {}) : { kind: one.kind };
 }
 
 function captionOf(item, mode) {
   const one = item.isGroup ? item.sum : item.data;
-  const start = item.isGroup ? `${one.nodes} nodes` : opText(one.op);
+  const start = item.region ? item.ops : item.isGroup ? `${one.nodes} nodes` : opText(one.op);
   const macs = one.macs ? count(one.macs, "MACs") : "no MACs";
-  const end = mode === "activity" ? percent(one.share) : mode === "macs" || item.isGroup ? macs : one.shape;
+  const shape = item.region ? item.cache.shape : item.isGroup ? macs : one.shape;
+  const end = mode === "activity" ? percent(one.share) : mode === "macs" ? macs : shape;
   return end ? `${start} · ${end}` : start;
 }
 

@@ -28,7 +28,7 @@ function shorten(text, most, size, weight) {
 }
 
 function opText(op) {
-  return op.replace(/^(aten|veff)\./, "").replace(/\.default$/, "");
+  return op.replace(/^(aten|veff|torchvision)\./, "").replace(/\.[A-Za-z_]+$/, "");
 }
 
 function sizeOf(item) {

@@ -1,4 +1,5 @@
 // The tree of module groups of one graph. An item is a node or a group; a level is what one group holds directly.
+// After the rewrite, the nodes that fill one cache form a group of their own, a region: they are one fused call.
 
 const MOST_PER_LEVEL = 60; // above this, a level is cut into runs: dagre's time grows faster than the level
 const RUN = 40;
@@ -9,12 +10,12 @@ function buildModel(graph, withConstants) {
   const groups = new Map();
   const groupAt = (chain) => {
     let parent = root;
-    chain.forEach(({ name, call }, depth) => {
-      const path = (depth ? parent.path + "." : "") + name;
-      const id = (depth ? parent.id + "." : "g:") + name + (call ? `@${call}` : "");
+    chain.forEach(({ name, call, region }, depth) => {
+      const path = region || (depth ? parent.path + "." : "") + name;
+      const id = region ? "r:" + region : (depth ? parent.id + "." : "g:") + name + (call ? `@${call}` : "");
       if (!groups.has(id)) {
         const group = newGroup(path, name, parent);
-        Object.assign(group, { id, call });
+        Object.assign(group, { id, call, region });
         groups.set(id, group);
         parent.children.push(group);
       }
@@ -22,7 +23,7 @@ function buildModel(graph, withConstants) {
     });
     return parent;
   };
-  const chains = callSites(graph);
+  const chains = withRegions(graph, callSites(graph));
   const nodes = graph.nodes.map((data, index) => {
     if (data.kind === "const" && !withConstants) return null;
     const parent = groupAt(chains[index]);
@@ -33,7 +34,7 @@ function buildModel(graph, withConstants) {
   simplify(root);
   for (const group of groups.values()) {
     // "0" alone says nothing.
-    if (/^\d/.test(group.name)) group.name = group.path.split(".").slice(-1 - group.name.split(".").length).join(".");
+    if (/^\d/.test(group.name) && !group.region) group.name = group.path.split(".").slice(-1 - group.name.split(".").length).join(".");
     if (group.call) group.name += ` (call ${group.call})`;
   }
   cut(root);
@@ -44,10 +45,51 @@ function buildModel(graph, withConstants) {
     if (nodes[source] && nodes[target]) edges.push({ u: nodes[source], v: nodes[target], shape });
   }
   for (const node of nodes) if (node) Object.assign(node, { before: [], after: [] });
-  for (const edge of edges) assignEdge(edge);
+  for (const edge of edges) {
+    edge.u.after.push(edge);
+    edge.v.before.push(edge);
+  }
+  for (const edge of drawn(nodes, edges)) assignEdge(edge);
   const model = { root, nodes: nodes.filter(Boolean), items, graph, edges };
   openFirst(model);
   return model;
+}
+
+// The chains with the regions in them: a region lies in the innermost group that holds all of it.
+function withRegions(graph, chains) {
+  if (graph.stage === "captured") return chains;
+  const regions = new Map();
+  graph.nodes.forEach((data, i) => {
+    const name = data.extra.region;
+    if (!name || data.kind === "const") return;
+    if (!regions.has(name)) regions.set(name, []);
+    regions.get(name).push(i);
+  });
+  const result = chains.slice();
+  for (const [region, members] of regions) {
+    if (members.length < 2) continue;
+    const depth = members.reduce((most, i) => {
+      let same = 0;
+      while (same < most && same < chains[i].length && chains[i][same].name === chains[members[0]][same].name
+        && chains[i][same].call === chains[members[0]][same].call) same++;
+      return same;
+    }, chains[members[0]].length);
+    const around = chains[members[0]].slice(0, depth);
+    const path = around.map(({ name }) => name).join(".");
+    const link = { name: regionName(region, path), call: 0, region };
+    const inside = new Set(members);
+    graph.nodes.forEach((data, i) => {
+      if (inside.has(i) || (data.kind === "const" && data.extra.region === region)) result[i] = [...around, link];
+    });
+  }
+  return result;
+}
+
+// What the path around does not say already; "0" alone says nothing.
+function regionName(region, path) {
+  const rest = path && region.startsWith(path) ? region.slice(path.length).replace(/^[./]/, "") : region;
+  if (rest && !/^\d+([/#]|$)/.test(rest)) return rest;
+  return `${path.split(".").slice(rest ? -1 : -2).join(".")}${rest ? "." + rest : ""}`;
 }
 
 function newGroup(path, name, parent) {
@@ -63,7 +105,7 @@ function simplify(group) {
     if (child.children.length !== 1) return child;
     const only = child.children[0];
     only.parent = group;
-    if (only.isGroup) only.name = child.name + "." + only.name;
+    if (only.isGroup && !only.region) only.name = child.name + "." + only.name;
     return only;
   });
   group.children.sort((a, b) => firstIndex(a) - firstIndex(b));
@@ -117,7 +159,18 @@ function gather(item, items) {
   sum.measured = { macs: weight, nodes: run };
   sum.share = weight ? weighted / weight : run ? plain / run : null;
   item.sum = sum;
+  if (item.region) describeRegion(item);
   return item;
+}
+
+// What a region is: its operators, and the cache they fill.
+function describeRegion(group) {
+  const nodes = group.children.map(({ data }) => data);
+  group.cache = nodes.find(({ kind }) => kind === "cache");
+  const work = nodes.filter(({ kind }) => kind !== "cache" && kind !== "const" && kind !== "input");
+  group.ops = work.map(({ op }) => opText(op)).join(" + ") || "frame";
+  const main = work.filter(({ kind }) => kind !== "layout").sort((a, b) => b.macs - a.macs)[0] || work[0];
+  group.kind = main ? main.kind : "input";
 }
 
 function chain(item) {
@@ -133,8 +186,26 @@ function assignEdge(edge) {
   from[depth].edges.push(edge);
   for (const group of from.slice(depth + 1)) { group.outEdges.push(edge); group.outKeys.add(edge.u.id); }
   for (const group of to.slice(depth + 1)) { group.inEdges.push(edge); group.inKeys.add(edge.u.id); }
-  edge.u.after.push(edge);
-  edge.v.before.push(edge);
+}
+
+// The edges to draw. A concatenation that goes on from another (DenseNet) gets one line from it instead of a line from
+// each of the other's parts: the same parts, n lines instead of n².
+function drawn(nodes, edges) {
+  const joins = nodes.filter((node) => node && /(^|[._])(cat|concat)(\.|$)/.test(node.data.op) && node.before.length > 1);
+  const shorter = new Map();
+  for (const node of joins) {
+    const parts = new Set(node.before.map(({ u }) => u));
+    let best = null;
+    for (const other of joins) {
+      if (other === node) break;
+      const fits = other.before.length < parts.size && other.before.every(({ u }) => parts.has(u));
+      if (fits && (!best || other.before.length >= best.before.length)) best = other;
+    }
+    if (best) shorter.set(node, { best, covered: new Set(best.before.map(({ u }) => u)) });
+  }
+  const kept = edges.filter(({ u, v }) => !(shorter.has(v) && shorter.get(v).covered.has(u)));
+  for (const [v, { best }] of shorter) kept.push({ u: best, v, shape: best.data.shape });
+  return kept;
 }
 
 function childHolding(group, item) {
@@ -155,7 +226,7 @@ function openFirst(model) {
     if (depth > 0 && shown > 2 && shown + more > FIRST_VIEW) break;
     shown += more;
     for (const group of level) group.open = true;
-    level = level.flatMap((group) => group.children.filter((child) => child.isGroup));
+    level = level.flatMap((group) => group.children.filter((child) => child.isGroup && !child.region));
   }
 }
 

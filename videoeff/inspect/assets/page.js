@@ -6,9 +6,10 @@ const panes = {};
 const finder = { hits: [], at: -1 };
 const hooks = {
   choose(pane, item) {
+    const region = item && (item.isGroup ? item.region : item.data.extra.region);
     for (const other of Object.values(panes)) {
-      // The same node or module in the other graph is marked too.
-      other.select(other === pane ? item : (item && other.model.items.get(item.id)) || null);
+      // The same node or module in the other graph is marked too, and all nodes of the same region.
+      other.select(other === pane ? item : (item && other.model.items.get(item.id)) || null, region);
     }
     drawSelection(byId("selection"), pane, item, hooks);
   },

@@ -37,7 +37,7 @@ class Pane {
     };
     this.tools = make("div", { class: "tools" },
       button("+", "Zoom in", () => this.zoom(1.3)), button("−", "Zoom out", () => this.zoom(1 / 1.3)),
-      button("Fit", "Fit the graph", () => this.fit()), button("Open all", "Open all groups", () => this.openAll(true)),
+      button("Fit", "Fit the graph", () => this.fit()), button("Open all", "Open all groups; again: regions too", () => this.openAll(true)),
       button("Close all", "Close all groups", () => this.openAll(false)));
     this.element = make("section", { class: "pane", id: `pane-${key}`, "aria-label": `Graph ${key}` },
       make("div", { class: "bar" }, this.title, this.tools), this.svg, this.legend);
@@ -142,7 +142,8 @@ class Pane {
 
   groupFace(group) {
     const { w, h } = group.at;
-    const words = `group ${group.name}, ${group.sum.nodes} nodes, ${group.open ? "open" : "closed"}`;
+    const what = group.region ? "region" : "group";
+    const words = `${what} ${group.name}, ${group.sum.nodes} nodes, ${group.open ? "open" : "closed"}`;
     const centre = group.open ? HEADER / 2 : 14;
     const button = draw("g", { class: "toggle", "data-toggle": group.id, transform: `translate(${w - 16} ${centre})` },
       draw("title", {}, group.open ? "Close the group" : "Open the group"), draw("circle", { r: 8 }),
@@ -183,7 +184,7 @@ class Pane {
     for (const [id, element] of this.faces) {
       const item = this.model.items.get(id);
       const { kind, fill, text, none } = faceOf(item, this.mode, this.scale);
-      element.setAttribute("class", [item.isGroup ? "group" : "node", isOpen(item) ? "open" : "", kind ? "k-" + kind : "",
+      element.setAttribute("class", [item.isGroup ? "group" : "node", item.region ? "region" : "", isOpen(item) ? "open" : "", kind ? "k-" + kind : "",
         none ? "none" : ""].join(" ").trim());
       const caption = captionOf(item, this.mode);
       if (isOpen(item)) {
@@ -201,10 +202,12 @@ class Pane {
   // Classes for the selection, the lines that touch it, and the hits of a search.
   mark() {
     const hitHolders = new Set([...this.hits].map((node) => shownFor(node).id));
+    const same = new Set(this.sameRegion().map((node) => shownFor(node).id));
     this.layer.classList.toggle("searching", hitHolders.size > 0);
     for (const [id, element] of this.faces) {
       element.classList.toggle("selected", Boolean(this.selected && this.selected.id === id));
       element.classList.toggle("hit", hitHolders.has(id));
+      element.classList.toggle("same", same.has(id));
     }
     const chosen = this.selected;
     for (const { path, line } of this.strokes || []) {
@@ -214,8 +217,14 @@ class Pane {
     }
   }
 
-  select(item) {
+  // The nodes of the region that was chosen here or in the other graph.
+  sameRegion() {
+    return this.region ? this.model.nodes.filter(({ data }) => data.extra.region === this.region) : [];
+  }
+
+  select(item, region) {
     this.selected = item;
+    this.region = region || "";
     this.mark();
     if (item && this.faces.has(item.id)) this.setStop(item.id);
   }
@@ -237,8 +246,12 @@ class Pane {
     if (setOpen(group, !group.open)) await this.refresh(group);
   }
 
+  // Opens the modules; a region is readable closed, so regions open only where every module is open already.
   async openAll(open) {
-    for (const item of this.model.items.values()) if (item.isGroup) setOpen(item, open);
+    const groups = [...this.model.items.values()].filter((item) => item.isGroup);
+    const modules = groups.filter((group) => !group.region);
+    const all = !open || modules.every((group) => group.open || !group.parent);
+    for (const group of all ? groups : modules) setOpen(group, open);
     await this.refresh();
     this.frame();
   }

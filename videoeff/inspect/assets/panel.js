@@ -29,7 +29,17 @@ function nodeRows({ data }) {
   return rows;
 }
 
-function groupRows({ path, run, sum, name }) {
+function regionRows({ region, cache, ops, sum }) {
+  return [["layer", region], ["fused call", `${ops}, kept as ${cache.shape || "a value"}`], ["kernel", cache.kernel || "not chosen yet"],
+    ["reason", cache.reason || "none"], ["threshold", `${cache.threshold} (${cache.extra.test || "test not named"})`],
+    ["active share", cache.share === null ? "not run" : `${(100 * cache.share).toFixed(2)} %`],
+    ["MACs per frame", exact(sum.macs, count(sum.macs, ""))],
+    ["parameters", exact(sum.params, count(sum.params, ""))], ["state", bytes(sum.state_bytes)]];
+}
+
+function groupRows(group) {
+  const { path, run, sum, name } = group;
+  if (group.region) return regionRows(group);
   const kinds = KINDS.filter((kind) => sum.kinds[kind]).map((kind) => `${sum.kinds[kind]} ${kind}`).join(", ");
   return [["module", run ? `${path || "none"}, ${name}` : path], ["nodes", String(sum.nodes)],
     ["kinds", kinds], ["MACs per frame", exact(sum.macs, count(sum.macs, ""))],
@@ -56,7 +66,7 @@ function drawSelection(holder, pane, item, hooks) {
     return;
   }
   const head = item.isGroup ? item.name : item.data.label || item.data.name;
-  holder.append(make("p", { class: "chosen" }, head, make("small", {}, ` ${item.isGroup ? "group" : "node"}, ${pane.key}`)));
+  holder.append(make("p", { class: "chosen" }, head, make("small", {}, ` ${item.region ? "region" : item.isGroup ? "group" : "node"}, ${pane.key}`)));
   if (item.isGroup) {
     const button = make("button", { type: "button", id: "toggle" }, item.open ? "Close the group" : "Open the group");
     button.addEventListener("click", async () => {
