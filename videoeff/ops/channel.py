@@ -258,7 +258,7 @@ class _SqueezeExcite(nn.Module):
         self.down, self.up = nn.Conv2d(4, 2, 1), nn.Conv2d(2, 4, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        gate = torch.sigmoid(self.up(F.relu(self.down(F.adaptive_avg_pool2d(x, 1)))))
+        gate = torch.sigmoid(self.up(F.relu(self.down(x.mean((2, 3), keepdim=True)))))
         result: Tensor = F.relu(x * gate)
         return result
 

@@ -1,0 +1,66 @@
+"""Shortcuts from a module to a Program, an Engine and a stream, without the checks of ``convert``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch.utils._pytree as pytree
+from torch import Tensor, fx, nn
+
+from videoeff.capture import capture
+from videoeff.engine import Engine
+from videoeff.kernels import IMPLEMENTATIONS
+from videoeff.passes import Pass, parse_passes, recipe, run_passes
+from videoeff.program import Program
+from videoeff.runtime import StreamingModule
+from videoeff.text import program_to_text, text_to_program
+
+#: Every backend that can serve on this machine.
+BACKENDS = list(dict.fromkeys(i.backend for i in IMPLEMENTATIONS if not i.unavailable()))
+
+
+def captured(model: nn.Module, *args: Any) -> Program:
+    """A captured Program of a module in evaluation mode."""
+    return capture(model.eval(), args)
+
+
+def planned(program: Program, passes: str | Sequence[Pass] = "delta") -> Program:
+    """The Program after a recipe, or a list of passes as text or objects."""
+    if isinstance(passes, str):
+        passes = recipe(passes) if passes in ("delta", "exact") else parse_passes(passes)
+    return run_passes(program, passes)
+
+
+def stream_of(
+    model: nn.Module,
+    *args: Any,
+    passes: str | Sequence[Pass] = "delta",
+    backend: str = "auto",
+    **options: Any,
+) -> StreamingModule:
+    """A stream of a module that need not have a convolution."""
+    return StreamingModule(Engine(planned(captured(model, *args), passes), backend), **options)
+
+
+def named(program: Program, word: str) -> list[fx.Node]:
+    """The calls whose operator's name holds a word."""
+    return [n for n in program.nodes if n.op == "call_function" and word in str(n.target)]
+
+
+def tensors_of(program: Program) -> dict[str, Tensor]:
+    """The constants by name."""
+    return {str(n.target): program.tensor(n) for n in program.nodes if n.op == "get_attr"}
+
+
+def read_back(program: Program) -> Program:
+    """The Program after it went through its text."""
+    text = program_to_text(program)
+    return text_to_program(
+        text, tensors_of(program), program.in_spec, program.out_spec, tuple(program.literals)
+    )
+
+
+def outputs_of(program: Program, *args: Any) -> list[Any]:
+    """The flat outputs of a Program run as plain PyTorch."""
+    return list(program.run(*[v for v in pytree.tree_leaves(args) if isinstance(v, Tensor)]))
