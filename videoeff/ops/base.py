@@ -185,6 +185,12 @@ def require_image(layout: PixelLayout, ndim: int) -> None:
         raise NotLocal("its input's pixels are not its last two dimensions")
 
 
+def require_constant(node: fx.Node, what: str) -> None:
+    """Raise :class:`NotLocal` if an input after the first changes from frame to frame."""
+    if any(n is not node.all_input_nodes[0] for n in stream_inputs(node)):
+        raise NotLocal(f"{what} is computed from the frame")
+
+
 def same_mask(node: fx.Node) -> Reach:
     """Result pixels follow the same pixels of the first input."""
     name = stream_inputs(node)[0].name

@@ -24,13 +24,14 @@ from videoeff.ops.base import (
     overloads,
     register,
     require_channels,
+    require_constant,
     same_mask,
     shape_of,
     stream_inputs,
 )
 from videoeff.ops.layout import moved
 from videoeff.ops.pixel import any_mask
-from videoeff.program import PixelLayout, info, input_node
+from videoeff.program import PixelLayout
 
 
 @register
@@ -49,6 +50,7 @@ class Norm(Op):
     def layout(self, node: fx.Node) -> PixelLayout:
         """The input's layout."""
         layout, ndim, bound = layout_of(node.args[0]), len(shape_of(node.args[0])), bind(node)
+        require_constant(node, "its weight or bias")
         if "normalized_shape" in bound:
             count = len(bound["normalized_shape"])
             require_channels(layout, range(ndim - count, ndim), "the norm")
@@ -147,8 +149,7 @@ class Linear(Op):
     def layout(self, node: fx.Node) -> PixelLayout:
         """The input's layout."""
         layout, ndim = layout_of(node.args[0]), len(shape_of(node.args[0]))
-        if info(input_node(node, 1)).layout is not None:
-            raise NotLocal("its weight is computed from the frame")
+        require_constant(node, "its weight or bias")
         require_channels(layout, (ndim - 1,), "linear")
         return layout
 
@@ -288,8 +289,10 @@ class Global(Op):
             layout, size = layout_of(source), shape_of(source)[0]
             if layout.rows != 0 or layout.streams is None or size != shape[0] or len(shape) < 2:
                 raise NotLocal("it does not keep streams apart")
-            if dims is not None and 0 in [normal(int(d), len(shape)) for d in dims]:
-                raise NotLocal("it moves values between streams")
+            if dims is not None and (not dims or 0 in [normal(int(d), len(shape)) for d in dims]):
+                raise NotLocal("it moves values between streams")  # roll without dims moves all elements
+            if "matmul" in str(node.target) and len(shape_of(source)) != len(shape):
+                raise NotLocal("it multiplies across streams")  # batches meet other dimensions
             if "matmul" in str(node.target) and len(shape_of(source)) < 3:
                 raise NotLocal("it multiplies across streams")
             streams = layout.streams

@@ -14,7 +14,6 @@ from torch import Tensor, fx, nn
 from videoeff.ops.base import (
     Case,
     Masks,
-    NotLocal,
     Op,
     Reach,
     bind,
@@ -22,10 +21,11 @@ from videoeff.ops.base import (
     overloads,
     pair,
     register,
+    require_constant,
     require_image,
     shape_of,
 )
-from videoeff.program import PixelLayout, info
+from videoeff.program import PixelLayout
 
 
 def explicit_padding(bound: dict[str, Any], kernel: Sequence[int]) -> list[tuple[int, int]]:
@@ -56,8 +56,7 @@ class Convolution(Op):
         bound = bind(node)
         layout = layout_of(bound["input"])
         require_image(layout, len(shape_of(node)))
-        if info(bound["weight"]).layout is not None:
-            raise NotLocal("its weight is computed from the frame")
+        require_constant(node, "its weight or bias")
         return layout
 
     def reach(self, node: fx.Node) -> Reach:
@@ -142,8 +141,7 @@ class ConvTranspose(Op):
         bound = bind(node)
         layout = layout_of(bound["input"])
         require_image(layout, 4)
-        if info(bound["weight"]).layout is not None:
-            raise NotLocal("its weight is computed from the frame")
+        require_constant(node, "its weight or bias")
         return layout
 
     def reach(self, node: fx.Node) -> Reach:

@@ -56,8 +56,6 @@ def broadcast_layout(node: fx.Node) -> PixelLayout:
     """
     shape = shape_of(node)
     roles: dict[str, int | None] = {"rows": None, "h": None, "w": None}
-    streams: tuple[int, ...] | None = None
-    mixed = False
     for source in stream_inputs(node):
         layout, source_shape = info(source).layout, shape_of(source)
         assert layout is not None  # stream inputs have layouts
@@ -71,10 +69,6 @@ def broadcast_layout(node: fx.Node) -> PixelLayout:
                 if taken is not None and taken != place and shape[taken] > 1:
                     raise NotLocal("its inputs keep their pixels in different dimensions")
                 roles[role] = place
-        if layout.streams is None:
-            mixed = True
-        elif streams is None or len(layout.streams) > len(streams):
-            streams = layout.streams
     used = [d for d in roles.values() if d is not None]
     if len(set(used)) != len(used):
         raise NotLocal("its inputs disagree which dimension holds pixels")
@@ -88,9 +82,19 @@ def broadcast_layout(node: fx.Node) -> PixelLayout:
             if own - len(source_shape) + len(shape) != place and source_shape[own] > 1:
                 raise NotLocal("its inputs keep their pixels in different dimensions")
     rows = roles["rows"]
-    if rows is None or mixed or streams is None or len(streams) != shape[rows]:
-        streams = None
+    streams = None if rows is None else _common_streams(node, shape[rows])
     return PixelLayout(rows, roles["h"], roles["w"], streams)
+
+
+def _common_streams(node: fx.Node, count: int) -> tuple[int, ...] | None:
+    """The stream of each of ``count`` result rows, None where a row reads several streams."""
+    found: set[tuple[int, ...] | None] = set()
+    for source in stream_inputs(node):
+        layout = info(source).layout
+        streams = None if layout is None else layout.streams
+        found.add(streams * count if streams is not None and len(streams) == 1 else streams)
+    (common, *others) = found
+    return common if not others and common is not None and len(common) == count else None
 
 
 def any_mask(node: fx.Node) -> Reach:

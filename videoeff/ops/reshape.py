@@ -20,6 +20,7 @@ from videoeff.ops.base import (
     normal,
     overloads,
     register,
+    require_channels,
     shape_of,
 )
 from videoeff.ops.layout import ROLE_AXIS, moved
@@ -102,6 +103,7 @@ class Reshape(Op):
         """Roles whose dimension stays whole survive."""
         source = node.args[0]
         if "channel_shuffle" in str(node.target):
+            require_channels(layout_of(source), (1,), "channel_shuffle")
             return layout_of(source)
         return reshaped(layout_of(source), shape_of(source), shape_of(node))
 
