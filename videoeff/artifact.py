@@ -16,17 +16,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.utils._pytree as pytree
 from torch import Tensor, nn
 
 from videoeff.analysis import annotate
 from videoeff.engine import Engine
-from videoeff.errors import ArtifactError, VideoEffError
+from videoeff.errors import ArtifactError, BackendError, VerifyError, VideoEffError
 from videoeff.files import write_atomic
+from videoeff.lower import choose_implementations
 from videoeff.passes.pipeline import passes_hash
-from videoeff.program import PassRecord, Program
+from videoeff.program import Argument, PassRecord, Program
 from videoeff.runtime import StreamingModule
-from videoeff.shell import Shell
+from videoeff.shell import Shell, copy_with_shared_weights
+from videoeff.signature import Parameters
+from videoeff.structure import literals_from_json, literals_to_json, spec_from_json, spec_to_json
 from videoeff.text import program_to_text, text_to_program
 from videoeff.verify import verify
 from videoeff.version import __version__
@@ -34,6 +36,8 @@ from videoeff.version import __version__
 FORMAT = "videoeff"
 FORMAT_VERSION = 1
 _KEY = "videoeff"
+_DIGEST = "videoeff_sha256"
+_REFERENCE = "model"  # the key of stream.extra that names the model
 
 
 def save(stream: StreamingModule, path: str | Path) -> None:
@@ -51,10 +55,7 @@ def save(stream: StreamingModule, path: str | Path) -> None:
     shell = None
     if stream.shell is not None:
         shell = _shell_to_json(stream)
-        inside = {f"{p}." for p in stream.shell.sites}
-        for key, tensor in stream.shell.model.state_dict().items():
-            if not any(key.startswith(p) for p in inside):
-                tensors[f"shell:{key}"] = tensor
+        tensors |= {f"shell:{key}": tensor for key, tensor in stream.shell.weights().items()}
     unique, aliases = _unshare(tensors)
     document = {
         "format": FORMAT,
@@ -62,6 +63,7 @@ def save(stream: StreamingModule, path: str | Path) -> None:
         "versions": {"videoeff": __version__, "torch": torch.__version__},
         "name": stream.name,
         "options": {"alias_outputs": stream.alias_outputs, "nan_policy": stream.nan_policy},
+        "parameters": stream.forward_parameters.to_json(),
         "engines": engines,
         "shell": shell,
         "aliases": aliases,
@@ -74,7 +76,8 @@ def save(stream: StreamingModule, path: str | Path) -> None:
         raise ArtifactError(f"{stream.name}: something to be saved has no JSON form: {error}") from error
     from safetensors.torch import save_file
 
-    write_atomic(path, lambda temporary: save_file(unique, temporary, metadata={_KEY: text}))
+    metadata = {_KEY: text, _DIGEST: _digest_of_text(text)}
+    write_atomic(path, lambda temporary: save_file(unique, temporary, metadata=metadata))
 
 
 def _unshare(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -99,29 +102,20 @@ def _digest(tensors: Mapping[str, Tensor]) -> str:
     return total.hexdigest()
 
 
+def _digest_of_text(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
 def _engine_to_json(name: str, engine: Engine) -> dict[str, Any]:
     program = engine.program
-    for value in program.literals:
-        if not isinstance(value, (bool, int, float, str, type(None))):
-            raise ArtifactError(
-                f"{program.name}: an argument of type {type(value).__name__} was fixed at conversion and has "
-                "no file form; pass plain numbers or strings"
-            )
     passes = ",".join(r.text for r in program.history)
-    try:
-        in_spec, out_spec = pytree.treespec_dumps(program.in_spec), pytree.treespec_dumps(program.out_spec)
-    except Exception as error:
-        raise ArtifactError(
-            f"{program.name}: its outputs are of a class with no file form ({error}); let the model return "
-            "tensors, tuples, lists or dicts"
-        ) from error
     return {
         "name": name,
         "backend": engine.backend,
         "graph": program_to_text(program),
-        "in_spec": in_spec,
-        "out_spec": out_spec,
-        "literals": list(program.literals),
+        "in_spec": spec_to_json(program.in_spec, program.name),
+        "out_spec": spec_to_json(program.out_spec, program.name),
+        "literals": literals_to_json(program.literals, program.name),
         "history": [r.to_json() for r in program.history],
         "passes": passes,
         "passes_hash": passes_hash(passes),
@@ -132,13 +126,12 @@ def _engine_to_json(name: str, engine: Engine) -> dict[str, Any]:
 def _shell_to_json(stream: StreamingModule) -> dict[str, Any]:
     shell = stream.shell
     assert shell is not None  # asked by the caller
-    reference = stream.extra.get("model")
     leaves = [{"shape": list(s), "dtype": str(d).removeprefix("torch.")} for s, d in shell.frames]
     return {
-        "model": reference,
+        "model": stream.extra.get(_REFERENCE),
         "sites": {path: len(site.engines) for path, site in shell.sites.items()},
-        "in_spec": pytree.treespec_dumps(shell.in_spec),
-        "literals": list(shell.literals),
+        "in_spec": spec_to_json(shell.in_spec, stream.name),
+        "literals": literals_to_json(shell.literals, stream.name),
         "frames": leaves,
         "left": [list(x) for x in shell.left],
         "convolution_macs": shell.convolution_macs,
@@ -158,12 +151,27 @@ def load(path: str | Path, *, model: nn.Module | None = None, backend: str | Non
         ArtifactError: the file is missing, truncated, corrupted, foreign or of a future version.
     """
     document, tensors = read(path)
+    if backend is not None:
+        choose_implementations(backend)
     try:
-        return _rebuild(Path(path), document, tensors, model, backend)
-    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+        with torch.inference_mode(False), torch.no_grad():
+            return _rebuild(Path(path), document, tensors, model, backend)
+    except ArtifactError:
+        raise
+    except BackendError:
+        if backend is not None:
+            raise
         raise ArtifactError(
-            f"{path}: its description is incomplete ({type(error).__name__}: {error}); the file was changed "
-            "or written by another program; convert the model again"
+            f"{path}: was converted for a backend that does not serve here; load it with backend='auto'"
+        ) from None
+    except VideoEffError as error:
+        raise ArtifactError(
+            f"{path}: its graph is not legal ({error}); the file was changed; convert the model again"
+        ) from error
+    except Exception as error:
+        raise ArtifactError(
+            f"{path}: its description is not what videoeff writes ({type(error).__name__}: {error}); "
+            "the file was changed or written by another program; convert the model again"
         ) from error
 
 
@@ -185,7 +193,7 @@ def read(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         raise ArtifactError(
             f"{path}: its tensors are not those that were saved: the file is damaged; copy it again"
         )
-    for alias, name in document["aliases"].items():
+    for alias, name in dict(document.get("aliases") or {}).items():
         if name not in tensors:
             raise ArtifactError(f"{path}: the tensor {name!r} is missing; the file is damaged")
         tensors[alias] = tensors[name]
@@ -218,9 +226,13 @@ def read_document(path: str | Path) -> dict[str, Any]:
             f"{source}: is a safetensors file, but no artefact of videoeff; for a state dict use "
             "videoeff convert with --model"
         )
+    if metadata.get(_DIGEST) != _digest_of_text(metadata[_KEY]):
+        raise ArtifactError(
+            f"{source}: its description is not the one that was saved: the file is damaged; copy it again"
+        )
     try:
         document = json.loads(metadata[_KEY])
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise ArtifactError(f"{source}: its description is damaged ({error}); copy the file again") from error
     if not isinstance(document, dict) or document.get("format") != FORMAT:
         raise ArtifactError(f"{source}: its description is not videoeff's; convert the model anew")
@@ -247,6 +259,7 @@ def _rebuild(
         own = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
         engines[entry["name"]] = Engine(_program(path, entry, own), backend or entry["backend"])
     options, shell = document["options"], None
+    parameters = Parameters.from_json(document["parameters"])
     if document["shell"] is not None:
         shell = _shell(path, document["shell"], engines, tensors, model)
     stream = StreamingModule(
@@ -255,6 +268,7 @@ def _rebuild(
         name=document["name"],
         alias_outputs=options["alias_outputs"],
         nan_policy=options["nan_policy"],
+        forward_parameters=parameters,
     )
     stream.extra = dict(document["extra"])
     return stream
@@ -268,23 +282,30 @@ def _program(path: Path, entry: Mapping[str, Any], tensors: Mapping[str, Tensor]
     program = text_to_program(
         entry["graph"],
         tensors,
-        pytree.treespec_loads(entry["in_spec"]),
-        pytree.treespec_loads(entry["out_spec"]),
-        tuple(entry["literals"]),
+        spec_from_json(entry["in_spec"]),
+        spec_from_json(entry["out_spec"]),
+        literals_from_json(entry["literals"]),
     )
     program.history = tuple(
         PassRecord(h["name"], h["text"], h["changed"], tuple(h["notes"])) for h in entry["history"]
     )
-    try:
-        annotate(program)
-        verify(program)
-    except ArtifactError:
-        raise
-    except VideoEffError as error:
-        raise ArtifactError(
-            f"{path}: its graph is not legal ({error}); the file was changed; convert anew"
-        ) from error
+    _check_call(program)
+    verify(annotate(program))
     return program
+
+
+def _check_call(program: Program) -> None:
+    """Do the graph's inputs and outputs fit the call's structure?"""
+    inputs = sum(value is Argument.TENSOR for value in program.literals)
+    outputs = program.output.args[0]
+    fits = (
+        len(program.placeholders) == inputs
+        and program.in_spec.num_leaves == len(program.literals)
+        and isinstance(outputs, tuple)
+        and program.out_spec.num_leaves == len(outputs)
+    )
+    if not fits:
+        raise VerifyError(f"{program.name}: its inputs or outputs are not as many as its call has")
 
 
 def _shell(
@@ -305,14 +326,30 @@ def _shell(
             )
         model = build_trusted(reference, f"{path}")
     weights = {k.removeprefix("shell:"): v for k, v in tensors.items() if k.startswith("shell:")}
-    model = model.eval()
-    model.load_state_dict(weights, strict=False)
+    model = copy_with_shared_weights(model).eval()
+    missing = _put_weights(model, weights)
+    missing += [site for site in entry["sites"] if site not in dict(model.named_modules())]
+    if missing:
+        raise ArtifactError(
+            f"{path}: the model given is not the one that was converted: {missing[0]!r} does not fit "
+            f"({len(missing)} such); build the model as it was built for the conversion"
+        )
     found: dict[str, list[Engine]] = {}
     for site, count in entry["sites"].items():
         names = [site] if count == 1 else [f"{site}#{i + 1}" for i in range(count)]
         found[site] = [engines[n] for n in names]
     shell = Shell(model, found, ((), {}), tuple((p, r) for p, r in entry["left"]), entry["convolution_macs"])
-    shell.in_spec = pytree.treespec_loads(entry["in_spec"])
-    shell.literals = tuple(entry["literals"])
+    shell.in_spec = spec_from_json(entry["in_spec"])
+    shell.literals = literals_from_json(entry["literals"])
     shell.set_frames([(tuple(f["shape"]), getattr(torch, f["dtype"])) for f in entry["frames"]])
     return shell
+
+
+def _put_weights(model: nn.Module, weights: Mapping[str, Tensor]) -> list[str]:
+    """Give a model its weights; the names that do not fit."""
+    wanted = model.state_dict()
+    odd = [n for n, t in weights.items() if n not in wanted or wanted[n].shape != t.shape]
+    odd += [n for n in wanted if n not in weights]
+    if not odd:
+        model.load_state_dict(dict(weights), strict=True, assign=True)
+    return odd

@@ -10,6 +10,7 @@ import contextlib
 import io
 import logging
 import operator
+import textwrap
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -21,7 +22,7 @@ from torch import Tensor, fx, nn
 from videoeff.analysis import annotate, invalidate, is_convolution
 from videoeff.errors import CaptureError
 from videoeff.ops.base import bind, op_of
-from videoeff.program import Program, arguments, info, input_node
+from videoeff.program import Argument, Program, arguments, info, input_node
 from videoeff.text import set_tensor
 
 _LARGEST_FOLDED = 64 * 1024 * 1024  # elements; larger constants stay computed per frame
@@ -88,7 +89,12 @@ def _quiet() -> Iterator[None]:
     logger = logging.getLogger("torch")
     level, children = logger.level, [logging.getLogger(n) for n in logging.root.manager.loggerDict]
     children = [c for c in children if c.name.startswith("torch") and not c.disabled]
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+    sink = io.StringIO()
+    with (
+        warnings.catch_warnings(),
+        contextlib.redirect_stdout(sink),
+        contextlib.redirect_stderr(sink),
+    ):
         warnings.simplefilter("ignore")
         logger.setLevel(logging.CRITICAL)
         for child in children:
@@ -109,7 +115,7 @@ def _export(
             return torch.export.export(module, args, kwargs, strict=False)
         except Exception as error:
             text = str(error).strip().splitlines()
-            first = text[0] if text else type(error).__name__
+            first = textwrap.shorten(text[0] if text else type(error).__name__, 200, placeholder=" ...")
             raise CaptureError(f"{name}: torch.export could not trace it: {first}") from error
 
 
@@ -139,7 +145,7 @@ def _to_program(
                 made = graph.placeholder(str(node.name))
                 made.meta["input"] = (tuple(value.shape), value.dtype)
                 env[node] = made
-                literals.append(None)
+                literals.append(Argument.TENSOR)
             else:
                 env[node] = value
                 literals.append(value)

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from numbers import Real
 from typing import Any
 
 import torch
+import torch.utils._pytree as pytree
 from torch import fx, nn
 
 from videoeff.analysis import is_convolution
 from videoeff.capture import capture, require_eval
 from videoeff.engine import Engine
 from videoeff.errors import CaptureError, PassError
+from videoeff.lower import choose_implementations
 from videoeff.passes import Pass, parse_passes, recipe, run_passes
 from videoeff.passes.insert_thresholds import InsertThresholds
-from videoeff.runtime import StreamingModule
+from videoeff.program import Program
+from videoeff.runtime import StreamingModule, check_policies
 from videoeff.shell import Shell
+from videoeff.signature import Parameters, describe
 from videoeff.splice import has_convolution, split
 
 Model = nn.Module | torch.export.ExportedProgram
@@ -63,6 +69,9 @@ def convert(
         on_resize: "error", or "replan" to convert anew for a frame of another size.
         name: what to call the model in reports.
 
+    The stream shares the weights' memory with the model where no pass rewrote them: do not write into
+    them (by training on) while the stream is in use.
+
     Returns:
         A :class:`~videoeff.runtime.StreamingModule` with the model's own signature.
 
@@ -71,25 +80,37 @@ def convert(
             does not stream in full.
         PassError: unknown passes or options.
         BackendError: the backend cannot serve.
+        StateError: an unknown ``nan_policy`` or ``on_resize``.
     """
+    check_policies(nan_policy, on_resize)
+    choose_implementations(backend)
     chosen = _passes(recipe, passes, threshold, predict, input_threshold, block, dilation)
+    if kwargs is not None and not isinstance(kwargs, Mapping):
+        raise CaptureError(f"kwargs is a {type(kwargs).__name__}; give a dictionary of keyword arguments")
     args = example if isinstance(example, tuple) else (example,)
-    keywords = dict(kwargs or {})
     if isinstance(model, nn.Module):
         require_eval(model)
     name = name or _name(model)
+    forward = model.module().forward if isinstance(model, torch.export.ExportedProgram) else model.forward
     options: dict[str, Any] = {
         "alias_outputs": alias_outputs,
         "nan_policy": nan_policy,
         "on_resize": on_resize,
+        "forward_parameters": Parameters.of(forward),
     }
 
     def build(args: tuple[Any, ...], keywords: dict[str, Any]) -> StreamingModule:
-        return _build(model, args, keywords, chosen, backend, name, options)
+        # What is made in inference mode could not be written outside it.
+        with torch.inference_mode(False), torch.no_grad():
+            args, keywords = pytree.tree_map(_no_inference_tensor, (args, keywords))
+            return _build(model, args, keywords, chosen, backend, name, options)
 
-    stream = build(args, keywords)
+    def build_again(args: tuple[Any, ...], keywords: dict[str, Any]) -> StreamingModule:
+        return build(*_as_model(model, args, keywords))
+
+    stream = build(args, dict(kwargs or {}))
     if on_resize == "replan":
-        stream._replan = build
+        stream._replan = build_again
     if strict:
         _require_all(stream)
     return stream
@@ -109,6 +130,7 @@ def _build(
     except CaptureError as error:
         if isinstance(model, (torch.export.ExportedProgram, fx.GraphModule)) or not has_convolution(model):
             raise
+        _require_run(model, args, kwargs, name)
         return _in_parts(model, args, kwargs, passes, backend, name, options, error)
     if not any(is_convolution(n) for n in program.nodes):
         raise CaptureError(
@@ -131,10 +153,62 @@ def _in_parts(
     found = split(model, args, kwargs)
     engines: dict[str, list[Engine]] = {}
     for part in found.parts:
-        engines.setdefault(part.path, []).append(Engine(run_passes(part.program, passes), backend))
+        program = run_passes(part.program, passes)
+        calls = engines.setdefault(part.path, [])
+        if calls:
+            _share_constants(calls[0].program, program)
+        calls.append(Engine(program, backend))
     left = (("", str(reason)), *found.left)
     shell = Shell(model, engines, (args, kwargs), left, found.convolution_macs)
     return StreamingModule(shell=shell, name=name, **options)
+
+
+def _share_constants(first: Program, other: Program) -> None:
+    """Let two calls of one module keep its rewritten weights once."""
+    known = dict(first.module.named_buffers(remove_duplicate=False))
+    for path, module in other.module.named_modules():
+        for key, tensor in module._buffers.items():
+            twin = known.get(f"{path}.{key}" if path else key)
+            if twin is None or tensor is None or twin.dtype != tensor.dtype or twin.device != tensor.device:
+                continue
+            if torch.equal(twin, tensor):
+                module._buffers[key] = twin
+
+
+def _no_inference_tensor(value: Any) -> Any:
+    return value.clone() if isinstance(value, torch.Tensor) and value.is_inference() else value
+
+
+def _as_model(
+    model: Model, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """A frame of a stream that was moved or cast, where the model still is."""
+    held = [] if isinstance(model, torch.export.ExportedProgram) else [*model.parameters(), *model.buffers()]
+    device = held[0].device if held else None
+    dtype = next((t.dtype for t in held if t.is_floating_point()), None)
+
+    def fit(value: Any) -> Any:
+        if not isinstance(value, torch.Tensor):
+            return value
+        return value.to(device, dtype if value.is_floating_point() else None)
+
+    return pytree.tree_map(fit, (args, kwargs))  # type: ignore[no-any-return]
+
+
+def _require_run(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], name: str) -> None:
+    """Tell an example that does not fit the model from a model that cannot be exported."""
+    try:
+        model(*args, **kwargs)
+    except Exception as error:
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        hint = "a tuple holds the positional arguments, kwargs= the keyword arguments"
+        if len(args) == 1 and isinstance(args[0], list):
+            hint = "a list is one argument; pass a tuple for several positional arguments"
+        if len(args) == 1 and isinstance(args[0], Mapping):
+            hint = "a dictionary is one argument; pass keyword arguments as kwargs="
+        raise CaptureError(
+            f"{name}: the model itself fails on the example {describe(args, kwargs)}: {lines[0]}; {hint}"
+        ) from error
 
 
 def _passes(
@@ -146,12 +220,23 @@ def _passes(
     block: int,
     dilation: int,
 ) -> tuple[Pass, ...]:
+    for what, value in (("threshold", threshold), ("predict", predict), ("input_threshold", input_threshold)):
+        if value is None and what == "input_threshold":
+            continue
+        if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= float(value) < math.inf:
+            raise PassError(f"{what}={value!r}: give a finite number, 0 or larger")
+    for what, number, least in (("block", block, 1), ("dilation", dilation, 0)):
+        if isinstance(number, bool) or not isinstance(number, int) or number < least:
+            raise PassError(f"{what}={number!r}: give a whole number, {least} or larger")
     thresholds = InsertThresholds(
         threshold, predict=predict, input_threshold=input_threshold, block=block, dilation=dilation
     )
     asked = thresholds != InsertThresholds()
     if passes is not None:
         chosen = parse_passes(passes) if isinstance(passes, str) else tuple(passes)
+        odd = [p for p in chosen if not isinstance(p, Pass)]
+        if odd:
+            raise PassError(f"passes holds {odd[0]!r}, which is no pass; give Pass objects or one text")
         if asked and any(isinstance(p, InsertThresholds) for p in chosen):
             raise PassError(
                 "thresholds are given twice: once as an option and once in the list of passes; drop one"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,7 +13,8 @@ from torch import Tensor, nn
 
 from videoeff import rewrite
 from videoeff.analysis import annotate
-from videoeff.errors import StateError
+from videoeff.errors import LoweringError, StateError
+from videoeff.kernels.reference.tests_of_change import scale_of
 from videoeff.lower import Plan, lower
 from videoeff.ops.call import Context
 from videoeff.ops.markers import cache_option
@@ -62,29 +64,39 @@ class Engine(nn.Module):
         self.network = program.module
         self.plan: Plan = lower(program, backend)
         self.counts = Counts()
-        self._fresh = [True] * program.streams
-        self._state: dict[str, Tensor] = {}
         self.observer: Observer | None = None
+        self._state: dict[str, Tensor] = {}
         self.allocate()
-
-    @property
-    def device(self) -> torch.device:
-        """Where the state lies."""
-        return next((t.device for t in self.network.buffers()), torch.device("cpu"))
+        self.register_load_state_dict_post_hook(_forget_after_loading)  # type: ignore[no-untyped-call]
 
     def allocate(self) -> None:
         """Make all buffers anew and forget what they held. They are filled by the next frame."""
-        self._state = allocate(self.plan.state, self.device)
-        self.__dict__.pop("_storages", None)
         self._fresh = [True] * self.program.streams
+        self._state = allocate(self.plan.state, _device_of(self.network))
+        self._bind()
+
+    def _bind(self) -> None:
+        """Look up once what every frame needs; after every change of the plan, the buffers or the weights."""
+        self.device = _device_of(self.network)  # where the state lies
+        with torch.inference_mode(False):
+            self._settled = torch.zeros(self.program.streams, dtype=torch.bool, device=self.device)
+        self._constants: Mapping[str, Tensor] = dict(self.network.named_buffers(remove_duplicate=False))
+        tensors = [*self._state.values(), *self._constants.values()]
+        self.storages = {t.untyped_storage().data_ptr() for t in tensors}  # memory that outputs may lie in
+        self._pixels = [(i.call.name, math.prod(i.call.extent)) for i in self.plan.instructions]
 
     @property
     def state_bytes(self) -> int:
         """Bytes of all buffers."""
         return self.plan.state_bytes
 
+    @property
+    def fresh(self) -> tuple[bool, ...]:
+        """For each stream, whether its next frame is frame 1."""
+        return tuple(self._fresh)
+
     def step(self, frames: Sequence[Tensor]) -> tuple[Any, ...]:
-        """One frame of every stream.
+        """One frame of every stream. A frame that fails half-way leaves the engine reset.
 
         Args:
             frames: the flattened tensor inputs, checked by the caller.
@@ -92,53 +104,38 @@ class Engine(nn.Module):
         Returns:
             The flat outputs; tensors may be views of the state.
         """
-        any_fresh, all_fresh = any(self._fresh), all(self._fresh)
-        fresh = torch.tensor(self._fresh, device=self.device) if any_fresh else self._settled()
+        flags = self._fresh
+        any_fresh, all_fresh = any(flags), all(flags)
         context = Context(
             frames=tuple(frames),
             state=self._state,
-            constants=self._constants(),
-            fresh=fresh,
+            constants=self._constants,
+            fresh=torch.tensor(flags, device=self.device) if any_fresh else self._settled,
             any_fresh=any_fresh,
             all_fresh=all_fresh,
             keep_active=self.observer is not None,
         )
+        self._fresh = [True] * len(flags)  # holds if a call raises: its buffers are then half-written
         with torch.no_grad():
             outputs = self.plan.step(context)
-        self._fresh = [False] * self.program.streams
+        self._fresh = [False] * len(flags)
         if not any_fresh:
             self._count(context)
         if self.observer is not None:
             self.observer(context, outputs)
         return outputs
 
-    def _settled(self) -> Tensor:
-        known = self.__dict__.get("_settled_flags")
-        if known is None or known.device != self.device or known.numel() != self.program.streams:
-            known = torch.zeros(self.program.streams, dtype=torch.bool, device=self.device)
-            self.__dict__["_settled_flags"] = known
-        return known  # type: ignore[no-any-return]
-
-    def _constants(self) -> Mapping[str, Tensor]:
-        known = self.__dict__.get("_constant_tensors")
-        if known is None:
-            known = dict(self.network.named_buffers(remove_duplicate=False))
-            self.__dict__["_constant_tensors"] = known
-        return known  # type: ignore[no-any-return]
-
     def _count(self, context: Context) -> None:
         self.counts.frames += 1
-        layers = self.counts.layers
-        for instruction in self.plan.instructions:
-            call = instruction.call
-            entry = layers.get(call.name)
+        layers, active, scheduled = self.counts.layers, context.active, context.scheduled
+        for name, pixels in self._pixels:
+            entry = layers.get(name)
             if entry is None:
-                entry = layers[call.name] = Activity()
-            rows, height, width = call.extent
+                entry = layers[name] = Activity()
             entry.frames += 1
-            entry.pixels += rows * height * width
-            entry.active = entry.active + context.active[call.name]
-            entry.scheduled = entry.scheduled + context.scheduled.get(call.name, 0)
+            entry.pixels += pixels
+            entry.active = entry.active + active[name]
+            entry.scheduled = entry.scheduled + scheduled.get(name, 0)
 
     def reset(self, stream: int | None = None) -> None:
         """Forget one stream, or all: its next frame is a first frame."""
@@ -150,11 +147,12 @@ class Engine(nn.Module):
     def snapshot(self) -> EngineState:
         """A copy of the state."""
         owned = {s.name for s in self.plan.state if s.parent is None}
-        tensors = {n: t.clone() for n, t in self._state.items() if n in owned}
+        with torch.inference_mode(False), torch.no_grad():
+            tensors = {n: t.clone() for n, t in self._state.items() if n in owned}
         return EngineState(tensors, tuple(self._fresh))
 
-    def restore(self, state: EngineState) -> None:
-        """Continue from a snapshot.
+    def check_fits(self, state: EngineState) -> None:
+        """Whether a snapshot may be restored.
 
         Raises:
             StateError: the snapshot is of another network, size or set of thresholds.
@@ -162,52 +160,44 @@ class Engine(nn.Module):
         owned = {s.name: s for s in self.plan.state if s.parent is None}
         if set(owned) != set(state.tensors):
             odd = sorted(set(owned) ^ set(state.tensors))[0]
-            raise StateError(f"the snapshot does not fit this stream: buffer {odd!r} is in only one of them")
+            raise StateError(
+                f"the snapshot does not fit this stream: buffer {odd!r} is in only one of them; restore it "
+                "into a stream of the same network, with thresholds on the same layers"
+            )
         for name, tensor in state.tensors.items():
             if tuple(tensor.shape) != owned[name].shape:
                 raise StateError(
                     f"the snapshot does not fit this stream: {name} is {list(tensor.shape)}, "
                     f"here {list(owned[name].shape)}; restore it into a stream of the same size and batch"
                 )
-        for name, tensor in state.tensors.items():
-            self._state[name].copy_(tensor)
+
+    def restore(self, state: EngineState) -> None:
+        """Continue from a snapshot that :meth:`check_fits`."""
+        with torch.no_grad():
+            for name, tensor in state.tensors.items():
+                self._state[name].copy_(tensor)
         self._fresh = list(state.fresh)
 
     def relower(self) -> None:
         """Lower again after options of the Program changed, keeping every buffer that still fits."""
-        old = self.snapshot()
+        known = {spec: self._state[spec.name] for spec in self.plan.state}
         self.plan = lower(self.program, self.backend)
-        self._state = allocate(self.plan.state, self.device)
-        self.__dict__.pop("_storages", None)
-        for name, tensor in self._state.items():
-            if name in old.tensors and old.tensors[name].shape == tensor.shape:
-                tensor.copy_(old.tensors[name])
-            elif name.endswith(".scale") and not all(old.fresh):
-                from videoeff.kernels.reference.tests_of_change import scale_of
-
-                layer = name.removesuffix(".scale")
-                layout = next(i.call.layout for i in self.plan.instructions if i.call.name == layer)
-                tensor.copy_(scale_of(self._state[f"{layer}.value"], layout))
-            elif name.endswith(".pending"):
-                tensor.zero_()
-        self._fresh = list(old.fresh)
+        self._state = allocate(self.plan.state, self.device, known)
+        new = [spec.name for spec in self.plan.state if spec not in known]
+        settled = not all(self._fresh)
+        layouts = {i.call.name: i.call.layout for i in self.plan.instructions}
+        with torch.no_grad():
+            for name in new:
+                layer, _, what = name.rpartition(".")
+                if what == "scale" and settled:
+                    self._state[name].copy_(scale_of(self._state[f"{layer}.value"], layouts[layer]))
+                elif what == "pending":
+                    self._state[name].zero_()
+        self._bind()
 
     def values(self) -> dict[str, Tensor]:
         """The values last propagated by layer name: the buffers themselves."""
         return {i.call.name: self._state[i.call.value.name] for i in self.plan.instructions}
-
-    def storages(self) -> set[int]:
-        """Addresses of the memory the buffers and constants lie in."""
-        known = self.__dict__.get("_storages")
-        if known is None:
-            tensors = [*self._state.values(), *self.network.buffers()]
-            known = {t.untyped_storage().data_ptr() for t in tensors}
-            self.__dict__["_storages"] = known
-        return known  # type: ignore[no-any-return]
-
-    def set_option(self, layer: str, **options: Any) -> bool:
-        """Set options of one layer's cache; call :meth:`relower` afterwards."""
-        return rewrite.set_option(rewrite.cache_by_name(self.program)[layer], **options)
 
     def thresholds(self) -> dict[str, float]:
         """Thresholds by layer name, those that may be set."""
@@ -218,21 +208,24 @@ class Engine(nn.Module):
         return found
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Engine:
-        device, dtypes = self.device, [t.dtype for t in self.network.buffers()]
-        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        self.__dict__.pop("_constant_tensors", None)
-        tensors = {n: fn(t) for n, t in self._state.items()}
-        changed = [t.dtype for t in self.network.buffers()] != dtypes
-        if changed:
-            self._retype(fn)
-        if changed or self.device != device:
-            self._rewrite_devices()
-            self.plan = lower(self.program, self.backend)
-            fresh = list(self._fresh)
-            self.allocate()
-            for name, tensor in self._state.items():
-                tensor.copy_(tensors[name])
-            self._fresh = fresh
+        dtypes = [t.dtype for t in self.network.buffers()]
+        with torch.inference_mode(False), torch.no_grad():
+            super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+            changed = [t.dtype for t in self.network.buffers()] != dtypes
+            moved = _device_of(self.network) != self.device
+            if changed:
+                self._retype(fn)
+            if moved:
+                self._rewrite_devices(_device_of(self.network))
+            if changed or moved:
+                old, fresh = self._state, self._fresh
+                self.plan = lower(self.program, self.backend)
+                self.allocate()
+                for spec in self.plan.state:
+                    if spec.parent is None:
+                        self._state[spec.name].copy_(old[spec.name])
+                self._fresh = fresh
+            self._bind()
         return self
 
     def _retype(self, fn: Callable[[Tensor], Tensor]) -> None:
@@ -243,38 +236,80 @@ class Engine(nn.Module):
                 node.meta["input"] = (shape, fn(torch.empty(0, dtype=dtype)).dtype)
         annotate(self.program)
 
-    def _rewrite_devices(self) -> None:
+    def _rewrite_devices(self, device: torch.device) -> None:
+        def there(value: Any) -> Any:
+            return device if isinstance(value, torch.device) else value
+
         for node in self.program.nodes:
-            if isinstance(node.kwargs.get("device"), torch.device):
-                node.kwargs = {**node.kwargs, "device": self.device}
+            node.args = tuple(there(a) for a in node.args)
+            node.kwargs = {k: there(v) for k, v in node.kwargs.items()}
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Engine:
+        def copied(tensor: Tensor) -> Tensor:
+            if id(tensor) not in memo:
+                memo[id(tensor)] = tensor.clone()
+            return memo[id(tensor)]  # type: ignore[no-any-return]
+
         program = self.program.clone()
-        program.module._apply(lambda t: t.clone())  # type: ignore[no-untyped-call]
+        with torch.inference_mode(False), torch.no_grad():
+            program.module._apply(copied)  # type: ignore[no-untyped-call]
         twin = Engine(program, self.backend)
-        twin.restore(self.snapshot())
+        with torch.no_grad():
+            for spec in self.plan.state:
+                if spec.parent is None:
+                    twin._state[spec.name].copy_(self._state[spec.name])
+        twin._fresh = list(self._fresh)
         twin.counts = copy.deepcopy(self.counts)
-        twin.training = self.training
         memo[id(self)] = twin
         return twin
 
 
-def allocate(specs: Sequence[StateSpec], device: torch.device) -> dict[str, Tensor]:
-    """Buffers for a plan's state: maps channels-last, slices as views of their parent, contents undefined."""
+def _device_of(module: nn.Module) -> torch.device:
+    return next((t.device for t in module.buffers()), torch.device("cpu"))
+
+
+def _forget_after_loading(engine: nn.Module, _: Any) -> None:
+    """Values computed with the old weights are worth nothing."""
+    assert isinstance(engine, Engine)  # what it is registered on
+    engine._bind()
+    engine.reset()
+
+
+def allocate(
+    specs: Sequence[StateSpec], device: torch.device, known: Mapping[StateSpec, Tensor] | None = None
+) -> dict[str, Tensor]:
+    """Buffers for a plan's state: maps channels-last, slices as views of their parent, contents undefined.
+
+    Args:
+        specs: the state.
+        device: where to.
+        known: buffers to take over where the specification is the same.
+
+    Raises:
+        LoweringError: a slice does not lie inside its buffer.
+    """
     state: dict[str, Tensor] = {}
-    for spec in specs:
-        if spec.parent is None:
-            image = len(spec.shape) == 4 and spec.dtype.is_floating_point
-            state[spec.name] = torch.empty(
-                spec.shape,
-                dtype=spec.dtype,
-                device=device,
-                memory_format=torch.channels_last if image else torch.contiguous_format,
-            )
-    for spec in specs:
-        if spec.parent is not None and spec.channels is not None:
-            dim, start, step = spec.channels
-            key: list[slice] = [slice(None)] * len(spec.shape)
-            key[dim] = slice(start, start + (spec.shape[dim] - 1) * step + 1, step)
-            state[spec.name] = state[spec.parent][tuple(key)]
+    known = known or {}
+    with torch.inference_mode(False):  # made under it, they could not be written outside
+        for spec in specs:
+            if spec.parent is None:
+                form = torch.channels_last if spec.channels_last else torch.contiguous_format
+                if spec in known:
+                    state[spec.name] = known[spec]
+                else:
+                    state[spec.name] = torch.empty(
+                        spec.shape, dtype=spec.dtype, device=device, memory_format=form
+                    )
+        for spec in specs:
+            if spec.parent is not None and spec.channels is not None:
+                dim, start, step = spec.channels
+                key: list[slice] = [slice(None)] * len(spec.shape)
+                key[dim] = slice(start, start + (spec.shape[dim] - 1) * step + 1, step)
+                part = state[spec.parent][tuple(key)]
+                if tuple(part.shape) != spec.shape:
+                    raise LoweringError(
+                        f"{spec.name}: channels {start} to {key[dim].stop} do not lie in {spec.parent}, "
+                        f"which is {list(state[spec.parent].shape)}; plan the layout anew"
+                    )
+                state[spec.name] = part
     return state

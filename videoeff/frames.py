@@ -10,12 +10,8 @@ import torch.utils._pytree as pytree
 from torch import Tensor
 
 from videoeff.errors import StateError
-
-
-def describe_structure(spec: pytree.TreeSpec) -> str:
-    """The call's structure in a few words."""
-    leaves = spec.num_leaves
-    return f"{leaves} value(s)" if leaves != 1 else "one value"
+from videoeff.program import Argument
+from videoeff.signature import describe, describe_example
 
 
 def check_frames(
@@ -29,48 +25,59 @@ def check_frames(
 ) -> tuple[str, bool]:
     """Does a call fit the stream?
 
+    Args:
+        name: what to call the model.
+        leaves: the call's flattened values.
+        spec: their structure.
+        expected_spec: the example's structure.
+        literals: the example's values, ``Argument.TENSOR`` for tensors.
+        frames: (shape, dtype) of the example's tensors.
+        device: where the stream lives.
+
     Returns:
         ("", False) if it does, else what is wrong with the fix, and whether only the size differs.
     """
     if spec != expected_spec:
+        found = describe(*pytree.tree_unflatten(list(leaves), spec))
         return (
-            f"{name}: the call has another structure than the example it was converted with "
-            f"({describe_structure(spec)} instead of {describe_structure(expected_spec)}); "
+            f"{name}: called with {found}, but converted with {describe_example(expected_spec, literals)}; "
             "pass the same arguments, or convert with an example like this call",
             False,
         )
-    position, resized, problem = 0, False, ""
+    position, problem = 0, ""
     for index, (value, literal) in enumerate(zip(leaves, literals, strict=True)):
-        if not isinstance(value, Tensor):
-            if isinstance(literal, Tensor) or (literal is None and value is not None):
-                return f"{name}: argument {index} must be a tensor, it is {type(value).__name__}", False
-            if value != literal:
-                return (
-                    f"{name}: argument {index} is {value!r}, the stream was converted for {literal!r}; "
-                    "convert again with this value",
-                    False,
-                )
-            continue
-        if position >= len(frames):
-            return f"{name}: argument {index} must not be a tensor; the example had {literal!r} there", False
-        what, only_size = _check_frame(name, index, value, *frames[position], device)
-        position += 1
-        if what and not only_size:
-            return what, False
-        problem, resized = problem or what, resized or only_size
-    return problem, resized
+        where = f"{name}: argument {index}"
+        if literal is Argument.TENSOR:
+            if not isinstance(value, Tensor):
+                kind = f"{type(value).__module__}.{type(value).__qualname__}".removeprefix("builtins.")
+                fix = "use torch.from_numpy" if kind == "numpy.ndarray" else "pass a tensor as in the example"
+                return f"{where} must be a tensor, it is {kind}; {fix}", False
+            what, only_size = _check_frame(where, value, *frames[position], device)
+            position += 1
+            if what and not only_size:
+                return what, False
+            problem = problem or what
+        elif isinstance(value, Tensor):
+            return (
+                f"{where} is a tensor, the example had {literal!r} there; convert with a tensor there",
+                False,
+            )
+        elif not _equal(value, literal):
+            return (
+                f"{where} is {value!r}, the stream was converted for {literal!r}; "
+                "convert again with this value",
+                False,
+            )
+    return problem, bool(problem)
+
+
+def _equal(value: Any, literal: Any) -> bool:
+    return value is literal or (type(value) is type(literal) and bool(value == literal))
 
 
 def _check_frame(
-    name: str, index: int, value: Tensor, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device
+    where: str, value: Tensor, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device
 ) -> tuple[str, bool]:
-    where = f"{name}: argument {index}"
-    if value.ndim != len(shape):
-        return (
-            f"{where} has {value.ndim} dimensions {list(value.shape)}, the stream takes {len(shape)} "
-            f"{list(shape)}; add or drop the batch dimension",
-            False,
-        )
     if value.dtype != dtype:
         return f"{where} is {value.dtype}, the stream takes {dtype}; convert it with .to({dtype})", False
     if value.device.type != device.type or (value.is_cuda and value.device != device):
@@ -78,20 +85,32 @@ def _check_frame(
             f"{where} lies on {value.device}, the stream on {device}; move one of them with .to(...)",
             False,
         )
-    if tuple(value.shape) == shape:
+    found = tuple(value.shape)
+    if found == shape:
         return "", False
-    if value.shape[0] != shape[0]:
+    if len(found) != len(shape):
         return (
-            f"{where} has a batch of {value.shape[0]}, the stream keeps {shape[0]} stream(s); "
+            f"{where} has {len(found)} dimensions {list(found)}, the stream takes {len(shape)} "
+            f"{list(shape)}; add or drop the batch dimension",
+            False,
+        )
+    if len(shape) >= 4 and found[0] != shape[0]:
+        return (
+            f"{where} has a batch of {found[0]}, the stream keeps {shape[0]} stream(s); "
             "convert with an example of this batch size",
             False,
         )
-    if len(shape) >= 4 and value.shape[1] != shape[1]:
-        return f"{where} has {value.shape[1]} channels, the stream takes {shape[1]}", False
+    channel = {3: 0, 4: 1, 5: 1}.get(len(shape))
+    if channel is not None and found[channel] != shape[channel]:
+        return (
+            f"{where} has {found[channel]} channels {list(found)}, the stream takes {shape[channel]} "
+            f"{list(shape)}; drop or add channels, or convert with an example like it",
+            False,
+        )
     return (
-        f"{where} is {list(value.shape)}, the stream was planned for {list(shape)}; resize the frame, "
+        f"{where} is {list(found)}, the stream was planned for {list(shape)}; resize the frame, "
         "convert again, or convert with on_resize='replan'",
-        True,
+        len(shape) >= 3,
     )
 
 
@@ -144,11 +163,11 @@ def _not_finite(name: str, index: int, frame: Tensor) -> str:
 
 
 def own(values: Any, storages: set[int]) -> Any:
-    """The values with every tensor that lies in one of ``storages`` copied."""
+    """The values with every tensor that lies in one of ``storages`` copied, in the default memory format."""
 
     def copied(value: Any) -> Any:
         if isinstance(value, Tensor) and value.untyped_storage().data_ptr() in storages:
-            return value.clone()
+            return value.clone(memory_format=torch.contiguous_format)
         return value
 
     return pytree.tree_map(copied, values)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from enum import Enum
 from typing import Any
 
 import torch
@@ -18,6 +19,12 @@ import torch.utils._pytree as pytree
 from torch import fx
 
 STAGES = ("captured", "planned")
+
+
+class Argument(Enum):
+    """What stands in ``Program.literals`` for an argument that is no literal."""
+
+    TENSOR = "tensor"
 
 
 @dataclass(frozen=True)
@@ -115,6 +122,7 @@ class StateSpec:
         rows: the dimension indexed by stream rows, None where streams share it.
         parent: name of the buffer this one is a channel slice of, None for a buffer of its own.
         channels: (dimension, start, step) of that slice.
+        channels_last: whether a (B, C, H, W) buffer lies channels-last in memory.
     """
 
     name: str
@@ -123,6 +131,7 @@ class StateSpec:
     rows: int | None = None
     parent: str | None = None
     channels: tuple[int, int, int] | None = None
+    channels_last: bool = False
 
     @property
     def nbytes(self) -> int:
@@ -157,7 +166,7 @@ class Program:
         name: what the model is called in reports.
         stage: "captured" or "planned".
         history: what each pass did, in order.
-        literals: for each flattened input, None for a tensor or the constant it was captured with.
+        literals: for each flattened input, ``Argument.TENSOR`` or the constant it was captured with.
     """
 
     module: fx.GraphModule

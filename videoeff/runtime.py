@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -17,11 +18,14 @@ from torch import Tensor, fx, nn
 
 from videoeff.engine import Engine, EngineState
 from videoeff.errors import StateError
+from videoeff.files import read_thresholds, write_text
 from videoeff.frames import FiniteCheck, check_frames, own
 from videoeff.ops.call import Context
 from videoeff.program import Program
 from videoeff.report import Report, layer_reports
 from videoeff.shell import Shell
+from videoeff.signature import Parameters
+from videoeff.thresholds import carry_over, check_threshold, set_everywhere, set_layers
 
 NAN_POLICIES = ("error", "recompute")
 RESIZE_POLICIES = ("error", "replan")
@@ -49,6 +53,7 @@ class Observation:
     def heat(self, height: int, width: int) -> Tensor:
         """Share of layers computing at each place, float (R, height, width), averaged over all layers."""
         maps = [m for m in self.active.values() if m.shape[1] * m.shape[2] > 1]
+        maps = [m for m in maps if m.shape[0] == maps[0].shape[0]]
         if not maps:
             return torch.zeros(1, height, width)
         total = torch.zeros(maps[0].shape[0], height, width)
@@ -62,17 +67,20 @@ class StreamingModule(nn.Module):
     """A converted model. Call it as the model, frame after frame.
 
     Made by ``videoeff.convert`` and ``videoeff.load``. Each entry of the batch is a stream of its own.
-    Not for two threads at once; convert (or ``copy.deepcopy``) one per thread.
+    Not for two threads at once; convert (or ``copy.deepcopy``) one per thread. ``.to(...)`` moves it, state
+    included; values kept from before keep the precision they had. ``train()`` changes nothing.
 
     Args:
         engine: the engine of a model captured whole, or None.
         shell: the model around engines of its parts, or None.
         name: the model's name in reports.
-        alias_outputs: hand out the buffers themselves, which the next frame overwrites.
+        alias_outputs: hand out the buffers themselves, which the next frame overwrites and the caller must
+            not write; a model captured in parts computes its outputs anew, so there it changes nothing.
         nan_policy: "error" raises on NaN or infinity in a frame (on CUDA when the flag has arrived, so
             that nothing waits); "recompute" lets such pixels count as changed.
         on_resize: "error", or "replan" to convert again for a frame of another size and start afresh.
         replan: makes an engine (or shell) for another call; needed for "replan".
+        forward_parameters: of the model's forward, to place arguments given in another form than the example.
     """
 
     def __init__(
@@ -85,19 +93,16 @@ class StreamingModule(nn.Module):
         nan_policy: str = "error",
         on_resize: str = "error",
         replan: Callable[[tuple[Any, ...], dict[str, Any]], StreamingModule] | None = None,
+        forward_parameters: Parameters | None = None,
     ) -> None:
         super().__init__()
         if (engine is None) == (shell is None):
             raise ValueError("a StreamingModule has either an engine or a shell")
-        for what, value, legal in (
-            ("nan_policy", nan_policy, NAN_POLICIES),
-            ("on_resize", on_resize, RESIZE_POLICIES),
-        ):
-            if value not in legal:
-                raise StateError(f"{what}={value!r} is none of {', '.join(legal)}")
+        check_policies(nan_policy, on_resize)
         self.engine, self.shell, self.name = engine, shell, name
         self.alias_outputs, self.nan_policy, self.on_resize = alias_outputs, nan_policy, on_resize
         self.extra: dict[str, Any] = {}
+        self.forward_parameters = forward_parameters or Parameters()
         self._replan = replan
         self._finite = FiniteCheck()
         self._busy = threading.Lock()
@@ -111,46 +116,42 @@ class StreamingModule(nn.Module):
         Raises:
             StateError: the frame does not fit, holds NaN or infinity, or another thread is inside.
         """
+        with self._alone():
+            return self._forward(args, kwargs)
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
         if not self._busy.acquire(blocking=False):
             raise StateError(
-                f"{self.name}: two threads called one stream at once; give each thread its own copy "
+                f"{self.name}: two threads use one stream at once; give each thread its own copy "
                 "(copy.deepcopy(stream)), or put the streams in one batch"
             )
         try:
-            return self._forward(args, kwargs)
+            yield
         finally:
             self._busy.release()
 
     def _forward(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        expected, literals, planned = self._signature()
         leaves, spec = pytree.tree_flatten((args, kwargs))
-        frames = self._checked(leaves, spec, args, kwargs)
+        if spec != expected:
+            args, kwargs = self.forward_parameters.arrange(args, kwargs, expected)
+            leaves, spec = pytree.tree_flatten((args, kwargs))
+        problem, resized = check_frames(self.name, leaves, spec, expected, literals, planned, self.device)
+        if problem and not (resized and self.on_resize == "replan"):
+            raise StateError(problem)
+        frames = [v for v in leaves if isinstance(v, Tensor)]
         if self.nan_policy == "error":
             self._finite.check(frames, self.name)
+        if problem:
+            self._plan_anew(args, kwargs, problem)
         if self.shell is not None:
-            outputs = self.shell.call(args, kwargs)
-            return outputs if self.alias_outputs else own(outputs, self._storages())
+            return self.shell.call(args, kwargs)
         assert self.engine is not None  # one of the two is there
         flat = list(self.engine.step(frames))
         if not self.alias_outputs:
-            flat = own(flat, self._storages())
+            flat = own(flat, self.engine.storages)
         return pytree.tree_unflatten(flat, self.engine.program.out_spec)
-
-    def _checked(
-        self, leaves: list[Any], spec: pytree.TreeSpec, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> list[Tensor]:
-        expected = self._signature()
-        problem, resized = check_frames(self.name, leaves, spec, *expected, self.device)
-        if not problem:
-            return [v for v in leaves if isinstance(v, Tensor)]
-        if resized and self.on_resize == "replan":
-            if self._replan is None:
-                raise StateError(
-                    f"{problem}; this stream was loaded from a file and cannot be planned anew: "
-                    "convert the model again for this size"
-                )
-            self._adopt(self._replan(args, kwargs))
-            return [v for v in leaves if isinstance(v, Tensor)]
-        raise StateError(problem)
 
     def _signature(self) -> tuple[pytree.TreeSpec, tuple[Any, ...], tuple[Any, ...]]:
         if self.engine is not None:
@@ -159,17 +160,25 @@ class StreamingModule(nn.Module):
         assert self.shell is not None  # one of the two is there
         return self.shell.in_spec, self.shell.literals, self.shell.frames
 
-    def _adopt(self, other: StreamingModule) -> None:
-        thresholds = self.thresholds()
+    def _plan_anew(self, args: tuple[Any, ...], kwargs: dict[str, Any], problem: str) -> None:
+        if self._replan is None:
+            raise StateError(
+                f"{problem}; this stream was loaded from a file and cannot be planned anew: "
+                "convert the model again for this size"
+            )
+        with torch.inference_mode(False), torch.no_grad():
+            other = self._replan(args, kwargs)
+            other.to(device=self.device, dtype=self._dtype())
+            found = other.engines
+            for name, engine in self.engines.items():
+                if name in found:
+                    carry_over(engine, found[name])
+                    found[name].observer = engine.observer
         self.engine, self.shell = other.engine, other.shell
-        known = self.thresholds()
-        self.set_thresholds({k: v for k, v in thresholds.items() if k in known})
 
-    def _storages(self) -> set[int]:
-        found: set[int] = set()
-        for engine in self.engines.values():
-            found |= engine.storages()
-        return found
+    def _dtype(self) -> torch.dtype | None:
+        tensors = next(iter(self.engines.values())).network.buffers()
+        return next((t.dtype for t in tensors if t.is_floating_point()), None)
 
     # -- state -----------------------------------------------------------------------------------------
 
@@ -184,7 +193,7 @@ class StreamingModule(nn.Module):
     @property
     def device(self) -> torch.device:
         """Where the stream lives."""
-        return next(iter(self.engines.values())).device
+        return (self.engine or next(iter(self.engines.values()))).device
 
     @property
     def streams(self) -> int:
@@ -199,23 +208,31 @@ class StreamingModule(nn.Module):
         """
         if stream is not None and not 0 <= stream < self.streams:
             raise StateError(f"{self.name}: no stream {stream}; the batch has {self.streams}, counted from 0")
-        for engine in self.engines.values():
-            engine.reset(stream)
+        with self._alone():
+            for engine in self.engines.values():
+                engine.reset(stream)
 
     def snapshot(self) -> StreamState:
         """A copy of the state, to continue from later."""
-        return StreamState({name: engine.snapshot() for name, engine in self.engines.items()})
+        with self._alone():
+            return StreamState({name: engine.snapshot() for name, engine in self.engines.items()})
 
     def restore(self, state: StreamState) -> None:
         """Continue as if the snapshot had just been taken.
 
         Raises:
-            StateError: it is of another stream.
+            StateError: it is of another stream; nothing was changed.
         """
-        if set(state.engines) != set(self.engines):
-            raise StateError(f"{self.name}: the snapshot is of another model")
-        for name, engine in self.engines.items():
-            engine.restore(state.engines[name])
+        engines = self.engines
+        if not isinstance(state, StreamState) or set(state.engines) != set(engines):
+            raise StateError(
+                f"{self.name}: this is no snapshot of this model; take one with stream.snapshot()"
+            )
+        with self._alone():
+            for name, engine in engines.items():
+                engine.check_fits(state.engines[name])
+            for name, engine in engines.items():
+                engine.restore(state.engines[name])
 
     # -- thresholds ------------------------------------------------------------------------------------
 
@@ -238,7 +255,7 @@ class StreamingModule(nn.Module):
         names = [n for n in self.thresholds() if layer is None or fnmatchcase(n, layer) or n == layer]
         if not names:
             raise StateError(f"{self.name}: no layer matches {layer!r}; stream.thresholds() lists the names")
-        self._set({n: value for n in names}, everywhere=layer is None)
+        self._set({n: check_threshold(self.name, n, value) for n in names}, everywhere=layer is None)
 
     def set_thresholds(self, values: Mapping[str, float]) -> None:
         """Set thresholds by layer name.
@@ -251,46 +268,33 @@ class StreamingModule(nn.Module):
             raise StateError(
                 f"{self.name}: no such layer: {', '.join(unknown[:5])}; stream.thresholds() lists the names"
             )
-        self._set(values, everywhere=False)
+        self._set({n: check_threshold(self.name, n, v) for n, v in values.items()}, everywhere=False)
 
     def _set(self, values: Mapping[str, float], everywhere: bool) -> None:
-        for name, value in values.items():
-            if not (isinstance(value, (int, float)) and 0 <= value < float("inf")):
-                raise StateError(
-                    f"{self.name}: threshold of {name} is {value!r}; it must be finite and not negative"
-                )
-        from videoeff.passes.base import Notes
-        from videoeff.passes.insert_thresholds import InsertThresholds
-
-        for prefix, engine in self.engines.items():
-            own_values = {k: v for k, v in values.items() if _belongs(prefix, k)}
-            if not own_values:
-                continue
-            if everywhere:
-                InsertThresholds(next(iter(own_values.values()))).rewrite(engine.program, Notes())
-            else:
-                for name, value in own_values.items():
-                    layer = name[len(prefix) + 1 :] if prefix else name
-                    options: dict[str, Any] = {"threshold": float(value)}
-                    if value > 0 and engine.thresholds()[layer] == 0:
-                        options["test"] = "rms-relative"
-                    engine.set_option(layer, **options)
-            engine.relower()
+        with self._alone():
+            for prefix, engine in self.engines.items():
+                layers = engine.thresholds()
+                mine = {n: values[k] for n in layers if (k := _joined(prefix, n)) in values}
+                if mine and everywhere:
+                    set_everywhere(engine, next(iter(mine.values())))
+                elif mine:
+                    set_layers(engine, mine)
 
     def save_thresholds(self, path: str | Path) -> None:
-        """Write all thresholds as JSON by layer name."""
-        from videoeff.files import write_text
+        """Write all thresholds as JSON by layer name.
 
+        Raises:
+            ArtifactError: the file cannot be written.
+        """
         write_text(path, json.dumps(self.thresholds(), indent=1) + "\n")
 
     def load_thresholds(self, path: str | Path) -> None:
         """Read thresholds from JSON; every layer must be named, and no other.
 
         Raises:
-            StateError: the file is missing or no JSON object, a name is unknown or missing.
+            StateError: a name is unknown or missing, or a value cannot be a threshold.
+            ArtifactError: the file is missing or no JSON object.
         """
-        from videoeff.files import read_thresholds
-
         self.set_thresholds(read_thresholds(path, set(self.thresholds())))
 
     # -- looking inside --------------------------------------------------------------------------------
@@ -318,7 +322,7 @@ class StreamingModule(nn.Module):
         )
         eager: tuple[tuple[str, str], ...] = ()
         if self.shell is not None:
-            total, eager = max(total, self.shell.convolution_macs), self.shell.left
+            total, eager = max(total, self.shell.convolution_macs), self.shell.left_now
         frames = max(e.counts.frames for e in self.engines.values())
         share = inside / total if total else 1.0
         return Report(self.name, frames, tuple(layers), state, self.streams, share, eager)
@@ -342,13 +346,14 @@ class StreamingModule(nn.Module):
 
             return look
 
+        before = {name: engine.observer for name, engine in self.engines.items()}
         for prefix, engine in self.engines.items():
             engine.observer = observer(prefix)
         try:
             yield seen
         finally:
-            for engine in self.engines.values():
-                engine.observer = None
+            for name, engine in self.engines.items():
+                engine.observer = before.get(name)
 
     def values(self) -> dict[str, Tensor]:
         """The values last propagated, by layer name: the buffers themselves, not to be written."""
@@ -366,9 +371,32 @@ class StreamingModule(nn.Module):
 
         save(self, path)
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> StreamingModule:
-        import copy
+    def train(self, mode: bool = True) -> StreamingModule:
+        """Change nothing: a stream stays in evaluation mode, also as a part of a larger module."""
+        super().train(False)
+        return self
 
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> StreamingModule:
+        done: dict[tuple[Any, ...], tuple[Tensor, Tensor]] = {}
+
+        def once(tensor: Tensor) -> Tensor:
+            """``fn``, with tensors that share memory sharing it afterwards."""
+            key = (tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride(), tensor.device)
+            if key not in done or not tensor.numel():
+                done[key] = (tensor.detach(), fn(tensor))
+            return done[key][1]
+
+        with self._alone():
+            super()._apply(once, recurse)  # type: ignore[no-untyped-call]
+        return self
+
+    def __getstate__(self) -> dict[str, Any]:
+        raise StateError(
+            f"{self.name}: a stream is not pickled; write it with stream.save(path), read it with "
+            "videoeff.load(path), and copy it with copy.deepcopy(stream)"
+        )
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> StreamingModule:
         twin = StreamingModule(
             copy.deepcopy(self.engine, memo),
             shell=None if self.shell is None else self.shell.twin(memo),
@@ -377,6 +405,7 @@ class StreamingModule(nn.Module):
             nan_policy=self.nan_policy,
             on_resize=self.on_resize,
             replan=self._replan,
+            forward_parameters=self.forward_parameters,
         )
         twin.extra = copy.deepcopy(self.extra)
         memo[id(self)] = twin
@@ -399,5 +428,11 @@ def _joined(prefix: str, layer: str) -> str:
     return f"{prefix}.{layer}" if prefix else layer
 
 
-def _belongs(prefix: str, name: str) -> bool:
-    return not prefix or name.startswith(f"{prefix}.")
+def check_policies(nan_policy: str, on_resize: str) -> None:
+    """Raise :class:`StateError` unless both words are known."""
+    for what, value, legal in (
+        ("nan_policy", nan_policy, NAN_POLICIES),
+        ("on_resize", on_resize, RESIZE_POLICIES),
+    ):
+        if value not in legal:
+            raise StateError(f"{what}={value!r} is none of {', '.join(legal)}")

@@ -11,13 +11,16 @@ import torch.utils._pytree as pytree
 from torch import Tensor, nn
 
 from videoeff.engine import Engine
-from videoeff.frames import check_frames
+from videoeff.errors import CaptureError
+from videoeff.frames import check_frames, own
+from videoeff.program import Argument
 
 
 class Site(nn.Module):
     """Stands where a submodule stood: its n-th call in a frame goes to its n-th engine.
 
     A call that does not fit the engine (another size) runs the original module, and the engine forgets.
+    Its outputs are copies, because the code around it may write into them.
     """
 
     def __init__(self, original: nn.Module, engines: list[Engine]) -> None:
@@ -40,8 +43,8 @@ class Site(nn.Module):
                 "part", leaves, spec, program.in_spec, program.literals, engine.plan.frames, engine.device
             )
             if not problem:
-                flat = engine.step([v for v in leaves if isinstance(v, Tensor)])
-                return pytree.tree_unflatten(list(flat), program.out_spec)
+                flat = own(list(engine.step([v for v in leaves if isinstance(v, Tensor)])), engine.storages)
+                return pytree.tree_unflatten(flat, program.out_spec)
             engine.reset()
         self.dense_calls += 1
         return self.original(*args, **kwargs)
@@ -50,6 +53,8 @@ class Site(nn.Module):
         try:
             return super().__getattr__(name)
         except AttributeError:
+            if name.startswith("__"):
+                raise
             return getattr(super().__getattr__("original"), name)
 
 
@@ -74,16 +79,18 @@ class Shell(nn.Module):
     ) -> None:
         super().__init__()
         leaves, self.in_spec = pytree.tree_flatten(example)
-        self.literals = tuple(None if isinstance(v, Tensor) else v for v in leaves)
+        self.literals = tuple(Argument.TENSOR if isinstance(v, Tensor) else v for v in leaves)
         self._frames = tuple((tuple(v.shape), v.dtype) for v in leaves if isinstance(v, Tensor))
         self.left, self.convolution_macs = left, convolution_macs
-        self.model = _with_shared_weights(model)
+        self.model = copy_with_shared_weights(model)
         self.sites: dict[str, Site] = {}
         for path, found in engines.items():
-            *parents, leaf = path.split(".")
-            parent = self.model.get_submodule(".".join(parents))
-            site = Site(parent.get_submodule(leaf), found)
-            parent.register_module(leaf, site)
+            original = self.model.get_submodule(path)
+            site = Site(original, found)
+            for module in list(self.model.modules()):
+                for name, child in module.named_children():
+                    if child is original and module is not site:
+                        module.register_module(name, site)
             self.sites[path] = site
 
     @property
@@ -93,6 +100,29 @@ class Shell(nn.Module):
         return tuple(
             (s, floating if floating is not None and d.is_floating_point else d) for s, d in self._frames
         )
+
+    @property
+    def left_now(self) -> tuple[tuple[str, str], ...]:
+        """``left``, and the calls of captured parts that did not fit."""
+        unfit = [
+            (path, f"{site.dense_calls} call(s) of another size or number than in the example")
+            for path, site in self.sites.items()
+            if site.dense_calls
+        ]
+        return (*self.left, *unfit)
+
+    def weights(self) -> dict[str, Tensor]:
+        """The original model's state dict, from which it can be built again."""
+        inside = tuple(f"{path}.engines." for path in self.sites)
+        found = {}
+        for key, tensor in self.model.state_dict().items():
+            if key.startswith(inside):
+                continue
+            for path in self.sites:
+                if key.startswith(f"{path}.original."):
+                    key = f"{path}.{key.removeprefix(f'{path}.original.')}"
+            found[key] = tensor
+        return found
 
     def set_frames(self, frames: Sequence[tuple[tuple[int, ...], torch.dtype]]) -> None:
         """Set (shape, dtype) of the input tensors, as read from a file."""
@@ -125,9 +155,27 @@ class Shell(nn.Module):
         return made
 
 
-def _with_shared_weights(model: nn.Module) -> nn.Module:
-    """A copy of the module tree whose tensors are the original's."""
+def copy_with_shared_weights(model: nn.Module) -> nn.Module:
+    """A copy of the module tree whose tensors lie in the original's memory.
+
+    They are tensors of their own, so that moving or casting the copy leaves the original where it is.
+
+    Raises:
+        CaptureError: the model holds something that cannot be copied.
+    """
     memo: dict[int, Any] = {}
-    for tensor in [*model.parameters(), *model.buffers()]:
-        memo[id(tensor)] = tensor
+    for parameter in model.parameters():
+        memo[id(parameter)] = nn.Parameter(parameter.detach(), requires_grad=parameter.requires_grad)
+    for buffer in model.buffers():
+        memo[id(buffer)] = buffer.detach()
+    try:
+        return _copied(model, memo)
+    except Exception as error:
+        raise CaptureError(
+            f"{type(model).__name__}: it cannot be copied ({error}), which capturing it in parts needs; keep "
+            "open files, locks and the like out of the model"
+        ) from error
+
+
+def _copied(model: nn.Module, memo: dict[int, Any]) -> nn.Module:
     return copy.deepcopy(model, memo)

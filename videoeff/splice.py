@@ -49,11 +49,10 @@ class Split:
 
 @dataclass
 class _Calls:
-    inputs: list[tuple[tuple[Any, ...], dict[str, Any]]] = field(default_factory=list)
+    """The calls of one module in a frame: what it was given, and the sizes of that."""
 
-    def shapes(self) -> list[list[tuple[int, ...] | str]]:
-        leaves = [pytree.tree_leaves(i) for i in self.inputs]
-        return [[_shape_of(v) for v in row] for row in leaves]
+    inputs: list[tuple[tuple[Any, ...], dict[str, Any]]] = field(default_factory=list)
+    shapes: list[list[tuple[int, ...] | str]] = field(default_factory=list)
 
 
 def _shape_of(value: Any) -> tuple[int, ...] | str:
@@ -102,14 +101,17 @@ def split(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> S
     streams = streams_of(args, kwargs)
     total = convolution_macs(model, args, kwargs)
     first = _record(model, args, kwargs)
-    second = _record(model, *_disturbed(args, kwargs))
+    second = _record(model, *_disturbed(args, kwargs), keep=False)
     parts: list[Part] = []
     left: list[tuple[str, str]] = []
 
+    seen: set[nn.Module] = set()
+
     def walk(path: str, module: nn.Module) -> bool:
         """Capture what can be below a module; whether anything was."""
-        if not has_convolution(module):
+        if not has_convolution(module) or module in seen:
             return False
+        seen.add(module)
         reason = (
             "it is never called" if path not in first else _varies(first[path], second.get(path), streams)
         )
@@ -131,13 +133,28 @@ def split(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> S
     return Split(tuple(parts), tuple(left), total)
 
 
-def _record(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, _Calls]:
+def _record(
+    model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any], keep: bool = True
+) -> dict[str, _Calls]:
+    """The calls of every module with a convolution; their inputs as they were then, if ``keep``."""
     found: dict[str, _Calls] = {}
+    copies: dict[tuple[int, int], tuple[Tensor, Tensor]] = {}
     handles = []
+
+    def kept(value: Any) -> Any:
+        if not isinstance(value, Tensor):
+            return value
+        key = (id(value), value._version)  # a module may write into what it was given
+        if key not in copies:
+            copies[key] = (value, value.detach().clone())
+        return copies[key][1]
 
     def hook(path: str) -> Callable[..., None]:
         def before(_: nn.Module, inputs: tuple[Any, ...], keywords: dict[str, Any]) -> None:
-            found.setdefault(path, _Calls()).inputs.append((inputs, keywords))
+            calls = found.setdefault(path, _Calls())
+            calls.shapes.append([_shape_of(v) for v in pytree.tree_leaves((inputs, keywords))])
+            if keep:
+                calls.inputs.append(pytree.tree_map(kept, (inputs, keywords)))
 
         return before
 
@@ -166,9 +183,9 @@ def _disturbed(args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[tuple[An
 
 def _varies(calls: _Calls, again: _Calls | None, streams: int) -> str:
     """Why a module does not see pictures that change: "" if it does."""
-    if again is None or len(again.inputs) != len(calls.inputs):
+    if again is None or len(again.shapes) != len(calls.shapes):
         return "the number of its calls depends on the frame"
-    if calls.shapes() != again.shapes():
+    if calls.shapes != again.shapes:
         return "the number of things it looks at depends on the frame"
     for inputs in calls.inputs:
         for value in pytree.tree_leaves(inputs):

@@ -15,6 +15,7 @@ from __future__ import annotations
 import ast
 import math
 import operator
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -28,6 +29,8 @@ from videoeff.program import Program, ValueInfo
 
 # Operators that touch files or other processes have no business in a network.
 _FORBIDDEN = {"from_file", "save", "_cudnn_init_dropout_state"}
+_UNSAFE = ("_unsafe_view", "_unsafe_index")  # named so, but checked like others
+_PATH = re.compile(r"\w+(\.\w+)*")  # what fx may write into generated code as it stands
 _NAMESPACES = ("aten", "torchvision", "prims")
 
 
@@ -57,12 +60,18 @@ def text_to_target(text: str) -> Any:
             import torchvision  # noqa: F401  registers torch.ops.torchvision
         packet = getattr(getattr(torch.ops, parts[0]), parts[1], None)
         overload = getattr(packet, parts[2], None)
-        if isinstance(overload, torch._ops.OpOverload):
+        if isinstance(overload, torch._ops.OpOverload) and _is_pure(overload, parts[1]):
             return overload
     raise ArtifactError(
         f"operator {text!r} is unknown to PyTorch {torch.__version__}: the graph was written by another "
         "version or by hand; convert the model again with this version"
     )
+
+
+def _is_pure(overload: torch._ops.OpOverload, packet: str) -> bool:
+    """Whether an operator only computes: it writes nothing it was given and trusts no unchecked index."""
+    trusting = "unsafe" in packet and packet not in _UNSAFE
+    return not (overload._schema.is_mutable or trusting or "sparse" in packet or "nested" in packet)
 
 
 def _arg(value: Any) -> str:
@@ -245,7 +254,9 @@ def _read_node(
     if target == "input":
         return graph.create_node("placeholder", name, name=name)
     if target == "const":
-        path = reader.value(call.args[0])
+        path = reader.value(call.args[0]) if call.args else ""
+        if not isinstance(path, str) or not _PATH.fullmatch(path):
+            raise ArtifactError(f"the graph names the tensor {path!r}, which is no dotted name")
         if path not in tensors:
             raise ArtifactError(f"the graph names the tensor {path!r}, which the file does not hold")
         set_tensor(root, path, tensors[path])

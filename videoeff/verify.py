@@ -33,7 +33,7 @@ def verify(program: Program) -> None:
         raise VerifyError(f"{program.name}: no such stage: {program.stage!r}")
     _verify_names(program, found)
     for node in found:
-        _verify_cache(node)
+        _verify_cache(program, node)
     for node in program.placeholders:
         for user in node.users:
             if not is_cache(user):
@@ -54,7 +54,7 @@ def _verify_names(program: Program, found: list[fx.Node]) -> None:
         names[name] = node
 
 
-def _verify_cache(node: fx.Node) -> None:
+def _verify_cache(program: Program, node: fx.Node) -> None:
     name = cache_name(node)
     for option, legal in (("kind", KINDS), ("test", TESTS)):
         if cache_option(node, option) not in legal:
@@ -70,8 +70,29 @@ def _verify_cache(node: fx.Node) -> None:
     shape = info(node).shape
     if shape is None:
         raise VerifyError(f"{name}: it keeps {node.args[0]}, which is not a tensor")
+    _verify_layout(program, node, shape)
     if cache_option(node, "streams") is None and threshold > 0:
         raise VerifyError(f"{name}: its streams are mixed, so its threshold must stay 0 (it is {threshold})")
+
+
+def _verify_layout(program: Program, node: fx.Node, shape: tuple[int, ...]) -> None:
+    """The layout names dimensions of the value, each once, and a stream for each of its rows."""
+    name, layout, streams = cache_name(node), cache_option(node, "layout"), cache_option(node, "streams")
+    named = [d for d in layout if d is not None] if isinstance(layout, tuple) and len(layout) == 3 else [-1]
+    if len(set(named)) != len(named) or not all(isinstance(d, int) and 0 <= d < len(shape) for d in named):
+        raise VerifyError(f"{name}: layout={layout!r} does not name dimensions of {list(shape)}")
+    if streams is not None:
+        rows = 1 if layout[0] is None else shape[layout[0]]
+        legal = range(program.streams)
+        if (
+            not isinstance(streams, (tuple, list))
+            or len(streams) != rows
+            or any(s not in legal for s in streams)
+        ):
+            raise VerifyError(
+                f"{name}: streams={streams!r} does not give each of its {rows} row(s) one of "
+                f"{program.streams} stream(s)"
+            )
 
 
 def _verify_reads(node: fx.Node) -> None:

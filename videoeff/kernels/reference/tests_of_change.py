@@ -30,9 +30,16 @@ def mask_like(mask: Tensor, value: Tensor, layout: PixelLayout) -> Tensor:
     return kept.reshape([next(sizes) if d in places else 1 for d in range(value.ndim)])
 
 
+def _difference(new: Tensor, old: Tensor, layout: PixelLayout) -> Tensor:
+    """``new`` less ``old``, (R, H, W, C); whole numbers, which would wrap around, as float32."""
+    if not new.is_floating_point():
+        new, old = new.to(torch.float32), old.to(torch.float32)
+    return pixels_first(new, layout) - pixels_first(old, layout)
+
+
 def square_mean(new: Tensor, old: Tensor, layout: PixelLayout) -> Tensor:
     """Mean squared difference over channels, (R, H, W) float32 or float64."""
-    difference = pixels_first(new, layout) - pixels_first(old, layout)
+    difference = _difference(new, old, layout)
     wide = torch.float64 if difference.dtype == torch.float64 else torch.float32
     return difference.to(wide).square_().mean(-1)
 
@@ -41,7 +48,7 @@ def distance(new: Tensor, old: Tensor, layout: PixelLayout, kind: str) -> Tensor
     """The test's quantity per pixel, (R, H, W)."""
     if kind in ("rms", "rms-relative"):
         return square_mean(new, old, layout).sqrt_()
-    difference = pixels_first(new, layout) - pixels_first(old, layout)
+    difference = _difference(new, old, layout)
     wide = torch.float64 if difference.dtype == torch.float64 else torch.float32
     if kind == "max":
         return difference.abs_().amax(-1).to(wide)
