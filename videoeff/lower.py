@@ -22,7 +22,7 @@ from videoeff.ops.base import bind, op_of, pair, shape_of
 from videoeff.ops.call import Context, Prediction, Read, RegionCall, Test
 from videoeff.ops.convolution import explicit_padding
 from videoeff.ops.markers import cache_name, cache_option, is_cache
-from videoeff.program import Program, StateSpec, arguments, info, input_node
+from videoeff.program import PixelLayout, Program, StateSpec, arguments, info, input_node
 from videoeff.verify import verify
 
 
@@ -177,7 +177,10 @@ def _states(
         value = info(node)
         assert value.dtype is not None  # caches hold tensors
         assert value.layout is not None
-        specs[f"{name}.buffer"] = StateSpec(f"{name}.buffer", tuple(shape), value.dtype, value.layout.rows)
+        last = _channels_last(value.layout, len(shape))
+        specs[f"{name}.buffer"] = StateSpec(
+            f"{name}.buffer", tuple(shape), value.dtype, value.layout.rows, channels_last=last
+        )
     for region in found:
         cache, value = region.cache, info(region.cache)
         assert value.shape is not None  # caches hold tensors
@@ -187,7 +190,8 @@ def _states(
         parent = None if into is None else f"{into[0]}.buffer"
         part = None if into is None else (into[3], into[1], into[2])
         key = f"{region.name}.value"
-        specs[key] = StateSpec(key, value.shape, value.dtype, value.layout.rows, parent, part)
+        last = _channels_last(value.layout, len(value.shape))
+        specs[key] = StateSpec(key, value.shape, value.dtype, value.layout.rows, parent, part, last)
         rows = value.layout.extent(value.shape)[0]
         if _needs_scale(cache):
             key = f"{region.name}.scale"
@@ -196,6 +200,10 @@ def _states(
             key = f"{region.name}.pending"
             specs[key] = StateSpec(key, value.layout.extent(value.shape), torch.float32, 0)
     return specs
+
+
+def _channels_last(layout: PixelLayout, ndim: int) -> bool:
+    return ndim == 4 and (layout.rows, layout.h, layout.w) == (0, 2, 3)
 
 
 def _needs_scale(cache: fx.Node) -> bool:

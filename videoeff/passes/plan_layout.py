@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
-from torch import fx
+from torch import Tensor, fx
 
 from videoeff import rewrite
 from videoeff.analysis.regions import planned_slice
@@ -73,24 +73,48 @@ def _shuffle_groups(node: fx.Node) -> tuple[fx.Node, int] | None:
 
 
 def _is_shuffle(node: fx.Node) -> bool:
-    return node.op == "call_function" and _shuffle_groups(node) is not None
+    return node.op == "call_function" and (_shuffle_groups(node) is not None or _is_permutation(node))
+
+
+def _is_permutation(node: fx.Node) -> bool:
+    """Whether the node is an ``index_select`` that puts all channels of a map in a constant order."""
+    if str(node.target) != "aten.index_select.default":
+        return False
+    bound = bind(node)
+    shape = info(node).shape or ()
+    same = len(shape) == 4 and shape == info(bound["self"]).shape and int(bound["dim"]) % 4 == 1
+    return same and bound["index"].op == "get_attr" and not info(node).dense
+
+
+def _order(program: Program, node: fx.Node) -> tuple[fx.Node, Tensor]:
+    """(the shuffled value, the source channel of each result channel)."""
+    found = _shuffle_groups(node)
+    if found is None:
+        bound = bind(node)
+        return bound["self"], program.tensor(bound["index"]).cpu()
+    return found[0], _interleaved((info(node).shape or ())[1], found[1])
+
+
+def _interleaved(channels: int, groups: int) -> Tensor:
+    return torch.arange(channels).view(groups, channels // groups).t().flatten()
 
 
 def _plan_shuffle(program: Program, node: fx.Node, note: Notes) -> bool:
-    found = _shuffle_groups(node)
-    assert found is not None  # asked before
-    source, groups = found
+    source, order = _order(program, node)
+    if not torch.equal(order.sort().values, torch.arange(order.numel())):
+        return False
     parts: list[fx.Node] = list(arguments(source)[0]) if str(source.target) == "aten.cat.default" else []
-    if len(parts) == groups and len(source.users) == 1:
+    if parts and len(source.users) == 1 and order.numel() % len(parts) == 0:
         sizes = {(info(p).shape or ())[1] for p in parts}
         dim = int(bind(source)["dim"]) % 4
-        if len(sizes) == 1 and dim == 1 and all(info(p).layout is not None for p in parts):
-            return _place(program, node, parts, 1, groups, note)
-    return _fold_into_convolution(program, node, source, groups, note)
+        even = len(sizes) == 1 and dim == 1 and all(info(p).layout is not None for p in parts)
+        if even and torch.equal(order, _interleaved(order.numel(), len(parts))):
+            return _place(program, node, parts, 1, len(parts), note)
+    return _fold_into_convolution(program, node, source, order, note)
 
 
 def _fold_into_convolution(
-    program: Program, node: fx.Node, source: fx.Node, groups: int, note: Notes
+    program: Program, node: fx.Node, source: fx.Node, order: Tensor, note: Notes
 ) -> bool:
     users = list(node.users)
     conv = users[0]
@@ -104,8 +128,6 @@ def _fold_into_convolution(
             _where(node), "channel shuffle copied: the convolution after it is grouped or shares its weights"
         )
         return False
-    channels = (info(source).shape or ())[1]
-    order = torch.arange(channels).view(groups, channels // groups).t().flatten()
     old = program.tensor(weight)
     folded = torch.empty_like(old)
     folded[:, order.to(old.device)] = old
