@@ -125,12 +125,14 @@ class Report:
         return lines
 
     def _repr_html_(self) -> str:
-        rows = "".join(
-            "<tr>" + "".join(f"<td>{html.escape(c)}</td>" for c in _cells(x)) + "</tr>" for x in self.layers
-        )
-        head = "".join(f"<th>{html.escape(c)}</th>" for c in _HEAD)
+        head = "".join(f'<th style="{_cell_style(i)}">{html.escape(c)}</th>' for i, c in enumerate(_HEAD))
+        rows = "".join(f"<tr>{_html_cells(x)}</tr>" for x in self.layers)
         total = "<br>".join(html.escape(line) for line in self.summary())
-        return f"<p>{total}</p><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
+        return (
+            f'<p>{total}</p><div style="max-height: 34em; overflow: auto">'
+            f'<table style="border-collapse: collapse; color: inherit"><thead><tr>{head}</tr></thead>'
+            f"<tbody>{rows}</tbody></table></div>"
+        )
 
 
 _HEAD = ("layer", "kind", "active", "needed", "scheduled", "dense", "state", "τ", "kernel", "reason")
@@ -151,8 +153,29 @@ def _cells(layer: LayerReport) -> tuple[str, ...]:
     )
 
 
+# Translucent colours, so that the table is readable on light and dark pages alike.
+_BAR = "rgba(64, 132, 214, 0.38)"
+_NUMBERS = range(2, 8)
+
+
+def _cell_style(column: int, share: float | None = None) -> str:
+    style = "padding: 1px 8px; white-space: nowrap; text-align: "
+    style += "right" if column in _NUMBERS else "left"
+    if share is not None:
+        style += f"; background: linear-gradient(90deg, {_BAR} {100 * share:.1f}%, transparent 0)"
+    return style
+
+
+def _html_cells(layer: LayerReport) -> str:
+    cells = []
+    for column, text in enumerate(_cells(layer)):
+        share = layer.active_share if _HEAD[column] == "active" else None
+        cells.append(f'<td style="{_cell_style(column, share)}">{html.escape(text)}</td>')
+    return "".join(cells)
+
+
 def _align(cell: str, width: int, column: int) -> str:
-    return cell.rjust(width) if 2 <= column <= 7 else cell.ljust(width)
+    return cell.rjust(width) if column in _NUMBERS else cell.ljust(width)
 
 
 def _count(value: float) -> str:
