@@ -132,7 +132,10 @@ def one(name: str, frames: int) -> dict[str, Any]:
     stream = videoeff.convert(model, calls[0])
     seconds = time.perf_counter() - start
     worst, numbers = 0.0, 0
-    dense_parts, stream_parts = watch(model, stream.shell), watch(stream.shell and stream.shell.model, stream.shell)
+    dense_parts, stream_parts = (
+        watch(model, stream.shell),
+        watch(stream.shell and stream.shell.model, stream.shell),
+    )
     for call in calls:
         with torch.no_grad():
             expected = pytree.tree_leaves(model(*pytree.tree_map(lambda t: t.clone(), call)))
@@ -238,7 +241,9 @@ def run_all(arguments: argparse.Namespace, note: Callable[[str], None]) -> list[
         known[name] = row
         note(f"{position}/{len(wanted)} {row}")
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_text(path, json.dumps({"frames": arguments.frames, "models": list(known.values())}, indent=1) + "\n")
+        write_text(
+            path, json.dumps({"frames": arguments.frames, "models": list(known.values())}, indent=1) + "\n"
+        )
     return [known[n] for n in wanted if n in known]
 
 
