@@ -10,12 +10,13 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check -qq
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check check-format check-lint check-types check-house format clean distclean
+.PHONY: help setup demo test coverage check check-format check-lint check-types check-house format clean distclean
 
 help:
 	@echo "make demo       run the demonstration"
 	@echo "make test       every check and every test"
 	@echo "make check      format, lint, types and house rules only (make -k check: all that is wrong)"
+	@echo "make coverage   convert and stream every torchvision model; writes docs/coverage.md"
 	@echo "make format     rewrite the sources in the house format"
 	@echo "make setup      (re)build $(VENV); the others call it"
 	@echo "make clean      remove caches and build outputs (distclean: $(VENV) as well)"
@@ -47,6 +48,10 @@ $(STAMP): pyproject.toml
 
 demo: $(STAMP)
 	@$(BIN)/videoeff demo
+
+# Every torchvision model, an hour on two cores; goes on where it stopped.
+coverage: $(STAMP)
+	$(BIN)/python benchmarks/coverage.py --out docs/coverage.md --json benchmarks/results/coverage.json
 
 # The same steps as .pre-commit-config.yaml; tests/test_house.py holds the two together.
 check: check-format check-lint check-types check-house

@@ -2,10 +2,11 @@
 
     python benchmarks/coverage.py --out docs/coverage.md --json benchmarks/results/coverage.json
 
-Each model runs in a process of its own; results are kept in the JSON file as they come, and a second call
-goes on where the first one stopped (``--again`` starts afresh). Weights are random; batch-norm statistics are
-set by a few frames so that activations stay sane. Inputs are small, since coverage and exactness do not depend
-on size: 96x96 where a model takes it, its own size where it does not, detectors with their internal resize on.
+Each model runs in a process of its own; results are kept in the JSON file as they come, and a second
+call goes on where the first one stopped (``--again`` starts afresh). Weights are random; batch-norm
+statistics are set by a few frames so that activations stay sane. Inputs are small, since coverage and
+exactness do not depend on size: 96x96 where a model takes it, its own size where it does not, detectors
+with their internal resize on.
 """
 
 from __future__ import annotations
@@ -132,15 +133,13 @@ def one(name: str, frames: int) -> dict[str, Any]:
     stream = videoeff.convert(model, calls[0])
     seconds = time.perf_counter() - start
     worst, numbers = 0.0, 0
-    dense_parts, stream_parts = (
-        watch(model, stream.shell),
-        watch(stream.shell and stream.shell.model, stream.shell),
-    )
+    shell = stream.shell
+    dense_parts, stream_parts = watch(model, shell), watch(shell.model if shell else model, shell)
     for call in calls:
         with torch.no_grad():
             expected = pytree.tree_leaves(model(*pytree.tree_map(lambda t: t.clone(), call)))
         found = pytree.tree_leaves(stream(*call))
-        if stream.shell is not None:
+        if shell is not None:
             # What follows the parts sorts and thresholds: among the near ties of random weights, rounding
             # decides. So the parts' own outputs are compared.
             expected, found = take(dense_parts), take(stream_parts)
@@ -194,15 +193,16 @@ def table(rows: list[dict[str, Any]], frames: int, versions: str) -> str:
     lines = [
         "# Coverage",
         "",
-        f"Every torchvision model, converted and streamed over {frames} frames with a moving object at threshold",
-        f"0, by `make coverage` ({versions}). Of {len(rows)} models, {exact} stay within 1e-4 of their outputs'",
-        f"largest magnitude, and in {whole} every convolution's pixels are followed.",
+        f"Every torchvision model, converted and streamed over {frames} frames with a moving object at",
+        f"threshold 0, by `make coverage` ({versions}). Of {len(rows)} models, {exact} stay within 1e-4 of",
+        f"their outputs' largest magnitude, and in {whole} every convolution's pixels are followed.",
         "",
-        "*streams*: share of the convolutions' multiply-accumulates whose pixels are followed. *error*: largest",
-        "difference over all frames and outputs, over the output's largest magnitude. *needed*: multiply-accumulates",
-        "that had to be recomputed, on this clip, in frames after the first; small inputs make that share large, it",
-        "says nothing about real video. *parts*: what was captured where the whole model cannot be exported; the error",
-        "is then that of the parts' outputs, since what follows them sorts near ties of random weights.",
+        "*streams*: share of the convolutions' multiply-accumulates whose pixels are followed. *error*:",
+        "largest difference over all frames and outputs, over the output's largest magnitude. *needed*: share",
+        "of the multiply-accumulates that had to be recomputed, on this clip, in frames after the first; small",
+        "inputs make that share large, it says nothing about real video. *parts*: what was captured where the",
+        "whole model cannot be exported; the error is then that of the parts' outputs, since what follows",
+        "them sorts near ties of random weights.",
         "",
         "| model | input | convolutions | streams | error | needed | state, MB | convert, s | parts |",
         "|---|---|---|---|---|---|---|---|---|",
