@@ -247,7 +247,7 @@ class StreamingModule(nn.Module):
     def set_threshold(self, value: float, layer: str | None = None) -> None:
         """Set the threshold of all layers, or of those whose name matches a pattern (``layer4.*``).
 
-        All layers means those that can gain by it: an output is never held back. State is kept.
+        All layers means those that can gain by it: what is only an output is not held back. State is kept.
 
         Raises:
             StateError: no layer matches, or the value is negative or not finite.
