@@ -61,7 +61,7 @@ def _part(buffer: Tensor, part: tuple[int, int, int]) -> Tensor:
 def active_pixels(call: RegionCall, context: Context) -> Tensor:
     """Pixels (R, H, W) to compute: those a change reaches, less those predicted to stay."""
     reached = _whole_streams(call, context) if call.reach is None else call.reach(context.masks)
-    if call.prediction is not None and not context.any_fresh:
+    if call.prediction is not None:
         reached = predicted(call, call.prediction, context, reached)
     if context.any_fresh:
         reached = reached | context.fresh_rows(call.layout.streams)
@@ -140,8 +140,8 @@ def commit(call: RegionCall, context: Context, new: Tensor, old: Tensor, active:
         if call.prediction is not None:
             state[call.prediction.pending].zero_()
     else:
-        if context.any_fresh:
-            fresh = context.fresh_rows(call.layout.streams)
+        fresh = context.fresh_rows(call.layout.streams) if context.any_fresh else None
+        if fresh is not None:
             if scale is not None:
                 rows = fresh.flatten()
                 scale.copy_(torch.where(rows, scale_of(new, call.layout), scale))
@@ -159,7 +159,8 @@ def commit(call: RegionCall, context: Context, new: Tensor, old: Tensor, active:
             active = everything
         if call.wants_magnitude:
             energy = square_mean(new, old, call.layout).to(torch.float32)
-            context.magnitudes[call.name] = torch.where(changed, energy, torch.zeros_like(energy))
+            told = changed & ~fresh if fresh is not None else changed  # a first frame is no change of size
+            context.magnitudes[call.name] = torch.where(told, energy, torch.zeros_like(energy))
         torch.where(mask_like(changed, old, call.layout), new, old, out=old)
     if call.wants_magnitude and context.all_fresh:
         context.magnitudes[call.name] = torch.zeros(extent, device=old.device)
