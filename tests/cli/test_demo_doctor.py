@@ -1,0 +1,84 @@
+"""``videoeff demo`` and ``videoeff doctor``, and how fast ``--help`` answers."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import videoeff
+from tests.cli.conftest import call, call_json, refused
+from videoeff.video import open_clip
+
+ROOT = Path(__file__).resolve().parents[2]
+COMMANDS = ("convert", "run", "verify", "inspect", "demo", "doctor")
+
+
+def test_demo(tmp_path: Path) -> None:
+    out = tmp_path / "demo"
+    found = call_json("demo", "--out", out, "--frames", 4)
+    assert json.loads((out / "summary.json").read_text()) == found
+    exact, lossy = found["settings"]
+    assert exact["error"]["max_abs"] < 1e-3
+    assert exact["same_label"] > 0.999
+    assert abs(exact["miou"]["dense"] - exact["miou"]["stream"]) < 1e-3
+    assert exact["miou"]["dense"] > 0.6  # few objects are in sight yet
+    assert lossy["macs"]["needed"] < lossy["macs"]["dense"]
+    for setting in found["settings"]:
+        assert all(Path(name).is_file() for name in setting["files"])
+        assert len(list(open_clip(out / f"{setting['setting']}.mp4"))) == 4
+        stream = videoeff.load(out / f"{setting['setting']}.veff")
+        assert stream.extra["input_size"] == [256, 448]
+
+
+def test_demo_needs_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    assert "--out" in refused("demo", "--out", tmp_path / "file")
+
+
+def test_doctor() -> None:
+    found = call_json("doctor")
+    assert found["videoeff"]
+    assert found["packages"]["torch"]
+    assert found["cpu"]["cores"] > 0
+    names = {b["name"]: b for b in found["backends"]}
+    assert names["reference"]["serves"]
+    assert all(b["serves"] or b["reason"] for b in found["backends"])
+    text = call("doctor").stdout
+    assert "backend reference" in text
+    assert "C++ compiler" in text
+
+
+def test_doctor_names_a_missing_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    found = call_json("doctor")["compiler"]
+    assert not found["version"]
+    assert "no-such-compiler" in found["why_none"]
+
+
+@pytest.mark.parametrize("command", ["", *COMMANDS])
+def test_help_is_light_and_quick(command: str) -> None:
+    start = [sys.executable, "-X", "importtime", "-m", "videoeff", *command.split(), "--help"]
+    took = []
+    for _ in range(3):
+        begin = time.perf_counter()
+        done = subprocess.run(start, cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)
+        took.append(time.perf_counter() - begin)
+    loaded = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert "videoeff.cli" in loaded
+    assert not loaded & {"torch", "numpy", "av", "rich", "networkx"}
+    assert min(took) < 0.5
+    if command:
+        assert "--json" in done.stdout
+    else:
+        assert all(name in done.stdout for name in COMMANDS)
+
+
+def test_version() -> None:
+    from importlib.metadata import version
+
+    assert version("videoeff") in call("--version").stdout

@@ -1,0 +1,1 @@
+"""The commands of ``videoeff.cli``, one module each, and what they share."""
