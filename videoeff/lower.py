@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from videoeff.analysis import is_convolution
+from videoeff.analysis import is_convolution, macs
 from videoeff.analysis.predict import magnitude_terms, residual_terms
 from videoeff.analysis.regions import Region, cone, planned_slice, regions
 from videoeff.errors import BackendError, LoweringError
@@ -153,12 +153,7 @@ def _instruction(
 
 
 def _convolution_macs(region: Region) -> int:
-    total = 0
-    for node in region.nodes:
-        op = op_of(node)
-        if is_convolution(node) and op is not None:
-            total += op.macs(node)
-    return total
+    return sum(macs(node) for node in region.nodes if is_convolution(node))
 
 
 def _states(
