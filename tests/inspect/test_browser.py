@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -365,3 +366,116 @@ def test_groups_that_feed_each_other_are_drawn(browser: Browser, tmp_path: Path)
     curves = browser.run("[...document.querySelectorAll('.edge')].map((e) => e.getAttribute('d'))")
     assert len(curves) > 10
     assert not [d for d in curves if "NaN" in d or "undefined" in d]
+
+
+def fused(blocks: int, *, stage: str = "lowered") -> nx.DiGraph:
+    """A chain of blocks, each a convolution and a ReLU that fill one cache; with a skip around each block."""
+    graph: nx.DiGraph = nx.DiGraph(name="chain", stage=stage)
+    last = add_node(graph, "x", kind="input", op="input")
+    for i in range(blocks):
+        block, skip = f"body.{i}", last
+        made = [
+            add_node(graph, f"conv_{i}", last, module=f"{block}.conv", op="aten.conv2d.default", macs=1000),
+            add_node(graph, f"relu_{i}", f"conv_{i}", module=f"{block}.act", op="aten.relu.default"),
+        ]
+        if stage != "captured":
+            made.append(
+                add_node(
+                    graph,
+                    f"keep_{i}",
+                    made[-1],
+                    module=f"{block}.act",
+                    kind="cache",
+                    op="veff.delta_cache",
+                    threshold=0.5,
+                    share=0.25,
+                    kernel="reference",
+                )
+            )
+        for name in made:
+            graph.nodes[name]["region"] = f"{block}.conv"
+        last = add_node(graph, f"add_{i}", made[-1], skip, module=block, op="aten.add.Tensor")
+    add_node(graph, "output", last, kind="output", op="output")
+    return graph
+
+
+def test_a_region_is_one_box_with_its_operators_and_its_cache(browser: Browser, tmp_path: Path) -> None:
+    show(browser, tmp_path / "page.html", fused(2, stage="captured"), fused(2))
+    region = face("r:body.0.conv")
+    assert {"r:body.0.conv", "r:body.1.conv", "n:add_0"} <= shown(browser)
+    assert "n:conv_0" not in shown(browser)
+    text = browser.run(
+        f"[...document.querySelectorAll({json.dumps(region)} + ' > text')].map((e) => e.textContent)"
+    )
+    assert text[0] == "conv"
+    assert text[1].startswith("conv2d + relu ·")
+    assert "one fused call" in browser.run("document.querySelector('#pane-after .legend').textContent")
+    browser.run("document.querySelector('input[value=both]').click()")
+    browser.settle()
+    browser.click(region)
+    rows = details(browser)
+    assert rows["layer"] == "body.0.conv"
+    assert rows["fused call"] == "conv2d + relu, kept as 1×64×56×56"
+    assert (rows["kernel"], rows["active share"], rows["threshold"]) == (
+        "reference",
+        "25.00 %",
+        "0.5 (test not named)",
+    )
+    marked = browser.run("[...document.querySelectorAll('#pane-before .same')].map((e) => e.dataset.id)")
+    assert marked == ["n:conv_0", "n:relu_0"], "the same nodes before the rewrite"
+    width = "getComputedStyle(document.querySelector({})).strokeWidth"
+    assert browser.run(width.format(json.dumps(f"{region} > .body"))) == "3px", "the choice can be seen"
+    browser.click(f"{region} [data-toggle]")
+    assert {"n:conv_0", "n:relu_0", "n:keep_0"} <= shown(browser)
+    assert browser.problems == []
+
+
+def test_open_all_opens_modules_first_and_regions_when_asked_again(browser: Browser, tmp_path: Path) -> None:
+    graph = fused(30)
+    show(browser, tmp_path / "page.html", graph, graph)
+    browser.click("#pane-after .tools button:nth-child(4)")
+    assert "r:body.29.conv" in shown(browser)
+    assert "n:conv_29" not in shown(browser)
+    browser.click("#pane-after .tools button:nth-child(4)")
+    assert "n:conv_29" in shown(browser)
+
+
+def test_a_long_chain_is_folded_into_columns(browser: Browser, tmp_path: Path) -> None:
+    graph = fused(40)
+    show(browser, tmp_path / "page.html", graph, graph)
+    browser.click("#pane-after .tools button:nth-child(4)")
+    browser.click("#pane-after .tools button:nth-child(3)")
+    box = browser.run(
+        "((b) => [b.width, b.height])(document.querySelector('#pane-after svg > g').getBoundingClientRect())"
+    )
+    assert 0.3 < box[0] / box[1] < 4, "not a needle"
+    places = [browser.place(face(f"n:add_{i}")) for i in range(40)]
+    lefts = [round(x) for x, _ in places]
+    columns = sorted(set(lefts))
+    assert 2 <= len([a for a, b in zip(columns, [*columns[1:], 10**6], strict=True) if b - a > 40]) <= 6
+    for (x0, y0), (x1, y1) in itertools.pairwise(places):
+        assert y1 > y0 or x1 > x0, "down, or on to the next column"
+    curves = browser.run(
+        "[...document.querySelectorAll('#pane-after .edge')].map((e) => e.getAttribute('d'))"
+    )
+    assert not [d for d in curves if "NaN" in d or "undefined" in d or "Infinity" in d]
+    assert browser.problems == []
+
+
+def test_concatenations_that_go_on_from_one_another_are_drawn_as_a_chain(
+    browser: Browser, tmp_path: Path
+) -> None:
+    graph: nx.DiGraph = nx.DiGraph(name="dense block", stage="captured")
+    parts = [add_node(graph, "x", kind="input", op="input")]
+    parts.append(add_node(graph, "first", "x", op="aten.conv2d.default"))
+    for i in range(8):
+        join = add_node(graph, f"cat_{i}", *parts, op="aten.cat.default", kind="layout")
+        parts.append(add_node(graph, f"conv_{i}", join, op="aten.conv2d.default"))
+    show(browser, tmp_path / "page.html", graph, graph)
+    lines = browser.run("document.querySelectorAll('#pane-after .edge').length")
+    assert lines == 1 + 2 + 8 + 7 * 2, "two lines into each join but the first, which has its two parts"
+    browser.click(face("n:cat_7"))
+    links = browser.run(
+        "[...document.querySelectorAll('#selection .links button')].map((b) => b.textContent)"
+    )
+    assert set(parts[:9]) <= set(links), "the panel lists the parts themselves"

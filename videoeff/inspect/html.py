@@ -22,7 +22,17 @@ import networkx as nx
 from videoeff.inspect.files import write_text
 from videoeff.inspect.schema import graph_title, read_nodes, shape_text, to_shape
 
-_SCRIPTS = ("calls.js", "model.js", "layout.js", "colour.js", "pane.js", "view.js", "panel.js", "page.js")
+_SCRIPTS = (
+    "calls.js",
+    "model.js",
+    "columns.js",
+    "layout.js",
+    "colour.js",
+    "pane.js",
+    "view.js",
+    "panel.js",
+    "page.js",
+)
 
 
 def write_html(

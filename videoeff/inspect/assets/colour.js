@@ -76,6 +76,9 @@ function drawLegend(holder, model, mode, scale) {
       if (total) holder.append(make("span", { class: "key" }, make("i", { class: "swatch k-" + kind }), KIND_TEXT[kind],
         make("b", {}, String(total))));
     }
+    if ([...model.items.values()].some((item) => item.region)) {
+      holder.append(make("span", { class: "key" }, make("i", { class: "swatch region-key" }), "region: one fused call and its cache"));
+    }
     return;
   }
   const bar = make("canvas", { width: 200, height: 1, class: "scale", "aria-hidden": "true" });

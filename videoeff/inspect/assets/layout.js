@@ -94,6 +94,7 @@ function placeLevel(group) {
   }
   for (const id of ["^", "$"]) if (g.hasNode(id)) g.setNode(id, { width: 0, height: 0 });
   dagre.layout(g);
+  foldLevel(group, g, lines);
   frameLevel(group, g, lines, ins, outs);
 }
 

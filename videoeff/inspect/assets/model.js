@@ -88,8 +88,11 @@ function withRegions(graph, chains) {
 // What the path around does not say already; "0" alone says nothing.
 function regionName(region, path) {
   const rest = path && region.startsWith(path) ? region.slice(path.length).replace(/^[./]/, "") : region;
-  if (rest && !/^\d+([/#]|$)/.test(rest)) return rest;
-  return `${path.split(".").slice(rest ? -1 : -2).join(".")}${rest ? "." + rest : ""}`;
+  if (rest && !/^\d/.test(rest)) return rest;
+  const parts = region.split(".");
+  let start = parts.length - 1;
+  while (start > 0 && /^\d/.test(parts[start])) start--;
+  return parts.slice(start).join(".");
 }
 
 function newGroup(path, name, parent) {

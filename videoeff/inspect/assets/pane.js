@@ -164,8 +164,9 @@ class Pane {
       return face;
     }
     const bar = draw("g", { class: "mixture" });
+    if (group.region) bar.append(draw("rect", { class: "k-cache strip", x: 10, y: h - 10, width: w - 20, height: 5, rx: 2 }));
     let x = 10;
-    for (const kind of KINDS) {
+    for (const kind of group.region ? [] : KINDS) {
       const part = (w - 20) * (group.sum.kinds[kind] || 0) / group.sum.nodes;
       if (part) bar.append(draw("rect", { class: `k-${kind}`, x, y: h - 10, width: part, height: 4 }));
       x += part;

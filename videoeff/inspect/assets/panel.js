@@ -68,7 +68,7 @@ function drawSelection(holder, pane, item, hooks) {
   const head = item.isGroup ? item.name : item.data.label || item.data.name;
   holder.append(make("p", { class: "chosen" }, head, make("small", {}, ` ${item.region ? "region" : item.isGroup ? "group" : "node"}, ${pane.key}`)));
   if (item.isGroup) {
-    const button = make("button", { type: "button", id: "toggle" }, item.open ? "Close the group" : "Open the group");
+    const button = make("button", { type: "button", id: "toggle" }, `${item.open ? "Close" : "Open"} the ${item.region ? "region" : "group"}`);
     button.addEventListener("click", async () => {
       await pane.toggle(item);
       drawSelection(holder, pane, item, hooks);

@@ -32,13 +32,10 @@ Object.assign(Pane.prototype, {
   // The whole graph where it stays readable, else its start.
   frame() {
     this.fit();
-    const least = 0.7;
-    if (this.view.k >= least) return;
-    const { w } = this.size(), box = this.model.root.box;
+    if (this.view.k >= 0.5) return;
+    const { w } = this.size(), box = this.model.root.box, least = 0.7;
     const k = Math.max(this.view.k, Math.min(1, Math.max(least, (w - 40) / box.w)));
-    const first = this.model.root.children[0];
-    const middle = first ? first.at.x + first.at.w / 2 : box.w / 2;
-    const x = box.w * k <= w - 40 ? (w - box.w * k) / 2 : w / 2 - middle * k;
+    const x = box.w * k <= w - 40 ? (w - box.w * k) / 2 : 20;
     this.view = { k, x, y: 20 };
     this.move();
   },
