@@ -136,7 +136,7 @@ def test_arguments_by_position_by_name_and_by_default() -> None:
     assert_same(stream(image, depth, True, bias=bias), expected)
     with pytest.raises(StateError, match="is False, the stream was converted for True"):
         stream(image, depth, flip=False, bias=bias)
-    with pytest.raises(StateError, match="converted with"):
+    with pytest.raises(StateError, match="is False, the stream was converted for True"):
         stream(image, depth, bias=bias)
 
 
