@@ -241,7 +241,13 @@ def test_a_stream_as_page_and_as_model_explorer_file(stream: StreamingModule, tm
     assert '"region":"branch"' in text
     assert "aten.batch_norm.default" not in text, "folded before"
     write_stream_html(page, stream, captured=captured)
-    assert "aten.batch_norm.default" in page.read_text(encoding="utf-8")
+    text = page.read_text(encoding="utf-8")
+    assert "aten.batch_norm.default" in text
+    before = json.loads(text.partition('id="data">')[2].partition("</script>")[0])["before"]
+    regions = {
+        node["op"]: node["extra"].get("region") for node in before["nodes"] if node["module"] == "branch"
+    }
+    assert regions["aten.conv2d.default"] == "branch", "what the passes kept names its region"
     write_stream_model_explorer(file, stream)
     graphs = {g["id"]: g for g in json.loads(file.read_text(encoding="utf-8"))["graphs"]}
     assert len(graphs["after"]["nodes"]) == len(stream_to_networkx(stream))

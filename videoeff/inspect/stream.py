@@ -124,4 +124,11 @@ def stream_history(stream: StreamingModule) -> list[dict[str, Any]]:
 
 
 def _before(stream: StreamingModule, captured: Program | None) -> nx.DiGraph:
-    return captured_to_networkx(stream) if captured is None else program_to_networkx(captured)
+    derived = captured_to_networkx(stream)
+    if captured is None:
+        return derived
+    graph = program_to_networkx(captured)
+    for name, data in graph.nodes(data=True):  # passes keep names, so what is left names its region
+        if name in derived and "region" in derived.nodes[name]:
+            data["region"] = derived.nodes[name]["region"]
+    return graph
