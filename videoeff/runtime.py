@@ -331,6 +331,8 @@ class StreamingModule(nn.Module):
         """Start counting anew."""
         for engine in self.engines.values():
             engine.counts = type(engine.counts)()
+        for site in self.shell.sites.values() if self.shell is not None else ():
+            site.dense_calls = 0
 
     @contextmanager
     def observe(self) -> Iterator[Observation]:

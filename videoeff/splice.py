@@ -121,7 +121,7 @@ def split(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> S
                 return True
         before = len(left)
         found = [walk(f"{path}.{n}" if path else n, child) for n, child in module.named_children()]
-        if not any(found):
+        if not any(found) and reason:
             del left[before:]
             left.append((path, reason))
         return any(found)
@@ -199,6 +199,8 @@ def _capture_calls(path: str, module: nn.Module, calls: _Calls, parts: list[Part
     """Capture every call of a module; the reason if one cannot be."""
     made = []
     for index, (args, kwargs) in enumerate(calls.inputs):
+        if _writes(module, args, kwargs):
+            return "it writes into what it is given"
         try:
             program = capture(module, args, kwargs, name=path)
             reason = _agrees(module, program, args, kwargs)
@@ -209,6 +211,16 @@ def _capture_calls(path: str, module: nn.Module, calls: _Calls, parts: list[Part
         made.append(Part(path, index, program))
     parts.extend(made)
     return ""
+
+
+def _writes(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    """Whether a call changes its arguments, which an export would not."""
+    copies = pytree.tree_map(lambda v: v.clone() if isinstance(v, Tensor) else v, (args, kwargs))
+    tensors = [v for v in pytree.tree_leaves(copies) if isinstance(v, Tensor)]
+    before = [t._version for t in tensors]
+    with torch.no_grad():
+        module(*copies[0], **copies[1])
+    return [t._version for t in tensors] != before
 
 
 def _agrees(module: nn.Module, program: Program, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
