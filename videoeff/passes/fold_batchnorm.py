@@ -65,6 +65,7 @@ class FoldBatchnorm(Pass):
             new_weight = weight * scale.view(-1, *[1] * (weight.ndim - 1))
         _set_weights(program, conv, new_weight, bias * scale + offset)
         norm.replace_all_uses_with(conv)
+        program.graph.erase_node(norm)  # or the norm would still count as a reader of the convolution
         return None
 
     def _fold_forward(self, program: Program, norm: fx.Node) -> str | None:
@@ -89,6 +90,7 @@ class FoldBatchnorm(Pass):
         new_weight = weight * scale[columns].view(weight.shape[0], per_input, *spatial)
         _set_weights(program, conv, new_weight, new_bias)
         norm.replace_all_uses_with(input_node(norm))
+        program.graph.erase_node(norm)
         return None
 
 
@@ -109,6 +111,8 @@ def _constants(program: Program, conv: fx.Node, norm: fx.Node) -> tuple[Tensor, 
             return "weights shared"
     if stats.get("training"):
         return "it is in training mode"
+    if any(isinstance(n, fx.Node) and not is_const(n) for k, n in stats.items() if k != "input"):
+        return "its own parameters are computed from the frame"
 
     def value(node: fx.Node | None, default: float, size: int) -> Tensor:
         if node is None:
