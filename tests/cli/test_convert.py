@@ -172,8 +172,12 @@ def test_dry_run_writes_nothing(checkpoint: Path, tmp_path: Path) -> None:
 def test_verdict_on_small_maps(checkpoint: Path) -> None:
     found = call_json("convert", checkpoint, "--model", REFERENCE, "--dry-run", "--input-size", 8, 8)
     assert not found["verdict"]["pays"]
-    assert "already reaches most of the map" in found["verdict"]["sentence"]
+    assert "reaches most of the map" in found["verdict"]["sentence"]
     assert found["verdict"]["saturated"] == 1.0
+    options = ("--dry-run", "--input-size", 8, 8, "--threshold", 0.1)
+    lossy = call_json("convert", checkpoint, "--model", REFERENCE, *options)["verdict"]
+    assert lossy["pays"] is None
+    assert "only as far as the thresholds" in lossy["sentence"]
 
 
 def test_verdict_where_little_streams(tmp_path: Path) -> None:

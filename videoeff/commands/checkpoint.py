@@ -75,9 +75,8 @@ def _tensors_only(path: Path) -> Any:
         if any(n.startswith("torch.nn.") or _is_module(n) for n in unsafe):
             raise ArtifactError(
                 f"{path}: holds a whole pickled model ({_few(unsafe)}), and unpickling one runs code from "
-                "the "
-                "file; where you trust it, save torch.save(model.state_dict(), ...) and give --model, or "
-                "export it with torch.export.save to a .pt2"
+                "the file; where you trust it, save torch.save(model.state_dict(), ...) and give --model, "
+                "or export it with torch.export.save to a .pt2"
             ) from error
         if unsafe:
             raise ArtifactError(
@@ -191,9 +190,8 @@ def fill(model: nn.Module, tensors: Mapping[str, Tensor], path: Path, reference:
         problems.append(f"{len(shapes)} of another shape ({_few(shapes, 2)})")
     if problems:
         raise ArtifactError(
-            f"{path}: its tensors do not fit {reference}, which has {len(own)}: {'; '.join(problems)}; "
-            "give the "
-            "--model this checkpoint was trained with"
+            f"{path}: its tensors do not fit {reference}, which has {len(own)}: {'; '.join(problems)}; give "
+            "the --model this checkpoint was trained with"
         )
     model.load_state_dict(best, strict=False)
     return prefix

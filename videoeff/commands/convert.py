@@ -38,8 +38,7 @@ POSITIVE = click.FloatRange(min=0.0)
     "reference",
     metavar="REF",
     help="What builds the network a state dict belongs to: torchvision:NAME, timm:NAME, "
-    "package.module:callable "
-    "or file.py:callable. The last two run that code.",
+    "package.module:callable or file.py:callable. The last two run that code.",
 )
 @click.option(
     "--input-size",

@@ -50,14 +50,14 @@ class Verdict:
     """Whether streaming can pay.
 
     Attributes:
-        pays: it can, on clips in which little moves.
+        pays: it can, on clips in which little moves; None where that hangs on the thresholds.
         sentence: the verdict for people.
         streamed: share of the convolution work whose pixels are followed.
         reached: share of all work that one changed 8x8 square makes necessary.
         saturated: share of all work in layers of which one square reaches most of the map.
     """
 
-    pays: bool
+    pays: bool | None
     sentence: str
     streamed: float
     reached: float
@@ -154,25 +154,25 @@ def verdict(rows: list[Row], streamed: float, threshold: float) -> Verdict:
     if streamed < 0.5:
         text = (
             f"Streaming cannot pay here: only {100 * streamed:.0f} % of the convolution work can be "
-            "followed pixel "
-            "by pixel, the rest is computed whole whenever anything changes."
+            "followed pixel by pixel, the rest is computed whole whenever anything changes."
         )
         return Verdict(False, text, streamed, reached, saturated)
     if saturated > 0.5:
-        fix = (
-            "only the thresholds, which stop changes that fade, can make it pay; measure with videoeff run"
-            if threshold > 0
-            else "try a larger --input-size, or a --threshold, which stops changes that fade on their way"
-        )
+        reaching = f"{square} reaches most of the map in layers with {100 * saturated:.0f} % of the work"
+        if threshold > 0:
+            text = (
+                f"Streaming pays only as far as the thresholds stop changes: without them {reaching}; "
+                "measure it with videoeff run --compare."
+            )
+            return Verdict(None, text, streamed, reached, saturated)
         text = (
-            f"Streaming will hardly pay here: {square} already reaches most of the map in layers with "
-            f"{100 * saturated:.0f} % of the work; {fix}."
+            f"Streaming will hardly pay here: {reaching}; try a larger --input-size, or a --threshold, "
+            "which stops changes that fade on their way."
         )
         return Verdict(False, text, streamed, reached, saturated)
     text = (
         f"Streaming can pay: {square} asks for at most {100 * reached:.1f} % of the work of a whole frame, "
-        "so a "
-        "clip in which little moves is cheap."
+        "so a clip in which little moves is cheap."
     )
     return Verdict(True, text, streamed, reached, saturated)
 

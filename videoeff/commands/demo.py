@@ -121,7 +121,7 @@ def _one(setting: Setting, model: nn.Module, before: Program, out: Path, frames:
     with stage(f"converting the segmenter ({title})"):
         stream = _converted(model, options)
         stream.save(out / f"{key}.veff")
-        clip = list(synthetic_clip(frames, SIZE, seed=SEED, noise=noise))
+        clip = list(synthetic_clip(frames, SIZE, seed=SEED, noise=noise, illumination=1.0))
     scores = _Scores([labels for _, labels in clip])
     with ClipWriter(out / f"{key}.mp4", FPS, SIZE) as writer:
         feed = feed_of(stream, "the demonstration")

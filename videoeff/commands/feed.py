@@ -50,8 +50,7 @@ class Feed:
         if tuple(picture.shape[2:]) != shape[-2:]:
             raise VideoError(
                 f"the frame is {picture.shape[2]}x{picture.shape[3]} after preprocessing, the stream was "
-                "planned "
-                f"for {shape[-2]}x{shape[-1]}; convert with --input-size {picture.shape[2]} "
+                f"planned for {shape[-2]}x{shape[-1]}; convert with --input-size {picture.shape[2]} "
                 f"{picture.shape[3]}"
             )
         value = picture[0] if len(shape) == 3 else picture.expand(shape[0], -1, -1, -1).contiguous()
@@ -74,8 +73,7 @@ def feed_of(stream: StreamingModule, where: str) -> Feed:
         if len(shape) not in (3, 4) or shape[-3] != 3:
             raise ArtifactError(
                 f"{where}: takes a tensor {list(shape)}; this command feeds pictures of 3 channels, so run "
-                "it in "
-                "Python: stream(frame)"
+                "it in Python: stream(frame)"
             )
     if not shapes:
         raise ArtifactError(f"{where}: takes no tensor; there is nothing to feed a frame to")

@@ -78,8 +78,7 @@ def _exported(path: Path) -> Source:
         found = ", ".join(str(list(v.shape)) if v is not None else "a value" for v in inputs) or "nothing"
         raise CaptureError(
             f"{path}: takes {found}; this command feeds one batch of pictures (B, 3, H, W); convert such a "
-            "model "
-            "in Python with videoeff.convert"
+            "model in Python with videoeff.convert"
         )
     batch, channels, height, width = (s if isinstance(s, int) else None for s in images[0].shape)
     if channels not in (3, None):
@@ -103,8 +102,8 @@ def _with_weights(path: Path, reference: str | None) -> Source:
     if reference is None:
         raise ArtifactError(
             f"{path}: is a state dict of {len(tensors)} tensors, which has no network in it; name what "
-            "builds the "
-            "network: --model torchvision:NAME, timm:NAME, package.module:callable or file.py:callable"
+            "builds the network: --model torchvision:NAME, timm:NAME, package.module:callable or "
+            "file.py:callable"
         )
     model = build_model(reference)
     prefix = fill(model, tensors, path, reference)
@@ -139,14 +138,12 @@ def check_fixed(source: Source, path: Path, size: tuple[int, int] | None, stream
     if source.size is not None and size is not None and source.size != size:
         raise CaptureError(
             f"{path}: was exported for {source.size[0]}x{source.size[1]} alone, not {size[0]}x{size[1]}; "
-            "leave "
-            "--input-size out, or export it with dynamic height and width"
+            "leave --input-size out, or export it with dynamic height and width"
         )
     if source.streams is not None and source.streams != streams:
         raise CaptureError(
             f"{path}: was exported for a batch of {source.streams}; give --streams {source.streams}, or "
-            "export "
-            "it with a dynamic batch"
+            "export it with a dynamic batch"
         )
     found = size or source.size
     if found is None:

@@ -202,9 +202,8 @@ def _show(found: dict[str, Any], worst: int) -> None:
         show(table)
     show(
         f"{found['frames']} frame(s), {found['dtype']}: outputs differ by {found['relative']:.2e} of their "
-        "largest "
-        f"magnitude (max {found['max_abs']:.2e}, relative L2 {found['relative_l2']:.2e}); frame 1 by "
-        f"{found['first_frame_relative']:.2e}"
+        f"largest magnitude (max {found['max_abs']:.2e}, relative L2 {found['relative_l2']:.2e}); frame 1 "
+        f"by {found['first_frame_relative']:.2e}"
     )
     if found["frames_with_other_shapes"]:
         show(
@@ -222,8 +221,7 @@ def _judgement(found: dict[str, Any]) -> str:
             return f"BROKEN: frame 1 must equal the dense model to {found['law']:g}, whatever the thresholds"
         return (
             "Holds: frame 1 equals the dense model. The thresholds are above 0, so no law bounds the later "
-            "outputs; "
-            "give --tolerance to set one."
+            "outputs; give --tolerance to set one."
         )
     what = (
         "the law of threshold 0" if found["exact"] and found["tolerance"] == found["law"] else "the tolerance"
