@@ -16,9 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.utils._pytree as pytree
 from torch import Tensor, nn
 
 from videoeff.analysis import annotate
+from videoeff.capture import batch_of
 from videoeff.engine import Engine
 from videoeff.errors import ArtifactError, BackendError, VerifyError, VideoEffError
 from videoeff.files import write_atomic
@@ -156,8 +158,8 @@ def load(path: str | Path, *, model: nn.Module | None = None, backend: str | Non
     try:
         with torch.inference_mode(False), torch.no_grad():
             return _rebuild(Path(path), document, tensors, model, backend)
-    except ArtifactError:
-        raise
+    except ArtifactError as error:
+        raise ArtifactError(str(error) if str(path) in str(error) else f"{path}: {error}") from error
     except BackendError:
         if backend is not None:
             raise
@@ -193,10 +195,10 @@ def read(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         raise ArtifactError(
             f"{path}: its tensors are not those that were saved: the file is damaged; copy it again"
         )
-    for alias, name in dict(document.get("aliases") or {}).items():
-        if name not in tensors:
-            raise ArtifactError(f"{path}: the tensor {name!r} is missing; the file is damaged")
-        tensors[alias] = tensors[name]
+    aliases = document.get("aliases")
+    if not isinstance(aliases, dict) or any(name not in tensors for name in aliases.values()):
+        raise ArtifactError(f"{path}: it names tensors that it does not hold; convert the model again")
+    tensors |= {alias: tensors[name] for alias, name in aliases.items()}
     return document, tensors
 
 
@@ -265,13 +267,19 @@ def _rebuild(
     stream = StreamingModule(
         None if shell is not None else engines[""],
         shell=shell,
-        name=document["name"],
+        name=_text(document["name"]),
         alias_outputs=options["alias_outputs"],
         nan_policy=options["nan_policy"],
         forward_parameters=parameters,
     )
     stream.extra = dict(document["extra"])
     return stream
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"{value!r} is no text")
+    return value
 
 
 def _program(path: Path, entry: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Program:
@@ -298,14 +306,19 @@ def _check_call(program: Program) -> None:
     """Do the graph's inputs and outputs fit the call's structure?"""
     inputs = sum(value is Argument.TENSOR for value in program.literals)
     outputs = program.output.args[0]
+    call = pytree.tree_unflatten(list(program.literals), program.in_spec)
+    shapes = [node.meta["input"][0] for node in program.placeholders]
     fits = (
-        len(program.placeholders) == inputs
+        isinstance(call, tuple)
+        and [type(part) for part in call] == [tuple, dict]
+        and program.streams == batch_of([torch.empty(shape, device="meta") for shape in shapes])
+        and len(program.placeholders) == inputs
         and program.in_spec.num_leaves == len(program.literals)
         and isinstance(outputs, tuple)
         and program.out_spec.num_leaves == len(outputs)
     )
     if not fits:
-        raise VerifyError(f"{program.name}: its inputs or outputs are not as many as its call has")
+        raise VerifyError(f"{program.name}: its inputs or outputs are not those of its call")
 
 
 def _shell(

@@ -246,9 +246,10 @@ class Engine(nn.Module):
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Engine:
         def copied(tensor: Tensor) -> Tensor:
-            if id(tensor) not in memo:
-                memo[id(tensor)] = tensor.clone()
-            return memo[id(tensor)]  # type: ignore[no-any-return]
+            key: Any = (tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride(), tensor.device)
+            if key not in memo:
+                memo[key] = tensor.clone()
+            return memo[key]  # type: ignore[no-any-return]
 
         program = self.program.clone()
         with torch.inference_mode(False), torch.no_grad():
