@@ -138,8 +138,10 @@ def test_a_model_in_parts(clip: Path, tmp_path: Path) -> None:
     kept = np.load(outputs)
     assert {"output_0"} == set(kept) or "output_0_frame_00007" in kept
     found = call_json("verify", out, clip, "--model", reference, "--frames", 4)
-    assert found["layers"]
-    assert max(x["relative"] for x in found["layers"]) < 1e-4
+    assert (found["holds"], found["judged_by"]) == (True, "layers")
+    assert 0 < max(x["relative"] for x in found["layers"]) < 1e-4
+    strict = ("--model", reference, "--frames", 4, "--tolerance", 0)
+    assert not call_json("verify", out, clip, *strict, status=1)["holds"]
     assert call("inspect", out, "--model", reference).exit_code == 0
 
 
