@@ -34,7 +34,7 @@ FRAME = torch.rand(2, 3, 10, 12)
 def test_every_local_result_is_kept_and_named_by_its_layer() -> None:
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(4, 2, 1))
     program = insert(model, FRAME).program
-    assert names(program) == ["input", "0", "1/relu", "2/max_pool2d", "3"]
+    assert names(program) == ["input_1", "0", "1/relu", "2/max_pool2d", "3"]
     assert program.stage == "planned"
 
 
@@ -67,7 +67,7 @@ def test_layout_ops_keep_nothing() -> None:
         nn.LayerNorm(4),
     )
     program = insert(model, FRAME).program
-    assert [n.split("/")[-1] for n in names(program)] == ["input", "0", "layer_norm"]
+    assert [n.split("/")[-1] for n in names(program)] == ["input_1", "0", "layer_norm"]
 
 
 def test_heads_are_kept_where_they_leave_and_nowhere_between() -> None:
@@ -75,7 +75,7 @@ def test_heads_are_kept_where_they_leave_and_nowhere_between() -> None:
         nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2)
     )
     program = insert(model, FRAME).program
-    assert names(program) == ["input", "0", "5"]
+    assert names(program) == ["input_1", "0", "5"]
     assert kinds(program)["5"] == "global"
 
 
