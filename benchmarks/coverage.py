@@ -100,38 +100,57 @@ def clip(kind: str, size: tuple[int, ...], frames: int) -> Iterator[tuple[Any, .
             yield (picture(index),)
 
 
-def settle(model: Any, calls: list[tuple[Any, ...]]) -> None:
-    """Set batch-norm statistics by a few frames."""
+def settle(model: Any, kind: str, size: tuple[int, ...]) -> None:
+    """Set batch-norm statistics by a few varied pictures, so that activations stay sane.
+
+    Deep networks of random weights are chaotic with such statistics: a disturbance of 1e-6 can change the
+    whole output, and then no two ways of rounding agree. Variances are widened until it does not.
+    """
     import torch
 
     norms = [m for m in model.modules() if isinstance(m, torch.nn.modules.batchnorm._BatchNorm)]
+    if not norms or kind == "list":
+        return
     for norm in norms:
         norm.reset_running_stats()
         norm.momentum = None
         norm.train()
-    with torch.no_grad():
-        for call in calls if norms else ():
-            model(*call)
+    generator = torch.Generator().manual_seed(1)
+    height, width = (size[1], size[1]) if kind == "clip" else size
+    for _ in range(2):
+        coarse = torch.rand(6, 3, 8, 8, generator=generator)
+        image = torch.nn.functional.interpolate(coarse, size=(height, width), mode="bicubic")
+        image = (image + 0.1 * torch.rand(image.shape, generator=generator) - 0.45) / 0.25
+        call = {"pair": (image, image.flip(0)), "clip": (image.unsqueeze(2).repeat(1, 1, size[0], 1, 1),)}
+        with torch.no_grad():
+            model(*call.get(kind, (image,)))
     model.eval()
+    example = tuple(t[:1] for t in call.get(kind, (image,)))
+    for _ in range(20):
+        if amplification(model, example) < 10.0:
+            return
+        for norm in norms:
+            norm.running_var.mul_(1.5)
 
 
-def one(name: str, frames: int) -> dict[str, Any]:
-    """Convert and stream one model."""
+def amplification(model: Any, example: tuple[Any, ...]) -> float:
+    """Relative change of the output over that of the input, for a disturbance of 1e-6."""
     import torch
     import torch.utils._pytree as pytree
 
-    import videoeff
-    from videoeff.analysis import is_convolution
+    generator = torch.Generator().manual_seed(2)
+    disturbed = tuple(t + 1e-6 * torch.randn(t.shape, generator=generator) for t in example)
+    with torch.no_grad():
+        before, after = (pytree.tree_leaves(model(*call)) for call in (example, disturbed))
+    ratios = [float((a - b).abs().max() / a.abs().max()) / 1e-6 for a, b in zip(before, after, strict=True)]
+    return max(ratios)
 
-    torch.manual_seed(0)
-    model, kind, size = build(name)
-    calls = list(clip(kind, size, frames))
-    if kind != "list":
-        twice = [tuple(torch.cat([a, a.flip(-1)]) for a in call) for call in calls[:4]]
-        settle(model, twice)
-    start = time.perf_counter()
-    stream = videoeff.convert(model, calls[0])
-    seconds = time.perf_counter() - start
+
+def stream_error(model: Any, stream: Any, calls: list[tuple[Any, ...]]) -> tuple[float, int]:
+    """(largest error over the output's largest magnitude, numbers compared)."""
+    import torch
+    import torch.utils._pytree as pytree
+
     worst, numbers = 0.0, 0
     shell = stream.shell
     dense_parts, stream_parts = watch(model, shell), watch(shell.model if shell else model, shell)
@@ -150,9 +169,33 @@ def one(name: str, frames: int) -> dict[str, Any]:
                 scale = max(float(a.abs().max()), 1e-12)
                 worst = max(worst, float((a - b).abs().max()) / scale)
                 numbers += a.numel()
+    return worst, numbers
+
+
+def one(name: str, frames: int) -> dict[str, Any]:
+    """Convert and stream one model."""
+    import torch
+    import torch.utils._pytree as pytree
+
+    import videoeff
+    from videoeff.analysis import is_convolution
+
+    torch.manual_seed(0)
+    model, kind, size = build(name)
+    calls = list(clip(kind, size, frames))
+    settle(model, kind, size)
+    start = time.perf_counter()
+    stream = videoeff.convert(model, calls[0])
+    seconds = time.perf_counter() - start
+    worst, numbers = stream_error(model, stream, calls)
     report = stream.report()
     macs = report.macs
     convolutions = sum(is_convolution(n) for p in stream.programs.values() for n in p.nodes)
+    double = None
+    if worst > 1e-4:  # an ill-conditioned network, or a mistake? double precision tells
+        model = model.double()
+        calls = [pytree.tree_map(lambda t: t.double(), call) for call in calls[:6]]
+        double, _ = stream_error(model, videoeff.convert(model, calls[0]), calls)
     return {
         "model": name,
         "input": f"{kind} {'x'.join(str(s) for s in size)}",
@@ -160,6 +203,7 @@ def one(name: str, frames: int) -> dict[str, Any]:
         "convolutions": convolutions,
         "streamed": report.convolutions_streamed,
         "error": worst,
+        "error_float64": double,
         "numbers_compared": numbers,
         "macs_dense": macs["dense"],
         "macs_needed_share": macs["needed"] / macs["dense"] if macs["dense"] else 0.0,
@@ -189,6 +233,7 @@ def take(collected: list[Any]) -> list[Any]:
 def table(rows: list[dict[str, Any]], frames: int, versions: str) -> str:
     """The committed page."""
     exact = sum(r.get("error", 1.0) <= 1e-4 for r in rows)
+    double = [r for r in rows if r.get("error", 0.0) > 1e-4 and (r.get("error_float64") or 1.0) <= 1e-9]
     whole = sum(r.get("streamed", 0.0) >= 0.9999 for r in rows)
     lines = [
         "# Coverage",
@@ -196,6 +241,8 @@ def table(rows: list[dict[str, Any]], frames: int, versions: str) -> str:
         f"Every torchvision model, converted and streamed over {frames} frames with a moving object at",
         f"threshold 0, by `make coverage` ({versions}). Of {len(rows)} models, {exact} stay within 1e-4 of",
         f"their outputs' largest magnitude, and in {whole} every convolution's pixels are followed.",
+        f"{len(double)} more are so ill-conditioned with random weights that float32 rounding alone shows;",
+        "they stay within 1e-9 in float64, whose error stands in brackets.",
         "",
         "*streams*: share of the convolutions' multiply-accumulates whose pixels are followed. *error*: the",
         "largest difference over all frames and outputs, over the output's largest magnitude. *needed*: the",
@@ -211,12 +258,19 @@ def table(rows: list[dict[str, Any]], frames: int, versions: str) -> str:
         if "failed" in row:
             lines.append(f"| {row['model']} | | | failed: {row['failed'][:160]} | | | | | |")
             continue
+        bracket = f" ({row['error_float64']:.1e})" if row.get("error_float64") is not None else ""
         lines.append(
             f"| {row['model']} | {row['input']} | {row['convolutions']} | {100 * row['streamed']:.1f} % "
-            f"| {row['error']:.1e} | {100 * row['macs_needed_share']:.0f} % | {row['state_bytes'] / 1e6:.1f} "
-            f"| {row['convert_seconds']:.1f} | {', '.join(row['parts'])} |"
+            f"| {row['error']:.1e}{bracket} | {100 * row['macs_needed_share']:.0f} % "
+            f"| {row['state_bytes'] / 1e6:.1f} | {row['convert_seconds']:.1f} | {', '.join(row['parts'])} |"
         )
     return "\n".join(lines) + "\n"
+
+
+def lawful(row: dict[str, Any]) -> bool:
+    """Law 1: 1e-4 in float32, or 1e-9 in float64 where float32 rounding alone is larger."""
+    double = row.get("error_float64")
+    return bool(row["error"] <= 1e-4 or (double is not None and double <= 1e-9))
 
 
 def run_all(arguments: argparse.Namespace, note: Callable[[str], None]) -> list[dict[str, Any]]:
@@ -273,7 +327,7 @@ def main() -> None:
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     versions = f"torch {torch.__version__}, torchvision {torchvision.__version__}"
     write_text(arguments.out, table(rows, arguments.frames, versions))
-    bad = [r["model"] for r in rows if "failed" in r or r["error"] > 1e-4]
+    bad = [r["model"] for r in rows if "failed" in r or not lawful(r)]
     print(f"{len(rows)} models, {len(bad)} outside the law: {', '.join(map(str, bad))}")
     sys.exit(1 if bad else 0)
 

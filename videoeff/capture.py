@@ -22,13 +22,15 @@ from torch import Tensor, fx, nn
 from videoeff.analysis import annotate, invalidate, is_convolution
 from videoeff.errors import CaptureError
 from videoeff.ops.base import bind, op_of
-from videoeff.program import Argument, Program, arguments, info, input_node
-from videoeff.text import set_tensor
+from videoeff.program import Argument, Program, arguments, info, input_node, set_tensor
 
 _LARGEST_FOLDED = 64 * 1024 * 1024  # elements; larger constants stay computed per frame
 _FILLS = {"new_zeros": 0, "zeros_like": 0, "new_ones": 1, "ones_like": 1}
-_VIEWS = ("view", "slice", "select", "permute", "transpose", "expand", "unsqueeze", "squeeze", "reshape",
-          "flatten", "alias", "detach", "narrow", "chunk", "split", "unbind", "t", "getitem")  # fmt: skip
+# What may return its input's memory.
+_VIEWS = frozenset(
+    "view slice select permute transpose expand unsqueeze squeeze reshape flatten unflatten movedim alias "
+    "detach narrow chunk split unbind t contiguous dropout feature_dropout to type_as view_as expand_as".split()
+)
 
 
 def capture(
@@ -224,7 +226,8 @@ def _path(node: fx.Node) -> str:
 
 
 def _functionalise(program: Program) -> bool:
-    """Replace in-place operators by their pure forms; False where a view makes that unsafe."""
+    """Replace in-place operators by their pure forms; False where an alias that is read later forbids it."""
+    position = {node: index for index, node in enumerate(program.graph.nodes)}
     for node in list(program.graph.nodes):
         if node.op != "call_function" or not isinstance(node.target, torch._ops.OpOverload):
             continue
@@ -239,11 +242,26 @@ def _functionalise(program: Program) -> bool:
         pure = getattr(getattr(torch.ops.aten, packet.rstrip("_"), None), overload, None)
         if written != [0] or pure is None or not isinstance(base, fx.Node):
             return False
-        if _is_view(base) or any(_is_view(u) for u in base.users):
+        now = position[node]
+        if any(position[u] > now for a in _aliases(base) if a is not base for u in a.users):
             return False
         node.target = pure
-        base.replace_all_uses_with(node, delete_user_cb=set(_after(node)).__contains__)
+        later = {user for user in base.users if position[user] > now}
+        base.replace_all_uses_with(node, delete_user_cb=later.__contains__)
     return True
+
+
+def _aliases(node: fx.Node) -> list[fx.Node]:
+    """All values that may share memory with a node's: what it is a view of, and the views of that."""
+    root = node
+    while _is_view(root) and isinstance(root.args[0], fx.Node):
+        root = root.args[0]
+    found, stack = [], [root]
+    while stack:
+        current = stack.pop()
+        found.append(current)
+        stack.extend(u for u in current.users if _is_view(u) and u.args[0] is current)
+    return found
 
 
 def _packet(node: fx.Node) -> str:
@@ -254,14 +272,6 @@ def _is_view(node: fx.Node) -> bool:
     if node.target is operator.getitem:
         return True
     return node.op == "call_function" and _packet(node) in _VIEWS
-
-
-def _after(node: fx.Node) -> list[fx.Node]:
-    found, current = [], node.next
-    while current.op != "root":
-        found.append(current)
-        current = current.next
-    return found
 
 
 def _split_lists(program: Program) -> None:

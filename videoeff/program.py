@@ -8,7 +8,6 @@ for a stream is given to them by ``videoeff.lower``.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
@@ -16,7 +15,7 @@ from typing import Any
 
 import torch
 import torch.utils._pytree as pytree
-from torch import fx
+from torch import fx, nn
 
 STAGES = ("captured", "planned")
 
@@ -209,16 +208,15 @@ class Program:
 
     def clone(self) -> Program:
         """A copy whose graph can be rewritten freely; the constants are shared, not copied."""
-        memo: dict[int, Any] = {}
-        for tensor in [*self.module.parameters(), *self.module.buffers()]:
-            memo[id(tensor)] = tensor
         graph = fx.Graph()
         mapping: dict[fx.Node, fx.Node] = {}
         output = graph.graph_copy(self.module.graph, mapping)
         graph.output(output)
         for old, new in mapping.items():
             new.meta = dict(old.meta)
-        root = copy.deepcopy(self.module, memo)
+        root = nn.Module()
+        for path, tensor in self.module.named_buffers(remove_duplicate=False):
+            set_tensor(root, path, tensor)
         return replace(self, module=fx.GraphModule(root, graph))
 
     def recorded(self, record: PassRecord) -> Program:
@@ -269,3 +267,18 @@ def input_node(node: fx.Node, position: int = 0) -> fx.Node:
 def is_const(node: fx.Node) -> bool:
     """Whether the node is a constant of the Program."""
     return node.op == "get_attr"
+
+
+def set_tensor(root: torch.nn.Module, path: str, tensor: torch.Tensor) -> None:
+    """Register a constant under a dotted path, making the modules between."""
+    *parents, leaf = path.split(".")
+    module = root
+    for part in parents:
+        child = getattr(module, part, None)
+        if not isinstance(child, torch.nn.Module):
+            child = torch.nn.Module()
+            module.add_module(part, child)
+        module = child
+    if leaf in module._buffers or leaf in module._parameters:
+        return
+    module.register_buffer(leaf, tensor.detach())

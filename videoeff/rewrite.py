@@ -9,8 +9,7 @@ from torch import Tensor, fx
 
 from videoeff.analysis import invalidate
 from videoeff.ops.markers import cache_name, is_cache
-from videoeff.program import Program
-from videoeff.text import set_tensor
+from videoeff.program import Program, set_tensor
 
 
 def call(program: Program, after: fx.Node, target: Any, args: tuple[Any, ...], **kwargs: Any) -> fx.Node:

@@ -25,7 +25,7 @@ from torch import fx
 
 from videoeff.errors import ArtifactError
 from videoeff.ops.markers import MARKERS
-from videoeff.program import Program, ValueInfo
+from videoeff.program import Program, ValueInfo, set_tensor
 
 # Operators that touch files or other processes have no business in a network.
 _FORBIDDEN = {"from_file", "save", "_cudnn_init_dropout_state"}
@@ -264,18 +264,3 @@ def _read_node(
     args = tuple(reader.value(a) for a in call.args)
     kwargs = {str(k.arg): reader.value(k.value) for k in call.keywords}
     return graph.create_node("call_function", text_to_target(target), args, kwargs, name=name)
-
-
-def set_tensor(root: torch.nn.Module, path: str, tensor: torch.Tensor) -> None:
-    """Register a constant under a dotted path, making the modules between."""
-    *parents, leaf = path.split(".")
-    module = root
-    for part in parents:
-        child = getattr(module, part, None)
-        if not isinstance(child, torch.nn.Module):
-            child = torch.nn.Module()
-            module.add_module(part, child)
-        module = child
-    if leaf in module._buffers or leaf in module._parameters:
-        return
-    module.register_buffer(leaf, tensor.detach())
