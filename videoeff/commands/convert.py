@@ -117,9 +117,9 @@ def convert(
 ) -> None:
     r"""Convert SOURCE and write an artefact.
 
-    SOURCE is a .pt2 (torch.export), or a state dict (.pth, .pt, .safetensors) with --model. Checkpoints
-    are read
-    as tensors only; a file that would run code is refused.
+    SOURCE is a .pt2 (torch.export), or a state dict (.pth, .pt, .safetensors) with --model. Checkpoints are
+    read as tensors only; a file that would run code is refused, a .pt2 too: it may hold tensors, sizes and
+    the operators of PyTorch and torchvision. The code that --model names is run, because you name it.
 
     \b
     videoeff convert fast.pt2 -o fast.veff --input-size 352 480 --bgr

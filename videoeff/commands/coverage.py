@@ -165,9 +165,11 @@ def verdict(rows: list[Row], streamed: float, threshold: float) -> Verdict:
                 "measure it with videoeff run --compare."
             )
             return Verdict(None, text, streamed, reached, saturated)
+        gates = sum(r.kind == "gate" and r.reach > 0 for r in rows)
+        holds = f"holds the {gates} channel gate(s) and " if gates else ""
         text = (
             f"Streaming will hardly pay here: {reaching}; try a larger --input-size, or a --threshold, "
-            "which stops changes that fade on their way."
+            f"which {holds}stops changes that fade on their way."
         )
         return Verdict(False, text, streamed, reached, saturated)
     text = (

@@ -199,6 +199,10 @@ def _show(results: list[dict[str, Any]], out: Path, threads: int) -> None:
     for name, read in _ROWS:
         table.add_row(Text(name), *(Text(read(found)) for found in results))
     show(table)
+    show(
+        "At threshold 0 each change of a channel gate (squeeze-excite) makes its whole map change, which is "
+        "most of the work here; a threshold holds the gates."
+    )
     show(f"files in {out}: summary.json, and for each setting")
     for found in results:
         show("  " + "  ".join(Path(name).name for name in found["files"]))
