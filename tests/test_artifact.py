@@ -572,6 +572,8 @@ def test_parts_need_the_model(tmp_path: Path) -> None:
         with pytest.raises(ArtifactError, match=r"not run because a file asks for it.*build it yourself"):
             videoeff.load(path)
         assert_streams_agree(stream, videoeff.load(path, model=detector()), frames[:2])
+    with pytest.raises(ArtifactError, match="model is a str; give"):
+        videoeff.load(path, model="detector")  # type: ignore[arg-type]
     for wrong in (lively(Plain()), Structured("dict"), nn.Sequential()):
         with pytest.raises(ArtifactError, match="the model given is not the one that was converted"):
             videoeff.load(path, model=wrong)

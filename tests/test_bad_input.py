@@ -354,6 +354,30 @@ def test_strict_names_what_does_not_stream() -> None:
     assert stream.report().convolutions_streamed == pytest.approx(3 / 7)
 
 
+@pytest.mark.parametrize("model", ["resnet18", {"weight": torch.rand(1)}, lambda x: x, None])
+def test_models_that_are_none(model: Any) -> None:
+    with pytest.raises(CaptureError, match=r"the model is a \w+; give a torch\.nn\.Module"):
+        videoeff.convert(model, torch.rand(SIZE))
+
+
+def test_a_model_that_fixes_a_dtype_inside_is_not_cast() -> None:
+    class Fixed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(3, 4, 3, padding=1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.conv((x.to(torch.float64) / 2).to(torch.float32))
+
+    model, stream = make(Fixed())
+    frames = list(clip(3))
+    stream(frames[0])
+    with pytest.raises(StateError, match=r"Fixed: it cannot be cast.*fixes a dtype inside.*cast the model"):
+        stream.to(torch.bfloat16)
+    for frame in frames:
+        assert_close(stream(frame), dense(model, frame))
+
+
 # ---------------------------------------------------------------- exported programs
 
 

@@ -600,6 +600,15 @@ def test_grad_modes() -> None:
         assert_same(out, dense(model, frame))
 
 
+def test_autocast_reaches_the_convolutions() -> None:
+    model, stream = make(Plain())
+    for frame in clip(3):
+        with torch.autocast("cpu", torch.bfloat16):
+            out, expected = stream(frame), dense(model, frame)
+        assert (out - expected).abs().max() < 0.05 * expected.abs().max()
+    assert_same(stream(frame + 1.0), dense(model, frame + 1.0))
+
+
 def test_hooks_of_the_caller_run() -> None:
     _, stream = make(Plain())
     seen: list[torch.Size] = []

@@ -338,6 +338,8 @@ def _shell(
                 "videoeff.load(path, model=model.eval())"
             )
         model = build_trusted(reference, f"{path}")
+    if not isinstance(model, nn.Module):
+        raise ArtifactError(f"{path}: model is a {type(model).__name__}; give the torch.nn.Module itself")
     weights = {k.removeprefix("shell:"): v for k, v in tensors.items() if k.startswith("shell:")}
     model = copy_with_shared_weights(model).eval()
     missing = _put_weights(model, weights)

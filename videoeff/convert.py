@@ -87,6 +87,11 @@ def convert(
     chosen = _passes(recipe, passes, threshold, predict, input_threshold, block, dilation)
     if kwargs is not None and not isinstance(kwargs, Mapping):
         raise CaptureError(f"kwargs is a {type(kwargs).__name__}; give a dictionary of keyword arguments")
+    if not isinstance(model, (nn.Module, torch.export.ExportedProgram)):
+        raise CaptureError(
+            f"the model is a {type(model).__name__}; give a torch.nn.Module or an ExportedProgram (for a "
+            "state dict, build the module and load it there)"
+        )
     args = example if isinstance(example, tuple) else (example,)
     if isinstance(model, nn.Module):
         require_eval(model)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from videoeff import rewrite
 from videoeff.analysis import annotate
-from videoeff.errors import LoweringError, StateError
+from videoeff.errors import CaptureError, LoweringError, StateError
 from videoeff.kernels.reference.tests_of_change import scale_of
 from videoeff.lower import Plan, lower
 from videoeff.ops.call import Context
@@ -209,12 +209,22 @@ class Engine(nn.Module):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Engine:
         dtypes = [t.dtype for t in self.network.buffers()]
+        before = [(m, dict(m._buffers)) for m in self.network.modules()]
         with torch.inference_mode(False), torch.no_grad():
             super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
             changed = [t.dtype for t in self.network.buffers()] != dtypes
             moved = _device_of(self.network) != self.device
-            if changed:
-                self._retype(fn)
+            try:
+                if changed:
+                    self._retype(fn)
+            except CaptureError as error:
+                for module, buffers in before:
+                    module._buffers.update(buffers)
+                self._retype(lambda tensor: tensor)
+                raise StateError(
+                    f"{self.program.name}: it cannot be cast, as it fixes a dtype inside ({error}); cast "
+                    "the model and convert that"
+                ) from error
             if moved:
                 self._rewrite_devices(_device_of(self.network))
             if changed or moved:
@@ -232,7 +242,8 @@ class Engine(nn.Module):
         for node in self.program.nodes:
             node.meta.pop("value", None)
             if node.op == "placeholder":
-                shape, dtype = node.meta["input"]
+                shape = node.meta["input"][0]
+                dtype = self.plan.frames[self.program.placeholders.index(node)][1]
                 node.meta["input"] = (shape, fn(torch.empty(0, dtype=dtype)).dtype)
         annotate(self.program)
 
