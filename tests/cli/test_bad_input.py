@@ -207,6 +207,14 @@ def test_an_export_with_code_is_refused(tmp_path: Path) -> None:
     assert "it checks sizes by" in convert(guarded, out)
     expression = exported(tmp_path / "e.pt2", lambda d: {**d, "x": {"expr_str": "open('x', 'w')"}})
     assert "a size is written as" in convert(expression, out)
+
+    def imports(document: dict[str, Any]) -> dict[str, Any]:
+        context = json.dumps({"__enum__": True, "fqn": "antigravity:A", "name": "x"})
+        signature = document["graph_module"]["module_call_graph"][0]["signature"]
+        signature["in_spec"] = json.dumps([1, {"type": "builtins.dict", "context": context}])
+        return document
+
+    assert "names a Python module to import" in convert(exported(tmp_path / "i.pt2", imports), out)
     compiled = exported(tmp_path / "c.pt2", extra={"data/aotinductor/model/x.so": b"\x7fELF"})
     assert "it holds compiled code" in convert(compiled, out)
 

@@ -27,6 +27,7 @@ _TARGET = re.compile(
     r"torch\.ops\.(aten|prims|torchvision)\.\w+\.\w+|torch\.ops\.higher_order\.\w+|_operator\.\w+|math\.\w+"
     r"|torch\.sym_\w+|torch\._sym_\w+|torch\._C\._set_grad_enabled|torch\.utils\._sympy\.functions\.\w+"
 )
+_STRUCTURES = ("in_spec", "out_spec", "context")  # JSON inside JSON
 _FILE_OPERATORS = ("aten.from_file", "aten.set_.", "aten._print")
 _SYMBOL = re.compile(r"[a-z_]*\d+")
 _GUARD_CALLS = {"size", "stride", "dim", "storage_offset", "numel", "ndimension", "is_contiguous"}
@@ -128,6 +129,9 @@ def _walk(path: Path, value: Any) -> None:
             stack.extend(current)
         elif isinstance(current, dict):
             stack.extend(current.values())
+            if "__enum__" in current or "default_factory_module" in current:
+                _refuse(path, "the structure of its arguments names a Python module to import")
+            stack.extend(_nested(current[key]) for key in _STRUCTURES if key in current)
             target, expression = current.get("target"), current.get("expr_str")
             if isinstance(target, str) and "inputs" in current and not _known_target(target):
                 _refuse(path, f"it calls {target[:80]!r}")
@@ -136,6 +140,16 @@ def _walk(path: Path, value: Any) -> None:
             for guard in current.get("guards_code") or ():
                 if isinstance(guard, str) and not _plain_guard(guard):
                     _refuse(path, f"it checks sizes by {guard[:80]!r}")
+
+
+def _nested(value: Any) -> Any:
+    """What a structure written as JSON inside JSON holds; None for plain text."""
+    if not isinstance(value, str):
+        return None
+    try:
+        return json.loads(value)
+    except ValueError:
+        return None
 
 
 def _known_target(target: str) -> bool:
