@@ -110,6 +110,11 @@ def jpeg(frame: np.ndarray[Any, Any], quality: int) -> np.ndarray[Any, Any]:
     return np.asarray(Image.open(buffer).convert("RGB"))
 
 
+def ordinal(number: int) -> str:
+    """2nd, 3rd, 4th."""
+    return f"{number}{ {2: 'nd', 3: 'rd'}.get(number, 'th') }"
+
+
 def controls(
     frames: Sequence[np.ndarray[Any, Any]], dense: Sequence[Tensor], run: Callable[[Any], Tensor]
 ) -> dict[str, dict[str, float]]:
@@ -121,7 +126,9 @@ def controls(
         found[f"noise sigma {sigma:g}"] = compare(outputs, dense)
     found["JPEG quality 95"] = compare([run(jpeg(f, 95)) for f in frames], dense)
     for step in (2, 3, 4, 6, 8):
-        found[f"every {step}th frame"] = compare([dense[i - i % step] for i in range(len(dense))], dense)
+        found[f"every {ordinal(step)} frame"] = compare(
+            [dense[i - i % step] for i in range(len(dense))], dense
+        )
     return found
 
 
