@@ -114,8 +114,13 @@ def test_not_into_an_enlarging_broadcast() -> None:
 
 def test_what_is_computed_densely_stays_apart_from_what_is_not() -> None:
     result = fuse(nn.Sequential(nn.Conv2d(4, 4, 3), nn.GroupNorm(2, 4), nn.ReLU(), nn.Conv2d(4, 2, 1)))
-    assert regions(result)["2/relu"] == ["group_norm", "relu"]
-    assert regions(result)["3"] == ["conv2d"]
+    assert regions(result) == {
+        "0": ["conv2d"],
+        "1/group_norm": ["group_norm"],
+        "2/relu": ["relu"],
+        "3": ["conv2d"],
+    }
+    assert "1/group_norm: not fused with what follows, computed densely" in result.notes[0]
 
 
 def test_inputs_are_never_fused() -> None:

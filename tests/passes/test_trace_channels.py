@@ -5,11 +5,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from tests.support import stream_of
 from videoeff.capture import capture
+from videoeff.ops.base import Lambda
 from videoeff.passes.base import PassResult
 from videoeff.passes.drop_noops import DropNoops
 from videoeff.passes.trace_channels import TraceChannels
 from videoeff.program import Program, info
+from videoeff.testing import changing_frames, poison, relative_error
 
 
 class Halves(nn.Module):
@@ -89,3 +92,22 @@ def test_it_is_idempotent() -> None:
     again = TraceChannels().run(result.program)
     assert not again.changed
     assert str(again.program) == str(result.program)
+
+
+def swapped_streams(x: Tensor) -> Tensor:
+    """Rows of the batch change places on the way: channels of one stream come from another."""
+    y = x.reshape(2, 8, 30).flatten(0, 1).reshape(8, 2, 30).transpose(0, 1)
+    return y.reshape(2, 8, 6, 5)
+
+
+def test_a_chain_that_mixes_streams_is_declined_and_streams_exactly() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 8, 1), Lambda(swapped_streams), nn.Conv2d(8, 4, 3)).double().eval()
+    shapes = ((2, 3, 6, 5),)
+    (example,) = next(changing_frames(shapes, 1))
+    _, result = run(model, example)
+    assert not result.changed
+    stream = stream_of(model, example)
+    poison(stream)
+    with torch.no_grad():
+        for (frame,) in changing_frames(shapes, 4, seed=4):
+            assert relative_error(stream(frame), model(frame)) <= 1e-12

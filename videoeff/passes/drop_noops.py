@@ -8,7 +8,7 @@ from typing import ClassVar
 from torch import fx
 
 from videoeff import rewrite
-from videoeff.ops.base import bind
+from videoeff.ops.base import bind, op_of
 from videoeff.passes.base import Notes, Pass
 from videoeff.program import Program, info, input_node, module_path
 
@@ -19,7 +19,11 @@ _SHAPES = ("view", "reshape", "expand", "_unsafe_view", "flatten", "squeeze", "e
 
 @dataclass(frozen=True)
 class DropNoops(Pass):
-    """Drop dropout, copies, identity casts, reshapes, slices and permutations, and dead code. Exact."""
+    """Drop dropout, copies, identity casts, reshapes, slices and permutations, and dead code. Exact.
+
+    An ``expand`` that its readers' broadcasting makes needless goes too: squeeze-excite is often written
+    ``x * gate.expand_as(x)``, and without the ``expand`` the gate is seen as one.
+    """
 
     name: ClassVar[str] = "drop-noops"
     needs: ClassVar[frozenset[str]] = frozenset({"unplanned"})
@@ -39,12 +43,22 @@ class DropNoops(Pass):
         return rewrite.sweep(program) or changed
 
 
+def _broadcasts(user: fx.Node, node: fx.Node) -> bool:
+    """Whether a pointwise reader has its result's shape from another input anyway."""
+    op = op_of(user)
+    if op is None or op.role != "pixel":
+        return False
+    return any(n is not node and info(n).shape == info(user).shape for n in user.all_input_nodes)
+
+
 def _identity(node: fx.Node) -> bool | str:
     packet = str(node.target).removeprefix("aten.").split(".")[0]
     before, after = info(input_node(node)), info(node)
     if before.shape is None or after.shape is None:
         return False
     same = before.shape == after.shape and before.dtype == after.dtype
+    if packet in ("expand", "expand_as") and len(before.shape) == len(after.shape):
+        return same or all(_broadcasts(user, node) for user in node.users)
     if packet in _COPIES:
         return same
     if packet in _DROPOUTS:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import fx
 
@@ -12,7 +13,7 @@ from videoeff.analysis.predict import not_predicted
 from videoeff.analysis.regions import region_of
 from videoeff.errors import PassError
 from videoeff.ops.base import op_of
-from videoeff.ops.markers import TESTS, cache_name, cache_option, is_cache
+from videoeff.ops.markers import TESTS, cache_name, cache_option, delta_cache, is_cache
 from videoeff.passes.base import Notes, Pass
 from videoeff.program import Program, info
 
@@ -50,9 +51,12 @@ class InsertThresholds(Pass):
         for what, test in (("test", self.test), ("input_test", self.input_test)):
             if test not in TESTS:
                 raise PassError(f"insert-thresholds: {what}={test!r} is none of {', '.join(TESTS)}")
-        for option in ("threshold", "predict", "dilation"):
-            if getattr(self, option) < 0:
-                raise PassError(f"insert-thresholds: {option} must not be negative")
+        for option in ("threshold", "input_threshold", "predict", "dilation"):
+            value = getattr(self, option)
+            if value is not None and not (math.isfinite(value) and value >= 0):
+                raise PassError(
+                    f"insert-thresholds: {option} must be a finite number, 0 or larger; it is {value}"
+                )
         if self.block < 1:
             raise PassError("insert-thresholds: block must be at least 1")
         changed = False
@@ -65,25 +69,25 @@ class InsertThresholds(Pass):
         if kind == "input" and info(cache).is_spatial:
             threshold = self.threshold if self.input_threshold is None else self.input_threshold
             if threshold == 0:
-                return rewrite.set_option(cache, test="max", threshold=0.0)
-            return rewrite.set_option(
+                return _set_all(cache, test="max", threshold=0.0)
+            return _set_all(
                 cache, test=self.input_test, threshold=threshold, block=self.block, dilation=self.dilation
             )
         reason = self._declines(program, cache)
         if reason:
             if self.threshold > 0:
                 note(name, f"threshold kept at 0: {reason}")
-            return rewrite.set_option(cache, test="max", threshold=0.0)
+            return _set_all(cache, test="max", threshold=0.0)
         if self.threshold == 0:
-            return rewrite.set_option(cache, test="max", threshold=0.0)
-        options = {"test": self.test, "threshold": self.threshold}
+            return _set_all(cache, test="max", threshold=0.0)
+        options: dict[str, Any] = {"test": self.test, "threshold": self.threshold}
         if self.predict > 0:
             why_not = not_predicted(region_of(cache))
             if why_not:
                 note(name, f"changes not predicted: {why_not}")
             else:
                 options["predict"] = self.predict
-        return rewrite.set_option(cache, **options)
+        return _set_all(cache, **options)
 
     def _declines(self, program: Program, cache: fx.Node) -> str:
         value = info(cache)
@@ -96,6 +100,13 @@ class InsertThresholds(Pass):
         if all(user.op == "output" for user in _final_users(cache)):
             return "it is an output: holding it back would save nothing"
         return ""
+
+
+def _set_all(cache: fx.Node, **options: Any) -> bool:
+    """Set these options, and those of an earlier run that are not among them back to their defaults."""
+    known = delta_cache.__kwdefaults__ or {}
+    left = {o: known[o] for o in ("block", "dilation", "predict") if o in cache.kwargs and o not in options}
+    return rewrite.set_option(cache, **left, **options)
 
 
 def _final_users(cache: fx.Node) -> list[fx.Node]:

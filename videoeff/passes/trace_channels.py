@@ -96,7 +96,7 @@ def _channels(source: fx.Node, steps: list[fx.Node]) -> Tensor | None:
     if result.ndim != 4 or result.shape[0] != shape[0] or result.numel() == 0:
         return None
     channels = (result[0, :, 0, 0] // (shape[2] * shape[3])).long()
-    if not torch.equal(result, index[:, channels]):
+    if int(channels.max()) >= shape[1] or not torch.equal(result, index[:, channels]):
         return None
     return channels
 
