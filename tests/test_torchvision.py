@@ -85,8 +85,9 @@ def test_detectors(name: str) -> None:
     """Captured in parts: what each part hands on is compared, and the form of the detections.
 
     In float64, where only a real difference shows: with these random weights the dense float32 model itself
-    is up to 6e-5 away from its float64 self. Detections are discrete: with random weights thousands of boxes score alike, and one that rounds the
-    other way changes which survive. They are no measure of the maps they come from.
+    is up to 6e-5 away from its float64 self. Detections are discrete: with random weights thousands of boxes
+    score alike, and one that rounds the other way changes which survive. They are no measure of the maps
+    they come from.
     """
     torch.manual_seed(0)
     model = torchvision.models.get_model(name, weights=None, weights_backbone=None).eval()

@@ -28,8 +28,9 @@ _LARGEST_FOLDED = 64 * 1024 * 1024  # elements; larger constants stay computed p
 _FILLS = {"new_zeros": 0, "zeros_like": 0, "new_ones": 1, "ones_like": 1}
 # What may return its input's memory.
 _VIEWS = frozenset(
-    "view slice select permute transpose expand unsqueeze squeeze reshape flatten unflatten movedim alias "
-    "detach narrow chunk split unbind t contiguous dropout feature_dropout to type_as view_as expand_as".split()
+    "view slice select permute transpose expand unsqueeze squeeze reshape flatten unflatten movedim "
+    "alias detach narrow chunk split unbind t contiguous dropout feature_dropout to type_as view_as "
+    "expand_as".split()
 )
 
 
