@@ -18,6 +18,7 @@ from videoeff.testing import TOLERANCES, moving_clip, poison, relative_error
 LONG = Spec(("residual", "squeeze-excite", "shuffle"), seed=11)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 def test_frame_1000_is_no_worse_than_frame_2(dtype: torch.dtype) -> None:
     """Errors do not add up: what is computed never starts from what was computed before.
@@ -44,6 +45,7 @@ def test_frame_1000_is_no_worse_than_frame_2(dtype: torch.dtype) -> None:
     assert last <= max(second, 2 * torch.finfo(dtype).eps)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("thresholds", [InsertThresholds(), InsertThresholds(0.2, predict=1.0)], ids=str)
 def test_a_thousand_frames_keep_no_memory(thresholds: InsertThresholds) -> None:
     model = network(ZOO["residual"], torch.float32)

@@ -110,6 +110,7 @@ def calls(stream: StreamingModule) -> Iterator[tuple[Engine, RegionCall]]:
 # ---------------------------------------------------------------- laws 1, 2, 8: equal to the dense model
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", BACKENDS)
 @given(spec=specs(), dtype=st.sampled_from([torch.float64, torch.float32]))
 @settings(max_examples=20)
@@ -343,6 +344,7 @@ def test_law_9_every_backend_decides_like_the_reference(
                 assert relative_error(stream.values()[name], truth[name]) <= 1e-9, f"frame {number}, {name}"
 
 
+@pytest.mark.slow
 @given(spec=specs(max_streams=2), thresholds=THRESHOLDS)
 @FEW
 def test_law_10_passes(spec: Spec, thresholds: InsertThresholds) -> None:
