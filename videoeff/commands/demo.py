@@ -31,15 +31,19 @@ if TYPE_CHECKING:
     from videoeff.runtime import StreamingModule
 
 SIZE = (256, 448)
-NOISE = 1.5
 SEED = 3
 
-#: Name of the files, title, noise of the clip, and options of the conversion.
-Setting = tuple[str, str, float, dict[str, Any]]
+#: Name of the files, title, options of the clip, and of the conversion.
+Setting = tuple[str, str, dict[str, float], dict[str, Any]]
 
 SETTINGS: tuple[Setting, ...] = (
-    ("exact", "threshold 0, clean clip", 0.0, {}),
-    ("lossy", "threshold 0.1, block 8, noisy clip", NOISE, {"threshold": 0.1, "block": 8, "dilation": 1}),
+    ("exact", "τ = 0, clean clip", {"noise": 0.0, "illumination": 1.0}, {}),
+    (
+        "lossy",
+        "τ = 0.2, π = 1.5, noisy clip, passing cloud",
+        {"noise": 1.5, "illumination": 0.75},
+        {"threshold": 0.2, "predict": 1.5, "block": 8, "dilation": 1},
+    ),
 )
 
 
@@ -117,11 +121,13 @@ def _one(setting: Setting, model: nn.Module, before: Program, out: Path, frames:
     from videoeff.inspect.stream import write_stream_html
     from videoeff.video_writer import ClipWriter
 
-    key, title, noise, options = setting
+    key, title, look, options = setting
     with stage(f"converting the segmenter ({title})"):
         stream = _converted(model, options)
         stream.save(out / f"{key}.veff")
-        clip = list(synthetic_clip(frames, SIZE, seed=SEED, noise=noise, illumination=1.0))
+        clip = list(
+            synthetic_clip(frames, SIZE, seed=SEED, noise=look["noise"], illumination=look["illumination"])
+        )
     scores = _Scores([labels for _, labels in clip])
     with ClipWriter(out / f"{key}.mp4", FPS, SIZE) as writer:
         feed = feed_of(stream, "the demonstration")
