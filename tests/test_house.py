@@ -374,3 +374,13 @@ def test_machine_paths_catch() -> None:
     assert machine_paths("a.md", b"in /srv/x/y", ("/srv/x/",))
     assert machine_paths("a.bin", b"\0" + home.encode()) == []
     assert machine_paths("a.md", f"https://example.org{home} and a/home/b, /usr/bin".encode()) == []
+
+
+def test_no_module_hides_a_public_function() -> None:
+    """A module of that name would, once imported by anyone, take the function's place."""
+    import videoeff
+
+    modules = {p.stem for p in (ROOT / "videoeff").glob("*.py")} | {
+        p.name for p in (ROOT / "videoeff").iterdir() if p.is_dir()
+    }
+    assert not modules & set(videoeff.__all__)

@@ -21,11 +21,11 @@ from videoeff.version import __version__
 
 if TYPE_CHECKING:
     from videoeff.artifact import load
-    from videoeff.convert import convert
+    from videoeff.conversion import convert
     from videoeff.runtime import StreamingModule
 
 _LAZY = {
-    "convert": "videoeff.convert",
+    "convert": "videoeff.conversion",
     "load": "videoeff.artifact",
     "StreamingModule": "videoeff.runtime",
 }

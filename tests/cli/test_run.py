@@ -201,7 +201,14 @@ def test_ctrl_c(artifact: Path, clip: Path, tmp_path: Path) -> None:
     options = ["-o", str(tmp_path / "o.mp4"), "--draw", f"{code}:slow", "--report", str(report)]
     command = [sys.executable, "-m", "videoeff", "run", str(artifact), str(clip), *options]
     root = Path(__file__).resolve().parents[2]
-    process = subprocess.Popen(command, cwd=root, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command,
+        cwd=root,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A test run started in the background hands on an ignored SIGINT.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     try:
         until = time.monotonic() + 60
         while not started.exists() and time.monotonic() < until:

@@ -173,7 +173,7 @@ def _build(
     from dataclasses import replace
 
     from videoeff.commands.source import check_fixed, example_call, read_source
-    from videoeff.convert import convert as to_stream
+    from videoeff.conversion import convert as to_stream
 
     with stage(f"reading {path}"):
         source = read_source(path, reference)

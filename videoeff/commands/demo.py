@@ -146,7 +146,7 @@ def _one(setting: Setting, model: nn.Module, before: Program, out: Path, frames:
 def _converted(model: nn.Module, options: dict[str, Any]) -> StreamingModule:
     from dataclasses import replace
 
-    from videoeff.convert import convert
+    from videoeff.conversion import convert
     from videoeff.demo.model import demo_preprocess
 
     stream = convert(model, _example(), name="segmenter", **options)
