@@ -241,8 +241,14 @@ def table(rows: list[dict[str, Any]], frames: int, versions: str) -> str:
         f"Every torchvision model, converted and streamed over {frames} frames with a moving object at",
         f"threshold 0, by `make coverage` ({versions}). Of {len(rows)} models, {exact} stay within 1e-4 of",
         f"their outputs' largest magnitude, and in {whole} every convolution's pixels are followed.",
-        f"{len(double)} more are so ill-conditioned with random weights that float32 rounding alone shows;",
-        "they stay within 1e-9 in float64, whose error stands in brackets.",
+        *(
+            [
+                f"{len(double)} more are so ill-conditioned with random weights that float32 rounding alone",
+                "shows; they stay within 1e-9 in float64, whose error stands in brackets.",
+            ]
+            if double
+            else []
+        ),
         "",
         "*streams*: share of the convolutions' multiply-accumulates whose pixels are followed. *error*: the",
         "largest difference over all frames and outputs, over the output's largest magnitude. *needed*: the",
