@@ -19,9 +19,9 @@ import torch
 import torch.utils._pytree as pytree
 from torch import Tensor, fx, nn
 
-from videoeff.analysis import annotate, invalidate, is_convolution
+from videoeff.analysis import annotate, invalidate
 from videoeff.errors import CaptureError
-from videoeff.ops.base import bind, op_of
+from videoeff.ops.base import bind
 from videoeff.program import Argument, Program, arguments, info, input_node, set_tensor
 
 _LARGEST_FOLDED = 64 * 1024 * 1024  # elements; larger constants stay computed per frame
@@ -379,10 +379,3 @@ def _fold_constants(program: Program) -> None:
         made.meta["module"] = node.meta.get("module", "")
         node.replace_all_uses_with(made)
         invalidate(made)
-
-
-def streamable_convolutions(program: Program) -> tuple[int, int]:
-    """(convolutions whose pixels can be traced, all convolutions) of a captured Program."""
-    convolutions = [n for n in program.nodes if is_convolution(n)]
-    traced = [n for n in convolutions if op_of(n) is not None and not info(n).dense]
-    return len(traced), len(convolutions)

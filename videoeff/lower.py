@@ -75,16 +75,8 @@ class Plan:
         """Run one frame: every call in order, then the outputs."""
         for instruction in self.instructions:
             instruction.run(context)
-        buffers = [_read(context.state, r) for r in self.outputs]
+        buffers = [r.of(context.state) for r in self.outputs]
         return self.read_outputs(*buffers, *(context.constants[c] for c in self.output_constants))
-
-
-def _read(state: Mapping[str, Tensor], read: Read) -> Tensor:
-    buffer = state[read.state]
-    if read.part is None:
-        return buffer
-    dim, first, last = read.part
-    return buffer.narrow(dim, first, last - first)
 
 
 def choose_implementations(backend: str) -> tuple[Implementation, ...]:
@@ -377,15 +369,3 @@ def _needed(order: Sequence[fx.Node], results: Sequence[Any]) -> dict[fx.Node, N
 def _outputs(program: Program) -> tuple[tuple[Read, ...], tuple[str, ...], Callable[..., tuple[Any, ...]]]:
     leaves = list(arguments(program.output)[0])
     return compile_cone(program, leaves, single=False)
-
-
-def dense_macs(plan: Plan) -> int:
-    """Multiply-accumulates of one frame computed whole, all streams."""
-    return sum(i.call.macs for i in plan.instructions)
-
-
-def streamed_share(plan: Plan) -> float:
-    """Share of the convolutions' multiply-accumulates whose pixels are followed; 1 without any."""
-    total = sum(i.convolution_macs for i in plan.instructions)
-    inside = sum(i.convolution_macs for i in plan.instructions if i.streams)
-    return inside / total if total else 1.0

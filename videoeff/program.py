@@ -59,10 +59,6 @@ class PixelLayout:
         _, height, width = self.extent(shape)
         return height * width > 1
 
-    def channel_dims(self, ndim: int) -> tuple[int, ...]:
-        """The dimensions that are neither stream nor pixel."""
-        return tuple(d for d in range(ndim) if d not in (self.rows, self.h, self.w))
-
 
 @dataclass(frozen=True)
 class ValueInfo:

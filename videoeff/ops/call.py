@@ -21,6 +21,14 @@ class Read:
     state: str
     part: tuple[int, int, int] | None = None
 
+    def of(self, buffers: Mapping[str, Tensor]) -> Tensor:
+        """The buffer, or a view of the slice."""
+        buffer = buffers[self.state]
+        if self.part is None:
+            return buffer
+        dim, first, last = self.part
+        return buffer.narrow(dim, first, last - first)
+
 
 @dataclass(frozen=True)
 class Test:

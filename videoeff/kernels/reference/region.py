@@ -47,15 +47,11 @@ def run(call: RegionCall, context: Context) -> None:
         if active is not None and not old.is_cuda and not bool(active.any()):
             nothing(call, context, active)
             return
-        reads = [state[r.state] if r.part is None else _part(state[r.state], r.part) for r in call.reads]
+        reads = [r.of(state) for r in call.reads]
         new = call.compute(*reads, *(context.constants[c] for c in call.constants))
         rows, height, width = call.extent
         context.scheduled[call.name] = rows * height * width
     commit(call, context, new, old, active)
-
-
-def _part(buffer: Tensor, part: tuple[int, int, int]) -> Tensor:
-    return buffer.narrow(part[0], part[1], part[2] - part[1])
 
 
 def active_pixels(call: RegionCall, context: Context) -> Tensor:
