@@ -13,12 +13,13 @@ from torch import Tensor, nn
 
 from videoeff import rewrite
 from videoeff.analysis import annotate
-from videoeff.errors import CaptureError, LoweringError, StateError
+from videoeff.errors import CaptureError, StateError
 from videoeff.kernels.reference.tests_of_change import scale_of
 from videoeff.lower import Plan, lower
 from videoeff.ops.call import Context
 from videoeff.ops.markers import cache_option
-from videoeff.program import Program, StateSpec
+from videoeff.program import Program
+from videoeff.state import allocate, device_of
 
 Observer = Callable[[Context, tuple[Any, ...]], None]
 
@@ -72,12 +73,12 @@ class Engine(nn.Module):
     def allocate(self) -> None:
         """Make all buffers anew and forget what they held. They are filled by the next frame."""
         self._fresh = [True] * self.program.streams
-        self._state = allocate(self.plan.state, _device_of(self.network))
+        self._state = allocate(self.plan.state, device_of(self.network))
         self._bind()
 
     def _bind(self) -> None:
         """Look up once what every frame needs; after every change of the plan, the buffers or the weights."""
-        self.device = _device_of(self.network)  # where the state lies
+        self.device = device_of(self.network)  # where the state lies
         with torch.inference_mode(False):
             self._settled = torch.zeros(self.program.streams, dtype=torch.bool, device=self.device)
         self._constants: Mapping[str, Tensor] = dict(self.network.named_buffers(remove_duplicate=False))
@@ -213,7 +214,7 @@ class Engine(nn.Module):
         with torch.inference_mode(False), torch.no_grad():
             super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
             changed = [t.dtype for t in self.network.buffers()] != dtypes
-            moved = _device_of(self.network) != self.device
+            moved = device_of(self.network) != self.device
             try:
                 if changed:
                     self._retype(fn)
@@ -226,7 +227,7 @@ class Engine(nn.Module):
                     "the model and convert that"
                 ) from error
             if moved:
-                self._rewrite_devices(_device_of(self.network))
+                self._rewrite_devices(device_of(self.network))
             if changed or moved:
                 old, fresh = self._state, self._fresh
                 self.plan = lower(self.program, self.backend)
@@ -276,52 +277,8 @@ class Engine(nn.Module):
         return twin
 
 
-def _device_of(module: nn.Module) -> torch.device:
-    return next((t.device for t in module.buffers()), torch.device("cpu"))
-
-
 def _forget_after_loading(engine: nn.Module, _: Any) -> None:
     """Values computed with the old weights are worth nothing."""
     assert isinstance(engine, Engine)  # what it is registered on
     engine._bind()
     engine.reset()
-
-
-def allocate(
-    specs: Sequence[StateSpec], device: torch.device, known: Mapping[StateSpec, Tensor] | None = None
-) -> dict[str, Tensor]:
-    """Buffers for a plan's state: maps channels-last, slices as views of their parent, contents undefined.
-
-    Args:
-        specs: the state.
-        device: where to.
-        known: buffers to take over where the specification is the same.
-
-    Raises:
-        LoweringError: a slice does not lie inside its buffer.
-    """
-    state: dict[str, Tensor] = {}
-    known = known or {}
-    with torch.inference_mode(False):  # made under it, they could not be written outside
-        for spec in specs:
-            if spec.parent is None:
-                form = torch.channels_last if spec.channels_last else torch.contiguous_format
-                if spec in known:
-                    state[spec.name] = known[spec]
-                else:
-                    state[spec.name] = torch.empty(
-                        spec.shape, dtype=spec.dtype, device=device, memory_format=form
-                    )
-        for spec in specs:
-            if spec.parent is not None and spec.channels is not None:
-                dim, start, step = spec.channels
-                key: list[slice] = [slice(None)] * len(spec.shape)
-                key[dim] = slice(start, start + (spec.shape[dim] - 1) * step + 1, step)
-                part = state[spec.parent][tuple(key)]
-                if tuple(part.shape) != spec.shape:
-                    raise LoweringError(
-                        f"{spec.name}: channels {start} to {key[dim].stop} do not lie in {spec.parent}, "
-                        f"which is {list(state[spec.parent].shape)}; plan the layout anew"
-                    )
-                state[spec.name] = part
-    return state

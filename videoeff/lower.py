@@ -6,9 +6,9 @@ A Plan's step is a function of (frame, state): it writes the state in place and 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, fx
@@ -19,10 +19,11 @@ from videoeff.analysis.regions import Region, cone, planned_slice, regions
 from videoeff.errors import BackendError, LoweringError
 from videoeff.kernels import IMPLEMENTATIONS, Implementation
 from videoeff.ops.base import bind, op_of, pair, shape_of
-from videoeff.ops.call import Context, Prediction, Read, RegionCall, Test
+from videoeff.ops.call import Context, Operand, Prediction, Read, RegionCall, Step, Test
 from videoeff.ops.convolution import explicit_padding
 from videoeff.ops.markers import cache_name, cache_option, is_cache
 from videoeff.program import PixelLayout, Program, StateSpec, arguments, info, input_node
+from videoeff.state import allocate, device_of
 from videoeff.verify import verify
 
 
@@ -116,9 +117,10 @@ def lower(program: Program, backend: str = "auto") -> Plan:
     wanted = {name for p in predicted.values() for name, _ in (*p.sources, *p.residuals)}
     states = _states(program, found, predicted)
     placeholders = {n: i for i, n in enumerate(program.placeholders)}
+    buffers = allocate(list(states.values()), torch.device("meta"))
     instructions = []
     for region in found:
-        call = _call(program, region, states, predicted, wanted, placeholders)
+        call = _call(program, region, states, predicted, wanted, placeholders, buffers)
         instructions.append(_instruction(region, call, implementations, backend))
     outputs, constants, read_outputs = _outputs(program)
     frames = tuple(n.meta["input"] for n in program.placeholders)
@@ -230,6 +232,7 @@ def _call(
     predicted: Mapping[str, Prediction],
     wanted: set[str],
     placeholders: Mapping[fx.Node, int],
+    buffers: Mapping[str, Tensor],
 ) -> RegionCall:
     cache, value = region.cache, info(region.cache)
     assert value.layout is not None  # caches stream
@@ -244,8 +247,11 @@ def _call(
     reads: tuple[Read, ...] = ()
     constants: tuple[str, ...] = ()
     compute, reach, dense = _identity, None, ""
+    steps: tuple[Step, ...] = ()
+    result = None
     if source not in placeholders:
         reads, constants, compute = compile_cone(program, [source], single=True)
+        steps, result = steps_of(source)
         dense = region.dense
         reach = None if dense else _reach(region)
     mask_reads = tuple(
@@ -269,19 +275,16 @@ def _call(
         macs=region.macs,
         prediction=predicted.get(name),
         wants_magnitude=name in wanted,
-        operators=tuple((str(n.target), _constant_arguments(n)) for n in region.nodes),
+        steps=steps,
+        result=result,
         input_index=placeholders.get(source, -1),
+        buffers=buffers,
+        device=device_of(program.module).type,
     )
 
 
 def _identity(*tensors: Tensor) -> Tensor:
     return tensors[0]
-
-
-def _constant_arguments(node: fx.Node) -> dict[str, Any]:
-    if not isinstance(node.target, torch._ops.OpOverload):
-        return dict(node.kwargs)
-    return {k: v for k, v in bind(node).items() if not isinstance(v, fx.Node)}
 
 
 def _reach(region: Region) -> Callable[[Mapping[str, Tensor]], Tensor]:
@@ -319,23 +322,11 @@ def compile_cone(
     Returns:
         The buffers it reads, the constants it reads (by path), and ``function(*buffers, *constants)``.
     """
-    order: list[fx.Node] = []
-    for result in results:
-        if isinstance(result, fx.Node):
-            order += [n for n in cone(result) if n not in order]
+    order = _order(results)
     graph = fx.Graph()
     env: dict[fx.Node, fx.Node] = {}
-    reads: dict[fx.Node, Read] = {}
-    constants: dict[fx.Node, str] = {}
     needed = _needed(order, results)
-    for node in needed:
-        if is_cache(node):
-            reads[node] = Read(f"{cache_name(node)}.value")
-        elif node.op == "get_attr":
-            constants[node] = str(node.target)
-        elif (part := planned_slice(node)) is not None:
-            buffer, dim, first, _, last = part
-            reads[node] = Read(f"{buffer}.buffer", (dim, first, last))
+    reads, constants = _sources(needed)
     for node in (*reads, *constants):
         env[node] = graph.placeholder(node.name)
     for node in order:
@@ -348,6 +339,65 @@ def compile_cone(
     module = fx.GraphModule(torch.nn.Module(), graph)
     function: Callable[..., Any] = module.forward
     return tuple(reads.values()), tuple(constants.values()), function
+
+
+def steps_of(value: fx.Node) -> tuple[tuple[Step, ...], Operand]:
+    """A value's operators one by one, and what the value is among them; numbered as ``compile_cone`` does."""
+    order = _order([value])
+    needed = _needed(order, [value])
+    reads, constants = ({n: i for i, n in enumerate(found)} for found in _sources(needed))
+    inside = {n: i for i, n in enumerate(n for n in order if n in needed and n not in reads)}
+
+    def operand(node: fx.Node) -> Operand:
+        source, found = next(
+            (what, among[node])
+            for what, among in (("read", reads), ("constant", constants), ("step", inside))
+            if node in among
+        )
+        known = info(node)
+        masks: tuple[str, ...] = ()
+        if source == "read":
+            masks = tuple(cache_name(n) for n in ([node] if is_cache(node) else arguments(node)[0]))
+        shape, dtype = known.shape or (), known.dtype or torch.float32  # several results: never read as one
+        return Operand(source, found, shape, dtype, known.layout, masks)
+
+    steps = []
+    for node in inside:
+        target: Any = node.target
+        bound = bind(node) if isinstance(target, torch._ops.OpOverload) else _positional(node)
+        given: dict[str, Any] = {k: fx.map_arg(v, cast(Any, operand)) for k, v in bound.items()}
+        known = info(node)
+        steps.append(
+            Step(str(target), given, known.shape, known.dtype, known.layout, not known.dense, target)
+        )
+    return tuple(steps), operand(value)
+
+
+def _positional(node: fx.Node) -> dict[str, Any]:
+    return {**{str(i): a for i, a in enumerate(node.args)}, **node.kwargs}
+
+
+def _order(results: Sequence[Any]) -> list[fx.Node]:
+    order: list[fx.Node] = []
+    for result in results:
+        if isinstance(result, fx.Node):
+            order += [n for n in cone(result) if n not in order]
+    return order
+
+
+def _sources(needed: Iterable[fx.Node]) -> tuple[dict[fx.Node, Read], dict[fx.Node, str]]:
+    """The buffers and the constants among the nodes that are evaluated."""
+    reads: dict[fx.Node, Read] = {}
+    constants: dict[fx.Node, str] = {}
+    for node in needed:
+        if is_cache(node):
+            reads[node] = Read(f"{cache_name(node)}.value")
+        elif node.op == "get_attr":
+            constants[node] = str(node.target)
+        elif (part := planned_slice(node)) is not None:
+            buffer, dim, first, _, last = part
+            reads[node] = Read(f"{buffer}.buffer", (dim, first, last))
+    return reads, constants
 
 
 def _needed(order: Sequence[fx.Node], results: Sequence[Any]) -> dict[fx.Node, None]:

@@ -11,7 +11,17 @@ from torch import Tensor
 
 from videoeff.program import PixelLayout, StateSpec
 
-__all__ = ["Context", "PixelLayout", "Prediction", "Read", "RegionCall", "StateSpec", "Test"]
+__all__ = [
+    "Context",
+    "Operand",
+    "PixelLayout",
+    "Prediction",
+    "Read",
+    "RegionCall",
+    "StateSpec",
+    "Step",
+    "Test",
+]
 
 
 @dataclass(frozen=True)
@@ -64,6 +74,50 @@ class Prediction:
 
 
 @dataclass(frozen=True)
+class Operand:
+    """A tensor that a step takes.
+
+    Attributes:
+        source: "read", "constant" or "step".
+        index: which of the call's reads, constants or steps.
+        shape: its shape.
+        dtype: its dtype.
+        layout: its streams and pixels, None for a constant.
+        masks: the caches whose masks tell which pixels of a read changed.
+    """
+
+    source: str
+    index: int
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    layout: PixelLayout | None
+    masks: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Step:
+    """One operator inside a region.
+
+    Attributes:
+        target: its overload as text, ``aten.relu.default``.
+        arguments: by schema name: an :class:`Operand`, a tuple with some in it, or a literal.
+        shape: the result's shape, None where it is not one tensor.
+        dtype: the result's dtype.
+        layout: the result's streams and pixels.
+        traced: whether the result's pixels are followed, so that ``layout`` is to be trusted.
+        function: the overload itself.
+    """
+
+    target: str
+    arguments: Mapping[str, Any]
+    shape: tuple[int, ...] | None
+    dtype: torch.dtype | None
+    layout: PixelLayout | None
+    traced: bool
+    function: Callable[..., Any]
+
+
+@dataclass(frozen=True)
 class RegionCall:
     """One region: compute a value from buffers, test it, keep it.
 
@@ -83,8 +137,11 @@ class RegionCall:
         macs: multiply-accumulates of computing it whole.
         prediction: predicted changes, None where they are off.
         wants_magnitude: whether a later call predicts from this one's magnitude.
-        operators: the operators inside, in order, with their bound constant arguments.
+        steps: the operators that compute it, in order; the last gives the value.
+        result: what the value is: the last step, or a read or constant itself. None for an input.
         input_index: which frame tensor an input call takes.
+        buffers: the plan's buffers by state name without memory ("meta"), for their strides.
+        device: the kind of device the state lies on, "cpu" or "cuda".
     """
 
     name: str
@@ -102,8 +159,11 @@ class RegionCall:
     macs: int
     prediction: Prediction | None = None
     wants_magnitude: bool = False
-    operators: tuple[tuple[str, dict[str, Any]], ...] = ()
+    steps: tuple[Step, ...] = ()
+    result: Operand | None = None
     input_index: int = -1
+    buffers: Mapping[str, Tensor] = field(default_factory=dict)
+    device: str = "cpu"
 
     @property
     def extent(self) -> tuple[int, int, int]:
