@@ -1,0 +1,212 @@
+"""The C interface of ``src/videoeff.h`` in ctypes: numbers, structures and functions, under the same names.
+
+Pointers are ``c_void_p``, so that ``tensor.data_ptr()`` fits; who fills a structure keeps what it points to.
+The field ``in`` is ``in_`` here. Setting a field that does not exist is an error.
+"""
+
+from __future__ import annotations
+
+from ctypes import (
+    POINTER,
+    Structure,
+    c_char_p,
+    c_double,
+    c_int32,
+    c_int64,
+    c_void_p,
+)
+from enum import IntEnum
+from typing import Any
+
+ABI = 1
+MAX_ARGS = 6
+MAX_EPI = 24
+MAX_REGS = 4
+MAX_REACH = 8
+MAX_TERMS = 8
+#: In an `Epi`, arguments are named from this number on; below it are registers.
+ARG = 16
+
+
+class Dtype(IntEnum):
+    """``enum vf_dtype``."""
+
+    F32 = 0
+    F64 = 1
+    BF16 = 2
+
+
+class Kind(IntEnum):
+    """``enum vf_kind``: how a pixel is computed before the epilogue."""
+
+    INPUT = 0
+    POINTWISE = 1
+    CONV = 2
+    MAXPOOL = 3
+    SEPARABLE = 4
+    MEAN = 5
+    TRANSPOSED = 6
+
+
+class EpiOp(IntEnum):
+    """``enum vf_epi_op``: an instruction of the epilogue."""
+
+    COPY = 0
+    ADD = 1
+    SUB = 2
+    MUL = 3
+    DIV = 4
+    MAXIMUM = 5
+    MINIMUM = 6
+    AFFINE = 7
+    RDIV = 8
+    CLAMP = 9
+    LEAKY = 10
+    SIGMOID = 11
+    TANH = 12
+    EXP = 13
+    LOG = 14
+    SQRT = 15
+    ABS = 16
+    NEG = 17
+    SILU = 18
+    HARDSWISH = 19
+    HARDSIGMOID = 20
+    GELU = 21
+    GELU_TANH = 22
+    ELU = 23
+    SOFTPLUS = 24
+    MISH = 25
+    ERF = 26
+    PRELU = 27
+    SOFTMAX = 28
+    LOG_SOFTMAX = 29
+    NORMALIZE = 30
+    RMS_NORMALIZE = 31
+    LINEAR = 32
+    POW = 33
+
+
+class ReachKind(IntEnum):
+    """``enum vf_reach_kind``: how pixels of a result follow from a mask."""
+
+    SAME = 0
+    WHOLE = 1
+    WINDOW = 2
+    TABLE = 3
+    SPREAD = 4
+
+
+class ChangeTest(IntEnum):
+    """``enum vf_test``."""
+
+    MAX = 0
+    L2 = 1
+    RMS = 2
+
+
+class Epi(Structure):
+    """``vf_epi``: one instruction of an epilogue."""
+
+    __slots__ = ()
+    _fields_ = (
+        *((name, c_int32) for name in ("op", "dst", "a", "b")),
+        *((name, c_double) for name in ("p", "q")),
+    )
+
+
+class View(Structure):
+    """``vf_view``: a value in memory; strides in elements."""
+
+    __slots__ = ()
+    _fields_ = (
+        ("data", c_void_p),
+        *((name, c_int64) for name in ("size", "sr", "sh", "sw", "sc")),
+        *((name, c_int32) for name in ("r", "h", "w", "c", "dtype", "reserved")),
+    )
+
+
+class Reach(Structure):
+    """``vf_reach``: a mask, and how this op's pixels follow from it."""
+
+    __slots__ = ()
+    _fields_ = (("mask", c_int32), ("kind", c_int32))
+
+
+class Term(Structure):
+    """``vf_term``: a mask whose squared magnitudes count, and their share."""
+
+    __slots__ = ()
+    _fields_ = (("mask", c_int32), ("reserved", c_int32), ("share", c_double))
+
+
+class Op(Structure):
+    """``vf_op``: one op of a frame plan."""
+
+    __slots__ = ()
+    _fields_ = (
+        *((name, c_int32) for name in ("kind", "dtype", "mask", "count")),
+        ("out", View),
+        ("in_", View),
+        ("input", c_int32),
+        *((name, c_int32) for name in ("kh", "kw", "sy", "sx", "py", "px", "dy", "dx", "groups", "reserved")),
+        *((name, c_void_p) for name in ("weight", "bias")),
+        *((name, c_int32) for name in ("ty", "tx")),
+        *((name, c_void_p) for name in ("iy", "ix", "wy", "wx")),
+        *((name, c_int32) for name in ("nepi", "nargs")),
+        ("epi", Epi * MAX_EPI),
+        ("args", View * MAX_ARGS),
+        ("width", c_int32 * MAX_REGS),
+        *((name, c_int32) for name in ("nreach", "dense")),
+        ("reach", Reach * MAX_REACH),
+        ("streams", c_void_p),
+        *((name, c_int32) for name in ("test", "block", "dilation", "relative")),
+        ("threshold", c_double),
+        ("scale", c_void_p),
+        *((name, c_int32) for name in ("magnitude", "nsources", "nresiduals", "reserved2")),
+        ("sources", Term * MAX_TERMS),
+        ("residuals", Term * MAX_TERMS),
+        ("factor", c_double),
+        *((name, c_void_p) for name in ("pending", "taps")),
+        ("dense_share", c_double),
+    )
+
+
+class Mask(Structure):
+    """``vf_mask``: a mask the plan is told, or that only has an extent."""
+
+    __slots__ = ()
+    _fields_ = tuple((name, c_int32) for name in ("r", "h", "w", "magnitude"))
+
+
+class Frame(Structure):
+    """``vf_frame``: the caller's data of one frame; strides in elements."""
+
+    __slots__ = ()
+    _fields_ = (("data", c_void_p), *((name, c_int64) for name in ("sr", "sh", "sw", "sc")))
+
+
+#: What ``vf_sizeof(i)`` measures, at index i.
+MEASURED: tuple[type[Structure], ...] = (Op, View, Epi, Mask, Frame)
+
+#: Result and arguments of every function.
+FUNCTIONS: dict[str, tuple[Any, tuple[Any, ...]]] = {
+    "vf_abi": (c_int32, ()),
+    "vf_sizeof": (c_int64, (c_int32,)),
+    "vf_best_isa": (c_int32, ()),
+    "vf_plan_create": (
+        c_void_p,
+        (POINTER(Op), c_int64, POINTER(Mask), c_int64, c_int32, c_char_p, c_int64),
+    ),
+    "vf_plan_destroy": (None, (c_void_p,)),
+    "vf_plan_run": (c_int32, (c_void_p, POINTER(Frame), c_int64, c_void_p, c_int64, c_int32, c_int32)),
+    "vf_plan_invalidate": (None, (c_void_p,)),
+    "vf_plan_counts": (POINTER(c_int64), (c_void_p,)),
+    "vf_plan_bytes": (c_int64, (c_void_p, c_int32)),
+    "vf_mask_read": (c_int32, (c_void_p, c_int32, c_int32, c_void_p)),
+    "vf_mask_write": (c_int32, (c_void_p, c_int32, c_void_p)),
+    "vf_magnitude_read": (c_int32, (c_void_p, c_int32, c_void_p)),
+    "vf_magnitude_write": (c_int32, (c_void_p, c_int32, c_void_p)),
+    "vf_all_finite": (c_int32, (c_void_p, c_int64, c_int32, c_int32)),
+    "vf_plan_times": (POINTER(c_int64), (c_void_p, c_int32)),
+}

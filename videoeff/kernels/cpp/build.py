@@ -1,0 +1,296 @@
+"""Compiles the native kernels into one shared library.
+
+Only the standard library is used and nothing of videoeff, so that the installation can load this file by its
+path. By hand::
+
+    python -m videoeff.kernels.cpp.build
+
+The kernels are compiled once for each instruction set, the rest once. A library names what it was built from:
+one of other sources or flags is noticed without being loaded.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import platform
+import secrets
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+FOLDER = Path(__file__).resolve().parent
+SOURCES = FOLDER / "src"
+LIBRARY = FOLDER / "_native.so"
+COMMAND = "python -m videoeff.kernels.cpp.build"
+SANITIZERS = ("address", "undefined")
+
+X86 = platform.machine().lower() in ("x86_64", "amd64") and sys.maxsize > 2**32
+
+COMMON = (
+    "-std=c++17",
+    "-fPIC",
+    "-fvisibility=hidden",
+    "-ffp-contract=fast",
+    "-fno-math-errno",
+    "-fno-trapping-math",
+    "-Wno-psabi",  # vectors are passed between our own functions only
+    "-pthread",
+    f"-DVF_X86={int(X86)}",
+)
+
+# Linked in this order. An inline function of the standard library may be compiled into several objects, and
+# the linker keeps the first: none for a newer instruction set may come before one for an older.
+ISA_FLAGS: tuple[tuple[str, ...], ...] = (
+    (),
+    ("-mavx2", "-mfma"),
+    ("-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mfma", "-mprefer-vector-width=512"),
+)
+
+_MARK = b"videoeff native library: "
+
+
+class BuildError(Exception):
+    """The library could not be built. This file stands alone, so the error is not in `videoeff.errors`."""
+
+
+class NoCompilerError(BuildError):
+    """There is no C++ compiler."""
+
+
+class BuildInfo(NamedTuple):
+    """What a library was built from and by."""
+
+    digest: str
+    compiler: str
+    sanitize: tuple[str, ...]
+
+
+def find_compiler() -> list[str]:
+    """The compiler's command: ``CXX`` if it is set, else the first of c++, g++ and clang++.
+
+    Raises:
+        NoCompilerError: it is not there.
+    """
+    chosen = os.environ.get("CXX", "").strip()
+    for candidate in [chosen] if chosen else ["c++", "g++", "clang++"]:
+        command = shlex.split(candidate)
+        path = shutil.which(command[0])
+        if path is not None:
+            return [path, *command[1:]]
+    if chosen:
+        raise NoCompilerError(f"CXX names {chosen!r}, which was not found; correct or unset it")
+    raise NoCompilerError(
+        "no C++ compiler was found (c++, g++, clang++); install one (Debian: apt install g++) or set CXX"
+    )
+
+
+def compiler_version(command: Sequence[str]) -> str:
+    """The first line a compiler says about itself.
+
+    Raises:
+        BuildError: it does not run, or says nothing.
+    """
+    try:
+        done = subprocess.run(
+            [*command, "--version"], capture_output=True, text=True, errors="replace", timeout=30, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise BuildError(f"{shlex.join(command)} does not run: {error}") from error
+    lines = done.stdout.strip().splitlines()
+    if done.returncode or not lines:
+        raise BuildError(f"{shlex.join(command)} --version says nothing; set CXX to a C++ compiler")
+    return lines[0]
+
+
+def digest(sanitize: Sequence[str] = (), sources: Path = SOURCES) -> str:
+    """A hash of what the result follows from, the compiler apart: sources, flags and kind of machine."""
+    found = hashlib.sha256(repr((_objects(sources), _flags(sanitize), platform.machine())).encode())
+    for path in sorted(sources.iterdir()):
+        if path.suffix in (".h", ".cpp"):
+            found.update(f"\n{path.name} {path.stat().st_size}\n".encode())
+            found.update(path.read_bytes())
+    return found.hexdigest()[:24]
+
+
+def read_info(library: Path) -> BuildInfo | None:
+    """What a library says it was built from, read from its file; None if there is none or it says nothing.
+
+    Raises:
+        OSError: it is there and cannot be read.
+    """
+    try:
+        text = library.read_bytes()
+    except FileNotFoundError:
+        return None
+    start = text.find(_MARK)
+    end = text.find(b"\0", start)
+    if start < 0 or end < 0:
+        return None
+    try:
+        facts = json.loads(text[start + len(_MARK) : end])
+        return BuildInfo(str(facts["digest"]), str(facts["compiler"]), tuple(facts["sanitize"]))
+    except (ValueError, KeyError, TypeError):  # a file that was cut short
+        return None
+
+
+def is_current(library: Path, sanitize: Sequence[str] = (), sources: Path = SOURCES) -> bool:
+    """Whether a library is there and was built from these sources with these flags."""
+    info = read_info(library)
+    return info is not None and info.digest == digest(sanitize, sources)
+
+
+def build(library: Path = LIBRARY, sanitize: Sequence[str] = (), sources: Path = SOURCES) -> BuildInfo:
+    """Compile and link. An existing library is replaced at the end, in one step.
+
+    Raises:
+        NoCompilerError: there is no compiler.
+        BuildError: the compiler failed, or the library could not be written.
+    """
+    unknown = sorted(set(sanitize) - set(SANITIZERS))
+    if unknown:
+        raise BuildError(f"no sanitizer {', '.join(unknown)}; there are {', '.join(SANITIZERS)}")
+    compiler = find_compiler()
+    info = BuildInfo(digest(sanitize, sources), compiler_version(compiler), tuple(sanitize))
+    partial = library.with_name(f".{library.stem}-{os.getpid()}-{secrets.token_hex(4)}{library.suffix}")
+    try:
+        library.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix="videoeff-build-") as name:
+            objects = _compile(compiler, sources, info, Path(name))
+            _link(compiler, objects, sanitize, partial)
+        os.replace(partial, library)
+    except OSError as error:
+        raise BuildError(f"{library} could not be built: {error}") from error
+    finally:
+        partial.unlink(missing_ok=True)
+    return info
+
+
+def runtime_library(sanitize: Sequence[str]) -> Path:
+    """The sanitizer's own library, which has to be loaded before everything else (LD_PRELOAD).
+
+    Raises:
+        BuildError: the compiler has none.
+    """
+    compiler = find_compiler()
+    names = [f"libclang_rt.asan-{platform.machine()}.so", "libclang_rt.asan.so"]
+    if "address" not in sanitize:
+        names = [f"libclang_rt.ubsan_standalone-{platform.machine()}.so", "libclang_rt.ubsan_standalone.so"]
+    gnu = "libasan.so" if "address" in sanitize else "libubsan.so"
+    for name in (*names, gnu) if _is_clang(compiler) else (gnu,):
+        done = subprocess.run(
+            [*compiler, f"-print-file-name={name}"], capture_output=True, text=True, check=False
+        )
+        path = Path(done.stdout.strip())
+        if path.is_absolute() and path.is_file():  # the bare name comes back where there is none
+            return path.resolve()
+    raise BuildError(f"{shlex.join(compiler)} has no library for its sanitizers; install it, or use g++")
+
+
+def _objects(sources: Path) -> list[tuple[str, tuple[str, ...]]]:
+    """Source and own flags of each object, in the order they are linked."""
+    sets = ISA_FLAGS if X86 else ISA_FLAGS[:1]
+    kernels = [("kernels.cpp", (f"-DVF_ISA={isa}", *flags)) for isa, flags in enumerate(sets)]
+    others = sorted(path.name for path in sources.glob("*.cpp") if path.name != "kernels.cpp")
+    return [*((name, ()) for name in others), *kernels]
+
+
+def _flags(sanitize: Sequence[str]) -> tuple[str, ...]:
+    if not sanitize:
+        return (*COMMON, "-O3")
+    chosen = f"-fsanitize={','.join(sanitize)}"
+    return (*COMMON, "-O1", "-g", "-fno-omit-frame-pointer", chosen, "-fno-sanitize-recover=all")
+
+
+def _compile(compiler: list[str], sources: Path, info: BuildInfo, folder: Path) -> list[Path]:
+    """Compile every object, several at a time."""
+    facts = json.dumps(info._asdict())
+    stamp = folder / "stamp.cpp"
+    stamp.write_text(
+        'extern "C" __attribute__((used)) const char vf_build[]; '
+        f"const char vf_build[] = {json.dumps(_MARK.decode() + facts)};\n",
+        encoding="utf-8",
+    )
+    jobs = [(sources / name, own) for name, own in _objects(sources)]
+    jobs.append((stamp, ()))
+    results = [folder / f"{number}-{source.stem}.o" for number, (source, _) in enumerate(jobs)]
+    common = _flags(info.sanitize)
+    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    with ThreadPoolExecutor(min(available, len(jobs))) as pool:
+        running = [
+            pool.submit(_run, [*compiler, *common, *own, "-c", str(source), "-o", str(result)], source.name)
+            for (source, own), result in reversed([*zip(jobs, results, strict=True)])  # the slowest first
+        ]
+    for done in running:
+        done.result()
+    return results
+
+
+def _link(compiler: list[str], objects: list[Path], sanitize: Sequence[str], to: Path) -> None:
+    command = [*compiler, "-shared", "-pthread", *map(str, objects), "-o", str(to)]
+    if sanitize:
+        shared = ["-shared-libasan"] if _is_clang(compiler) and "address" in sanitize else []
+        _run([*command, f"-fsanitize={','.join(sanitize)}", *shared], to.name)
+        return
+    if sys.platform != "linux":
+        _run(command, to.name)
+        return
+    strict = ["-Wl,--no-undefined"]
+    try:
+        # The process may hold an older libstdc++ already (a conda environment's): bring our own, unseen.
+        own = ["-static-libstdc++", "-static-libgcc", "-Wl,--exclude-libs,ALL"]
+        _run([*command, *strict, *own], to.name)
+    except BuildError:  # some distributions package the static one apart
+        _run([*command, *strict], to.name)
+
+
+def _is_clang(compiler: list[str]) -> bool:
+    return "clang" in compiler_version(compiler)
+
+
+def _run(command: list[str], what: str) -> None:
+    done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
+    if done.returncode:
+        said = (done.stderr.strip() or done.stdout.strip()).splitlines()
+        errors = [line for line in said if "error" in line.lower()][:5]
+        last = [line for line in said[-15:] if line not in errors]
+        raise BuildError("\n".join([f"{what} was not built by: {shlex.join(command)}", *errors, *last]))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; returns the exit status."""
+    parser = argparse.ArgumentParser(prog=COMMAND, description="Compile the native kernels of videoeff.")
+    parser.add_argument("--out", type=Path, default=LIBRARY, metavar="PATH", help="where the library goes")
+    parser.add_argument("--sanitize", default="", metavar="LIST", help="address,undefined")
+    parser.add_argument("--if-changed", action="store_true", help="do nothing where the library is current")
+    parser.add_argument("--optional", action="store_true", help="no compiler is not an error")
+    parser.add_argument("--runtime", action="store_true", help="print the library of --sanitize to preload")
+    chosen = parser.parse_args(arguments)
+    sanitize = tuple(word for word in chosen.sanitize.split(",") if word)
+    try:
+        if chosen.runtime:
+            print(runtime_library(sanitize))
+        elif not (chosen.if_changed and is_current(chosen.out, sanitize)):
+            info = build(chosen.out, sanitize)
+            print(f"videoeff: compiled {chosen.out.name} with {info.compiler}")
+    except NoCompilerError as error:
+        if not chosen.optional:
+            print(f"videoeff: {error}", file=sys.stderr)
+            return 1
+        print(f"videoeff: {error}. Until then the reference computes", file=sys.stderr)
+    except (BuildError, OSError) as error:
+        print(f"videoeff: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
