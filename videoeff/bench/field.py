@@ -1,0 +1,147 @@
+"""The field of competitors for one model and size: started together, checked, then run in turns."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from videoeff.bench.process import Process, WorkerFailed
+from videoeff.bench.spec import EAGER, STREAM, Job
+from videoeff.errors import BackendError
+
+#: Largest difference from eager PyTorch over an output's largest magnitude, float32: the project's tolerance
+#: table (other orders of sums and folded norms, magnified by depth), for all competitors alike.
+TOLERANCE = 1e-4
+#: Seconds between two turns, in which thread pools of the last one fall asleep.
+PAUSE = 0.03
+
+Note = Callable[[str], None]
+Start = Callable[[str, Path, int, Path], Process]
+
+
+class Field:
+    """Starts a process for each competitor and lets them get ready side by side.
+
+    One that cannot is kept in ``failed`` with its reason; the measurement goes on without it.
+
+    Args:
+        job: what all of them run.
+        kinds: the competitors.
+        seconds: each may take to get ready.
+        note: told what happens.
+        start: makes a process, to stand in for it in tests.
+    """
+
+    def __init__(
+        self, job: Job, kinds: Sequence[str], seconds: float, note: Note = lambda _: None, start: Start = Process
+    ) -> None:
+        self.job, self.note = job, note
+        self.ready: dict[str, Process] = {}
+        self.failed: dict[str, str] = {}
+        self.notes: dict[str, dict[str, Any]] = {}
+        self._stack = contextlib.ExitStack()
+        with contextlib.ExitStack() as stack:
+            self.folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="videoeff-bench-")))
+            cache = Path(job.cache)
+            cache.mkdir(parents=True, exist_ok=True)
+            started = {}
+            for kind in kinds:
+                started[kind] = start(kind, self.folder / f"{kind}.log", job.threads, cache)
+                stack.callback(started[kind].stop)
+                with contextlib.suppress(WorkerFailed):  # said again by the answer
+                    started[kind].send("prepare", job=job.to_json())
+            deadline = time.monotonic() + seconds
+            for kind, process in started.items():
+                self._collect(kind, process, deadline)
+            self._stack = stack.pop_all()
+
+    def _collect(self, kind: str, process: Process, deadline: float) -> None:
+        try:
+            answer = process.receive(max(1.0, deadline - time.monotonic()))
+        except WorkerFailed as error:
+            self.failed[kind] = str(error)
+            self.note(f"{self.job.name}: {kind} cannot take part: {error}")
+            return
+        self.ready[kind] = process
+        self.notes[kind] = {"prepare_seconds": round(answer["seconds"], 1), **answer["notes"]}
+
+    def __enter__(self) -> Field:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    @property
+    def dense(self) -> list[str]:
+        """The dense runtimes that are ready."""
+        return [k for k in self.ready if k != STREAM]
+
+    def drop(self, kind: str, reason: str) -> None:
+        """Go on without a competitor."""
+        self.failed[kind] = reason
+        self.ready.pop(kind).stop()
+        self.note(f"{self.job.name}: {kind} dropped out: {reason}")
+
+    def turn(self, kind: str, seconds: float = 600.0, **request: Any) -> dict[str, Any]:
+        """One competitor's turn; everybody else sleeps."""
+        time.sleep(PAUSE)
+        return self.ready[kind].ask("time", seconds, **request)
+
+    def parity(self, clip: dict[str, Any], frames: int = 3) -> dict[str, float]:
+        """Compare everybody's outputs with eager's.
+
+        Returns:
+            Largest difference over the output's largest magnitude, for each competitor.
+
+        Raises:
+            BackendError: somebody computes something else, or eager PyTorch itself cannot run.
+        """
+        if EAGER not in self.ready:
+            raise BackendError(
+                f"{self.job.name}: eager PyTorch, which the others are compared with, cannot run: "
+                f"{self.failed.get(EAGER, 'it was not asked for')}"
+            )
+        expected = self._outputs(EAGER, clip, frames)
+        found: dict[str, float] = {}
+        for kind in [k for k in self.ready if k != EAGER]:
+            try:
+                found[kind] = difference(self._outputs(kind, clip, frames), expected)
+            except WorkerFailed as error:
+                self.drop(kind, str(error))
+        red = {k: e for k, e in found.items() if not e <= TOLERANCE}
+        if red:
+            text = ", ".join(f"{k} by {e:.2g}" for k, e in red.items())
+            raise BackendError(
+                f"{self.job.name} at {self.job.size[0]}x{self.job.size[1]}: outputs differ from eager "
+                f"PyTorch's: {text} (allowed: {TOLERANCE:g} of the largest magnitude); nothing was timed"
+            )
+        return found
+
+    def _outputs(self, kind: str, clip: dict[str, Any], frames: int) -> dict[str, Any]:
+        path = self.folder / f"{kind}.npz"
+        self.ready[kind].ask("outputs", clip=clip, frames=frames, save=str(path))
+        with np.load(path, allow_pickle=False) as arrays:
+            found = {name: arrays[name] for name in arrays.files}
+        path.unlink()
+        return found
+
+
+def difference(found: dict[str, Any], expected: dict[str, Any]) -> float:
+    """Largest difference of any array over its largest magnitude; infinity where shapes or NaNs differ."""
+    if set(found) != set(expected):
+        return float("inf")
+    worst = 0.0
+    for name, right in expected.items():
+        left = found[name]
+        if left.shape != right.shape or not np.isfinite(left).all() or not np.isfinite(right).all():
+            return float("inf")
+        size = float(np.abs(right).max(initial=0.0))
+        error = float(np.abs(left.astype(np.float64) - right).max(initial=0.0))
+        worst = max(worst, error / size if size > 0 else error)
+    return worst

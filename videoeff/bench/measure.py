@@ -1,0 +1,243 @@
+"""Measurements of one model at one size: synthetic clips, a real clip, the fixed cost."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from videoeff.bench.field import Field, Note
+from videoeff.bench.figures import compare, summary
+from videoeff.bench.process import WorkerFailed
+from videoeff.bench.spec import STREAM, Job, Model, Settings
+from videoeff.errors import BackendError
+
+
+def job_of(model: Model, size: Sequence[int], settings: Settings, cache: Path) -> Job:
+    """The job, with its weights written where there are none yet."""
+    fitted = model.fit(size)
+    weights = ""
+    if not model.trained and not model.reference.endswith(".pt2"):
+        from videoeff.bench.network import make_weights
+
+        path = cache / f"{model.name}-seed{settings.seed}.pt"
+        if not path.is_file():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            make_weights(model.reference, path, settings.seed, fitted)
+        weights = str(path.resolve())
+    return Job(model.reference, weights, fitted, settings.threads, str(cache.resolve()), model.name)
+
+
+@dataclass
+class Series:
+    """Times of one competitor in one setting, over all its turns."""
+
+    times: list[float] = field(default_factory=list)
+    changed: list[float] = field(default_factory=list)
+    needed: list[float] = field(default_factory=list)
+    scheduled: list[float] = field(default_factory=list)
+
+    def add(self, answer: dict[str, Any]) -> None:
+        """A turn's answer."""
+        self.times += answer["ms"]
+        self.changed += answer["changed"]
+        if "needed" in answer:
+            self.needed.append(answer["needed"])
+            self.scheduled.append(answer["scheduled"])
+
+    def frames(self, settings: Settings) -> int:
+        """How many frames the next turn should have."""
+        if not self.times:
+            return min(2, settings.frames)
+        return max(1, min(settings.frames, int(1e3 * settings.turn_seconds / statistics.median(self.times))))
+
+
+class Rounds:
+    """Interleaved rounds: every round, each dense runtime has one turn and the stream one in each setting.
+
+    Args:
+        field: the competitors, checked.
+        settings: rounds, frames and budget.
+        clips: the stream's settings by label, each a clip.
+        dense_clip: what the dense runtimes are shown; their time does not depend on it.
+        before: called before the stream's turn in a setting.
+        whole: every turn of the stream is one pass over this many frames, None to let time decide.
+    """
+
+    def __init__(
+        self,
+        field: Field,
+        settings: Settings,
+        clips: dict[str, dict[str, Any]],
+        dense_clip: dict[str, Any],
+        configure: dict[str, dict[str, Any]] | None = None,
+        whole: int | None = None,
+    ) -> None:
+        self.field, self.settings, self.clips, self.dense_clip = field, settings, clips, dense_clip
+        self.configure, self.whole = configure or {}, whole
+        self.series: dict[tuple[str, str], Series] = {}
+        self.rounds, self.partial = 0, False
+
+    def run(self) -> None:
+        """Rounds until all are done or the budget is spent; the first round is finished unless it takes twice
+        the budget.
+        """
+        began, budget = time.monotonic(), self.settings.budget
+        while self.rounds < self.settings.rounds:
+            turns = [(k, "") for k in self.field.dense] + [(STREAM, label) for label in self.clips]
+            first = self.rounds % len(turns)
+            for kind, label in turns[first:] + turns[:first]:
+                spent = time.monotonic() - began
+                if spent > 2 * budget or (self.rounds > 0 and spent > budget):
+                    self.partial = self.rounds == 0
+                    return
+                if kind in self.field.ready:
+                    self._turn(kind, label)
+            self.rounds += 1
+
+    def _turn(self, kind: str, label: str) -> None:
+        series = self.series.setdefault((kind, label), Series())
+        frames = series.frames(self.settings)
+        clip, warm = self.dense_clip, 1
+        try:
+            if kind == STREAM:
+                clip = self.clips[label]
+                warm = 2 if self.whole is None else 1
+                frames = frames if self.whole is None else self.whole
+                if label in self.configure:
+                    self.field.ready[kind].ask("configure", **self.configure[label])
+            series.add(self.field.turn(kind, clip=clip, warm=warm, frames=frames))
+        except WorkerFailed as error:
+            if kind == STREAM:
+                raise
+            self.field.drop(kind, str(error))
+
+    def dense(self) -> dict[str, Any]:
+        """Times of the dense runtimes, and the reasons of those that have none."""
+        found: dict[str, Any] = {}
+        for kind in self.field.dense:
+            series = self.series.get((kind, ""))
+            if series is not None and series.times:
+                found[kind] = summary(series.times)
+        return found | {k: {"failed": reason} for k, reason in self.field.failed.items()}
+
+    def rows(self) -> list[dict[str, Any]]:
+        """The stream's settings beside the best dense runtime."""
+        medians = {k: v["median"] for k, v in self.dense().items() if "median" in v}
+        rows = []
+        for label in self.clips:
+            series = self.series.get((STREAM, label))
+            if series is None or not series.times:
+                continue
+            spread = summary(series.times)
+            row = compare(
+                float(spread["median"]),
+                medians,
+                statistics.mean(series.scheduled),
+                statistics.mean(series.needed),
+            )
+            changed = statistics.mean(series.changed) if series.changed else None
+            rows.append({"label": label, "changed": changed, **row, "spread": spread})
+        return rows
+
+
+def _common(field: Field, rounds: Rounds, errors: dict[str, float]) -> dict[str, Any]:
+    notes = field.notes.get(STREAM, {})
+    row: dict[str, Any] = {
+        "model": field.job.name,
+        "size": list(field.job.size),
+        "threads": field.job.threads,
+        "rounds": rounds.rounds,
+        "partial": rounds.partial,
+        "parity": errors,
+        "dense": rounds.dense(),
+        "stream": rounds.rows(),
+        "notes": field.notes,
+        "idle_cpu_share": {k: round(p.idle_cpu / p.idle, 4) for k, p in field.ready.items() if p.idle > 0},
+    }
+    if notes.get("convolution_output_bytes"):
+        row["state_bytes"] = notes["state_bytes"]
+        row["convolution_output_bytes"] = notes["convolution_output_bytes"]
+        row["state_ratio"] = notes["state_bytes"] / notes["convolution_output_bytes"]
+    return row
+
+
+def synthetic(model: Model, size: Sequence[int], settings: Settings, cache: Path, note: Note) -> dict[str, Any]:
+    """All shares of changed pixels at threshold 0.
+
+    Raises:
+        BackendError: somebody's outputs differ from eager PyTorch's, or the stream cannot run.
+    """
+    job = job_of(model, size, settings, cache)
+    with Field(job, (*settings.peers, STREAM), settings.prepare_seconds, note) as field_:
+        _require_stream(field_)
+        errors = field_.parity(_blobs(job, 0.05, settings.seed + 1))
+        clips = {f"{share:g}": _blobs(job, share, settings.seed) for share in settings.shares}
+        rounds = Rounds(field_, settings, clips, _blobs(job, 0.05, settings.seed))
+        rounds.run()
+        return _common(field_, rounds, errors)
+
+
+def real(
+    model: Model, frames: Path, count: int, settings: Settings, cache: Path, size: Sequence[int], note: Note
+) -> dict[str, Any]:
+    """A real clip at each threshold.
+
+    Args:
+        model: the model.
+        frames: preprocessed frames as one array (N, 3, H, W), ``.npy``.
+        count: frames of it.
+        settings: of the run.
+        cache: folder for weights and exports.
+        size: of the frames.
+        note: told what happens.
+
+    Raises:
+        BackendError: somebody's outputs differ from eager PyTorch's, or the stream cannot run.
+    """
+    job = job_of(model, size, settings, cache)
+    clip = {"file": str(frames)}
+    with Field(job, (*settings.peers, STREAM), settings.prepare_seconds, note) as field_:
+        _require_stream(field_)
+        errors = field_.parity(clip)
+        labels = {f"{t:g}": {"threshold": t} for t in settings.thresholds}
+        rounds = Rounds(field_, settings, {k: clip for k in labels}, clip, labels, whole=count - 1)
+        rounds.run()
+        return _common(field_, rounds, errors)
+
+
+def fixed_cost(model: Model, size: Sequence[int], settings: Settings, cache: Path, note: Note) -> dict[str, Any]:
+    """The time of a still picture on a tiny input, over the number of ops.
+
+    Raises:
+        BackendError: the stream cannot run.
+    """
+    job = job_of(model, size, settings, cache)
+    with Field(job, (STREAM,), settings.prepare_seconds, note) as field_:
+        _require_stream(field_)
+        times: list[float] = []
+        for _ in range(settings.rounds):
+            times += field_.turn(STREAM, clip=_blobs(job, 0.0, settings.seed), warm=3, frames=50)["ms"]
+        ops = field_.notes[STREAM]["ops"]
+        spread = summary(times)
+        row = {"model": job.name, "size": list(job.size), "threads": job.threads, "ops": ops, "ms": spread}
+        return row | {"us_per_op": 1e3 * float(spread["median"]) / ops}
+
+
+def prepare(model: Model, size: Sequence[int], settings: Settings, cache: Path, note: Note) -> dict[str, Any]:
+    """Fill the cache (weights, exports, compiled code) without timing anything."""
+    job = job_of(model, size, settings, cache)
+    with Field(job, (*settings.peers, STREAM), settings.prepare_seconds, note) as field_:
+        return {"notes": field_.notes, "failed": field_.failed}
+
+
+def _require_stream(field_: Field) -> None:
+    if STREAM not in field_.ready:
+        raise BackendError(f"{field_.job.name}: videoeff itself cannot run it: {field_.failed[STREAM]}")
+
+
+def _blobs(job: Job, share: float, seed: int) -> dict[str, Any]:
+    return {"size": list(job.size), "share": share, "seed": seed}

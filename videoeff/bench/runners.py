@@ -1,0 +1,268 @@
+"""The competitors, as a worker process runs them: get ready, take a picture, run, give outputs."""
+
+from __future__ import annotations
+
+import abc
+import os
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from videoeff.bench import network
+from videoeff.bench.spec import CLIP_INPUT, COMPILE, EAGER, ONNXRUNTIME, OPENVINO, STREAM, Job
+from videoeff.errors import BackendError
+
+Array = NDArray[Any]
+
+
+class Runner(abc.ABC):
+    """One competitor.
+
+    Args:
+        job: what to run. Getting ready happens in the constructor; an exception is the reason why not.
+    """
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+        self.notes: dict[str, Any] = {}
+
+    def feed(self, picture: Array) -> Any:
+        """A picture (3, H, W) as this runtime likes it; not timed."""
+        return torch.from_numpy(picture[None]).contiguous(memory_format=torch.channels_last)
+
+    @abc.abstractmethod
+    def run(self, fed: Any) -> Any:
+        """One frame; timed."""
+
+    def outputs(self, returned: Any) -> list[Array]:
+        """What :meth:`run` returned, as arrays."""
+        return [v.detach().contiguous().numpy() for v in returned]
+
+    def begin(self) -> None:
+        """Called after the untimed frames of a turn."""
+
+    def end(self) -> dict[str, Any]:
+        """Called after the timed frames of a turn; what to report with the times."""
+        return {}
+
+    def configure(self, options: Mapping[str, Any]) -> None:
+        """Change thresholds; nothing for dense runtimes."""
+
+
+def _example(job: Job) -> Tensor:
+    generator = torch.Generator().manual_seed(1)
+    picture = torch.rand(1, 3, *job.size, generator=generator)
+    return picture.contiguous(memory_format=torch.channels_last)
+
+
+class Eager(Runner):
+    """PyTorch as it is: channels last, batch norms folded."""
+
+    def __init__(self, job: Job) -> None:
+        super().__init__(job)
+        example = _example(job)
+        model, count = network.folded(network.load(job), example)
+        self.model: Callable[..., Any] = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.notes["batch_norms_folded"] = count
+
+    def run(self, fed: Any) -> Any:
+        """One frame."""
+        with torch.inference_mode():
+            return self.model(fed)
+
+
+class Compiled(Eager):
+    """``torch.compile`` with freezing, channels last."""
+
+    def __init__(self, job: Job) -> None:
+        import torch._inductor.config as config
+
+        config.freezing = True
+        super().__init__(job)
+        self.model = torch.compile(self.model, dynamic=False)
+        self.run(_example(job))
+        from torch._dynamo.utils import counters
+
+        self.notes["graph_breaks"] = sum(counters["graph_break"].values())
+
+    def run(self, fed: Any) -> Any:
+        """One frame."""
+        with torch.no_grad():
+            return self.model(fed)
+
+
+class OnnxRuntime(Runner):
+    """ONNX Runtime on the CPU, all optimisations on."""
+
+    def __init__(self, job: Job) -> None:
+        super().__init__(job)
+        import onnxruntime as ort
+
+        path = onnx_file(job)
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = job.threads
+        options.inter_op_num_threads = 1
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
+        # Its threads spin within a run, as by default, and not into the next competitor's turn.
+        options.add_session_config_entry("session.force_spinning_stop", "1")
+        self.session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        self.entry = self.session.get_inputs()[0].name
+
+    def feed(self, picture: Array) -> Any:
+        """A picture as an array (1, 3, H, W)."""
+        return {self.entry: np.ascontiguousarray(picture[None])}
+
+    def run(self, fed: Any) -> Any:
+        """One frame."""
+        return self.session.run(None, fed)
+
+    def outputs(self, returned: Any) -> list[Array]:
+        """They are arrays already."""
+        return [np.asarray(v) for v in returned]
+
+
+class OpenVino(Runner):
+    """OpenVINO on the CPU, float32, tuned for latency."""
+
+    def __init__(self, job: Job) -> None:
+        super().__init__(job)
+        import openvino
+
+        path = openvino_file(job)
+        options = {
+            "INFERENCE_NUM_THREADS": job.threads,
+            "NUM_STREAMS": 1,
+            "PERFORMANCE_HINT": "LATENCY",
+            "INFERENCE_PRECISION_HINT": "f32",
+        }
+        compiled = openvino.Core().compile_model(str(path), "CPU", options)
+        self.request = compiled.create_infer_request()
+        self.count = len(compiled.outputs)
+
+    def feed(self, picture: Array) -> Any:
+        """A picture as an array (1, 3, H, W)."""
+        return np.ascontiguousarray(picture[None])
+
+    def run(self, fed: Any) -> Any:
+        """One frame."""
+        return self.request.infer({0: fed}, share_inputs=True, share_outputs=True)
+
+    def outputs(self, returned: Any) -> list[Array]:
+        """Copies, since the next frame overwrites them."""
+        return [np.array(returned[i]) for i in range(self.count)]
+
+
+class Stream(Runner):
+    """videoeff."""
+
+    def __init__(self, job: Job) -> None:
+        super().__init__(job)
+        import videoeff
+
+        begin = time.perf_counter()
+        self.stream = videoeff.convert(network.load(job), _example(job), name=job.name)
+        engines = self.stream.engines.values()
+        self.notes |= {
+            "convert_seconds": time.perf_counter() - begin,
+            "state_bytes": self.stream.report().state_bytes,
+            "convolution_output_bytes": network.convolution_bytes([e.program for e in engines]),
+            "ops": sum(len(e.plan.instructions) for e in engines),
+            "macs": self.stream.report().macs["dense"],
+            "kernels": sorted({i.kernel for e in engines for i in e.plan.instructions}),
+        }
+
+    def run(self, fed: Any) -> Any:
+        """One frame."""
+        return self.stream(fed)
+
+    def outputs(self, returned: Any) -> list[Array]:
+        """As arrays; an exported program may return one tensor alone."""
+        values = torch.utils._pytree.tree_leaves(returned)
+        return super().outputs([v for v in values if isinstance(v, Tensor)])
+
+    def begin(self) -> None:
+        """Count from here."""
+        self.stream.clear_report()
+
+    def end(self) -> dict[str, Any]:
+        """The work done."""
+        macs = self.stream.report().macs
+        return {"needed": macs["needed"] / macs["dense"], "scheduled": macs["scheduled"] / macs["dense"]}
+
+    def configure(self, options: Mapping[str, Any]) -> None:
+        """Set one threshold everywhere, with the clips' input test where it is above 0, and start afresh."""
+        from videoeff.passes.base import Notes
+        from videoeff.passes.insert_thresholds import InsertThresholds
+
+        threshold = float(options["threshold"])
+        extra = dict(CLIP_INPUT) if threshold > 0 else {}
+        chosen = InsertThresholds(threshold, predict=float(options.get("predict", 0.0)), **extra)
+        for engine in self.stream.engines.values():
+            chosen.rewrite(engine.program, Notes())
+            engine.relower()
+        self.stream.reset()
+
+
+RUNNERS: dict[str, type[Runner]] = {
+    EAGER: Eager,
+    COMPILE: Compiled,
+    ONNXRUNTIME: OnnxRuntime,
+    OPENVINO: OpenVino,
+    STREAM: Stream,
+}
+
+
+def _cached(job: Job, name: str, write: Callable[[Path], None]) -> Path:
+    """A file of the job's cache, made if it is not there; made beside it and renamed."""
+    folder = Path(job.cache) / f"{job.name}-{job.size[0]}x{job.size[1]}"
+    target = folder / name
+    if not target.is_file():
+        making = folder / f"making-{os.getpid()}"
+        making.mkdir(parents=True, exist_ok=True)
+        write(making / name)
+        for file in sorted(making.iterdir(), key=lambda f: f.name == name):  # the named file last
+            file.replace(folder / file.name)
+        making.rmdir()
+    return target
+
+
+def _dense(job: Job) -> tuple[nn.Module, Tensor]:
+    example = _example(job).contiguous()
+    return network.folded(network.load(job), example)[0], example
+
+
+def onnx_file(job: Job) -> Path:
+    """The network as ONNX, at a fixed size."""
+
+    def write(path: Path) -> None:
+        model, example = _dense(job)
+        names = ["picture"]
+        reasons = []
+        for dynamo in (True, False):
+            try:
+                torch.onnx.export(model, (example,), str(path), dynamo=dynamo, input_names=names, verbose=False)
+                return
+            except Exception as error:
+                reasons.append(f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}")
+        raise BackendError("neither exporter of PyTorch could write it as ONNX: " + "; ".join(reasons))
+
+    return _cached(job, "model.onnx", write)
+
+
+def openvino_file(job: Job) -> Path:
+    """The network as OpenVINO's own format, in float32."""
+
+    def write(path: Path) -> None:
+        import openvino
+
+        model, example = _dense(job)
+        converted = openvino.convert_model(torch.export.export(model, (example,)))
+        openvino.save_model(converted, str(path), compress_to_fp16=False)
+
+    return _cached(job, "model.xml", write)

@@ -1,0 +1,114 @@
+"""What is measured: models, input sizes, competitors and settings, as plain values that go through JSON."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+#: Dense runtimes, in the order in which they are run; the first is what the others are compared with.
+EAGER, COMPILE, ONNXRUNTIME, OPENVINO = "eager", "compile", "onnxruntime", "openvino"
+DENSE = (EAGER, COMPILE, ONNXRUNTIME, OPENVINO)
+#: The dense runtimes that are PyTorch.
+PYTORCH = (EAGER, COMPILE)
+STREAM = "videoeff"
+
+#: Shares of the input pixels that change from frame to frame.
+SHARES = (0.0, 0.01, 0.02, 0.05, 0.10, 0.30, 1.0)
+
+#: The input test of the real clips: about 4 grey levels on 8x8 blocks, dilated by one block.
+CLIP_INPUT: Mapping[str, Any] = {"input_threshold": 0.0625, "block": 8, "dilation": 1}
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model to measure.
+
+    Attributes:
+        reference: ``torchvision:NAME``, ``timm:NAME``, ``package.module:callable``, ``file.py:callable`` or
+            the path of an exported program (``.pt2``).
+        title: what to call it.
+        multiple: height and width are rounded down to a multiple of this.
+        bgr: real clips are fed blue first.
+        trained: the weights are what the reference gives; otherwise random, with batch norms settled.
+    """
+
+    reference: str
+    title: str = ""
+    multiple: int = 1
+    bgr: bool = False
+    trained: bool = False
+
+    @property
+    def name(self) -> str:
+        """The title, or the reference's last part."""
+        return self.title or self.reference.rpartition(":")[2].rpartition("/")[2].removesuffix(".pt2")
+
+    def fit(self, size: Sequence[int]) -> tuple[int, int]:
+        """The size it is measured at where ``size`` (height, width) was asked for."""
+        height, width = (max(self.multiple, s // self.multiple * self.multiple) for s in size)
+        return height, width
+
+
+@dataclass(frozen=True)
+class Job:
+    """One model at one input size, as the workers are told.
+
+    Attributes:
+        reference: of the model.
+        weights: file with the weights every process loads, "" for those the reference gives.
+        size: (height, width).
+        threads: each competitor may use.
+        cache: folder for exports and compiled code.
+        name: of the model.
+    """
+
+    reference: str
+    weights: str
+    size: tuple[int, int]
+    threads: int
+    cache: str
+    name: str
+
+    def to_json(self) -> dict[str, Any]:
+        """A plain dictionary."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Job:
+        """What :meth:`to_json` gave."""
+        return cls(**{**values, "size": tuple(values["size"])})
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How long and how often.
+
+    Attributes:
+        threads: of each competitor.
+        rounds: rounds over all competitors.
+        frames: most frames a turn may take; fewer where a frame takes long.
+        turn_seconds: about how long a competitor's turn may last.
+        budget: seconds for the timing of one model at one size; rounds stop early when it is spent.
+        prepare_seconds: seconds a competitor may take to get ready.
+        shares: of changed pixels in the synthetic clips.
+        thresholds: of the real clips.
+        peers: the dense runtimes to run.
+        seed: of weights and clips.
+    """
+
+    threads: int = 1
+    rounds: int = 5
+    frames: int = 8
+    turn_seconds: float = 1.0
+    budget: float = 120.0
+    prepare_seconds: float = 600.0
+    shares: tuple[float, ...] = SHARES
+    thresholds: tuple[float, ...] = (0.05, 0.1, 0.2)
+    peers: tuple[str, ...] = DENSE
+    seed: int = 0
+
+    def to_json(self) -> dict[str, Any]:
+        """A plain dictionary."""
+        return dataclasses.asdict(self)
