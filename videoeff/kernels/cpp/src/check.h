@@ -1,0 +1,227 @@
+// Whether a descriptor can be served: what the kernels take for granted is checked here, once.
+#ifndef VIDEOEFF_CHECK_H
+#define VIDEOEFF_CHECK_H
+
+#include <cmath>
+#include <cstdarg>
+#include <cstdio>
+
+#include "internal.h"
+
+namespace vf {
+
+struct Problem {
+  char *text;
+  int64_t size;
+  bool operator()(const char *format, ...) const __attribute__((format(printf, 2, 3))) {
+    if (text && size > 0) {
+      va_list arguments;
+      va_start(arguments, format);
+      std::vsnprintf(text, size_t(size), format, arguments);
+      va_end(arguments);
+    }
+    return false;
+  }
+};
+
+constexpr int64_t kMaxExtent = int64_t(1) << 31;
+
+inline bool check_view(const vf_view &v, int64_t op, const char *what, bool data, const Problem &problem) {
+  const int64_t extents[4] = {v.r, v.h, v.w, v.c}, strides[4] = {v.sr, v.sh, v.sw, v.sc};
+  if (v.dtype < VF_F32 || v.dtype > VF_BF16) return problem("op %lld: %s has dtype %d", (long long)op, what, v.dtype);
+  int64_t last = 0, count = 1;
+  for (int i = 0; i < 4; i++) {
+    if (extents[i] < 1 || extents[i] >= kMaxExtent)
+      return problem("op %lld: %s has extent %lld", (long long)op, what, (long long)extents[i]);
+    if (strides[i] < 0 || strides[i] >= kMaxExtent)
+      return problem("op %lld: %s has stride %lld", (long long)op, what, (long long)strides[i]);
+    if (strides[i] > 0 && (extents[i] - 1) > (kMaxExtent - 1) / strides[i])
+      return problem("op %lld: %s has more than 2^31 elements", (long long)op, what);
+    last += (extents[i] - 1) * strides[i];
+    count *= extents[i];
+    if (count >= kMaxExtent || last >= kMaxExtent)
+      return problem("op %lld: %s has more than 2^31 elements", (long long)op, what);
+  }
+  if (data && !v.data) return problem("op %lld: %s has no memory", (long long)op, what);
+  if (last >= v.size)
+    return problem("op %lld: %s reaches element %lld of %lld", (long long)op, what, (long long)last, (long long)v.size);
+  return true;
+}
+
+inline bool overlap(const vf_view &a, const vf_view &b) {
+  auto item = [](const vf_view &v) { return v.dtype == VF_F64 ? 8 : v.dtype == VF_F32 ? 4 : 2; };
+  auto last = [](const vf_view &v) {
+    return (v.r - 1) * v.sr + (v.h - 1) * v.sh + (v.w - 1) * v.sw + (v.c - 1) * v.sc + 1;
+  };
+  uintptr_t a0 = uintptr_t(a.data), b0 = uintptr_t(b.data);
+  if (a0 + uintptr_t(last(a) * item(a)) <= b0 || b0 + uintptr_t(last(b) * item(b)) <= a0) return false;
+  // Slices of the channels of one buffer lie between one another: apart if their channels are.
+  if (a.dtype != b.dtype || a.sw != b.sw || a.sh != b.sh || a.sr != b.sr || a.sw == 0) return true;
+  int64_t apart = (int64_t(b0) - int64_t(a0)) / item(a), pixel = a.sw;
+  int64_t shift = ((apart % pixel) + pixel) % pixel;  // first channel of b behind that of a, within a pixel
+  if (a.sc == b.sc && a.sc > 1 && shift % a.sc != 0) return false;
+  int64_t alast = (a.c - 1) * a.sc, blast = (b.c - 1) * b.sc;
+  return !(shift > alast && shift + blast < pixel);
+}
+
+inline bool is_register(int32_t r) { return r >= 0 && r < VF_MAX_REGS; }
+
+inline bool check_epilogue(const vf_op &d, int64_t index, const Problem &problem) {
+  long long i = index;
+  if (d.nepi < 0 || d.nepi > VF_MAX_EPI || d.nargs < 0 || d.nargs > VF_MAX_ARGS)
+    return problem("op %lld: %d instructions with %d arguments", i, d.nepi, d.nargs);
+  int32_t width[VF_MAX_REGS] = {};
+  for (int k = 0; k < VF_MAX_REGS; k++)
+    if (d.width[k] < 0 || d.width[k] > (1 << 20)) return problem("op %lld: register %d is %d wide", i, k, d.width[k]);
+  Op probe;
+  probe.d = d;
+  width[0] = producer_channels(probe);
+  auto operand = [&](int32_t x) -> int32_t {  // width, 0 for a broadcast, -1 for a mistake
+    if (is_register(x)) return width[x] > 0 ? width[x] : -1;
+    if (x < VF_ARG || x - VF_ARG >= d.nargs) return -1;
+    const vf_view &v = d.args[x - VF_ARG];
+    return v.sc == 0 ? 0 : v.c;
+  };
+  for (int k = 0; k < d.nargs; k++) {
+    const vf_view &v = d.args[k];
+    if (!check_view(v, index, "an argument", true, problem)) return false;
+    if (v.dtype != d.dtype && v.dtype != VF_F32) return problem("op %lld: argument %d has dtype %d", i, k, v.dtype);
+  }
+  for (int k = 0; k < d.nepi; k++) {
+    const vf_epi &e = d.epi[k];
+    if (e.op < VF_COPY || e.op > VF_POW || !is_register(e.dst))
+      return problem("op %lld: instruction %d is no instruction", i, k);
+    bool binary = (e.op >= VF_ADD && e.op <= VF_MINIMUM) || e.op == VF_PRELU;
+    int32_t a = operand(e.a), b = binary ? operand(e.b) : 0;
+    if (a < 0 || b < 0) return problem("op %lld: instruction %d reads nothing", i, k);
+    int32_t result = a > b ? a : b;
+    if (e.op == VF_LINEAR) {
+      if (e.b < VF_ARG || e.b - VF_ARG + (e.q != 0) >= d.nargs) return problem("op %lld: no weights", i);
+      const vf_view &w = d.args[e.b - VF_ARG];
+      if (w.c != a || w.sc != 1 || w.sw != w.c || w.h != 1 || w.r != 1 || !is_register(e.a) || e.a == e.dst)
+        return problem("op %lld: instruction %d: the weights do not fit", i, k);
+      result = w.w;
+      if (e.q != 0 && (d.args[e.b - VF_ARG + 1].c != result || d.args[e.b - VF_ARG + 1].sc != 1))
+        return problem("op %lld: instruction %d: the bias does not fit", i, k);
+    } else {
+      if ((a && a != result) || (b && b != result)) return problem("op %lld: instruction %d: widths differ", i, k);
+      if (!result) result = d.width[e.dst];
+    }
+    if (result < 1 || result > d.width[e.dst])
+      return problem("op %lld: instruction %d needs a register %d wide", i, k, result);
+    width[e.dst] = result;
+  }
+  if (d.kind != VF_INPUT && width[0] != d.out.c)
+    return problem("op %lld: the result has %d channels, its value %d", i, width[0], d.out.c);
+  for (int k = 0; k < d.nargs; k++) {  // maps, gates and constants; weights of VF_LINEAR are neither
+    const vf_view &v = d.args[k];
+    bool weights = false;
+    for (int j = 0; j < d.nepi; j++) weights |= d.epi[j].op == VF_LINEAR && d.epi[j].b - VF_ARG == k;
+    if (weights) continue;
+    bool fits = (v.r == d.out.r || v.sr == 0) && (v.h == d.out.h || v.sh == 0) && (v.w == d.out.w || v.sw == 0);
+    if (!fits) return problem("op %lld: argument %d is no map of the result's extent", i, k);
+    if (overlap(v, d.out)) return problem("op %lld: argument %d overlaps the value", i, k);
+  }
+  return true;
+}
+
+inline bool check_terms(const vf_op &d, int64_t index, const vf_mask *masks, int64_t nmasks, const Problem &problem) {
+  long long i = index;
+  if (d.factor == 0) return true;
+  if (d.kind != VF_CONV || !d.pending || !d.taps || !(d.factor > 0) || !std::isfinite(d.factor))
+    return problem("op %lld: changes cannot be predicted here", i);
+  if (d.nsources < 1 || d.nsources > VF_MAX_TERMS || d.nresiduals < 0 || d.nresiduals > VF_MAX_TERMS)
+    return problem("op %lld: %d and %d terms", i, d.nsources, d.nresiduals);
+  for (int k = 0; k < d.nsources + d.nresiduals; k++) {
+    bool source = k < d.nsources;
+    const vf_term &t = source ? d.sources[k] : d.residuals[k - d.nsources];
+    if (t.mask < 0 || t.mask >= nmasks || !masks[t.mask].magnitude)
+      return problem("op %lld: term %d has no magnitudes", i, k);
+    const vf_mask &m = masks[t.mask];
+    const vf_view &v = source ? d.in : d.out;
+    if (m.r != d.out.r || m.h != v.h || m.w != v.w) return problem("op %lld: term %d has another extent", i, k);
+  }
+  return true;
+}
+
+inline bool check_reach(const vf_op &d, int64_t index, const vf_mask *masks, int64_t nmasks, const Problem &problem) {
+  long long i = index;
+  if (d.nreach < 0 || d.nreach > VF_MAX_REACH) return problem("op %lld: reached from %d masks", i, d.nreach);
+  for (int k = 0; k < d.nreach; k++) {
+    const vf_reach &r = d.reach[k];
+    if (r.mask < 0 || r.mask >= nmasks || r.mask == d.mask) return problem("op %lld: mask %d", i, r.mask);
+    const vf_mask &m = masks[r.mask];
+    bool fits = m.r == d.out.r;
+    if (r.kind == VF_SAME) fits &= m.h == d.out.h && m.w == d.out.w;
+    else if (r.kind == VF_WINDOW)
+      fits &= (d.kind == VF_CONV || d.kind == VF_MAXPOOL) && m.h == d.in.h && m.w == d.in.w;
+    else if (r.kind == VF_TABLE) fits &= d.kind == VF_SEPARABLE && m.h == d.in.h && m.w == d.in.w;
+    else if (r.kind == VF_SPREAD) fits &= d.kind == VF_TRANSPOSED && m.h == d.in.h && m.w == d.in.w;
+    else fits &= r.kind == VF_WHOLE;
+    if (!fits) return problem("op %lld: reach %d (kind %d) does not fit its mask", i, k, r.kind);
+  }
+  return true;
+}
+
+inline bool check_window(const vf_op &d, int64_t index, const Problem &problem) {
+  long long i = index;
+  constexpr int32_t most = 1 << 15;
+  for (int32_t v : {d.kh, d.kw, d.sy, d.sx, d.dy, d.dx})
+    if (v < 1 || v > most) return problem("op %lld: window %d", i, v);
+  for (int32_t v : {d.py, d.px})
+    if (v < 0 || v > most) return problem("op %lld: padding %d", i, v);
+  if (d.kind == VF_MAXPOOL) {
+    // every window holds a pixel of the input
+    bool fits = d.py < (d.kh - 1) * int64_t(d.dy) + 1 && d.px < (d.kw - 1) * int64_t(d.dx) + 1;
+    fits &= int64_t(d.out.h - 1) * d.sy - d.py < d.in.h && int64_t(d.out.w - 1) * d.sx - d.px < d.in.w;
+    return fits || problem("op %lld: a window lies outside the input", i);
+  }
+  if (d.groups < 1 || d.in.c % d.groups || d.width[0] < 1 || d.width[0] > (1 << 20) || d.width[0] % d.groups || !d.weight)
+    return problem("op %lld: %d groups of %d and %d channels", i, d.groups, d.in.c, d.width[0]);
+  if (d.kind == VF_TRANSPOSED && d.in.sc != 1) return problem("op %lld: channels of the input are apart", i);
+  if (int64_t(d.kh) * d.kw * (d.in.c / d.groups) * int64_t(d.width[0]) >= kMaxExtent)
+    return problem("op %lld: more than 2^31 weights", i);
+  return true;
+}
+
+inline bool check_op(const vf_op &d, int64_t index, const vf_mask *masks, int64_t nmasks, const Problem &problem) {
+  long long i = index;
+  if (d.kind < VF_INPUT || d.kind > VF_TRANSPOSED) return problem("op %lld: kind %d", i, d.kind);
+  if (d.dtype < VF_F32 || d.dtype > VF_BF16) return problem("op %lld: dtype %d", i, d.dtype);
+  if (d.mask < 0 || d.mask >= nmasks) return problem("op %lld: mask %d of %lld", i, d.mask, (long long)nmasks);
+  if (!check_view(d.out, index, "its value", true, problem)) return false;
+  const vf_mask &own = masks[d.mask];
+  if (own.r != d.out.r || own.h != d.out.h || own.w != d.out.w || d.out.dtype != d.dtype)
+    return problem("op %lld: its mask or dtype does not fit its value", i);
+  if ((d.out.r > 1 && !d.out.sr) || (d.out.h > 1 && !d.out.sh) || (d.out.w > 1 && !d.out.sw) || (d.out.c > 1 && !d.out.sc))
+    return problem("op %lld: elements of its value share memory", i);
+  if (d.test < VF_TEST_MAX || d.test > VF_TEST_RMS || !(d.threshold >= 0) || (d.relative && !d.scale))
+    return problem("op %lld: change test %d at %g", i, d.test, d.threshold);
+  if (d.magnitude && !own.magnitude) return problem("op %lld: its mask keeps no magnitudes", i);
+  if (d.kind == VF_INPUT) {
+    if (d.input < 0 || d.input > 1024 || d.block < 1 || d.block > (1 << 15) || d.dilation < 0 || d.dilation > (1 << 15))
+      return problem("op %lld: input %d with blocks of %d, dilation %d", i, d.input, d.block, d.dilation);
+    return d.nepi == 0 || problem("op %lld: an input has no instructions", i);
+  }
+  if (d.kind != VF_POINTWISE) {
+    if (!check_view(d.in, index, "its input", true, problem)) return false;
+    if (d.in.dtype != d.dtype || d.in.r != d.out.r) return problem("op %lld: its input does not fit its value", i);
+    if (overlap(d.in, d.out)) return problem("op %lld: its input overlaps its value", i);
+  }
+  if ((d.kind == VF_CONV || d.kind == VF_MAXPOOL || d.kind == VF_TRANSPOSED) && !check_window(d, index, problem))
+    return false;
+  if (d.kind == VF_SEPARABLE) {
+    if (d.ty < 1 || d.tx < 1 || !d.iy || !d.ix || !d.wy || !d.wx || d.ty > d.in.h || d.tx > d.in.w)
+      return problem("op %lld: no tables", i);
+    for (int64_t k = 0; k < int64_t(d.out.h) * d.ty; k++)
+      if (d.iy[k] < 0 || d.iy[k] >= d.in.h) return problem("op %lld: table row %lld", i, (long long)k);
+    for (int64_t k = 0; k < int64_t(d.out.w) * d.tx; k++)
+      if (d.ix[k] < 0 || d.ix[k] >= d.in.w) return problem("op %lld: table column %lld", i, (long long)k);
+  }
+  if (d.kind == VF_MEAN && (d.out.h != 1 || d.out.w != 1)) return problem("op %lld: a mean has one pixel", i);
+  return check_epilogue(d, index, problem) && check_reach(d, index, masks, nmasks, problem) &&
+         check_terms(d, index, masks, nmasks, problem);
+}
+
+}  // namespace vf
+#endif

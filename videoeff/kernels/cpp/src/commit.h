@@ -1,0 +1,202 @@
+// The change test of a block whose values lie in register 0: store what moved, say which pixels those are.
+#ifndef VIDEOEFF_COMMIT_H
+#define VIDEOEFF_COMMIT_H
+
+#include <cmath>
+
+#include "vector.h"
+
+namespace vf {
+namespace VF_SPACE {
+
+// A value as it will be read back from memory.
+template <class S> VF_INLINE vec<compute<S>> rounded(vec<compute<S>> v) {
+  if constexpr (sizeof(S) == 2) {
+    for (int i = 0; i < lanes<float>; i++) {
+      bf16 b;
+      narrow(float(v[i]), &b);
+      v[i] = widen(b);
+    }
+  }
+  return v;
+}
+
+enum class Store { compare, always, none };
+
+// Neighbouring channels (out.sc == 1).
+template <class S> VF_INLINE bool differs(const compute<S> *v, const S *o, int32_t c) {
+  using T = compute<S>;
+  constexpr int L = lanes<T>;
+  typename Vec<T>::mask m = {};
+  int32_t k = 0;
+  for (; k + L <= c; k += L) m |= rounded<S>(load(v + k)) != load(o + k);
+  if (k < c) m |= rounded<S>(load_part(v + k, c - k)) != load_part(o + k, c - k);
+  return any(m);
+}
+template <class S> VF_INLINE void copy_row(const compute<S> *v, S *o, int32_t c) {
+  using T = compute<S>;
+  constexpr int L = lanes<T>;
+  int32_t k = 0;
+  for (; k + L <= c; k += L) store(o + k, load(v + k));
+  if (k < c) store_part(o + k, load_part(v + k, c - k), c - k);
+}
+// Compare and store at once; most pixels that are computed have changed.
+template <class S> VF_INLINE bool exchange(const compute<S> *v, S *o, int32_t c) {
+  using T = compute<S>;
+  constexpr int L = lanes<T>;
+  typename Vec<T>::mask m = {};
+  int32_t k = 0;
+  for (; k + L <= c; k += L) {
+    vec<T> x = load(v + k);
+    m |= rounded<S>(x) != load(o + k);
+    store(o + k, x);
+  }
+  if (k < c) {
+    vec<T> x = load_part(v + k, c - k);
+    m |= rounded<S>(x) != load_part(o + k, c - k);
+    store_part(o + k, x, c - k);
+  }
+  return any(m);
+}
+template <class S> VF_INLINE compute<S> square_sum(const compute<S> *v, const S *o, int32_t c) {
+  using T = compute<S>;
+  constexpr int L = lanes<T>;
+  vec<T> a = {}, b = {};
+  int32_t k = 0;
+  for (; k + 2 * L <= c; k += 2 * L) {
+    vec<T> d = rounded<S>(load(v + k)) - load(o + k), e = rounded<S>(load(v + k + L)) - load(o + k + L);
+    a += d * d, b += e * e;
+  }
+  for (; k < c; k += L) {
+    int n = c - k < L ? int(c - k) : L;
+    vec<T> d = n == L ? rounded<S>(load(v + k)) - load(o + k) : rounded<S>(load_part(v + k, n)) - load_part(o + k, n);
+    a += d * d;
+  }
+  return sum<T>(a + b);
+}
+// NaN where a channel is NaN.
+template <class S> VF_INLINE compute<S> largest(const compute<S> *v, const S *o, int32_t c) {
+  using T = compute<S>;
+  constexpr int L = lanes<T>;
+  vec<T> a = {}, bad = {};
+  for (int32_t k = 0; k < c; k += L) {
+    int n = c - k < L ? int(c - k) : L;
+    vec<T> d = n == L ? rounded<S>(load(v + k)) - load(o + k) : rounded<S>(load_part(v + k, n)) - load_part(o + k, n);
+    d = absolute<T>(d);
+    bad += d - d;  // infinity also counts: it exceeds every limit
+    a = d > a ? d : a;
+  }
+  T most = sum<T>(bad);
+  for (int i = 0; i < L; i++) most = a[i] > most ? a[i] : most;
+  return most;
+}
+
+template <class S>
+void commit(const Op &op, const Block &block, Scratch &scratch, bool force, uint64_t *changed, float *squares) {
+  using T = compute<S>;
+  const vf_op &d = op.d;
+  const T *value = static_cast<const T *>(scratch.reg[0]);
+  const int32_t c = d.out.c;
+  const int64_t sw = d.out.sw, sc = d.out.sc;
+  const bool exact = d.threshold == 0;
+  int32_t p = 0;
+  for (int32_t i = 0; i < (block.pixels + 63) / 64; i++) changed[i] = 0;
+  for (int32_t k = 0; k < block.count; k++) {
+    const Run &run = block.runs[k];
+    S *o = static_cast<S *>(d.out.data) + run.r * d.out.sr + run.y * d.out.sh + run.x * sw;
+    const T limit = d.relative ? T(float(d.threshold) * d.scale[run.r]) : T(d.threshold);
+    for (int32_t i = 0; i < run.n; i++, p++, o += sw, value += op.ld) {
+      bool moved;
+      if (sc == 1 && force) {
+        copy_row<S>(value, o, c);
+        moved = true;
+      } else if (sc == 1 && exact && !squares) {
+        moved = exchange<S>(value, o, c);
+      } else if (sc == 1) {
+        T energy = 0;
+        if (exact) {
+          moved = differs<S>(value, o, c);
+          if (moved) energy = square_sum<S>(value, o, c);
+        } else if (d.test == VF_TEST_MAX) {
+          moved = !(largest<S>(value, o, c) <= limit);
+          if (moved && squares) energy = square_sum<S>(value, o, c);
+        } else {
+          energy = square_sum<S>(value, o, c);
+          moved = !(std::sqrt(d.test == VF_TEST_RMS ? energy / T(c) : energy) <= limit);
+        }
+        if (squares) squares[p] = float(energy / T(c));
+        if (moved) copy_row<S>(value, o, c);
+      } else {
+        T energy = 0, most = 0, bad = 0;
+        bool differ = false;
+        for (int32_t j = 0; j < c; j++) {
+          S now;
+          narrow(value[j], &now);
+          T e = widen(now), old = widen(o[j * sc]), x = std::fabs(e - old);
+          differ |= e != old;
+          energy += x * x, bad += x - x;
+          most = x > most ? x : most;
+        }
+        most += bad;
+        moved = force || (exact                       ? differ
+                          : d.test == VF_TEST_MAX     ? !(most <= limit)
+                          : d.test == VF_TEST_RMS     ? !(std::sqrt(energy / T(c)) <= limit)
+                                                      : !(std::sqrt(energy) <= limit));
+        if (squares) squares[p] = float(energy / T(c));
+        if (moved)
+          for (int32_t j = 0; j < c; j++) narrow(value[j], o + j * sc);
+      }
+      if (squares && force) squares[p] = 0;
+      changed[p >> 6] |= uint64_t(moved) << (p & 63);
+    }
+  }
+}
+
+// The amount of the change test for frames: channels at any stride.
+template <class S> void input_amount(const Op &op, const vf_frame &frame, const Run &run, float *amount) {
+  using T = compute<S>;
+  const vf_op &d = op.d;
+  const S *from = static_cast<const S *>(frame.data) + run.r * frame.sr + run.y * frame.sh + run.x * frame.sw;
+  const S *old = static_cast<const S *>(d.out.data) + run.r * d.out.sr + run.y * d.out.sh + run.x * d.out.sw;
+  const int32_t c = d.out.c;
+  const bool exact = d.threshold == 0, most = d.test == VF_TEST_MAX;
+  for (int32_t i = 0; i < run.n; i++) {
+    T energy = 0, top = 0, bad = 0;
+    bool differ = false;
+    for (int32_t j = 0; j < c; j++) {
+      T now = widen(from[i * frame.sw + j * frame.sc]), was = widen(old[i * d.out.sw + j * d.out.sc]);
+      T x = std::fabs(now - was);
+      differ |= now != was;
+      energy += x * x, bad += x - x;
+      top = x > top ? x : top;
+    }
+    amount[i] = exact ? float(differ) : most ? float(top + bad) : float(std::sqrt(d.test == VF_TEST_RMS ? energy / T(c) : energy));
+  }
+}
+
+template <class S> void input_store(const Op &op, const vf_frame &frame, const Run &run, float *squares) {
+  using T = compute<S>;
+  const vf_op &d = op.d;
+  const S *from = static_cast<const S *>(frame.data) + run.r * frame.sr + run.y * frame.sh + run.x * frame.sw;
+  S *to = static_cast<S *>(d.out.data) + run.r * d.out.sr + run.y * d.out.sh + run.x * d.out.sw;
+  const int32_t c = d.out.c;
+  if (squares)
+    for (int32_t i = 0; i < run.n; i++) {
+      T energy = 0;
+      for (int32_t j = 0; j < c; j++) {
+        T x = T(widen(from[i * frame.sw + j * frame.sc])) - T(widen(to[i * d.out.sw + j * d.out.sc]));
+        energy += x * x;
+      }
+      squares[i] = float(energy / T(c));
+    }
+  if (d.out.sc == 1 && frame.sc == 1) {
+    for (int32_t i = 0; i < run.n; i++) std::memcpy(to + i * d.out.sw, from + i * frame.sw, sizeof(S) * c);
+  } else {
+    for (int32_t i = 0; i < run.n; i++)
+      for (int32_t j = 0; j < c; j++) to[i * d.out.sw + j * d.out.sc] = from[i * frame.sw + j * frame.sc];
+  }
+}
+
+}  // namespace VF_SPACE
+}  // namespace vf
+#endif

@@ -1,0 +1,340 @@
+// Convolution as an indirect matrix product: the input is read in place through a pointer for each pixel, the
+// weights lie in panels of a few vectors of output channels, and a register block of MR pixels x NV vectors runs over
+// the reduction. Wide layers run panel by panel over a block of pixels, so that a panel is read from L2 once a block.
+#ifndef VIDEOEFF_GEMM_H
+#define VIDEOEFF_GEMM_H
+
+#include "vector.h"
+
+namespace vf {
+namespace VF_SPACE {
+
+constexpr int kReduction = 768;  // longest block of the reduction, if it is split at all
+
+#if VF_ISA == 2
+constexpr int kMaxVectors = 4;
+constexpr int kBlocks[5][4] = {{}, {12, 6, 3, 1}, {12, 6, 3, 1}, {8, 4, 2, 1}, {6, 3, 2, 1}};
+#else
+constexpr int kMaxVectors = 2;
+constexpr int kBlocks[3][4] = {{}, {12, 6, 3, 1}, {6, 3, 2, 1}};
+#endif
+
+// acc[i][j] (+)= sum over segments of input[i] * panel[j]. Pointers: base[i] + segment offset, or, where `edge` is
+// given, edge[segment * MR + i].
+template <class S, int MR, int NV>
+__attribute__((noinline)) void micro(const S *const *base, const S *const *edge, const Segment *segments, int count,
+                                     const compute<S> *panel, const compute<S> *bias, compute<S> *const *rows) {
+  using T = compute<S>;
+  constexpr int L = lanes<T>;
+  vec<T> acc[MR][NV];
+  if (bias) {
+    for (int j = 0; j < NV; j++) {
+      vec<T> b = load(bias + j * L);
+      for (int i = 0; i < MR; i++) acc[i][j] = b;
+    }
+  } else {
+    for (int i = 0; i < MR; i++)
+      for (int j = 0; j < NV; j++) acc[i][j] = load(rows[i] + j * L);
+  }
+  for (int s = 0; s < count; s++) {
+    const S *p[MR];
+    for (int i = 0; i < MR; i++) p[i] = edge ? edge[s * MR + i] : base[i] + segments[s].offset;
+    const T *w = panel + int64_t(segments[s].k) * (NV * L);
+    const int64_t length = segments[s].length;
+    for (int64_t k = 0; k < length; k++) {
+      vec<T> b[NV];
+      for (int j = 0; j < NV; j++) b[j] = load(w + j * L);
+      w += NV * L;
+#pragma GCC unroll 16
+      for (int i = 0; i < MR; i++) {
+        vec<T> a = broadcast<T>(widen(p[i][k]));
+        for (int j = 0; j < NV; j++) acc[i][j] += a * b[j];
+      }
+    }
+  }
+  for (int i = 0; i < MR; i++)
+    for (int j = 0; j < NV; j++) store(rows[i] + j * L, acc[i][j]);
+}
+
+template <class S>
+using Micro = void (*)(const S *const *, const S *const *, const Segment *, int, const compute<S> *,
+                       const compute<S> *, compute<S> *const *);
+
+template <class S, int NV> Micro<S> micro_of(int which) {
+  switch (which) {
+    case 0: return micro<S, kBlocks[NV][0], NV>;
+    case 1: return micro<S, kBlocks[NV][1], NV>;
+    case 2: return micro<S, kBlocks[NV][2], NV>;
+    default: return micro<S, kBlocks[NV][3], NV>;
+  }
+}
+template <class S> Micro<S> micro_of(int vectors, int which) {
+#if VF_ISA == 2
+  if (vectors == 4) return micro_of<S, 4>(which);
+  if (vectors == 3) return micro_of<S, 3>(which);
+#endif
+  return vectors == 2 ? micro_of<S, 2>(which) : micro_of<S, 1>(which);
+}
+
+// Widths in vectors of the panels of `vectors` vectors of channels.
+inline std::vector<int32_t> split_panels(int32_t vectors) {
+  std::vector<int32_t> panels;
+  if (kMaxVectors == 4) {
+    int32_t fours = vectors % 3 == 1 && vectors >= 4 ? 1 : vectors % 3 == 2 && vectors >= 8 ? 2 : 0;
+    int32_t threes = (vectors - 4 * fours) / 3, rest = vectors - 4 * fours - 3 * threes;
+    panels.assign(threes, 3);
+    panels.insert(panels.end(), fours, 4);
+    if (rest) panels.push_back(rest);
+  } else {
+    panels.assign(vectors / 2, 2);
+    if (vectors % 2) panels.push_back(1);
+  }
+  return panels;
+}
+
+// Zeros that taps outside the input read.
+template <class S> const S *zero_row() {
+  static const S zeros[kReduction + 2048] = {};
+  return zeros;
+}
+
+// Weights (O, I / g, kh, kw), transposed (I, O / g, kh, kw), as panels [group][panel][kh kw I / g][vectors x lanes].
+template <class S> void pack_convolution(Op &op) {
+  using T = compute<S>;
+  constexpr int L = lanes<T>;
+  const vf_op &d = op.d;
+  const bool transposed = d.kind == VF_TRANSPOSED;
+  const int32_t inputs = d.in.c / d.groups, outputs = producer_channels(op) / d.groups;
+  const int32_t window = d.kh * d.kw, total = outputs * d.groups;
+  op.reduction = window * inputs;
+  op.panels = split_panels(int32_t((outputs + L - 1) / L));
+  const int64_t padded = round_up(outputs, L);
+  op.weight.reserve(size_t(d.groups) * op.reduction * padded * sizeof(T));
+  T *to = static_cast<T *>(op.weight.data);
+  const S *from = static_cast<const S *>(d.weight);
+  for (int32_t g = 0; g < d.groups; g++) {
+    int32_t first = 0;
+    for (int32_t vectors : op.panels) {
+      for (int32_t tap = 0; tap < window; tap++)
+        for (int32_t i = 0; i < inputs; i++)
+          for (int32_t j = 0; j < vectors * L; j++) {
+            int32_t o = first + j;
+            T v = 0;
+            if (o < outputs) {
+              int64_t at = transposed ? (int64_t(g * inputs + i) * outputs + o) * window + tap
+                                      : (int64_t(g * outputs + o) * inputs + i) * window + tap;
+              v = widen(from[at]);
+            }
+            *to++ = v;
+          }
+      first += vectors * L;
+    }
+  }
+  op.bias.reserve(size_t(round_up(total, L) + 4 * L) * sizeof(T));
+  T *bias = static_cast<T *>(op.bias.data);
+  for (int64_t i = 0; i < round_up(total, L) + 4 * L; i++)
+    bias[i] = i < total && d.bias ? T(widen(static_cast<const S *>(d.bias)[i])) : T(0);
+  op.ld = int32_t(round_up(total, 16) + 16);
+}
+
+// The blocks of the reduction and their segments.
+template <class S> void plan_reduction(Op &op) {
+  const vf_op &d = op.d;
+  const int32_t inputs = d.in.c / d.groups, row = d.kw * inputs, total = op.reduction;
+  const bool whole = d.groups == 1 && d.dx == 1 && d.in.sw == d.in.c && d.in.sc == 1 && !op.gather;
+  std::vector<int32_t> cuts{0};
+  if (d.kind == VF_TRANSPOSED || d.groups > 1 || (total <= kReduction + kReduction / 2)) {
+    cuts.push_back(total);
+  } else {
+    int32_t step;
+    if (row <= kReduction) step = kReduction / row * row;
+    else if (inputs <= kReduction) step = 0;  // some taps of a row
+    else step = -1;                           // part of a tap
+    if (step > 0) {
+      for (int32_t k = step; k < total; k += step) cuts.push_back(k);
+    } else {
+      for (int32_t r = 0; r < d.kh; r++)
+        for (int32_t c = 0; c < d.kw; c++) {
+          int32_t tap = (r * d.kw + c) * inputs, parts = (inputs + kReduction - 1) / kReduction;
+          int32_t taps = inputs <= kReduction ? kReduction / inputs : 1;
+          if (step == 0 && c % taps) continue;
+          for (int32_t p = 0; p < (step == 0 ? 1 : parts); p++) {
+            int32_t k = tap + int32_t(round_up((inputs + parts - 1) / parts, 16)) * p;
+            if (k > 0 && k < tap + inputs) cuts.push_back(k);
+          }
+        }
+    }
+    cuts.push_back(total);
+  }
+  if (op.gather) {
+    for (size_t b = 0; b + 1 < cuts.size(); b++) op.inner.push_back({{cuts[b], cuts[b + 1] - cuts[b], cuts[b], 0, 0}});
+    return;
+  }
+  if (d.kind == VF_TRANSPOSED) {
+    for (int32_t phase = 0; phase < d.sy * d.sx; phase++) {
+      std::vector<Segment> segments;
+      for (int32_t tap = 0; tap < d.kh * d.kw; tap++) {
+        int32_t r = tap / d.kw, c = tap % d.kw, y = phase / d.sx, x = phase % d.sx;
+        if ((y + d.py - r * d.dy) % d.sy || (x + d.px - c * d.dx) % d.sx) continue;
+        for (int32_t at = 0; at < inputs; at += kReduction)
+          segments.push_back({0, inputs - at < kReduction ? inputs - at : kReduction, tap * inputs + at, tap, at});
+      }
+      op.edge.push_back(segments);
+    }
+    return;
+  }
+  for (size_t b = 0; b + 1 < cuts.size(); b++) {
+    std::vector<Segment> inner, edge;
+    for (int32_t k = cuts[b]; k < cuts[b + 1];) {
+      int32_t tap = k / inputs, channel = k % inputs, r = tap / d.kw, c = tap % d.kw;
+      int32_t stop = whole ? (r + 1) * row : (tap + 1) * inputs;
+      stop = stop < cuts[b + 1] ? stop : cuts[b + 1];
+      inner.push_back({int64_t(r) * d.dy * d.in.sh + int64_t(c) * d.dx * d.in.sw + channel, stop - k, k, tap, channel});
+      k = stop;
+    }
+    for (int32_t k = cuts[b]; k < cuts[b + 1];) {
+      int32_t tap = k / inputs, stop = (tap + 1) * inputs;
+      stop = stop < cuts[b + 1] ? stop : cuts[b + 1];
+      if (stop - k > kReduction) stop = k + kReduction;
+      edge.push_back({0, stop - k, k, tap, k % inputs});
+      k = stop;
+    }
+    op.inner.push_back(inner);
+    op.edge.push_back(edge);
+  }
+}
+
+struct Place {
+  int32_t r, y, x;  // first tap in the input (transposed: the output pixel)
+};
+
+// The address of one tap of a pixel, or zeros.
+template <class S> VF_INLINE const S *tap_of(const Op &op, const Place &p, const Segment &s, int32_t group) {
+  const vf_op &d = op.d;
+  int64_t y, x;
+  if (d.kind == VF_TRANSPOSED) {
+    int64_t v = int64_t(p.y) + d.py - int64_t(s.tap / d.kw) * d.dy, u = int64_t(p.x) + d.px - int64_t(s.tap % d.kw) * d.dx;
+    if (v < 0 || u < 0) return zero_row<S>();
+    y = v / d.sy, x = u / d.sx;
+  } else {
+    y = p.y + int64_t(s.tap / d.kw) * d.dy, x = p.x + int64_t(s.tap % d.kw) * d.dx;
+  }
+  if (y < 0 || y >= d.in.h || x < 0 || x >= d.in.w) return zero_row<S>();
+  return static_cast<const S *>(d.in.data) + p.r * d.in.sr + y * d.in.sh + x * d.in.sw +
+         int64_t(group) * (d.in.c / d.groups) + s.channel;
+}
+
+// Run the panels of one group over pixels order[0 .. n), which share a list of segments.
+template <class S>
+void run_panels(const Op &op, const std::vector<Segment> &segments, bool edges, bool first, int32_t group,
+                const Place *places, const S *const *base, const int32_t *order, int32_t n, compute<S> *out) {
+  using T = compute<S>;
+  constexpr int L = lanes<T>;
+  if (n == 0) return;
+  const int32_t outputs = producer_channels(op) / op.d.groups;
+  const int count = int(segments.size());
+  const T *panel = static_cast<const T *>(op.weight.data) + int64_t(group) * op.reduction * round_up(outputs, L);
+  const T *bias = static_cast<const T *>(op.bias.data) + int64_t(group) * outputs;
+  T *column = out + int64_t(group) * outputs;
+  const S *pointers[16], *table[64 * 12];
+  std::vector<const S *> longer;
+  const S **edge = table;
+  if (edges && count * 12 > 64 * 12) longer.resize(size_t(count) * 12), edge = longer.data();
+  T *rows[16];
+  for (int32_t vectors : op.panels) {
+    int32_t at = 0;
+    for (int which = 0; which < 4 && at < n; which++) {
+      const int mr = kBlocks[vectors][which];
+      Micro<S> kernel = micro_of<S>(vectors, which);
+      while (n - at >= mr) {
+        for (int i = 0; i < mr; i++) {
+          int32_t p = order[at + i];
+          rows[i] = column + int64_t(p) * op.ld;
+          pointers[i] = base[p];
+        }
+        if (edges)
+          for (int s = 0; s < count; s++)
+            for (int i = 0; i < mr; i++) edge[s * mr + i] = tap_of<S>(op, places[order[at + i]], segments[s], group);
+        kernel(pointers, edges ? edge : nullptr, segments.data(), count, panel, first ? bias : nullptr, rows);
+        at += mr;
+      }
+    }
+    panel += int64_t(op.reduction) * vectors * L;
+    bias += vectors * L;
+    column += vectors * L;
+  }
+}
+
+template <class S> void convolution(const Op &op, const Block &block, Scratch &scratch) {
+  using T = compute<S>;
+  const vf_op &d = op.d;
+  const bool transposed = d.kind == VF_TRANSPOSED;
+  Place places[kMaxBlock];
+  const S *base[kMaxBlock];
+  int32_t order[kMaxBlock], inside = 0, outside = kMaxBlock, p = 0;
+  const int64_t below = int64_t(d.in.h) - int64_t(d.kh - 1) * d.dy, right = int64_t(d.in.w) - int64_t(d.kw - 1) * d.dx;
+  for (int32_t k = 0; k < block.count; k++) {
+    const Run &run = block.runs[k];
+    for (int32_t i = 0; i < run.n; i++, p++) {
+      if (transposed) {
+        places[p] = {run.r, run.y, run.x + i};
+        base[p] = nullptr;
+        continue;
+      }
+      int32_t y = run.y * d.sy - d.py, x = (run.x + i) * d.sx - d.px;
+      places[p] = {run.r, y, x};
+      bool in = y >= 0 && x >= 0 && y < below && x < right;
+      if (in || op.gather) order[inside++] = p;
+      else order[--outside] = p;
+      base[p] = in ? static_cast<const S *>(d.in.data) + run.r * d.in.sr + y * d.in.sh + x * d.in.sw : nullptr;
+    }
+  }
+  T *out = static_cast<T *>(scratch.reg[0]);
+  if (op.gather) {
+    S *packed = static_cast<S *>(scratch.temp);
+    const int32_t inputs = d.in.c / d.groups;
+    for (int32_t g = 0; g < d.groups; g++) {
+      S *to = packed;
+      for (int32_t i = 0; i < p; i++) {
+        base[i] = to;
+        for (int32_t tap = 0; tap < d.kh * d.kw; tap++) {
+          int64_t y = places[i].y + int64_t(tap / d.kw) * d.dy, x = places[i].x + int64_t(tap % d.kw) * d.dx;
+          if (y < 0 || y >= d.in.h || x < 0 || x >= d.in.w) {
+            std::memset(static_cast<void *>(to), 0, sizeof(S) * inputs);
+          } else {
+            const S *from = static_cast<const S *>(d.in.data) + places[i].r * d.in.sr + y * d.in.sh + x * d.in.sw +
+                            int64_t(g) * inputs * d.in.sc;
+            for (int32_t c = 0; c < inputs; c++) to[c] = from[c * d.in.sc];
+          }
+          to += inputs;
+        }
+      }
+      for (size_t b = 0; b < op.inner.size(); b++)
+        run_panels<S>(op, op.inner[b], false, b == 0, g, places, base, order, p, out);
+    }
+    return;
+  }
+  for (int32_t g = 0; g < d.groups; g++) {
+    if (transposed) {
+      for (int32_t phase = 0; phase < d.sy * d.sx; phase++) {
+        int32_t n = 0;
+        for (int32_t i = 0; i < p; i++)
+          if (places[i].y % d.sy * d.sx + places[i].x % d.sx == phase) order[n++] = i;
+        run_panels<S>(op, op.edge[phase], true, true, g, places, base, order, n, out);
+      }
+      continue;
+    }
+    if (g > 0) {
+      const int64_t step = d.in.c / d.groups;
+      for (int32_t i = 0; i < inside; i++) base[order[i]] += step;
+    }
+    for (size_t b = 0; b < op.inner.size(); b++) {
+      run_panels<S>(op, op.inner[b], false, b == 0, g, places, base, order, inside, out);
+      run_panels<S>(op, op.edge[b], true, b == 0, g, places, base, order + outside, kMaxBlock - outside, out);
+    }
+  }
+}
+
+}  // namespace VF_SPACE
+}  // namespace vf
+#endif

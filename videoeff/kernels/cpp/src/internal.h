@@ -1,0 +1,121 @@
+// What plan.cpp (compiled once) and the kernels (compiled once for each instruction set) share.
+#ifndef VIDEOEFF_INTERNAL_H
+#define VIDEOEFF_INTERNAL_H
+
+#include <cstdint>
+#include <cstddef>
+#include <vector>
+
+#include "videoeff.h"
+
+namespace vf {
+
+// `n` neighbouring pixels of a row of the result: (r, y, x) .. (r, y, x + n - 1).
+struct Run {
+  int32_t r, y, x, n;
+};
+
+// Pixels to compute together: at most Op::block_pixels, in scratch rows 0 .. pixels - 1 in the order of the runs.
+struct Block {
+  const Run *runs;
+  int32_t count;
+  int32_t pixels;
+};
+
+struct bf16 {
+  uint16_t bits;
+};
+
+// The compute type of a storage type.
+template <class S> struct Compute {
+  using type = S;
+};
+template <> struct Compute<bf16> {
+  using type = float;
+};
+
+// Memory aligned to a cache line.
+struct Memory {
+  void *data = nullptr;
+  size_t bytes = 0;
+  Memory() = default;
+  Memory(const Memory &) = delete;
+  Memory &operator=(const Memory &) = delete;
+  Memory(Memory &&other) noexcept : data(other.data), bytes(other.bytes) { other.data = nullptr, other.bytes = 0; }
+  ~Memory();
+  void reserve(size_t wanted);  // contents are lost when it grows
+};
+
+// A stretch of the reduction of a convolution: `length` neighbouring input elements of each pixel, beginning
+// `offset` elements from the pixel's first tap, times rows `k` .. of a weight panel.
+struct Segment {
+  int64_t offset;
+  int32_t length, k, tap, channel;
+};
+
+struct Op {
+  vf_op d{};
+  std::vector<int32_t> streams;      // copies of what the descriptor points to
+  std::vector<int32_t> iy, ix;
+  std::vector<double> wy, wx;
+  std::vector<float> taps;
+  int32_t ld = 0;                    // elements (compute type) between the rows of a scratch register
+  int32_t block_pixels = 0;          // pixels of a block
+  // packed by the kernels
+  Memory weight;                     // convolutions: panels; depthwise: (kh, kw, C padded)
+  Memory bias;                       // (padded C) in the compute type
+  std::vector<int32_t> panels;       // widths of the panels of output channels, in vectors
+  bool depthwise = false;
+  bool gather = false;               // input pixels are copied together first: their channels are not neighbours
+  int32_t reduction = 0;             // kh kw I / groups
+  std::vector<std::vector<Segment>> inner, edge;  // by block of the reduction; transposed: edge by phase
+  size_t temp_bytes = 0;             // of Scratch::temp
+};
+
+// One worker's memory. Registers are rows of `Op::ld` compute elements, 64 byte aligned.
+struct Scratch {
+  void *reg[VF_MAX_REGS];
+  void *temp;                        // Op::temp_bytes, for the kernel's own use
+};
+constexpr int kSpareRows = 32;       // rows after the last pixel of a register that may be overwritten
+constexpr int kMaxBlock = 192;       // no block has more pixels
+
+struct Kernels {
+  // Prepare an op: choose ld, block_pixels and temp_bytes, pack weights.
+  void (*prepare)(Op &op);
+  // Compute the block into register 0, then finish it. `force`: store and count everything as changed (a fresh
+  // stream). Sets bit i of `changed` for the block's pixel i and, where wanted, its squared magnitude.
+  void (*block)(const Op &op, const Block &block, Scratch &scratch, bool force, uint64_t *changed, float *squares);
+  // The second half of `block`, with register 0 given: epilogue, test, store.
+  void (*finish)(const Op &op, const Block &block, Scratch &scratch, bool force, uint64_t *changed, float *squares);
+  // Set row `row` of register 0 to `values` (c).
+  void (*set_row)(const Op &op, Scratch &scratch, int32_t row, const double *values, int32_t c);
+  // The change test's amount of each pixel of a run of a frame against the value kept; 1 or 0 at threshold 0.
+  void (*input_amount)(const Op &op, const vf_frame &frame, const Run &run, float *amount);
+  // Copy a run of a frame into the value; squared magnitudes where not null.
+  void (*input_store)(const Op &op, const vf_frame &frame, const Run &run, float *squares);
+  // Add the sum and the sum of squares of a run of the value to sums[0] and sums[1].
+  void (*moments)(const Op &op, const Run &run, double *sums);
+  // Add the channels of a run of a view to `sums` (C).
+  void (*accumulate)(const vf_view &view, const Run &run, double *sums);
+  bool (*all_finite)(const void *data, int64_t count, int32_t dtype);
+};
+
+const Kernels *kernels_portable();
+const Kernels *kernels_avx2();
+const Kernels *kernels_avx512();
+
+// Channels of the producer's result: of a convolution the width given for register 0, of others those of their input.
+inline int32_t producer_channels(const Op &op) {
+  if (op.d.kind == VF_CONV || op.d.kind == VF_TRANSPOSED) return op.d.width[0];
+  return op.d.kind == VF_POINTWISE ? 0 : op.d.in.c;
+}
+
+// Registers of an op, for the widest of its rows.
+inline size_t register_bytes(const Op &op) {
+  size_t item = op.d.dtype == VF_F64 ? 8 : 4;
+  return size_t(op.ld) * (op.block_pixels + kSpareRows) * item;
+}
+
+}  // namespace vf
+#endif

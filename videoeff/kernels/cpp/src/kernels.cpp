@@ -1,0 +1,134 @@
+// The kernels of one instruction set: compiled once with each value of VF_ISA.
+#include <new>
+
+#include "commit.h"
+#include "depthwise.h"
+#include "epilogue.h"
+#include "gemm.h"
+#include "reduce.h"
+#include "window.h"
+
+namespace vf {
+namespace VF_SPACE {
+
+constexpr int64_t kScratchBytes = 384 << 10;  // of a block's result: it stays in L2 beside a panel of weights
+
+template <class S> void prepare(Op &op) {
+  using T = compute<S>;
+  vf_op &d = op.d;
+  int32_t widest = producer_channels(op);
+  for (int i = 0; i < VF_MAX_REGS; i++) widest = d.width[i] > widest ? d.width[i] : widest;
+  widest = d.out.c > widest ? d.out.c : widest;
+  op.ld = int32_t(round_up(widest, 16) + 16);
+  if (op.ld % 256 == 0) op.ld += 16;  // rows a power of two apart share cache sets
+  op.temp_bytes = 0;
+  op.block_pixels = int32_t(kScratchBytes / (int64_t(op.ld) * int64_t(sizeof(T))) / 24 * 24);
+  op.block_pixels = op.block_pixels < 24 ? 24 : op.block_pixels > kMaxBlock ? kMaxBlock : op.block_pixels;
+  if (d.kind != VF_CONV && d.kind != VF_TRANSPOSED) {
+    if (op.block_pixels > 96) op.block_pixels = 96;
+    return;
+  }
+  op.depthwise = d.kind == VF_CONV && d.groups == d.in.c && d.groups > 1 && producer_channels(op) == d.in.c;
+  if (op.depthwise) {
+    const int32_t ld = op.ld;
+    pack_depthwise<S>(op);
+    op.ld = ld;
+    if (op.block_pixels > 96) op.block_pixels = 96;
+    return;
+  }
+  op.gather = d.kind == VF_CONV && d.in.sc != 1;
+  const int32_t ld = op.ld;
+  pack_convolution<S>(op);
+  op.ld = ld;
+  plan_reduction<S>(op);
+  if (op.gather) {
+    int64_t row = int64_t(op.reduction) * int64_t(sizeof(S));
+    while (op.block_pixels > 24 && row * op.block_pixels > kScratchBytes) op.block_pixels -= 24;
+    op.temp_bytes = size_t(row) * op.block_pixels;
+  }
+}
+
+template <class S>
+void finish(const Op &op, const Block &block, Scratch &scratch, bool force, uint64_t *changed, float *squares) {
+  if (op.d.nepi) run_epilogue<S>(op, block, scratch);
+  commit<S>(op, block, scratch, force, changed, squares);
+}
+
+template <class S>
+void compute_block(const Op &op, const Block &block, Scratch &scratch, bool force, uint64_t *changed,
+                   float *squares) {
+  switch (op.d.kind) {
+    case VF_CONV:
+    case VF_TRANSPOSED:
+      if (op.depthwise) depthwise<S>(op, block, scratch);
+      else convolution<S>(op, block, scratch);
+      break;
+    case VF_MAXPOOL: maxpool<S>(op, block, scratch); break;
+    case VF_SEPARABLE: separable<S>(op, block, scratch); break;
+    default: break;
+  }
+  finish<S>(op, block, scratch, force, changed, squares);
+}
+
+template <class S> void set_row(const Op &op, Scratch &scratch, int32_t row, const double *values, int32_t c) {
+  using T = compute<S>;
+  T *to = static_cast<T *>(scratch.reg[0]) + int64_t(row) * op.ld;
+  for (int32_t i = 0; i < c; i++) {
+    S s;
+    narrow(T(values[i]), &s);  // a mean is a value of its own in the model's precision
+    to[i] = widen(s);
+  }
+}
+
+// Calls Function<S> for the storage type of `dtype`.
+#define VF_BY_DTYPE(dtype, function, ...)                   \
+  switch (dtype) {                                          \
+    case VF_F64: return function<double>(__VA_ARGS__);      \
+    case VF_BF16: return function<bf16>(__VA_ARGS__);       \
+    default: return function<float>(__VA_ARGS__);           \
+  }
+
+static void any_prepare(Op &op) { VF_BY_DTYPE(op.d.dtype, prepare, op) }
+static void any_block(const Op &op, const Block &block, Scratch &s, bool force, uint64_t *changed, float *squares) {
+  VF_BY_DTYPE(op.d.dtype, compute_block, op, block, s, force, changed, squares)
+}
+static void any_finish(const Op &op, const Block &block, Scratch &s, bool force, uint64_t *changed, float *squares) {
+  VF_BY_DTYPE(op.d.dtype, finish, op, block, s, force, changed, squares)
+}
+static void any_set_row(const Op &op, Scratch &s, int32_t row, const double *values, int32_t c) {
+  VF_BY_DTYPE(op.d.dtype, set_row, op, s, row, values, c)
+}
+static void any_amount(const Op &op, const vf_frame &frame, const Run &run, float *amount) {
+  VF_BY_DTYPE(op.d.dtype, input_amount, op, frame, run, amount)
+}
+static void any_store(const Op &op, const vf_frame &frame, const Run &run, float *squares) {
+  VF_BY_DTYPE(op.d.dtype, input_store, op, frame, run, squares)
+}
+static void any_moments(const Op &op, const Run &run, double *sums) {
+  VF_BY_DTYPE(op.d.dtype, moments, op, run, sums)
+}
+static void any_accumulate(const vf_view &view, const Run &run, double *sums) {
+  VF_BY_DTYPE(view.dtype, accumulate, view, run, sums)
+}
+static bool any_finite(const void *data, int64_t count, int32_t dtype) {
+  switch (dtype) {
+    case VF_F64: return all_finite(static_cast<const double *>(data), count);
+    case VF_BF16: return all_finite(static_cast<const bf16 *>(data), count);
+    default: return all_finite(static_cast<const float *>(data), count);
+  }
+}
+
+static const Kernels table = {any_prepare, any_block,   any_finish,     any_set_row, any_amount,
+                              any_store,   any_moments, any_accumulate, any_finite};
+
+}  // namespace VF_SPACE
+
+#if VF_ISA == 2
+const Kernels *kernels_avx512() { return &isa_avx512::table; }
+#elif VF_ISA == 1
+const Kernels *kernels_avx2() { return &isa_avx2::table; }
+#else
+const Kernels *kernels_portable() { return &isa_portable::table; }
+#endif
+
+}  // namespace vf

@@ -1,0 +1,53 @@
+// A frame plan in memory.
+#ifndef VIDEOEFF_PLAN_H
+#define VIDEOEFF_PLAN_H
+
+#include <memory>
+#include <vector>
+
+#include "internal.h"
+#include "masks.h"
+#include "pool.h"
+
+namespace vf {
+
+// Sums of a mean: 32 pixels of a row a tile, tiles of a row, so that a small change costs a small sum, exactly.
+struct Sums {
+  int32_t tiles = 0;
+  std::vector<double> tile, row;  // (r, h, tiles, c), (r, h, c)
+  bool valid = false;
+};
+
+struct Worker {
+  Memory registers, temp;
+  Scratch scratch{};
+};
+
+// What one call of vf_plan_run carries from op to op.
+struct Frame {
+  const vf_frame *frames;
+  const uint8_t *fresh;  // per stream
+  bool any_fresh;
+  int workers;
+};
+
+}  // namespace vf
+
+struct vf_plan {
+  const vf::Kernels *kernels = nullptr;
+  std::vector<vf::Op> ops;
+  std::vector<vf::Mask> masks, active;   // changed pixels; pixels computed
+  std::vector<vf::Sums> sums;            // by op
+  std::vector<int64_t> counts, times;    // (ops, 2), (ops)
+  std::vector<vf::Worker> workers;
+  size_t register_bytes = 0, temp_bytes = 0;
+  vf::Pool pool;
+  // reused from op to op
+  std::vector<uint64_t> words;
+  std::vector<vf::Run> runs, cut;
+  std::vector<vf::Block> blocks;
+  std::vector<float> plane;
+  std::vector<uint8_t> fresh_rows, holds;
+};
+
+#endif

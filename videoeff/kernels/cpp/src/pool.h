@@ -1,0 +1,118 @@
+// A small thread pool: workers spin for a moment between the ops of a frame and sleep between frames.
+#ifndef VIDEOEFF_POOL_H
+#define VIDEOEFF_POOL_H
+
+#include <atomic>
+#include <condition_variable>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+namespace vf {
+
+class Pool {
+ public:
+  using Task = void (*)(void *context, int64_t index, int worker);
+
+  ~Pool() {
+    {
+      std::lock_guard<std::mutex> lock(mutex_);
+      stop_.store(true);
+    }
+    wake_.notify_all();
+    for (auto &t : threads_) t.join();
+  }
+
+  // Runs task(context, 0 .. n - 1, worker) on at most `workers` threads, the caller among them as worker 0.
+  void run(int64_t n, int workers, Task task, void *context) {
+    if (workers <= 1 || n <= 1) {
+      for (int64_t i = 0; i < n; i++) task(context, i, 0);
+      return;
+    }
+    grow(workers - 1);
+    for (int64_t first = 0; first < n; first += kMax) {
+      int64_t count = n - first < kMax ? n - first : kMax;
+      task_ = task, context_ = context, first_ = first;
+      limit_.store(workers - 1, std::memory_order_relaxed);
+      done_.store(0, std::memory_order_relaxed);
+      generation_ = (generation_ + 1) & 0xffffff;
+      ticket_.store(generation_ << 40 | uint64_t(count) << 20);
+      if (sleeping_.load() > 0) {
+        std::lock_guard<std::mutex> lock(mutex_);
+        wake_.notify_all();
+      }
+      work(0);
+      for (int spin = 0; done_.load(std::memory_order_acquire) < count; spin++) pause(spin);
+    }
+  }
+
+ private:
+  static constexpr int64_t kMax = (1 << 20) - 4096;  // indices of a ticket; workers may count a little beyond
+
+  static void pause(int spin) {
+    if (spin % 64 == 63) {
+      std::this_thread::yield();
+    } else {
+#if defined(__x86_64__)
+      __builtin_ia32_pause();
+#endif
+    }
+  }
+
+  // Takes indices until none are left. A ticket is (generation, count, next index): what is taken belongs to the
+  // job whose count it carries, and that job cannot end before it is done.
+  void work(int worker) {
+    while (true) {
+      uint64_t ticket = ticket_.load(std::memory_order_acquire);
+      if ((ticket & 0xfffff) >= (ticket >> 20 & 0xfffff)) return;
+      ticket = ticket_.fetch_add(1, std::memory_order_acq_rel);
+      uint64_t index = ticket & 0xfffff, count = ticket >> 20 & 0xfffff;
+      if (index >= count) return;
+      task_(context_, first_ + int64_t(index), worker);
+      done_.fetch_add(1, std::memory_order_acq_rel);
+    }
+  }
+
+  void loop(int worker) {
+    uint64_t seen = ticket_.load() >> 40;
+    while (true) {
+      int spin = 0;
+      while (ticket_.load(std::memory_order_acquire) >> 40 == seen && spin < kSpins && !stop_.load()) pause(spin++);
+      if (ticket_.load() >> 40 == seen) {
+        std::unique_lock<std::mutex> lock(mutex_);
+        sleeping_.fetch_add(1);
+        wake_.wait(lock, [&] { return stop_.load() || ticket_.load() >> 40 != seen; });
+        sleeping_.fetch_sub(1);
+      }
+      if (stop_.load()) return;
+      seen = ticket_.load(std::memory_order_acquire) >> 40;
+      if (worker <= limit_.load(std::memory_order_relaxed)) work(worker);
+    }
+  }
+
+  void grow(int wanted) {
+    while (int(threads_.size()) < wanted) {
+      int worker = int(threads_.size()) + 1;
+      threads_.emplace_back([this, worker] { loop(worker); });
+    }
+  }
+
+  static constexpr int kSpins = 4000;  // some 50 to 100 microseconds
+
+  std::vector<std::thread> threads_;
+  std::mutex mutex_;
+  std::condition_variable wake_;
+  std::atomic<bool> stop_{false};
+  std::atomic<int> sleeping_{0}, limit_{0};
+  std::atomic<uint64_t> ticket_{0};
+  std::atomic<int64_t> done_{0};
+  uint64_t generation_ = 0;
+  Task task_ = nullptr;
+  void *context_ = nullptr;
+  int64_t first_ = 0;
+};
+
+}  // namespace vf
+#endif

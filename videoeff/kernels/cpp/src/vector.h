@@ -1,0 +1,167 @@
+// Vectors of the instruction set this file is compiled for: VF_ISA 0 portable, 1 AVX2 with FMA, 2 AVX-512.
+#ifndef VIDEOEFF_VECTOR_H
+#define VIDEOEFF_VECTOR_H
+
+#include <cstring>
+
+#include "internal.h"
+
+#if VF_ISA == 2
+#define VF_BYTES 64
+#define VF_SPACE isa_avx512
+#elif VF_ISA == 1
+#define VF_BYTES 32
+#define VF_SPACE isa_avx2
+#else
+#define VF_BYTES 16
+#define VF_SPACE isa_portable
+#endif
+#if VF_ISA > 0
+#include <immintrin.h>
+#endif
+
+#define VF_INLINE inline __attribute__((always_inline))
+
+namespace vf {
+namespace VF_SPACE {
+
+typedef float vfloat __attribute__((vector_size(VF_BYTES)));
+typedef double vdouble __attribute__((vector_size(VF_BYTES)));
+typedef int32_t vint __attribute__((vector_size(VF_BYTES)));
+typedef int64_t vlong __attribute__((vector_size(VF_BYTES)));
+
+template <class T> struct Vec;
+template <> struct Vec<float> {
+  using type = vfloat;
+  using mask = vint;  // lanes all ones or zero, the result of a comparison
+  static constexpr int N = VF_BYTES / 4;
+};
+template <> struct Vec<double> {
+  using type = vdouble;
+  using mask = vlong;
+  static constexpr int N = VF_BYTES / 8;
+};
+
+template <class S> using compute = typename Compute<S>::type;
+template <class T> using vec = typename Vec<T>::type;
+template <class T> constexpr int lanes = Vec<T>::N;
+
+inline int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
+
+template <class T> VF_INLINE vec<T> broadcast(T x) {
+  return x - vec<T>{};  // folds to a broadcast: x - 0 is x, for -0 and NaN as well
+}
+VF_INLINE float widen(bf16 x) {
+  uint32_t bits = uint32_t(x.bits) << 16;
+  float f;
+  std::memcpy(&f, &bits, 4);
+  return f;
+}
+VF_INLINE float widen(float x) { return x; }
+VF_INLINE double widen(double x) { return x; }
+VF_INLINE void narrow(float x, float *to) { *to = x; }
+VF_INLINE void narrow(double x, double *to) { *to = x; }
+VF_INLINE void narrow(float x, bf16 *to) {  // round to nearest even; NaN stays
+  uint32_t bits;
+  std::memcpy(&bits, &x, 4);
+  if ((bits & 0x7fffffffu) > 0x7f800000u)
+    to->bits = uint16_t((bits >> 16) | 0x40);
+  else
+    to->bits = uint16_t((bits + 0x7fffu + ((bits >> 16) & 1)) >> 16);
+}
+
+// Full vectors.
+template <class T> VF_INLINE vec<T> load(const T *p) {
+  vec<T> v;
+  std::memcpy(&v, p, VF_BYTES);
+  return v;
+}
+template <class T> VF_INLINE void store(T *p, vec<T> v) { std::memcpy(p, &v, VF_BYTES); }
+VF_INLINE vfloat load(const bf16 *p) {
+  vfloat v;
+#if VF_ISA == 2
+  __m512i wide = _mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)p)), 16);
+  std::memcpy(&v, &wide, VF_BYTES);
+#else
+  for (int i = 0; i < lanes<float>; i++) v[i] = widen(p[i]);
+#endif
+  return v;
+}
+VF_INLINE void store(bf16 *p, vfloat v) {
+  for (int i = 0; i < lanes<float>; i++) narrow(v[i], p + i);
+}
+
+// The first n lanes (0 < n < lanes); the others are zero, and not touched in memory.
+template <class T> VF_INLINE vec<T> load_part(const T *p, int n) {
+#if VF_ISA == 2
+  if constexpr (sizeof(T) == 4)
+    return (vec<T>)_mm512_maskz_loadu_ps(__mmask16((1u << n) - 1), p);
+  else
+    return (vec<T>)_mm512_maskz_loadu_pd(__mmask8((1u << n) - 1), p);
+#else
+  vec<T> v = {};
+  for (int i = 0; i < n; i++) v[i] = p[i];
+  return v;
+#endif
+}
+template <class T> VF_INLINE void store_part(T *p, vec<T> v, int n) {
+#if VF_ISA == 2
+  if constexpr (sizeof(T) == 4)
+    _mm512_mask_storeu_ps(p, __mmask16((1u << n) - 1), (__m512)v);
+  else
+    _mm512_mask_storeu_pd(p, __mmask8((1u << n) - 1), (__m512d)v);
+#else
+  for (int i = 0; i < n; i++) p[i] = v[i];
+#endif
+}
+VF_INLINE vfloat load_part(const bf16 *p, int n) {
+  vfloat v = {};
+  for (int i = 0; i < n; i++) v[i] = widen(p[i]);
+  return v;
+}
+VF_INLINE void store_part(bf16 *p, vfloat v, int n) {
+  for (int i = 0; i < n; i++) narrow(v[i], p + i);
+}
+
+// n lanes with a stride between the elements in memory.
+template <class S> VF_INLINE vec<typename Compute<S>::type> load_strided(const S *p, int64_t stride, int n) {
+  vec<typename Compute<S>::type> v = {};
+  for (int i = 0; i < n; i++) v[i] = widen(p[i * stride]);
+  return v;
+}
+template <class S>
+VF_INLINE void store_strided(S *p, int64_t stride, vec<typename Compute<S>::type> v, int n) {
+  for (int i = 0; i < n; i++) narrow(v[i], p + i * stride);
+}
+
+// n <= lanes elements at a channel stride of 0 (broadcast), 1 or more.
+template <class S> VF_INLINE vec<typename Compute<S>::type> load_any(const S *p, int64_t stride, int n) {
+  using T = typename Compute<S>::type;
+  if (stride == 1) return n == lanes<T> ? load(p) : load_part(p, n);
+  if (stride == 0) return broadcast<T>(widen(*p));
+  return load_strided(p, stride, n);
+}
+
+template <class T> VF_INLINE vec<T> select(typename Vec<T>::mask m, vec<T> a, vec<T> b) { return m ? a : b; }
+template <class T> VF_INLINE T sum(vec<T> v) {
+  T s = 0;
+  for (int i = 0; i < lanes<T>; i++) s += v[i];
+  return s;
+}
+template <class T> VF_INLINE vec<T> absolute(vec<T> v) { return v < 0 ? -v : v; }
+template <class M> VF_INLINE bool any(M m) {
+#if VF_ISA == 2
+  if constexpr (sizeof(m[0]) == 4) return _mm512_movepi32_mask((__m512i)m) != 0;
+  return _mm512_movepi64_mask((__m512i)m) != 0;
+#elif VF_ISA == 1
+  return !_mm256_testz_si256((__m256i)m, (__m256i)m);
+#else
+  bool r = false;
+  for (unsigned i = 0; i < sizeof(m) / sizeof(m[0]); i++) r |= m[i] != 0;
+  return r;
+#endif
+}
+
+}  // namespace VF_SPACE
+}  // namespace vf
+#endif
