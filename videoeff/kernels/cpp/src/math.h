@@ -14,7 +14,7 @@ namespace VF_SPACE {
 
 VF_INLINE vfloat vsqrt(vfloat x) {
 #if VF_ISA == 2
-  return (vfloat)_mm512_sqrt_ps((__m512)x);
+  return (vfloat)_mm512_maskz_sqrt_ps(0xffff, (__m512)x);
 #elif VF_ISA == 1
   return (vfloat)_mm256_sqrt_ps((__m256)x);
 #else
@@ -24,7 +24,7 @@ VF_INLINE vfloat vsqrt(vfloat x) {
 }
 VF_INLINE vdouble vsqrt(vdouble x) {
 #if VF_ISA == 2
-  return (vdouble)_mm512_sqrt_pd((__m512d)x);
+  return (vdouble)_mm512_maskz_sqrt_pd(0xff, (__m512d)x);
 #elif VF_ISA == 1
   return (vdouble)_mm256_sqrt_pd((__m256d)x);
 #else

@@ -77,18 +77,18 @@ template <class T> VF_INLINE vec<T> load(const T *p) {
   return v;
 }
 template <class T> VF_INLINE void store(T *p, vec<T> v) { std::memcpy(p, &v, VF_BYTES); }
+typedef uint32_t vbits __attribute__((vector_size(VF_BYTES)));
+typedef uint16_t vhalves __attribute__((vector_size(VF_BYTES / 2)));
 VF_INLINE vfloat load(const bf16 *p) {
-  vfloat v;
-#if VF_ISA == 2
-  __m512i wide = _mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)p)), 16);
-  std::memcpy(&v, &wide, VF_BYTES);
-#else
-  for (int i = 0; i < lanes<float>; i++) v[i] = widen(p[i]);
-#endif
-  return v;
+  vhalves v;
+  std::memcpy(&v, p, VF_BYTES / 2);
+  return (vfloat)(__builtin_convertvector(v, vbits) << 16);
 }
-VF_INLINE void store(bf16 *p, vfloat v) {
-  for (int i = 0; i < lanes<float>; i++) narrow(v[i], p + i);
+VF_INLINE void store(bf16 *p, vfloat x) {  // as `narrow`
+  vbits bits = (vbits)x;
+  vbits rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
+  vhalves v = __builtin_convertvector(x != x ? (bits >> 16) | 0x40u : rounded, vhalves);
+  std::memcpy(p, &v, VF_BYTES / 2);
 }
 
 // The first n lanes (0 < n < lanes); the others are zero, and not touched in memory.
