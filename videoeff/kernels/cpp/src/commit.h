@@ -152,51 +152,6 @@ void commit(const Op &op, const Block &block, Scratch &scratch, bool force, uint
   }
 }
 
-// The amount of the change test for frames: channels at any stride.
-template <class S> void input_amount(const Op &op, const vf_frame &frame, const Run &run, float *amount) {
-  using T = compute<S>;
-  const vf_op &d = op.d;
-  const S *from = static_cast<const S *>(frame.data) + run.r * frame.sr + run.y * frame.sh + run.x * frame.sw;
-  const S *old = static_cast<const S *>(d.out.data) + run.r * d.out.sr + run.y * d.out.sh + run.x * d.out.sw;
-  const int32_t c = d.out.c;
-  const bool exact = d.threshold == 0, most = d.test == VF_TEST_MAX;
-  for (int32_t i = 0; i < run.n; i++) {
-    T energy = 0, top = 0, bad = 0;
-    bool differ = false;
-    for (int32_t j = 0; j < c; j++) {
-      T now = widen(from[i * frame.sw + j * frame.sc]), was = widen(old[i * d.out.sw + j * d.out.sc]);
-      T x = std::fabs(now - was);
-      differ |= now != was;
-      energy += x * x, bad += x - x;
-      top = x > top ? x : top;
-    }
-    amount[i] = exact ? float(differ) : most ? float(top + bad) : float(std::sqrt(d.test == VF_TEST_RMS ? energy / T(c) : energy));
-  }
-}
-
-template <class S> void input_store(const Op &op, const vf_frame &frame, const Run &run, float *squares) {
-  using T = compute<S>;
-  const vf_op &d = op.d;
-  const S *from = static_cast<const S *>(frame.data) + run.r * frame.sr + run.y * frame.sh + run.x * frame.sw;
-  S *to = static_cast<S *>(d.out.data) + run.r * d.out.sr + run.y * d.out.sh + run.x * d.out.sw;
-  const int32_t c = d.out.c;
-  if (squares)
-    for (int32_t i = 0; i < run.n; i++) {
-      T energy = 0;
-      for (int32_t j = 0; j < c; j++) {
-        T x = T(widen(from[i * frame.sw + j * frame.sc])) - T(widen(to[i * d.out.sw + j * d.out.sc]));
-        energy += x * x;
-      }
-      squares[i] = float(energy / T(c));
-    }
-  if (d.out.sc == 1 && frame.sc == 1) {
-    for (int32_t i = 0; i < run.n; i++) std::memcpy(to + i * d.out.sw, from + i * frame.sw, sizeof(S) * c);
-  } else {
-    for (int32_t i = 0; i < run.n; i++)
-      for (int32_t j = 0; j < c; j++) to[i * d.out.sw + j * d.out.sc] = from[i * frame.sw + j * frame.sc];
-  }
-}
-
 }  // namespace VF_SPACE
 }  // namespace vf
 #endif

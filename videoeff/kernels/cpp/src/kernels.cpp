@@ -4,7 +4,9 @@
 #include "commit.h"
 #include "depthwise.h"
 #include "epilogue.h"
+#include "fused.h"
 #include "gemm.h"
+#include "input.h"
 #include "reduce.h"
 #include "window.h"
 
@@ -22,6 +24,7 @@ template <class S> void prepare(Op &op) {
   op.ld = int32_t(round_up(widest, 16) + 16);
   if (op.ld % 256 == 0) op.ld += 16;  // rows a power of two apart share cache sets
   op.temp_bytes = 0;
+  find_ending(op);
   op.block_pixels = int32_t(kScratchBytes / (int64_t(op.ld) * int64_t(sizeof(T))) / 24 * 24);
   op.block_pixels = op.block_pixels < 24 ? 24 : op.block_pixels > kMaxBlock ? kMaxBlock : op.block_pixels;
   if (d.kind != VF_CONV && d.kind != VF_TRANSPOSED) {
@@ -50,6 +53,12 @@ template <class S> void prepare(Op &op) {
 
 template <class S>
 void finish(const Op &op, const Block &block, Scratch &scratch, bool force, uint64_t *changed, float *squares) {
+  switch (op.ending) {
+    case kProduced: return finish_fused<S, kProduced>(op, block, scratch, force, changed, squares);
+    case kPlus: return finish_fused<S, kPlus>(op, block, scratch, force, changed, squares);
+    case kTimes: return finish_fused<S, kTimes>(op, block, scratch, force, changed, squares, Same<compute<S>>{});
+    default: break;
+  }
   if (op.d.nepi) run_epilogue<S>(op, block, scratch);
   commit<S>(op, block, scratch, force, changed, squares);
 }

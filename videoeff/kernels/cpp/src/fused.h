@@ -1,0 +1,163 @@
+// The frequent endings of a block in one pass: a residual or a gate, an activation, the change test and the store.
+#ifndef VIDEOEFF_FUSED_H
+#define VIDEOEFF_FUSED_H
+
+#include "commit.h"
+#include "epilogue.h"
+
+namespace vf {
+namespace VF_SPACE {
+
+template <class T> struct Same {
+  VF_INLINE vec<T> operator()(vec<T> x) const { return x; }
+};
+
+// Where a row comes from: the producer, the producer plus argument 0, or argument 0 times argument 1.
+enum Source { kProduced = 0, kPlus = 1, kTimes = 2 };
+
+// What `ending_of` found: a source and the instruction that follows it, if any.
+inline bool is_row(const vf_view &v, const vf_op &d) { return v.sc == 1 && v.dtype == d.dtype && v.c == d.out.c; }
+
+inline void find_ending(Op &op) {
+  const vf_op &d = op.d;
+  op.ending = -1, op.activation = -1;
+  if (d.out.sc != 1 || d.nepi > 2 || d.kind == VF_INPUT || (d.kind != VF_POINTWISE && producer_channels(op) != d.out.c))
+    return;
+  int at = 0, source = kProduced;
+  if (d.kind == VF_POINTWISE) {
+    if (d.nepi < 1 || d.epi[0].op != VF_MUL || d.epi[0].a != VF_ARG || d.epi[0].b != VF_ARG + 1) return;
+    if (!is_row(d.args[0], d) || !is_row(d.args[1], d)) return;
+    source = kTimes, at = 1;
+    if (d.nepi != 1) return;
+  } else if (d.nepi > 0 && d.epi[0].op == VF_ADD) {
+    const vf_epi &e = d.epi[0];
+    if (!((e.a == 0 && e.b == VF_ARG) || (e.b == 0 && e.a == VF_ARG)) || e.dst != 0 || !is_row(d.args[0], d)) return;
+    source = kPlus, at = 1;
+  }
+  if (at < d.nepi) {
+    const vf_epi &e = d.epi[at];
+    if (e.a != 0 || e.dst != 0 || at + 1 < d.nepi) return;
+    if (!(e.op == VF_CLAMP || e.op == VF_HARDSWISH || e.op == VF_SILU || (e.op == VF_LEAKY && e.p == 0))) return;
+    op.activation = at;
+  }
+  op.ending = source;
+}
+
+// One row: f(source) to the value, or to the scratch row with the squared distance where a test needs it.
+template <class S, int Src, class F> struct FusedRow {
+  using T = compute<S>;
+  static constexpr int L = lanes<T>;
+  F f;
+
+  VF_INLINE vec<T> value(const T *v, const S *a, const S *b, int32_t k) const {
+    if constexpr (Src == kTimes) return f(load(a + k) * load(b + k));
+    else if constexpr (Src == kPlus) return f(load(v + k) + load(a + k));
+    else return f(load(v + k));
+  }
+  VF_INLINE vec<T> value(const T *v, const S *a, const S *b, int32_t k, int n) const {
+    if constexpr (Src == kTimes) return f(load_part(a + k, n) * load_part(b + k, n));
+    else if constexpr (Src == kPlus) return f(load_part(v + k, n) + load_part(a + k, n));
+    else return f(load_part(v + k, n));
+  }
+  VF_INLINE bool exchange(const T *v, const S *a, const S *b, S *o, int32_t c) const {
+    typename Vec<T>::mask m = {};
+    int32_t k = 0;
+    for (; k + L <= c; k += L) {
+      vec<T> x = value(v, a, b, k);
+      m |= rounded<S>(x) != load(o + k);
+      store(o + k, x);
+    }
+    if (k < c) {
+      vec<T> x = value(v, a, b, k, c - k);
+      m |= rounded<S>(first_lanes(x, c - k, T(0))) != load_part(o + k, c - k);
+      store_part(o + k, x, c - k);
+    }
+    return any(m);
+  }
+  VF_INLINE void overwrite(const T *v, const S *a, const S *b, S *o, int32_t c) const {
+    int32_t k = 0;
+    for (; k + L <= c; k += L) store(o + k, value(v, a, b, k));
+    if (k < c) store_part(o + k, value(v, a, b, k, c - k), c - k);
+  }
+  VF_INLINE T measure(T *v, const S *a, const S *b, const S *o, int32_t c) const {
+    vec<T> energy = {}, other = {};
+    int32_t k = 0;
+    for (; k + 2 * L <= c; k += 2 * L) {
+      vec<T> x = value(v, a, b, k), y = value(v, a, b, k + L);
+      vec<T> d = rounded<S>(x) - load(o + k), e = rounded<S>(y) - load(o + k + L);
+      store(v + k, x), store(v + k + L, y);
+      energy += d * d, other += e * e;
+    }
+    for (; k < c; k += L) {
+      const int n = c - k < L ? int(c - k) : L;
+      vec<T> x = first_lanes(n == L ? value(v, a, b, k) : value(v, a, b, k, n), n, T(0));
+      vec<T> d = rounded<S>(x) - (n == L ? load(o + k) : load_part(o + k, n));
+      store(v + k, x);
+      energy += d * d;
+    }
+    return total(energy + other);
+  }
+};
+
+template <class S, int Src, class F>
+void finish_fused(const Op &op, const Block &block, Scratch &scratch, bool force, uint64_t *changed, float *squares,
+                  F f) {
+  using T = compute<S>;
+  const FusedRow<S, Src, F> row{f};
+  const vf_op &d = op.d;
+  T *value = static_cast<T *>(scratch.reg[0]);
+  const int32_t c = d.out.c;
+  const bool exact = d.threshold == 0;
+  int32_t p = 0;
+  for (int32_t i = 0; i < (block.pixels + 63) / 64; i++) changed[i] = 0;
+  for (int32_t k = 0; k < block.count; k++) {
+    const Run &run = block.runs[k];
+    S *o = static_cast<S *>(d.out.data) + run.r * d.out.sr + run.y * d.out.sh + run.x * d.out.sw;
+    const S *a = nullptr, *b = nullptr;
+    int64_t step_a = 0, step_b = 0;
+    if (Src != kProduced) {
+      const vf_view &v = d.args[0];
+      a = static_cast<const S *>(v.data) + run.r * v.sr + run.y * v.sh + run.x * v.sw, step_a = v.sw;
+    }
+    if (Src == kTimes) {
+      const vf_view &v = d.args[1];
+      b = static_cast<const S *>(v.data) + run.r * v.sr + run.y * v.sh + run.x * v.sw, step_b = v.sw;
+    }
+    const T limit = d.relative ? T(float(d.threshold) * d.scale[run.r]) : T(d.threshold);
+    for (int32_t i = 0; i < run.n; i++, p++, o += d.out.sw, value += op.ld, a += step_a, b += step_b) {
+      bool moved = true;
+      if (force) {
+        row.overwrite(value, a, b, o, c);
+        if (squares) squares[p] = 0;
+      } else if (exact && !squares) {
+        moved = row.exchange(value, a, b, o, c);
+      } else {
+        T energy = row.measure(value, a, b, o, c);
+        if (exact) moved = differs<S>(value, o, c);
+        else if (d.test == VF_TEST_MAX) moved = !(largest<S>(value, o, c) <= limit);
+        else moved = !(std::sqrt(d.test == VF_TEST_RMS ? energy / T(c) : energy) <= limit);
+        if (squares) squares[p] = float(energy / T(c));
+        if (moved) copy_row<S>(value, o, c);
+      }
+      changed[p >> 6] |= uint64_t(moved) << (p & 63);
+    }
+  }
+}
+
+template <class S, int Src>
+void finish_fused(const Op &op, const Block &block, Scratch &s, bool force, uint64_t *changed, float *squares) {
+  using T = compute<S>;
+  if (op.activation < 0) return finish_fused<S, Src>(op, block, s, force, changed, squares, Same<T>{});
+  const vf_epi &e = op.d.epi[op.activation];
+  const T p = T(e.p), q = T(e.q);
+  switch (e.op) {
+    case VF_CLAMP: return finish_fused<S, Src>(op, block, s, force, changed, squares, Clamp<T>{p, q});
+    case VF_HARDSWISH: return finish_fused<S, Src>(op, block, s, force, changed, squares, Hardswish<T>{p, q});
+    case VF_SILU: return finish_fused<S, Src>(op, block, s, force, changed, squares, Silu<T>{p, q});
+    default: return finish_fused<S, Src>(op, block, s, force, changed, squares, Relu<T>{p, q});
+  }
+}
+
+}  // namespace VF_SPACE
+}  // namespace vf
+#endif
