@@ -1,14 +1,14 @@
-"""The command line: ``videoeff convert``, ``run``, ``verify``, ``inspect``, ``demo`` and ``doctor``.
+"""The command line: ``videoeff convert``, ``run``, ``verify``, ``inspect``, ``bench``, ``demo``, ``doctor``.
 
 Each command is a module of ``videoeff.commands``. Those import PyTorch, numpy and rich inside their
-functions,
-so that ``--help`` answers at once.
+functions, so that ``--help`` answers at once.
 """
 
 from __future__ import annotations
 
 import click
 
+from videoeff.commands.bench import bench
 from videoeff.commands.convert import convert
 from videoeff.commands.demo import demo
 from videoeff.commands.doctor import doctor
@@ -30,5 +30,5 @@ def main() -> None:
     """
 
 
-for _command in (convert, run, verify, inspect, demo, doctor):
+for _command in (convert, run, verify, inspect, bench, demo, doctor):
     main.add_command(_command)

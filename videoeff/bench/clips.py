@@ -38,7 +38,13 @@ class BlobClip:
     """
 
     def __init__(
-        self, size: tuple[int, int], share: float, *, channels: int = 3, seed: int = 0, blobs: int | None = None
+        self,
+        size: tuple[int, int],
+        share: float,
+        *,
+        channels: int = 3,
+        seed: int = 0,
+        blobs: int | None = None,
     ) -> None:
         if not 0.0 <= share <= 1.0:
             raise ValueError(f"share={share}: give a share of the pixels, 0 to 1")

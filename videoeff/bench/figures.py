@@ -42,7 +42,9 @@ def best(medians: Mapping[str, float], among: Iterable[str] = DENSE) -> str | No
     return min(names, key=lambda n: medians[n]) if names else None
 
 
-def compare(stream_ms: float, dense_ms: Mapping[str, float], scheduled: float, needed: float) -> dict[str, Any]:
+def compare(
+    stream_ms: float, dense_ms: Mapping[str, float], scheduled: float, needed: float
+) -> dict[str, Any]:
     """What a streaming time means beside the dense ones.
 
     Args:

@@ -79,13 +79,20 @@ class Rounds:
         self.field, self.settings, self.clips, self.dense_clip = field, settings, clips, dense_clip
         self.configure, self.whole = configure or {}, whole
         self.series: dict[tuple[str, str], Series] = {}
-        self.rounds, self.partial = 0, False
+        self.rounds, self.partial, self.seconds = 0, False, 0.0
 
     def run(self) -> None:
-        """Rounds until all are done or the budget is spent; the first round is finished unless it takes twice
-        the budget.
+        """Run, and keep how long it took."""
+        began = time.monotonic()
+        self._run(began)
+        self.seconds = time.monotonic() - began
+
+    def _run(self, began: float) -> None:
+        """Rounds until all are done or the budget is spent.
+
+        The first round is finished unless it takes twice the budget.
         """
-        began, budget = time.monotonic(), self.settings.budget
+        budget = self.settings.budget
         while self.rounds < self.settings.rounds:
             turns = [(k, "") for k in self.field.dense] + [(STREAM, label) for label in self.clips]
             first = self.rounds % len(turns)
@@ -101,11 +108,12 @@ class Rounds:
     def _turn(self, kind: str, label: str) -> None:
         series = self.series.setdefault((kind, label), Series())
         frames = series.frames(self.settings)
-        clip, warm = self.dense_clip, 1
+        slow = frames < self.settings.frames and bool(series.times)
+        clip, warm = self.dense_clip, 0 if slow else 1
         try:
             if kind == STREAM:
                 clip = self.clips[label]
-                warm = 2 if self.whole is None else 1
+                warm = 1 if slow or self.whole is not None else 2
                 frames = frames if self.whole is None else self.whole
                 if label in self.configure:
                     self.field.ready[kind].ask("configure", **self.configure[label])
@@ -145,6 +153,8 @@ class Rounds:
 
 
 def _common(field: Field, rounds: Rounds, errors: dict[str, float]) -> dict[str, Any]:
+    from videoeff.bench.network import note_on
+
     notes = field.notes.get(STREAM, {})
     row: dict[str, Any] = {
         "model": field.job.name,
@@ -152,6 +162,8 @@ def _common(field: Field, rounds: Rounds, errors: dict[str, float]) -> dict[str,
         "threads": field.job.threads,
         "rounds": rounds.rounds,
         "partial": rounds.partial,
+        "timing_seconds": round(rounds.seconds, 1),
+        "note": note_on(field.job.reference),
         "parity": errors,
         "dense": rounds.dense(),
         "stream": rounds.rows(),
@@ -165,7 +177,9 @@ def _common(field: Field, rounds: Rounds, errors: dict[str, float]) -> dict[str,
     return row
 
 
-def synthetic(model: Model, size: Sequence[int], settings: Settings, cache: Path, note: Note) -> dict[str, Any]:
+def synthetic(
+    model: Model, size: Sequence[int], settings: Settings, cache: Path, note: Note
+) -> dict[str, Any]:
     """All shares of changed pixels at threshold 0.
 
     Raises:
@@ -209,7 +223,9 @@ def real(
         return _common(field_, rounds, errors)
 
 
-def fixed_cost(model: Model, size: Sequence[int], settings: Settings, cache: Path, note: Note) -> dict[str, Any]:
+def fixed_cost(
+    model: Model, size: Sequence[int], settings: Settings, cache: Path, note: Note
+) -> dict[str, Any]:
     """The time of a still picture on a tiny input, over the number of ops.
 
     Raises:

@@ -1,4 +1,4 @@
-"""The networks every competitor runs: built from a reference, flat outputs, settled statistics, folded norms."""
+"""The networks every competitor runs: from a reference, flat outputs, settled statistics, folded norms."""
 
 from __future__ import annotations
 
@@ -202,10 +202,10 @@ def _pairs(model: nn.Module, example: Tensor) -> list[tuple[str, str]]:
 def _fold_pair(model: nn.Module, convolution: str, norm: str) -> None:
     from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-    fused = fuse_conv_bn_eval(
-        model.get_submodule(convolution),  # type: ignore[arg-type]
-        model.get_submodule(norm),  # type: ignore[arg-type]
-    )
+    before, after = model.get_submodule(convolution), model.get_submodule(norm)
+    assert isinstance(before, nn.Conv2d)  # as _pairs found them
+    assert isinstance(after, nn.BatchNorm2d)
+    fused = fuse_conv_bn_eval(before, after)
     model.set_submodule(convolution, fused.requires_grad_(False))
     model.set_submodule(norm, nn.Identity())
 

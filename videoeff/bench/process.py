@@ -100,7 +100,9 @@ class Process:
     def _ended(self) -> str:
         self.stop()
         lines = self.log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-        return f"its process ended with status {self._child.returncode}: {lines[-1] if lines else 'no word'}"[:400]
+        return f"its process ended with status {self._child.returncode}: {lines[-1] if lines else 'no word'}"[
+            :400
+        ]
 
     def stop(self) -> None:
         """End the process and wait for it."""

@@ -44,14 +44,14 @@ class Runner(abc.ABC):
         """What :meth:`run` returned, as arrays."""
         return [v.detach().contiguous().numpy() for v in returned]
 
-    def begin(self) -> None:
+    def begin(self) -> None:  # noqa: B027 - nothing to do for most
         """Called after the untimed frames of a turn."""
 
     def end(self) -> dict[str, Any]:
         """Called after the timed frames of a turn; what to report with the times."""
         return {}
 
-    def configure(self, options: Mapping[str, Any]) -> None:
+    def configure(self, options: Mapping[str, Any]) -> None:  # noqa: B027 - nothing to do for most
         """Change thresholds; nothing for dense runtimes."""
 
 
@@ -68,7 +68,7 @@ class Eager(Runner):
         super().__init__(job)
         example = _example(job)
         model, count = network.folded(network.load(job), example)
-        self.model: Callable[..., Any] = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.model: Callable[..., Any] = model.to(memory_format=torch.channels_last)
         self.notes["batch_norms_folded"] = count
 
     def run(self, fed: Any) -> Any:
@@ -246,9 +246,11 @@ def onnx_file(job: Job) -> Path:
         reasons = []
         for dynamo in (True, False):
             try:
-                torch.onnx.export(model, (example,), str(path), dynamo=dynamo, input_names=names, verbose=False)
+                torch.onnx.export(
+                    model, (example,), str(path), dynamo=dynamo, input_names=names, verbose=False
+                )
                 return
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - exporters raise anything; it is kept as the reason
                 reasons.append(f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}")
         raise BackendError("neither exporter of PyTorch could write it as ONNX: " + "; ".join(reasons))
 

@@ -45,7 +45,7 @@ class Worker:
         action = action or {"outputs": self._outputs, "time": self._time}[name]
         try:
             return action(request)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - whatever a runtime raises is its reason, and reported
             lines = str(error).strip().splitlines() or [""]
             return {"failed": f"{type(error).__name__}: {lines[0]}"[:400]}
 
@@ -87,7 +87,8 @@ class Worker:
     def _outputs(self, request: Mapping[str, Any]) -> dict[str, Any]:
         import numpy as np
 
-        runner, arrays = self._ready(), {}
+        runner = self._ready()
+        arrays: dict[str, Any] = {}
         frames = self._frames(request["clip"])
         for index in range(request["frames"]):
             values = runner.outputs(runner.run(runner.feed(np.array(next(frames)))))
