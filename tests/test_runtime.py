@@ -348,8 +348,7 @@ def test_a_frame_that_fails_half_way_does_not_poison_the_next() -> None:
         calls.append(context)
         raise MemoryError("no room")
 
-    broken = (*plan.instructions[:-1], dataclasses.replace(plan.instructions[-1], run=fails))
-    engine.plan = dataclasses.replace(plan, instructions=broken)
+    engine.plan = dataclasses.replace(plan, steps=(*plan.steps, fails))
     with pytest.raises(MemoryError):
         stream(frames[1])
     engine.plan = plan

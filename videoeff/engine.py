@@ -84,7 +84,9 @@ class Engine(nn.Module):
         self._constants: Mapping[str, Tensor] = dict(self.network.named_buffers(remove_duplicate=False))
         tensors = [*self._state.values(), *self._constants.values()]
         self.storages = {t.untyped_storage().data_ptr() for t in tensors}  # memory that outputs may lie in
-        self._pixels = [(i.call.name, math.prod(i.call.extent)) for i in self.plan.instructions]
+        grouped = {c.name for g in self.plan.groups for c in g.calls}  # these count for themselves
+        calls = [i.call for i in self.plan.instructions]
+        self._pixels = [(c.name, math.prod(c.extent)) for c in calls if c.name not in grouped]
 
     @property
     def state_bytes(self) -> int:
@@ -138,6 +140,24 @@ class Engine(nn.Module):
             entry.active = entry.active + active[name]
             entry.scheduled = entry.scheduled + scheduled.get(name, 0)
 
+    def collect(self) -> Counts:
+        """The counts of all layers, those included that groups of calls keep themselves."""
+        for group in self.plan.groups:
+            pixels = {c.name: math.prod(c.extent) for c in group.calls}
+            for counted in group.take_counts():
+                if counted.frames:
+                    entry = self.counts.layers.setdefault(counted.layer, Activity())
+                    entry.frames += counted.frames
+                    entry.pixels += counted.frames * pixels[counted.layer]
+                    entry.active = entry.active + counted.active
+                    entry.scheduled = entry.scheduled + counted.scheduled
+        return self.counts
+
+    def clear_counts(self) -> None:
+        """Start counting anew."""
+        self.collect()
+        self.counts = Counts()
+
     def reset(self, stream: int | None = None) -> None:
         """Forget one stream, or all: its next frame is a first frame."""
         if stream is None:
@@ -177,11 +197,14 @@ class Engine(nn.Module):
         with torch.no_grad():
             for name, tensor in state.tensors.items():
                 self._state[name].copy_(tensor)
+        for group in self.plan.groups:
+            group.invalidate()
         self._fresh = list(state.fresh)
 
     def relower(self) -> None:
         """Lower again after options of the Program changed, keeping every buffer that still fits."""
         known = {spec: self._state[spec.name] for spec in self.plan.state}
+        self.collect()
         self.plan = lower(self.program, self.backend)
         self._state = allocate(self.plan.state, self.device, known)
         new = [spec.name for spec in self.plan.state if spec not in known]
@@ -230,6 +253,7 @@ class Engine(nn.Module):
                 self._rewrite_devices(device_of(self.network))
             if changed or moved:
                 old, fresh = self._state, self._fresh
+                self.collect()
                 self.plan = lower(self.program, self.backend)
                 self.allocate()
                 for spec in self.plan.state:
@@ -272,7 +296,7 @@ class Engine(nn.Module):
                 if spec.parent is None:
                     twin._state[spec.name].copy_(self._state[spec.name])
         twin._fresh = list(self._fresh)
-        twin.counts = copy.deepcopy(self.counts)
+        twin.counts = copy.deepcopy(self.collect())
         memo[id(self)] = twin
         return twin
 

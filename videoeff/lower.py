@@ -17,7 +17,7 @@ from videoeff.analysis import is_convolution, macs
 from videoeff.analysis.predict import magnitude_terms, residual_terms
 from videoeff.analysis.regions import Region, cone, planned_slice, regions
 from videoeff.errors import BackendError, LoweringError
-from videoeff.kernels import IMPLEMENTATIONS, Implementation
+from videoeff.kernels import IMPLEMENTATIONS, Group, Implementation
 from videoeff.ops.base import bind, op_of, pair, shape_of
 from videoeff.ops.call import Context, Operand, Prediction, Read, RegionCall, Step, Test
 from videoeff.ops.convolution import explicit_padding
@@ -35,7 +35,6 @@ class Instruction:
         call: what is computed.
         kernel: the implementation's name.
         reason: why not one with a higher priority, "" for the first.
-        run: the function of a context.
         streams: whether pixels can be followed through it.
         convolution_macs: multiply-accumulates of its convolutions.
     """
@@ -43,7 +42,6 @@ class Instruction:
     call: RegionCall
     kernel: str
     reason: str
-    run: Callable[[Context], None]
     streams: bool
     convolution_macs: int
 
@@ -54,6 +52,8 @@ class Plan:
 
     Attributes:
         instructions: the calls in order.
+        steps: what runs them, in order; one step may run several.
+        groups: those of the steps that run several calls as one.
         state: every buffer.
         frames: (shape, dtype) of each input tensor.
         outputs: the caches' buffers the outputs are read from.
@@ -61,6 +61,8 @@ class Plan:
     """
 
     instructions: tuple[Instruction, ...]
+    steps: tuple[Callable[[Context], None], ...]
+    groups: tuple[Group, ...]
     state: tuple[StateSpec, ...]
     frames: tuple[tuple[tuple[int, ...], torch.dtype], ...]
     outputs: tuple[Read, ...]
@@ -74,8 +76,8 @@ class Plan:
 
     def step(self, context: Context) -> tuple[Any, ...]:
         """Run one frame: every call in order, then the outputs."""
-        for instruction in self.instructions:
-            instruction.run(context)
+        for run in self.steps:
+            run(context)
         buffers = [r.of(context.state) for r in self.outputs]
         return self.read_outputs(*buffers, *(context.constants[c] for c in self.output_constants))
 
@@ -118,30 +120,61 @@ def lower(program: Program, backend: str = "auto") -> Plan:
     states = _states(program, found, predicted)
     placeholders = {n: i for i, n in enumerate(program.placeholders)}
     buffers = allocate(list(states.values()), torch.device("meta"))
-    instructions = []
+    instructions, chosen = [], []
     for region in found:
         call = _call(program, region, states, predicted, wanted, placeholders, buffers)
-        instructions.append(_instruction(region, call, implementations, backend))
+        implementation, reason = _choose(call, implementations, backend)
+        chosen.append(implementation)
+        instructions.append(
+            Instruction(call, implementation.name, reason, region.traced, _convolution_macs(region))
+        )
+    steps, groups = _steps([i.call for i in instructions], chosen)
     outputs, constants, read_outputs = _outputs(program)
     frames = tuple(n.meta["input"] for n in program.placeholders)
-    return Plan(tuple(instructions), tuple(states.values()), frames, outputs, constants, read_outputs)
+    return Plan(
+        tuple(instructions), steps, groups, tuple(states.values()), frames, outputs, constants, read_outputs
+    )
 
 
-def _instruction(
-    region: Region, call: RegionCall, implementations: Sequence[Implementation], backend: str
-) -> Instruction:
+def _steps(
+    calls: Sequence[RegionCall], chosen: Sequence[Implementation]
+) -> tuple[tuple[Callable[[Context], None], ...], tuple[Group, ...]]:
+    """What runs the calls: one group for neighbours of an implementation that groups, else one function each."""
+    steps: list[Callable[[Context], None]] = []
+    groups: list[Group] = []
+    first = 0
+    while first < len(calls):
+        implementation, last = chosen[first], first + 1
+        if implementation.grouping:
+            while last < len(calls) and chosen[last] is implementation:
+                last += 1
+            elsewhere = (*calls[:first], *calls[last:])
+            exported = frozenset(name for call in elsewhere for name in _followed(call))
+            groups.append(implementation.build_group(calls[first:last], exported))
+            steps.append(groups[-1].run)
+        else:
+            steps.append(implementation.build(calls[first]))
+        first = last
+    return tuple(steps), tuple(groups)
+
+
+def _followed(call: RegionCall) -> set[str]:
+    """The layers whose masks or magnitudes a call needs."""
+    found = {name for name, _ in call.mask_reads}
+    if call.prediction is not None:
+        found |= {name for name, _ in (*call.prediction.sources, *call.prediction.residuals)}
+    return found
+
+
+def _choose(
+    call: RegionCall, implementations: Sequence[Implementation], backend: str
+) -> tuple[Implementation, str]:
+    """The implementation that runs a call, and why those before it do not."""
     reasons: list[str] = []
     for implementation in implementations:
         reason = implementation.declines(call)
         if not reason:
-            return Instruction(
-                call,
-                implementation.name,
-                "; ".join(reasons),
-                implementation.build(call),
-                region.traced,
-                _convolution_macs(region),
-            )
+            return implementation, "; ".join(reasons)
         reasons.append(f"{implementation.name}: {reason}")
     raise BackendError(f"{call.name}: backend {backend!r} declines it: {'; '.join(reasons) or 'none serves'}")
 

@@ -194,9 +194,10 @@ def layer_reports(engine: Engine, prefix: str = "") -> Iterable[LayerReport]:
     shared = {
         s.name.removesuffix(".buffer"): s.nbytes for s in engine.plan.state if s.name.endswith(".buffer")
     }
+    counts = engine.collect()
     for instruction in engine.plan.instructions:
         call = instruction.call
-        entry = engine.counts.layers.get(call.name)
+        entry = counts.layers.get(call.name)
         share = needed = scheduled = None
         if entry is not None and entry.pixels:
             share = float(entry.active) / entry.pixels

@@ -330,7 +330,7 @@ class StreamingModule(nn.Module):
     def clear_report(self) -> None:
         """Start counting anew."""
         for engine in self.engines.values():
-            engine.counts = type(engine.counts)()
+            engine.clear_counts()
         for site in self.shell.sites.values() if self.shell is not None else ():
             site.dense_calls = 0
 

@@ -1,9 +1,10 @@
 """How regions are computed: one folder a backend, one entry each in the priority list."""
 
-from videoeff.kernels.base import Implementation
+from videoeff.kernels.base import Counted, Group, Implementation
+from videoeff.kernels.cpp.region import CppRegion
 from videoeff.kernels.reference.region import ReferenceRegion
 
 #: Tried in this order by ``backend="auto"``.
-IMPLEMENTATIONS: tuple[Implementation, ...] = (ReferenceRegion(),)
+IMPLEMENTATIONS: tuple[Implementation, ...] = (CppRegion(), ReferenceRegion())
 
-__all__ = ["IMPLEMENTATIONS", "Implementation"]
+__all__ = ["IMPLEMENTATIONS", "Counted", "Group", "Implementation"]

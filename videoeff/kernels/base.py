@@ -2,10 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import ClassVar
 
 from videoeff.ops.call import Context, RegionCall
+
+
+@dataclass(frozen=True)
+class Counted:
+    """What one layer did in some frames: their number, pixels computed, pixels the kernel worked on."""
+
+    layer: str
+    frames: int
+    active: int
+    scheduled: int
+
+
+class Group(ABC):
+    """Consecutive calls that run as one. It counts for itself, so that a frame costs nothing a layer."""
+
+    calls: tuple[RegionCall, ...]
+
+    @abstractmethod
+    def run(self, context: Context) -> None:
+        """One frame of all calls."""
+
+    @abstractmethod
+    def take_counts(self) -> Iterable[Counted]:
+        """What the layers did since this was asked last; frames with a fresh stream are left out."""
+
+    @abstractmethod
+    def invalidate(self) -> None:
+        """The buffers were written from outside: forget what was derived from them."""
 
 
 class Implementation:
@@ -17,6 +47,9 @@ class Implementation:
     name: ClassVar[str]
     backend: ClassVar[str]
 
+    #: Whether it runs consecutive calls as one, by :meth:`build_group`.
+    grouping: ClassVar[bool] = False
+
     def unavailable(self) -> str:
         """Why it cannot work on this machine, "" if it can."""
         raise NotImplementedError
@@ -27,4 +60,13 @@ class Implementation:
 
     def build(self, call: RegionCall) -> Callable[[Context], None]:
         """The function that runs the call."""
+        raise NotImplementedError
+
+    def build_group(self, calls: Sequence[RegionCall], exported: frozenset[str]) -> Group:
+        """Consecutive calls as one.
+
+        Args:
+            calls: calls this implementation takes.
+            exported: those of their layers whose masks (and magnitudes) calls outside the group need.
+        """
         raise NotImplementedError

@@ -1,0 +1,356 @@
+"""A native plan: descriptors with addresses, made when the first frame shows the buffers."""
+
+from __future__ import annotations
+
+import ctypes
+import weakref
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from videoeff.errors import BackendError, LoweringError, StateError
+from videoeff.kernels.base import Counted, Group
+from videoeff.kernels.cpp import abi, library
+from videoeff.kernels.cpp.describe import DTYPES, TESTS, Description, describe
+from videoeff.kernels.cpp.trace import Constant, View
+from videoeff.ops.call import Context, RegionCall
+
+_BF16 = DTYPES[torch.bfloat16]
+
+
+def dense_share(call: RegionCall, description: Description) -> float:
+    """From which share of active pixels on an op is computed whole; above 1: never."""
+    return 2.0
+
+
+class NativePlan(Group):
+    """Consecutive regions as one native plan.
+
+    Args:
+        calls: the regions, each of which has a native form.
+        exported: layers whose masks calls elsewhere need.
+        isa: number of the instruction set, -1 for the best.
+    """
+
+    def __init__(self, calls: Sequence[RegionCall], exported: frozenset[str], isa: int = -1) -> None:
+        self.calls = tuple(calls)
+        self.isa = isa
+        self._descriptions: list[Description] = []
+        for call in self.calls:
+            found = describe(call)
+            if isinstance(found, str):
+                raise BackendError(f"{call.name}: cpp declines it: {found}; use backend='auto'")
+            self._descriptions.append(found)
+        self._masks = _number_masks(self.calls, self._descriptions)
+        own = {c.name for c in self.calls}
+        self._imports = [name for name in self._masks if name not in own]
+        terms = {name for c in self.calls for name in _terms(c)}
+        self._import_magnitudes = [name for name in self._imports if name in terms]
+        self._exports = [c for c in self.calls if c.name in exported]
+        self._inputs = [_Input(c) for c in self.calls if c.kind == "input"]
+        self._frames = (abi.Frame * max(1, len(self._inputs)))()
+        self._state: Mapping[str, Tensor] | None = None
+        self._constants: Mapping[str, Tensor] | None = None
+        self._storages: set[int] = set()
+        self._kept: list[Any] = []
+        self._handle = 0
+        self._library: library.Library | None = None
+        self._destroy: weakref.finalize[Any, Any] | None = None
+        self._counted = 0
+        self._carried = [0] * (2 * len(self.calls))
+        self._carried_frames = 0
+
+    # -- running -----------------------------------------------------------------------------------------
+
+    def run(self, context: Context) -> None:
+        """One frame.
+
+        Raises:
+            StateError: a frame does not fit, or the native side ran out of memory.
+            LoweringError: the native side refuses the plan.
+        """
+        if self._state is not context.state or self._constants is not context.constants:
+            self._bind(context.state, context.constants)
+        native, handle = self._library, self._handle
+        assert native is not None  # bound above
+        for name in self._imports:
+            mask = context.masks[name].contiguous()
+            native.vf_mask_write(handle, self._masks[name], mask.data_ptr())
+        for name in self._import_magnitudes:
+            squares = context.magnitudes[name].contiguous()
+            native.vf_magnitude_write(handle, self._masks[name], squares.data_ptr())
+        kept = [i.fill(self._frames[n], context, self._storages) for n, i in enumerate(self._inputs)]
+        count = 0 if context.any_fresh else 1
+        fresh = context.fresh
+        answer = native.vf_plan_run(
+            handle, self._frames, len(kept), fresh.data_ptr(), fresh.numel(), torch.get_num_threads(), count
+        )
+        if answer:
+            raise StateError(
+                f"{self.calls[0].name} and {len(self.calls) - 1} layer(s) after it: the native plan stopped with "
+                f"code {answer}{' (out of memory)' if answer == 4 else ''}; the stream starts afresh with the "
+                "next frame"
+            )
+        self._counted += count
+        self._export(context)
+
+    def _export(self, context: Context) -> None:
+        native, handle = self._library, self._handle
+        assert native is not None  # bound by the caller
+        for call in self.calls if context.keep_active else self._exports:
+            number = self._masks[call.name]
+            mask = torch.empty(call.extent, dtype=torch.bool)
+            native.vf_mask_read(handle, number, 0, mask.data_ptr())
+            context.masks[call.name] = mask
+            if call.wants_magnitude:
+                squares = torch.empty(call.extent)
+                native.vf_magnitude_read(handle, number, squares.data_ptr())
+                context.magnitudes[call.name] = squares
+            if context.keep_active:
+                active = torch.empty(call.extent, dtype=torch.bool)
+                native.vf_mask_read(handle, number, 1, active.data_ptr())
+                context.active_masks[call.name] = active
+
+    # -- counting ----------------------------------------------------------------------------------------
+
+    def take_counts(self) -> Iterable[Counted]:
+        """Counts of the layers since this was asked last."""
+        self._carry()
+        frames, counts = self._carried_frames, self._carried
+        self._carried, self._carried_frames = [0] * len(counts), 0
+        return [
+            Counted(call.name, frames, counts[2 * i], counts[2 * i + 1]) for i, call in enumerate(self.calls)
+        ]
+
+    def _carry(self) -> None:
+        """Take the counters over, before the plan that holds them goes."""
+        if self._handle and self._library is not None:
+            found = self._library.vf_plan_counts(self._handle)
+            for i in range(len(self._carried)):
+                self._carried[i] += found[i]
+                found[i] = 0
+        self._carried_frames += self._counted
+        self._counted = 0
+
+    def invalidate(self) -> None:
+        """Forget the sums of means."""
+        if self._handle and self._library is not None:
+            self._library.vf_plan_invalidate(self._handle)
+
+    @property
+    def nbytes(self) -> dict[str, int]:
+        """Bytes beside the state: packed weights, masks and sums, scratch of the workers."""
+        if not self._handle or self._library is None:
+            return {"weights": 0, "masks": 0, "scratch": 0}
+        names = ("weights", "masks", "scratch")
+        return {name: self._library.vf_plan_bytes(self._handle, i) for i, name in enumerate(names)}
+
+    def times(self, reset: bool = False) -> dict[str, int]:
+        """Nanoseconds spent in each layer."""
+        if not self._handle or self._library is None:
+            return {call.name: 0 for call in self.calls}
+        found = self._library.vf_plan_times(self._handle, 0)
+        times = {call.name: int(found[i]) for i, call in enumerate(self.calls)}
+        if reset:
+            self._library.vf_plan_times(self._handle, 1)
+        return times
+
+    # -- binding -----------------------------------------------------------------------------------------
+
+    def release(self) -> None:
+        """Free the native plan; the next frame makes it anew."""
+        self._carry()
+        if self._destroy is not None:
+            self._destroy()
+        self._destroy, self._handle, self._kept = None, 0, []
+        self._state = self._constants = None
+
+    def _bind(self, state: Mapping[str, Tensor], constants: Mapping[str, Tensor]) -> None:
+        self.release()
+        native = library.load()
+        binder = Binder(state, constants)
+        ops = (abi.Op * len(self.calls))()
+        for index, (call, found) in enumerate(zip(self.calls, self._descriptions, strict=True)):
+            binder.fill(ops[index], call, found, self._masks)
+            ops[index].count = index
+        for number, entry in enumerate(self._inputs):
+            ops[entry.index_among(self.calls)].input = number
+        masks = self._mask_table()
+        error = ctypes.create_string_buffer(512)
+        handle = native.vf_plan_create(ops, len(ops), masks, len(masks), self.isa, error, len(error))
+        if not handle:
+            raise LoweringError(
+                f"{self.calls[0].name} and {len(self.calls) - 1} layer(s) after it: the native plan was refused: "
+                f"{error.value.decode(errors='replace')}; use backend='reference'"
+            )
+        self._library, self._handle = native, handle
+        self._destroy = weakref.finalize(self, native.vf_plan_destroy, handle)
+        self._state, self._constants, self._kept = state, constants, binder.kept
+        self._storages = {t.untyped_storage().data_ptr() for t in state.values()}
+
+    def _mask_table(self) -> Any:
+        terms = {name for c in self.calls for name in _terms(c)}
+        extents = {name: extent for d in self._descriptions for name, extent in d.extents.items()}
+        wanted = {c.name: c.wants_magnitude for c in self.calls}
+        extents.update({c.name: c.extent for c in self.calls})
+        masks = (abi.Mask * len(self._masks))()
+        for name, number in self._masks.items():
+            magnitude = wanted.get(name, False) or name in terms
+            masks[number] = abi.Mask(*extents[name], int(magnitude))
+        return masks
+
+
+def _terms(call: RegionCall) -> list[str]:
+    if call.prediction is None:
+        return []
+    return [name for name, _ in (*call.prediction.sources, *call.prediction.residuals)]
+
+
+def _number_masks(calls: Sequence[RegionCall], descriptions: Sequence[Description]) -> dict[str, int]:
+    names = dict.fromkeys(c.name for c in calls)
+    for call, found in zip(calls, descriptions, strict=True):
+        names.update(dict.fromkeys(name for name, _ in found.reach))
+        names.update(dict.fromkeys(_terms(call)))
+    return {name: number for number, name in enumerate(names)}
+
+
+class _Input:
+    """How an input's frame is walked."""
+
+    def __init__(self, call: RegionCall) -> None:
+        self.call = call
+        layout, shape = call.layout, call.value.shape
+        self.roles = (layout.rows, layout.h, layout.w)
+        self.rest = [d for d in range(len(shape)) if d not in self.roles and shape[d] > 1]
+
+    def index_among(self, calls: Sequence[RegionCall]) -> int:
+        """Which of the calls it is."""
+        return next(i for i, c in enumerate(calls) if c is self.call)
+
+    def fill(self, into: Any, context: Context, storages: set[int]) -> Tensor:
+        """Set address and strides of this frame; returns the tensor, which has to live until the call is done."""
+        frame, value = context.frames[self.call.input_index], self.call.value
+        if frame.shape != value.shape or frame.dtype != value.dtype or frame.device.type != "cpu":
+            raise StateError(
+                f"{self.call.name}: the frame is {frame.dtype} {list(frame.shape)} on {frame.device}, the plan takes "
+                f"{value.dtype} {list(value.shape)} on the CPU; pass a frame like the example"
+            )
+        if frame.untyped_storage().data_ptr() in storages:
+            frame = frame.clone()  # it lies in the stream's own buffers, which this frame overwrites
+        strides = frame.stride()
+        for inner, outer in zip(self.rest[::-1], self.rest[-2::-1], strict=False):
+            if strides[outer] != strides[inner] * frame.shape[inner]:
+                frame = frame.contiguous()
+                strides = frame.stride()
+                break
+        into.data = frame.data_ptr()
+        into.sr, into.sh, into.sw = (0 if d is None else strides[d] for d in self.roles)
+        into.sc = strides[self.rest[-1]] if self.rest else 1
+        return frame
+
+
+class Binder:
+    """Writes descriptors with the addresses of one set of buffers and constants.
+
+    Attributes:
+        kept: what the addresses point to.
+    """
+
+    def __init__(self, state: Mapping[str, Tensor], constants: Mapping[str, Tensor]) -> None:
+        self.state, self.constants = state, constants
+        self.kept: list[Any] = []
+
+    def fill(self, op: Any, call: RegionCall, found: Description, masks: Mapping[str, int]) -> None:
+        """One descriptor."""
+        op.kind, op.dtype, op.mask, op.groups = int(found.kind), found.dtype, masks[call.name], 1
+        op.out = self.view(found.out, found.dtype, call)
+        if found.input is not None:
+            op.in_ = self.view(found.input, found.dtype, call)
+        for name, number in found.window.items():
+            setattr(op, name, number)
+        if found.weight is not None:
+            op.weight = self.constant(found.weight, found.dtype).data_ptr()
+        if found.bias is not None:
+            op.bias = self.constant(found.bias, found.dtype).data_ptr()
+        if found.tables is not None:
+            rows, columns = found.tables
+            self.kept += [rows, columns]
+            op.ty, op.tx = rows.index.shape[1], columns.index.shape[1]
+            op.iy, op.wy = rows.index.data_ptr(), rows.weight.data_ptr()
+            op.ix, op.wx = columns.index.data_ptr(), columns.weight.data_ptr()
+        op.nepi, op.nargs = len(found.epilogue.code), len(found.arguments)
+        for i, instruction in enumerate(found.epilogue.code):
+            op.epi[i] = abi.Epi(*instruction)
+        for i, view in enumerate(found.arguments):
+            op.args[i] = self.view(view, found.dtype, call)
+        for i, width in enumerate(found.epilogue.widths):
+            op.width[i] = width
+        op.nreach, op.dense = len(found.reach), int(bool(call.dense))
+        for i, (name, kind) in enumerate(found.reach):
+            op.reach[i] = abi.Reach(masks[name], int(kind))
+        if call.layout.streams is not None:
+            op.streams = self.keep(torch.tensor(call.layout.streams, dtype=torch.int32)).data_ptr()
+        self._fill_test(op, call)
+        self._fill_prediction(op, call, masks)
+        op.dense_share = dense_share(call, found)
+
+    def _fill_test(self, op: Any, call: RegionCall) -> None:
+        op.test, op.threshold = TESTS[call.test.kind], call.test.threshold
+        op.block, op.dilation = call.test.block, call.test.dilation
+        op.magnitude = int(call.wants_magnitude)
+        if call.scale:
+            op.relative, op.scale = 1, self.keep(self.state[call.scale]).data_ptr()
+
+    def _fill_prediction(self, op: Any, call: RegionCall, masks: Mapping[str, int]) -> None:
+        prediction = call.prediction
+        if prediction is None:
+            return
+        op.factor = prediction.factor
+        op.nsources, op.nresiduals = len(prediction.sources), len(prediction.residuals)
+        for into, terms in ((op.sources, prediction.sources), (op.residuals, prediction.residuals)):
+            for i, (name, share) in enumerate(terms):
+                into[i] = abi.Term(masks[name], 0, share)
+        op.pending = self.keep(self.state[prediction.pending]).data_ptr()
+        weight = self.constants[prediction.weight].detach().to(torch.float32)
+        taps = weight.square().sum((0, 1)) / weight.shape[0]
+        op.taps = self.keep(taps.contiguous()).data_ptr()
+
+    def keep(self, tensor: Tensor) -> Tensor:
+        """Keep a tensor alive as long as the plan."""
+        self.kept.append(tensor)
+        return tensor
+
+    def constant(self, constant: Constant, dtype: int) -> Tensor:
+        """A constant in memory: contiguous, in the op's dtype (float32 where bfloat16 would round it)."""
+        with torch.no_grad(), torch.inference_mode(False):
+            made = constant.make(*(self.constants[n].detach() for n in constant.names))
+            wanted = next(d for d, number in DTYPES.items() if number == dtype)
+            if dtype == _BF16 and made.dtype != torch.bfloat16:
+                wanted = torch.float32
+            return self.keep(made.to(wanted).contiguous())
+
+    def view(self, view: View, dtype: int, call: RegionCall) -> Any:
+        """A view with its address."""
+        if isinstance(view.source, Constant):
+            tensor = self.constant(view.source, dtype)
+            base, size = tensor.data_ptr(), max(1, tensor.numel())
+            dtype = DTYPES[tensor.dtype]
+        else:
+            tensor, planned = self.state[view.source], call.buffers[view.source]
+            if (
+                tensor.stride() != planned.stride()
+                or tensor.shape != planned.shape
+                or tensor.device.type != "cpu"
+            ):
+                raise LoweringError(
+                    f"{call.name}: buffer {view.source} lies as {tensor.stride()} on {tensor.device}, planned was "
+                    f"{planned.stride()} on the CPU; allocate the state anew"
+                )
+            base = tensor.data_ptr() - int(planned.storage_offset()) * tensor.element_size()
+            size = tensor.untyped_storage().nbytes() // tensor.element_size()
+            size -= int(tensor.storage_offset()) - int(planned.storage_offset())
+            self.keep(tensor)
+        address = base + view.offset * tensor.element_size()
+        return abi.View(address, size - view.offset, *view.strides, *view.extent, dtype, 0)
