@@ -279,6 +279,7 @@ def _split_lists(program: Program) -> None:
     """Turn ``chunk``, ``split`` and ``unbind`` into slices, one result each."""
     annotate(program)
     graph, aten = program.graph, torch.ops.aten
+    before = len(graph.nodes)
     for node in list(graph.nodes):
         if node.op != "call_function":
             continue
@@ -304,6 +305,9 @@ def _split_lists(program: Program) -> None:
             user.replace_all_uses_with(made)
             graph.erase_node(user)
         graph.erase_node(node)
+    if len(graph.nodes) != before:
+        for node in graph.nodes:  # what follows a list of results was thought to have lost its pixels
+            invalidate(node)
 
 
 def _starts(packet: str, node: fx.Node, size: int) -> list[int]:

@@ -109,5 +109,6 @@ def test_traced_where_it_can_be(op: Op, case: Case) -> None:
     """A rule that silently gives up would make everything correct and slow."""
     module, example = build(case)
     program = captured(module, *example)
-    lost = [n.name for n in program.nodes if n.op not in ("output", "get_attr") and info(n).dense]
+    values = [(n.name, info(n)) for n in program.nodes if n.op not in ("output", "get_attr")]
+    lost = [n for n, v in values if v.dense or (v.layout is not None and v.layout.streams is None)]
     assert bool(lost) <= (f"{op.name}-{case.name}" in GLOBAL), lost
