@@ -205,7 +205,7 @@ def _objects(sources: Path) -> list[tuple[str, tuple[str, ...]]]:
 
 def _flags(sanitize: Sequence[str]) -> tuple[str, ...]:
     if not sanitize:
-        return (*COMMON, "-O3")
+        return (*COMMON, "-O2")
     chosen = f"-fsanitize={','.join(sanitize)}"
     return (*COMMON, "-O1", "-g", "-fno-omit-frame-pointer", chosen, "-fno-sanitize-recover=all")
 
@@ -243,11 +243,12 @@ def _link(compiler: list[str], objects: list[Path], sanitize: Sequence[str], to:
     if sys.platform != "linux":
         _run(command, to.name)
         return
-    strict = ["-Wl,--no-undefined"]
+    exports = objects[0].with_name("exports")  # templates of the standard library are not hidden by a flag
+    exports.write_text("{ global: vf_*; local: *; };\n", encoding="utf-8")
+    strict = ["-Wl,--no-undefined", f"-Wl,--version-script={exports}"]
     try:
         # The process may hold an older libstdc++ already (a conda environment's): bring our own, unseen.
-        own = ["-static-libstdc++", "-static-libgcc", "-Wl,--exclude-libs,ALL"]
-        _run([*command, *strict, *own], to.name)
+        _run([*command, *strict, "-static-libstdc++", "-static-libgcc"], to.name)
     except BuildError:  # some distributions package the static one apart
         _run([*command, *strict], to.name)
 

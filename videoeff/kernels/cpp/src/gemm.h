@@ -28,31 +28,40 @@ __attribute__((noinline)) void micro(const S *const *base, const S *const *edge,
   constexpr int L = lanes<T>;
   vec<T> acc[MR][NV];
   if (bias) {
+#pragma GCC unroll 16
     for (int j = 0; j < NV; j++) {
       vec<T> b = load(bias + j * L);
+#pragma GCC unroll 16
       for (int i = 0; i < MR; i++) acc[i][j] = b;
     }
   } else {
+#pragma GCC unroll 16
     for (int i = 0; i < MR; i++)
+#pragma GCC unroll 16
       for (int j = 0; j < NV; j++) acc[i][j] = load(rows[i] + j * L);
   }
   for (int s = 0; s < count; s++) {
     const S *p[MR];
+#pragma GCC unroll 16
     for (int i = 0; i < MR; i++) p[i] = edge ? edge[s * MR + i] : base[i] + segments[s].offset;
     const T *w = panel + int64_t(segments[s].k) * (NV * L);
     const int64_t length = segments[s].length;
     for (int64_t k = 0; k < length; k++) {
       vec<T> b[NV];
+#pragma GCC unroll 16
       for (int j = 0; j < NV; j++) b[j] = load(w + j * L);
       w += NV * L;
 #pragma GCC unroll 16
       for (int i = 0; i < MR; i++) {
         vec<T> a = broadcast<T>(widen(p[i][k]));
+#pragma GCC unroll 16
         for (int j = 0; j < NV; j++) acc[i][j] += a * b[j];
       }
     }
   }
+#pragma GCC unroll 16
   for (int i = 0; i < MR; i++)
+#pragma GCC unroll 16
     for (int j = 0; j < NV; j++) store(rows[i] + j * L, acc[i][j]);
 }
 
@@ -60,7 +69,14 @@ template <class S>
 using Micro = void (*)(const S *const *, const S *const *, const Segment *, int, const compute<S> *,
                        const compute<S> *, compute<S> *const *);
 
+// Only float has kernels for every remainder: what other types lose is a little time, and the library stays small.
+template <class S> constexpr bool kMain = sizeof(S) == 4;
+template <class S> VF_INLINE int block_of(int vectors, int which) {
+  return kMain<S> || which == 0 || which == 3 ? kBlocks[vectors][which] : 1;
+}
+
 template <class S, int NV> Micro<S> micro_of(int which) {
+  if constexpr (!kMain<S>) return which == 0 ? micro<S, kBlocks[NV][0], NV> : micro<S, 1, NV>;
   switch (which) {
     case 0: return micro<S, kBlocks[NV][0], NV>;
     case 1: return micro<S, kBlocks[NV][1], NV>;
@@ -244,7 +260,7 @@ void run_panels(const Op &op, const std::vector<Segment> &segments, bool edges, 
   for (int32_t vectors : op.panels) {
     int32_t at = 0;
     for (int which = 0; which < 4 && at < n; which++) {
-      const int mr = kBlocks[vectors][which];
+      const int mr = block_of<S>(vectors, which);
       Micro<S> kernel = micro_of<S>(vectors, which);
       while (n - at >= mr) {
         for (int i = 0; i < mr; i++) {

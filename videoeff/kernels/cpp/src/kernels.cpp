@@ -53,11 +53,13 @@ template <class S> void prepare(Op &op) {
 
 template <class S>
 void finish(const Op &op, const Block &block, Scratch &scratch, bool force, uint64_t *changed, float *squares) {
-  switch (op.ending) {
-    case kProduced: return finish_fused<S, kProduced>(op, block, scratch, force, changed, squares);
-    case kPlus: return finish_fused<S, kPlus>(op, block, scratch, force, changed, squares);
-    case kTimes: return finish_fused<S, kTimes>(op, block, scratch, force, changed, squares, Same<compute<S>>{});
-    default: break;
+  if constexpr (kMain<S>) {
+    switch (op.ending) {
+      case kProduced: return finish_fused<S, kProduced>(op, block, scratch, force, changed, squares);
+      case kPlus: return finish_fused<S, kPlus>(op, block, scratch, force, changed, squares);
+      case kTimes: return finish_fused<S, kTimes>(op, block, scratch, force, changed, squares, Same<compute<S>>{});
+      default: break;
+    }
   }
   if (op.d.nepi) run_epilogue<S>(op, block, scratch);
   commit<S>(op, block, scratch, force, changed, squares);
