@@ -48,9 +48,13 @@ class Store:
 
     def put(self, section: str, key: str, row: Mapping[str, Any]) -> None:
         """Add or replace a row and write the file."""
+        self.add(section, key, row)
+        self.write()
+
+    def add(self, section: str, key: str, row: Mapping[str, Any]) -> None:
+        """Add or replace a row; the file is written with the next :meth:`write`."""
         self.section(section)[key] = dict(row)
         self._new.add((section, key))
-        self.write()
 
     def started(self, command: str, machine: Mapping[str, Any], settings: Mapping[str, Any]) -> int:
         """Note a run; returns its number, which rows carry as ``run``."""

@@ -154,9 +154,8 @@ def run(
             continue
         overhead.append(max(0.0, seconds - row.get("timing_seconds", 0.0)))
         store.put(task.section, task.key, row | {"run": run_number, "seconds": round(seconds, 1)})
-        note(
-            f"{number + 1}/{len(left)} {task.section} {task.key}: {row.get('failed') or brief(row)}, {seconds:.0f} s"
-        )
+        said = row.get("failed") or brief(row)
+        note(f"{number + 1}/{len(left)} {task.section} {task.key}: {said}, {seconds:.0f} s")
     return bad
 
 
