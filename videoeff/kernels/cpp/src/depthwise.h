@@ -39,7 +39,8 @@ VF_INLINE void inside(int start, int dilation, int taps, int extent, int &first,
   last = std::max(last, first);
 }
 
-// What one group of output pixels needs. `in` is the first tap of the first pixel.
+// What one group of output pixels needs. `in` is the first tap of the first pixel: it may lie outside the input, of
+// which only the taps inside are read.
 template <class S> struct Window {
   using T = typename Compute<S>::type;
   const S *in;
@@ -47,15 +48,33 @@ template <class S> struct Window {
   int64_t step;         // input elements between output pixels
   const T *weight, *bias;
   int64_t padded;       // elements of a tap's weights
-  int first_y, last_y, first_x, last_x, kw;
+  int first_y, last_y;  // rows of the window inside the input
+  int first_x, last_x;  // columns inside: of the window, or of all that a group reads
+  int kw;
   T *out;
   int64_t ld;
+
+  Window(const Op &op, const Scratch &scratch) {
+    const vf_op &d = op.d;
+    row = d.in.sh * d.dy, column = d.in.sw * d.dx, step = d.in.sw * d.sx;
+    weight = static_cast<const T *>(op.weight.data), bias = static_cast<const T *>(op.bias.data);
+    padded = (d.in.c + 15) / 16 * 16;
+    kw = d.kw, ld = op.ld;
+    out = static_cast<T *>(scratch.reg[0]);
+  }
+  // Go to output pixel (r, y, x), whose group reads `columns` columns.
+  VF_INLINE void place(const vf_op &d, int r, int y, int x, int columns) {
+    const int top = y * d.sy - d.py, left = x * d.sx - d.px;
+    inside(top, d.dy, d.kh, d.in.h, first_y, last_y);
+    inside(left, d.dx, columns, d.in.w, first_x, last_x);
+    in = static_cast<const S *>(d.in.data) + (r * d.in.sr + top * d.in.sh + left * d.in.sw);
+  }
 };
 
-// G pixels whose columns are all inside, KW taps a row, neighbouring taps `column` apart, pixels SX columns apart.
-// An input vector is loaded once for all the pixels it reaches.
-template <int KW, int SX, int G, bool Whole, class S>
-VF_INLINE void shared_group(const Window<S> &w, int64_t c, int n) {
+// G pixels of a run, KW taps a row, neighbouring taps `column` apart, pixels SX columns apart. An input vector is
+// loaded once for all the pixels it reaches.
+template <int KW, int SX, int G, bool Edge, bool Whole, class S>
+VF_INLINE void shared_vector(const Window<S> &w, int64_t c, int n) {
   using T = typename Compute<S>::type;
   vec<T> acc[G];
   const vec<T> bias = load(w.bias + c);
@@ -66,6 +85,7 @@ VF_INLINE void shared_group(const Window<S> &w, int64_t c, int n) {
     vec<T> k[KW];
     unrolled<KW>([&](auto i) { k[i] = load(weight + i * w.padded); });
     unrolled<(G - 1) * SX + KW>([&](auto j) {
+      if (Edge && (j < w.first_x || j >= w.last_x)) return;
       const vec<T> v = Whole ? load(in + j * w.column) : load_part(in + j * w.column, n);
       unrolled<G>([&](auto g) {
         constexpr int tap = j - g * SX;
@@ -76,8 +96,41 @@ VF_INLINE void shared_group(const Window<S> &w, int64_t c, int n) {
   unrolled<G>([&](auto g) { store<T>(w.out + g * w.ld + c, acc[g]); });
 }
 
-// G pixels with the same taps inside, any kernel.
-template <int G, bool Whole, class S> VF_INLINE void any_group(const Window<S> &w, int64_t c, int n) {
+template <int KW, int SX, int G, class S> void shared_group(const Window<S> &w, int64_t channels) {
+  constexpr int N = lanes<typename Compute<S>::type>;
+  int64_t c = 0;
+  if (w.first_x == 0 && w.last_x == (G - 1) * SX + KW)
+    for (; c + N <= channels; c += N) shared_vector<KW, SX, G, false, true>(w, c, N);
+  else
+    for (; c + N <= channels; c += N) shared_vector<KW, SX, G, true, true>(w, c, N);
+  if (c < channels) shared_vector<KW, SX, G, true, false>(w, c, int(channels - c));
+}
+
+// A few pixels more than a run has may be computed: their rows are those of the next run, or spare.
+template <int KW, int SX, int G, class S> void shared_runs(const Op &op, const Block &block, Scratch &scratch) {
+  const vf_op &d = op.d;
+  Window<S> w(op, scratch);
+  auto group = [&](const Run &run, int j, auto size) {
+    constexpr int Size = size;
+    w.place(d, run.r, run.y, run.x + j, (Size - 1) * SX + KW);
+    shared_group<KW, SX, Size>(w, d.in.c);
+    const int done = std::min(Size, run.n - j);
+    w.out += done * w.ld;
+    return done;
+  };
+  for (int i = 0; i < block.count; i++) {
+    const Run &run = block.runs[i];
+    for (int j = 0; j < run.n;) {
+      const int left = run.n - j;
+      if (left > 4 || (G == 4 && left > 1)) j += group(run, j, std::integral_constant<int, G>{});
+      else if (left > 1) j += group(run, j, std::integral_constant<int, 4>{});
+      else j += group(run, j, std::integral_constant<int, 1>{});
+    }
+  }
+}
+
+// G pixels with all their taps in the same columns of the window, any kernel.
+template <int G, bool Whole, class S> VF_INLINE void any_vector(const Window<S> &w, int64_t c, int n) {
   using T = typename Compute<S>::type;
   vec<T> acc[G];
   const vec<T> bias = load(w.bias + c);
@@ -86,30 +139,23 @@ template <int G, bool Whole, class S> VF_INLINE void any_group(const Window<S> &
     for (int kx = w.first_x; kx < w.last_x; kx++) {
       const vec<T> k = load(w.weight + (int64_t(ky) * w.kw + kx) * w.padded + c);
       const S *in = w.in + ky * w.row + kx * w.column + c;
-      unrolled<G>([&](auto g) {
-        acc[g] += k * (Whole ? load(in + g * w.step) : load_part(in + g * w.step, n));
-      });
+      unrolled<G>([&](auto g) { acc[g] += k * (Whole ? load(in + g * w.step) : load_part(in + g * w.step, n)); });
     }
   unrolled<G>([&](auto g) { store<T>(w.out + g * w.ld + c, acc[g]); });
 }
 
-template <int KW, int SX, int G, class S> void channels(const Window<S> &w, int64_t count) {
-  using T = typename Compute<S>::type;
+template <int G, class S> void any_group(const Window<S> &w, int64_t channels) {
+  constexpr int N = lanes<typename Compute<S>::type>;
   int64_t c = 0;
-  if constexpr (KW > 0) {
-    for (; c + lanes<T> <= count; c += lanes<T>) shared_group<KW, SX, G, true>(w, c, 0);
-    if (c < count) shared_group<KW, SX, G, false>(w, c, int(count - c));
-  } else {
-    for (; c + lanes<T> <= count; c += lanes<T>) any_group<G, true>(w, c, 0);
-    if (c < count) any_group<G, false>(w, c, int(count - c));
-  }
+  for (; c + N <= channels; c += N) any_vector<G, true>(w, c, N);
+  if (c < channels) any_vector<G, false>(w, c, int(channels - c));
 }
 
 // One pixel, channels not next to one another.
-template <class S> void scattered(const Window<S> &w, int64_t stride, int64_t count) {
+template <class S> void scattered_pixel(const Window<S> &w, int64_t stride, int64_t channels) {
   using T = typename Compute<S>::type;
-  for (int64_t c = 0; c < count; c += lanes<T>) {
-    const int n = int(std::min<int64_t>(count - c, lanes<T>));
+  for (int64_t c = 0; c < channels; c += lanes<T>) {
+    const int n = int(std::min<int64_t>(channels - c, lanes<T>));
     vec<T> acc = load(w.bias + c);
     for (int ky = w.first_y; ky < w.last_y; ky++)
       for (int kx = w.first_x; kx < w.last_x; kx++)
@@ -119,36 +165,22 @@ template <class S> void scattered(const Window<S> &w, int64_t stride, int64_t co
   }
 }
 
-template <int KW, int SX, int G, class S> void depthwise_runs(const Op &op, const Block &block, Scratch &scratch) {
-  using T = typename Compute<S>::type;
+template <class S> void any_runs(const Op &op, const Block &block, Scratch &scratch) {
+  constexpr int G = 4;
   const vf_op &d = op.d;
-  const vf_view &in = d.in;
-  Window<S> w;
-  w.row = in.sh * d.dy, w.column = in.sw * d.dx, w.step = in.sw * d.sx;
-  w.weight = static_cast<const T *>(op.weight.data), w.bias = static_cast<const T *>(op.bias.data);
-  w.padded = (in.c + 15) / 16 * 16;
-  w.kw = d.kw, w.ld = op.ld;
-  w.out = static_cast<T *>(scratch.reg[0]);
-  const int reach = (d.kw - 1) * d.dx;
+  Window<S> w(op, scratch);
   for (int i = 0; i < block.count; i++) {
     const Run &run = block.runs[i];
-    const int top = run.y * d.sy - d.py;
-    inside(top, d.dy, d.kh, in.h, w.first_y, w.last_y);
-    const int64_t line = run.r * in.sr + top * in.sh;  // may lie above the input: only rows inside are read
     for (int j = 0; j < run.n;) {
-      const int left = (run.x + j) * d.sx - d.px;
-      w.in = static_cast<const S *>(in.data) + (line + left * in.sw);
-      const int last = left + (G - 1) * d.sx + reach;
+      w.place(d, run.r, run.y, run.x + j, d.kw);
+      const int last = (run.x + j + G - 1) * d.sx - d.px + (d.kw - 1) * d.dx;
       int done = 1;
-      if (in.sc == 1 && run.n - j >= G && left >= 0 && last < in.w) {
-        w.first_x = 0, w.last_x = d.kw;
-        channels<KW, SX, G>(w, in.c);
-        done = G;
-      } else {
-        inside(left, d.dx, d.kw, in.w, w.first_x, w.last_x);
-        if (in.sc == 1) channels<0, 0, 1>(w, in.c);
-        else scattered(w, in.sc, in.c);
-      }
+      if (d.in.sc != 1)
+        scattered_pixel(w, d.in.sc, d.in.c);
+      else if (w.first_x == 0 && last < d.in.w && run.n - j >= G)
+        any_group<G>(w, d.in.c), done = G;
+      else
+        any_group<1>(w, d.in.c);
       j += done;
       w.out += done * w.ld;
     }
@@ -158,13 +190,16 @@ template <int KW, int SX, int G, class S> void depthwise_runs(const Op &op, cons
 template <class S> void depthwise(const Op &op, const Block &block, Scratch &scratch) {
   constexpr int G = VF_ISA == 2 ? 8 : 4;
   const vf_op &d = op.d;
-  const bool near = d.dx == 1;
-  if (near && d.kw == 3 && d.sx == 1) return depthwise_runs<3, 1, G, S>(op, block, scratch);
-  if (near && d.kw == 3 && d.sx == 2) return depthwise_runs<3, 2, 4, S>(op, block, scratch);
-  if (near && d.kw == 5 && d.sx == 1) return depthwise_runs<5, 1, G, S>(op, block, scratch);
-  if (near && d.kw == 5 && d.sx == 2) return depthwise_runs<5, 2, 4, S>(op, block, scratch);
-  if (near && d.kw == 7 && d.sx == 1) return depthwise_runs<7, 1, G, S>(op, block, scratch);
-  depthwise_runs<0, 0, G, S>(op, block, scratch);
+  if (d.dx == 1 && d.in.sc == 1 && d.sx == 1) {
+    if (d.kw == 3) return shared_runs<3, 1, G, S>(op, block, scratch);
+    if (d.kw == 5) return shared_runs<5, 1, G, S>(op, block, scratch);
+    if (d.kw == 7) return shared_runs<7, 1, G, S>(op, block, scratch);
+  }
+  if (d.dx == 1 && d.in.sc == 1 && d.sx == 2) {
+    if (d.kw == 3) return shared_runs<3, 2, 4, S>(op, block, scratch);
+    if (d.kw == 5) return shared_runs<5, 2, 4, S>(op, block, scratch);
+  }
+  any_runs<S>(op, block, scratch);
 }
 
 }  // namespace VF_SPACE

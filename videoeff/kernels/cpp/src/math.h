@@ -159,11 +159,18 @@ template <class T> VF_INLINE vec<T> vpow(vec<T> x, T p) {
   return x;
 }
 
-// The larger of two, NaN if either is.
-template <class V> VF_INLINE V vmaximum(V a, V b) {
-  V m = a > b ? a : b;
-  return a != a ? a : m;
+// a > b ? a : b
+VF_INLINE vfloat above(vfloat a, vfloat b) {
+#if VF_ISA == 2
+  return (vfloat)_mm512_maskz_max_ps(0xffff, (__m512)a, (__m512)b);
+#else
+  return a > b ? a : b;
+#endif
 }
+VF_INLINE vdouble above(vdouble a, vdouble b) { return a > b ? a : b; }
+
+// The larger or smaller of two, NaN if either is.
+template <class V> VF_INLINE V vmaximum(V a, V b) { return a != a ? a : above(a, b); }
 template <class V> VF_INLINE V vminimum(V a, V b) {
   V m = a < b ? a : b;
   return a != a ? a : m;

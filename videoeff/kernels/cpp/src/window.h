@@ -3,18 +3,12 @@
 #define VIDEOEFF_WINDOW_H
 
 #include <algorithm>
-#include <cmath>
 
 #include "depthwise.h"
+#include "math.h"
 
 namespace vf {
 namespace VF_SPACE {
-
-// The larger; NaN wins.
-template <class V> VF_INLINE V greater_of(V kept, V v) {
-  kept = v > kept ? v : kept;
-  return v != v ? v : kept;
-}
 
 // The maximum of a pixel, V vectors of channels from `in` (the first tap) on.
 template <int V, class S>
@@ -27,9 +21,9 @@ VF_INLINE void maximum(const S *in, const vf_op &d, const int *range, typename C
     for (int kx = range[2]; kx < range[3]; kx++) {
       const S *tap = in + int64_t(ky) * d.dy * d.in.sh + int64_t(kx) * d.dx * d.in.sw;
       if (n == V * N && d.in.sc == 1)
-        unrolled<V>([&](auto i) { top[i] = greater_of(top[i], load(tap + i * N)); });
+        unrolled<V>([&](auto i) { top[i] = vmaximum(load(tap + i * N), top[i]); });
       else
-        top[0] = greater_of(top[0], load_any(tap, d.in.sc, n));
+        top[0] = vmaximum(load_any(tap, d.in.sc, n), top[0]);
     }
   unrolled<V>([&](auto i) { store<T>(out + i * N, top[i]); });
 }
@@ -52,6 +46,7 @@ template <class S> void maxpool(const Op &op, const Block &block, Scratch &scrat
       int c = 0;
       if (in.sc == 1) {
         for (; c + 4 * N <= in.c; c += 4 * N) maximum<4>(from + c, d, range, out + c, 4 * N);
+        for (; c + 2 * N <= in.c; c += 2 * N) maximum<2>(from + c, d, range, out + c, 2 * N);
         for (; c + N <= in.c; c += N) maximum<1>(from + c, d, range, out + c, N);
       }
       for (; c < in.c; c += N) maximum<1>(from + c * in.sc, d, range, out + c, std::min(in.c - c, N));
@@ -90,6 +85,7 @@ VF_INLINE void flush_taps(const Tap<S> *taps, int count, bool fresh, const vf_vi
   int c = 0;
   if (in.sc == 1) {
     for (; c + 4 * N <= in.c; c += 4 * N) add_taps<4>(taps, count, fresh, c, 1, out + c, 4 * N);
+    for (; c + 2 * N <= in.c; c += 2 * N) add_taps<2>(taps, count, fresh, c, 1, out + c, 2 * N);
     for (; c + N <= in.c; c += N) add_taps<1>(taps, count, fresh, c, 1, out + c, N);
   }
   for (; c < in.c; c += N) add_taps<1>(taps, count, fresh, c * in.sc, in.sc, out + c, std::min(in.c - c, N));
