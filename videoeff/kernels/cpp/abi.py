@@ -149,7 +149,7 @@ class Op(Structure):
         ("out", View),
         ("in_", View),
         ("input", c_int32),
-        *((name, c_int32) for name in ("kh", "kw", "sy", "sx", "py", "px", "dy", "dx", "groups", "reserved")),
+        *((name, c_int32) for name in ("kh", "kw", "sy", "sx", "py", "px", "dy", "dx", "groups", "gate")),
         *((name, c_void_p) for name in ("weight", "bias")),
         *((name, c_int32) for name in ("ty", "tx")),
         *((name, c_void_p) for name in ("iy", "ix", "wy", "wx")),

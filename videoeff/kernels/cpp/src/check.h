@@ -117,7 +117,7 @@ inline bool check_epilogue(const vf_op &d, int64_t index, const Problem &problem
     const vf_view &v = d.args[k];
     bool weights = false;
     for (int j = 0; j < d.nepi; j++) weights |= d.epi[j].op == VF_LINEAR && d.epi[j].b - VF_ARG == k;
-    if (weights) continue;
+    if (weights || d.gate == k + 1) continue;
     bool fits = (v.r == d.out.r || v.sr == 0) && (v.h == d.out.h || v.sh == 0) && (v.w == d.out.w || v.sw == 0);
     if (!fits) return problem("op %lld: argument %d is no map of the result's extent", i, k);
     if (overlap(v, d.out)) return problem("op %lld: argument %d overlaps the value", i, k);
@@ -178,6 +178,13 @@ inline bool check_window(const vf_op &d, int64_t index, const Problem &problem) 
   }
   if (d.groups < 1 || d.in.c % d.groups || d.width[0] < 1 || d.width[0] > (1 << 20) || d.width[0] % d.groups || !d.weight)
     return problem("op %lld: %d groups of %d and %d channels", i, d.groups, d.in.c, d.width[0]);
+  if (d.gate < 0 || d.gate > d.nargs || (d.gate && d.kind != VF_CONV))
+    return problem("op %lld: gate %d of %d arguments", i, d.gate, d.nargs);
+  if (d.gate) {
+    const vf_view &v = d.args[d.gate - 1];
+    if (v.c != d.in.c || v.dtype != d.dtype || v.h != 1 || v.w != 1 || (v.r != d.in.r && v.sr != 0))
+      return problem("op %lld: the gate does not fit the input", i);
+  }
   if (d.kind == VF_TRANSPOSED && d.in.sc != 1) return problem("op %lld: channels of the input are apart", i);
   if (int64_t(d.kh) * d.kw * (d.in.c / d.groups) * int64_t(d.width[0]) >= kMaxExtent)
     return problem("op %lld: more than 2^31 weights", i);

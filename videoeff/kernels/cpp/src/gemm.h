@@ -240,10 +240,11 @@ template <class S> VF_INLINE const S *tap_of(const Op &op, const Place &p, const
          int64_t(group) * (d.in.c / d.groups) + s.channel;
 }
 
-// Run the panels of one group over pixels order[0 .. n), which share a list of segments.
+// Run the panels of one group over pixels order[0 .. n), which share a list of segments. `only` >= 0: that panel.
 template <class S>
 void run_panels(const Op &op, const std::vector<Segment> &segments, bool edges, bool first, int32_t group,
-                const Place *places, const S *const *base, const int32_t *order, int32_t n, compute<S> *out) {
+                const Place *places, const S *const *base, const int32_t *order, int32_t n, compute<S> *out,
+                int32_t only) {
   using T = compute<S>;
   constexpr int L = lanes<T>;
   if (n == 0) return;
@@ -257,8 +258,9 @@ void run_panels(const Op &op, const std::vector<Segment> &segments, bool edges, 
   const S **edge = table;
   if (edges && count * 12 > 64 * 12) longer.resize(size_t(count) * 12), edge = longer.data();
   T *rows[16];
-  for (int32_t vectors : op.panels) {
-    int32_t at = 0;
+  for (size_t index = 0; index < op.panels.size(); index++) {
+    const int32_t vectors = op.panels[index];
+    int32_t at = only < 0 || only == int32_t(index) ? 0 : n;
     for (int which = 0; which < 4 && at < n; which++) {
       const int mr = block_of<S>(vectors, which);
       Micro<S> kernel = micro_of<S>(vectors, which);
@@ -281,7 +283,25 @@ void run_panels(const Op &op, const std::vector<Segment> &segments, bool edges, 
   }
 }
 
-template <class S> void convolution(const Op &op, const Block &block, Scratch &scratch) {
+// The channels of a pixel side by side, times the gate of its row where there is one.
+template <class S>
+VF_INLINE void copy_channels(const Op &op, const S *from, int32_t r, int32_t first, int32_t count, S *to) {
+  const vf_op &d = op.d;
+  constexpr int L = lanes<compute<S>>;
+  if (!d.gate) {
+    for (int32_t c = 0; c < count; c++) to[c] = from[c * d.in.sc];
+    return;
+  }
+  const vf_view &v = d.args[d.gate - 1];
+  const S *gate = static_cast<const S *>(v.data) + r * v.sr + first * v.sc;
+  int32_t c = 0;
+  if (d.in.sc == 1 && v.sc == 1)
+    for (; c + L <= count; c += L) store(to + c, load(from + c) * load(gate + c));
+  for (; c < count; c++) narrow(widen(from[c * d.in.sc]) * widen(gate[c * v.sc]), to + c);
+}
+
+// `only` >= 0: one panel of the output channels, so that several workers can share the weights of a wide layer.
+template <class S> void convolution(const Op &op, const Block &block, Scratch &scratch, int32_t only) {
   using T = compute<S>;
   const vf_op &d = op.d;
   const bool transposed = d.kind == VF_TRANSPOSED;
@@ -320,13 +340,13 @@ template <class S> void convolution(const Op &op, const Block &block, Scratch &s
           } else {
             const S *from = static_cast<const S *>(d.in.data) + places[i].r * d.in.sr + y * d.in.sh + x * d.in.sw +
                             int64_t(g) * inputs * d.in.sc;
-            for (int32_t c = 0; c < inputs; c++) to[c] = from[c * d.in.sc];
+            copy_channels<S>(op, from, places[i].r, g * inputs, inputs, to);
           }
           to += inputs;
         }
       }
       for (size_t b = 0; b < op.inner.size(); b++)
-        run_panels<S>(op, op.inner[b], false, b == 0, g, places, base, order, p, out);
+        run_panels<S>(op, op.inner[b], false, b == 0, g, places, base, order, p, out, only);
     }
     return;
   }
@@ -336,7 +356,7 @@ template <class S> void convolution(const Op &op, const Block &block, Scratch &s
         int32_t n = 0;
         for (int32_t i = 0; i < p; i++)
           if (places[i].y % d.sy * d.sx + places[i].x % d.sx == phase) order[n++] = i;
-        run_panels<S>(op, op.edge[phase], true, true, g, places, base, order, n, out);
+        run_panels<S>(op, op.edge[phase], true, true, g, places, base, order, n, out, only);
       }
       continue;
     }
@@ -345,8 +365,9 @@ template <class S> void convolution(const Op &op, const Block &block, Scratch &s
       for (int32_t i = 0; i < inside; i++) base[order[i]] += step;
     }
     for (size_t b = 0; b < op.inner.size(); b++) {
-      run_panels<S>(op, op.inner[b], false, b == 0, g, places, base, order, inside, out);
-      run_panels<S>(op, op.edge[b], true, b == 0, g, places, base, order + outside, kMaxBlock - outside, out);
+      run_panels<S>(op, op.inner[b], false, b == 0, g, places, base, order, inside, out, only);
+      run_panels<S>(op, op.edge[b], true, b == 0, g, places, base, order + outside, kMaxBlock - outside, out,
+                    only);
     }
   }
 }

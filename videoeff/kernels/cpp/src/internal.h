@@ -87,6 +87,8 @@ struct Kernels {
   // Compute the block into register 0, then finish it. `force`: store and count everything as changed (a fresh
   // stream). Sets bit i of `changed` for the block's pixel i and, where wanted, its squared magnitude.
   void (*block)(const Op &op, const Block &block, Scratch &scratch, bool force, uint64_t *changed, float *squares);
+  // The part of `block` before the epilogue, for one panel of output channels of a convolution.
+  void (*panel)(const Op &op, const Block &block, Scratch &scratch, int32_t panel);
   // The second half of `block`, with register 0 given: epilogue, test, store.
   void (*finish)(const Op &op, const Block &block, Scratch &scratch, bool force, uint64_t *changed, float *squares);
   // Set row `row` of register 0 to `values` (c).

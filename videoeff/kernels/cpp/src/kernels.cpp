@@ -31,7 +31,7 @@ template <class S> void prepare(Op &op) {
     if (op.block_pixels > 96) op.block_pixels = 96;
     return;
   }
-  op.depthwise = d.kind == VF_CONV && d.groups == d.in.c && d.groups > 1 && producer_channels(op) == d.in.c;
+  op.depthwise = d.kind == VF_CONV && d.groups == d.in.c && d.groups > 1 && producer_channels(op) == d.in.c && !d.gate;
   if (op.depthwise) {
     const int32_t ld = op.ld;
     pack_depthwise<S>(op);
@@ -39,7 +39,7 @@ template <class S> void prepare(Op &op) {
     if (op.block_pixels > 96) op.block_pixels = 96;
     return;
   }
-  op.gather = d.kind == VF_CONV && d.in.sc != 1;
+  op.gather = d.kind == VF_CONV && (d.in.sc != 1 || d.gate);
   const int32_t ld = op.ld;
   pack_convolution<S>(op);
   op.ld = ld;
@@ -72,7 +72,7 @@ void compute_block(const Op &op, const Block &block, Scratch &scratch, bool forc
     case VF_CONV:
     case VF_TRANSPOSED:
       if (op.depthwise) depthwise<S>(op, block, scratch);
-      else convolution<S>(op, block, scratch);
+      else convolution<S>(op, block, scratch, -1);
       break;
     case VF_MAXPOOL: maxpool<S>(op, block, scratch); break;
     case VF_SEPARABLE: separable<S>(op, block, scratch); break;
@@ -103,6 +103,9 @@ static void any_prepare(Op &op) { VF_BY_DTYPE(op.d.dtype, prepare, op) }
 static void any_block(const Op &op, const Block &block, Scratch &s, bool force, uint64_t *changed, float *squares) {
   VF_BY_DTYPE(op.d.dtype, compute_block, op, block, s, force, changed, squares)
 }
+static void any_panel(const Op &op, const Block &block, Scratch &s, int32_t panel) {
+  VF_BY_DTYPE(op.d.dtype, convolution, op, block, s, panel)
+}
 static void any_finish(const Op &op, const Block &block, Scratch &s, bool force, uint64_t *changed, float *squares) {
   VF_BY_DTYPE(op.d.dtype, finish, op, block, s, force, changed, squares)
 }
@@ -129,8 +132,8 @@ static bool any_finite(const void *data, int64_t count, int32_t dtype) {
   }
 }
 
-static const Kernels table = {any_prepare, any_block,   any_finish,     any_set_row, any_amount,
-                              any_store,   any_moments, any_accumulate, any_finite};
+static const Kernels table = {any_prepare, any_block, any_panel,   any_finish,     any_set_row,
+                              any_amount,  any_store, any_moments, any_accumulate, any_finite};
 
 }  // namespace VF_SPACE
 

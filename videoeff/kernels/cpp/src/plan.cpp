@@ -217,7 +217,32 @@ static void block_task(void *context, int64_t index, int worker) {
   store_outcome(*work.mask, block, changed, wanted);
 }
 
+static void panel_task(void *context, int64_t index, int) {
+  const Work &work = *static_cast<Work *>(context);
+  vf_plan &plan = *work.plan;  // all workers fill the registers of the first, panel by panel
+  plan.kernels->panel(*work.op, plan.blocks[0], plan.workers[0].scratch, int32_t(index));
+}
+
+// A few pixels of a layer with many weights: the workers share the weights instead of the pixels.
+static bool run_panels(vf_plan &plan, const Op &op, int64_t pixels, const Frame &frame) {
+  if (frame.workers < 2 || op.panels.size() < 2 || op.gather || op.d.groups != 1 || op.d.kind != VF_CONV ||
+      pixels > op.block_pixels || op.weight.bytes < (size_t(512) << 10))
+    return false;
+  cut_blocks(plan, op, pixels, 1, frame.any_fresh);
+  if (plan.blocks.size() != 1) return false;
+  Work work{&plan, &op, &plan.masks[op.d.mask]};
+  plan.pool.run(int64_t(op.panels.size()), frame.workers, panel_task, &work);
+  const Block &block = plan.blocks[0];
+  uint64_t changed[kMaxBlock / 64 + 1];
+  float squares[kMaxBlock];
+  float *wanted = op.d.magnitude ? squares : nullptr;
+  plan.kernels->finish(op, block, plan.workers[0].scratch, plan.fresh_rows[block.runs->r] != 0, changed, wanted);
+  store_outcome(*work.mask, block, changed, wanted);
+  return true;
+}
+
 static void run_blocks(vf_plan &plan, const Op &op, int64_t pixels, const Frame &frame) {
+  if (run_panels(plan, op, pixels, frame)) return;
   cut_blocks(plan, op, pixels, frame.workers, frame.any_fresh);
   Work work{&plan, &op, &plan.masks[op.d.mask]};
   plan.pool.run(int64_t(plan.blocks.size()), frame.workers, block_task, &work);

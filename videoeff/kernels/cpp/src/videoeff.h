@@ -113,7 +113,8 @@ typedef struct {
   vf_view in;          // the producer's input; for VF_INPUT strides are given per frame
   int32_t input;       // VF_INPUT: which frame
   // window
-  int32_t kh, kw, sy, sx, py, px, dy, dx, groups, reserved;
+  int32_t kh, kw, sy, sx, py, px, dy, dx, groups;
+  int32_t gate;        // VF_CONV: 1 + the argument (R, 1, 1, C) that the input's channels are multiplied with, 0: none
   const void *weight;  // contiguous, of the op's dtype (float32 or float64; bfloat16 ops have bfloat16 weights)
   const void *bias;    // (C) or null
   // tables (VF_SEPARABLE): ty taps a row, tx a column
