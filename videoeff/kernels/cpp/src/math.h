@@ -163,6 +163,8 @@ template <class T> VF_INLINE vec<T> vpow(vec<T> x, T p) {
 VF_INLINE vfloat above(vfloat a, vfloat b) {
 #if VF_ISA == 2
   return (vfloat)_mm512_maskz_max_ps(0xffff, (__m512)a, (__m512)b);
+#elif VF_ISA == 1
+  return (vfloat)_mm256_max_ps((__m256)a, (__m256)b);
 #else
   return a > b ? a : b;
 #endif
