@@ -16,8 +16,8 @@ from videoeff.program import Program
 from videoeff.runtime import StreamingModule
 from videoeff.text import program_to_text, text_to_program
 
-#: Every way to compute on this machine: the reference, and "auto" where there is more. A backend that may decline
-#: a region is met in "auto", beside the reference.
+#: Every way to compute on this machine: the reference, and "auto" where there is more. A backend that may
+#: decline a region is met in "auto", beside the reference.
 BACKENDS = ["reference"] + ["auto"] * (sum(not i.unavailable() for i in IMPLEMENTATIONS) > 1)
 
 

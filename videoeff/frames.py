@@ -10,6 +10,7 @@ import torch.utils._pytree as pytree
 from torch import Tensor
 
 from videoeff.errors import StateError
+from videoeff.kernels.cpp.finite import native_all_finite
 from videoeff.program import Argument
 from videoeff.signature import describe, describe_example
 
@@ -132,14 +133,13 @@ class FiniteCheck:
         for index, frame in enumerate(frames):
             if not frame.is_floating_point():
                 continue
-            # The sum is NaN or infinite iff an element is (or the sum overflows: then look closely).
             if frame.is_cuda:
                 flag = torch.empty((), dtype=torch.bool, pin_memory=True)
                 flag.copy_(torch.isfinite(frame).all(), non_blocking=True)
                 event: Any = torch.cuda.Event()  # type: ignore[no-untyped-call]
                 event.record()
                 self._waiting.append((event, flag, self._frame))
-            elif not bool(torch.isfinite(frame.sum())) and not bool(torch.isfinite(frame).all()):
+            elif not all_finite(frame):
                 raise StateError(_not_finite(name, index, frame))
 
     def _arrived(self, name: str) -> None:
@@ -151,6 +151,15 @@ class FiniteCheck:
                     f"{name}: frame {number} of this stream held NaN or infinity; call reset(), and clean "
                     "the frames or use nan_policy='recompute'"
                 )
+
+
+def all_finite(frame: Tensor) -> bool:
+    """Whether a frame on the CPU holds neither NaN nor infinity."""
+    answer = native_all_finite(frame)
+    if answer is not None:
+        return answer
+    # The sum is NaN or infinite iff an element is (or the sum overflows: then look closely).
+    return bool(torch.isfinite(frame.sum())) or bool(torch.isfinite(frame).all())
 
 
 def _not_finite(name: str, index: int, frame: Tensor) -> str:

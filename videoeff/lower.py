@@ -139,7 +139,7 @@ def lower(program: Program, backend: str = "auto") -> Plan:
 def _steps(
     calls: Sequence[RegionCall], chosen: Sequence[Implementation]
 ) -> tuple[tuple[Callable[[Context], None], ...], tuple[Group, ...]]:
-    """What runs the calls: one group for neighbours of an implementation that groups, else one function each."""
+    """What runs the calls: a group for neighbours of an implementation that groups, else a function each."""
     steps: list[Callable[[Context], None]] = []
     groups: list[Group] = []
     first = 0

@@ -62,6 +62,11 @@ class NativePlan(Group):
         self._carried = [0] * (2 * len(self.calls))
         self._carried_frames = 0
 
+    @property
+    def where(self) -> str:
+        """The layers, for messages."""
+        return f"{self.calls[0].name} to {self.calls[-1].name}"
+
     # -- running -----------------------------------------------------------------------------------------
 
     def run(self, context: Context) -> None:
@@ -89,9 +94,8 @@ class NativePlan(Group):
         )
         if answer:
             raise StateError(
-                f"{self.calls[0].name} and {len(self.calls) - 1} layer(s) after it: the native plan stopped with "
-                f"code {answer}{' (out of memory)' if answer == 4 else ''}; the stream starts afresh with the "
-                "next frame"
+                f"{self.where}: the native plan stopped with code {answer}"
+                f"{' (out of memory)' if answer == 4 else ''}; the stream starts afresh with the next frame"
             )
         self._counted += count
         self._export(context)
@@ -182,7 +186,7 @@ class NativePlan(Group):
         handle = native.vf_plan_create(ops, len(ops), masks, len(masks), self.isa, error, len(error))
         if not handle:
             raise LoweringError(
-                f"{self.calls[0].name} and {len(self.calls) - 1} layer(s) after it: the native plan was refused: "
+                f"{self.where}: the native plan was refused: "
                 f"{error.value.decode(errors='replace')}; use backend='reference'"
             )
         self._library, self._handle = native, handle
@@ -230,12 +234,12 @@ class _Input:
         return next(i for i, c in enumerate(calls) if c is self.call)
 
     def fill(self, into: Any, context: Context, storages: set[int]) -> Tensor:
-        """Set address and strides of this frame; returns the tensor, which has to live until the call is done."""
+        """Set address and strides of this frame; returns the tensor, which has to live until the call."""
         frame, value = context.frames[self.call.input_index], self.call.value
         if frame.shape != value.shape or frame.dtype != value.dtype or frame.device.type != "cpu":
             raise StateError(
-                f"{self.call.name}: the frame is {frame.dtype} {list(frame.shape)} on {frame.device}, the plan takes "
-                f"{value.dtype} {list(value.shape)} on the CPU; pass a frame like the example"
+                f"{self.call.name}: the frame is {frame.dtype} {list(frame.shape)} on {frame.device}, the "
+                f"plan takes {value.dtype} {list(value.shape)} on the CPU; pass a frame like the example"
             )
         if frame.untyped_storage().data_ptr() in storages:
             frame = frame.clone()  # it lies in the stream's own buffers, which this frame overwrites
@@ -339,14 +343,11 @@ class Binder:
             dtype = DTYPES[tensor.dtype]
         else:
             tensor, planned = self.state[view.source], call.buffers[view.source]
-            if (
-                tensor.stride() != planned.stride()
-                or tensor.shape != planned.shape
-                or tensor.device.type != "cpu"
-            ):
+            here = (tensor.stride(), tensor.shape, tensor.device.type)
+            if here != (planned.stride(), planned.shape, "cpu"):
                 raise LoweringError(
-                    f"{call.name}: buffer {view.source} lies as {tensor.stride()} on {tensor.device}, planned was "
-                    f"{planned.stride()} on the CPU; allocate the state anew"
+                    f"{call.name}: buffer {view.source} lies as {tensor.stride()} on {tensor.device}, "
+                    f"planned was {planned.stride()} on the CPU; allocate the state anew"
                 )
             base = tensor.data_ptr() - int(planned.storage_offset()) * tensor.element_size()
             size = tensor.untyped_storage().nbytes() // tensor.element_size()

@@ -424,8 +424,8 @@ RULES: dict[str, Rule] = {
     **{
         f"{name}.default": same
         for name in (
-            "clone", "contiguous", "alias", "detach", "dropout", "feature_dropout", "alpha_dropout", "positive",
-            "_to_copy", "lift_fresh",
+            "clone", "contiguous", "alias", "detach", "dropout", "feature_dropout", "alpha_dropout",
+            "positive", "_to_copy", "lift_fresh",
         )
     },
     "to.dtype": same,

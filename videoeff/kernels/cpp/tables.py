@@ -1,6 +1,6 @@
 """Resampling, average pooling and padding as index and weight tables, one for each axis.
 
-A result pixel is a weighted sum of input pixels whose weights are a product of a weight of the row and one of the
+A result pixel is a weighted sum of input pixels, each weight a product of one of the row and one of the
 column. What the weights are, PyTorch itself is asked: the operator is run along one axis on the unit vectors.
 """
 
@@ -89,15 +89,15 @@ def of_matrix(matrix: Tensor) -> Table:
     return Table(index.to(torch.int32).contiguous(), weight.contiguous())
 
 
-def _nearest(units: Tensor, out: int, scale: float | None) -> Tensor:
+def _nearest(units: Tensor, out: int, scale: float | None) -> Any:
     return aten.upsample_nearest2d.default(units, [out, 1], scale, None)
 
 
-def _nearest_exact(units: Tensor, out: int, scale: float | None) -> Tensor:
+def _nearest_exact(units: Tensor, out: int, scale: float | None) -> Any:
     return aten._upsample_nearest_exact2d.default(units, [out, 1], scale, None)
 
 
-def _bilinear(units: Tensor, out: int, align: bool, scale: float | None) -> Tensor:
+def _bilinear(units: Tensor, out: int, align: bool, scale: float | None) -> Any:
     return aten.upsample_bilinear2d.default(units, [out, 1], align, scale, None)
 
 
@@ -110,19 +110,19 @@ def _average(
     ceil: bool,
     include: bool,
     divisor: int | None,
-) -> Tensor:
+) -> Any:
     return aten.avg_pool2d.default(units, [kernel, 1], [stride, 1], [padding, 0], ceil, include, divisor)
 
 
-def _adaptive(units: Tensor, out: int) -> Tensor:
+def _adaptive(units: Tensor, out: int) -> Any:
     return aten._adaptive_avg_pool2d.default(units, [out, 1])
 
 
-def _pad(units: Tensor, out: int, before: int, after: int, mode: str) -> Tensor:
+def _pad(units: Tensor, out: int, before: int, after: int, mode: str) -> Any:
     return F.pad(units, (0, 0, before, after), mode=mode)
 
 
-RULES: dict[str, Callable[..., Tensor]] = {
+RULES: dict[str, Callable[..., Any]] = {
     "nearest": _nearest,
     "nearest-exact": _nearest_exact,
     "bilinear": _bilinear,

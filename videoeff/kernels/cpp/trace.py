@@ -1,8 +1,8 @@
 """From a region's operators to a producer and a short programme, before registers are given out.
 
-Values are followed symbolically: a buffer or a constant is a tensor without memory ("meta") whose strides say where
-its elements lie; layout operators are run on it as they are. What is computed is the number of the instruction that
-computes it.
+Values are followed symbolically: a buffer or a constant is a tensor without memory ("meta") whose strides say
+where its elements lie; layout operators are run on it as they are. What is computed is the number of the
+instruction that computes it.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ class Value:
     """
 
     shape: tuple[int, ...]
-    layout: PixelLayout = PixelLayout()
+    layout: PixelLayout = field(default_factory=PixelLayout)
     tensor: Tensor | None = None
     source: str | Constant = ""
     masks: tuple[str, ...] = ()
@@ -232,7 +232,7 @@ class Builder:
         """The region's pixels follow those of a value: "same", "whole", or by the producer."""
         if value.constant:
             return
-        if value.extent[0] != self.extent[0]:
+        if not value.extent[0] == value.pixels[0] == self.extent[0]:
             raise Declined("it reads other rows than it writes")
         if value.extent[1:] == (1, 1) or self.call.dense:
             how = "whole"
@@ -242,7 +242,9 @@ class Builder:
         elif how == "same":
             if value.cropped and self.extent[1:] != (1, 1):
                 raise Declined("it reads a cut-out of a map")
-            if value.extent != self.extent or value.pixels != self.extent:
+            if value.extent != self.extent and self.extent[1:] != (1, 1):
+                raise Declined("it follows the pixels of a map of another size")
+            if value.pixels != self.extent:
                 how = "whole"
         for mask in value.masks:
             self.extents[mask] = value.extent

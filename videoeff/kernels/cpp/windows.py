@@ -119,8 +119,6 @@ def linear_layer(b: Builder, step: Step) -> Value:
 
 def _over_all_pixels(b: Builder, step: Step, value: Value, weight: Constant, bias: Constant | None) -> Value:
     _, depth, height, width = value.shape
-    if b.more_linear:
-        raise Declined("a flattened map and two linear layers in one region")
     shape = (weight.shape[0], depth, height, width)
     window = {"kh": height, "kw": width} | dict.fromkeys(("sy", "sx", "dy", "dx", "groups"), 1)
     wide = combined([weight], lambda w: w.view(shape), shape)
@@ -191,6 +189,10 @@ def _axes(
     return _separable(b, step, value, rows, columns)
 
 
+def _number(value: Any) -> float | None:
+    return None if value is None else float(value)
+
+
 def resample(what: str) -> Rule:
     """``interpolate``."""
 
@@ -199,9 +201,7 @@ def resample(what: str) -> Rule:
         value = b.value(given["input"] if "input" in given else given["self"])
         scales = given.get("scale_factors") or (given.get("scales_h"), given.get("scales_w"))
         align = (bool(given["align_corners"]),) if "align_corners" in given else ()
-        return _axes(
-            b, step, value, what, lambda i: (*align, None if scales[i] is None else float(scales[i]))
-        )
+        return _axes(b, step, value, what, lambda i: (*align, _number(scales[i])))
 
     return rule
 
@@ -218,9 +218,8 @@ def average_pool(b: Builder, step: Step) -> Value:
 
     def options(i: int) -> tuple[Any, ...]:
         once = None if divisor is None else (int(divisor) if i == 0 else 1)  # the divisor counts once
-        return (
-            kernel[i], stride[i], padding[i], bool(given["ceil_mode"]), bool(given["count_include_pad"]), once,
-        )  # fmt: skip
+        ceil, include = bool(given["ceil_mode"]), bool(given["count_include_pad"])
+        return kernel[i], stride[i], padding[i], ceil, include, once
 
     return _axes(b, step, value, "average", options)
 
@@ -316,22 +315,18 @@ def _move_computed(value: Value, step: Step) -> Value:
     name = step.target
     if after.pixels != value.pixels or channels(after) != channels(value):
         raise Declined(f"{short(step)} of a value that is not kept")
-    if name.startswith(
-        ("aten.permute", "aten.transpose", "aten.movedim", "aten.t.", "aten.swapaxes", "aten.mT")
-    ):
-        if len(channel_dims(value)) > 1:
-            raise Declined(f"{short(step)} of a value that is not kept")
-    elif name.startswith(("aten.slice", "aten.select", "aten.narrow")) and math.prod(shape) != math.prod(
-        value.shape
-    ):
+    if name.startswith(_PERMUTES) and len(channel_dims(value)) > 1:
         raise Declined(f"{short(step)} of a value that is not kept")
     return after
 
 
+_PERMUTES = ("aten.permute", "aten.transpose", "aten.movedim", "aten.t.", "aten.swapaxes", "aten.mT")
+
 _MOVES = (
-    "view.default", "reshape.default", "flatten.using_ints", "unflatten.int", "unsqueeze.default", "squeeze.dim",
-    "squeeze.dims", "squeeze.default", "_unsafe_view.default", "permute.default", "transpose.int", "movedim.int",
-    "t.default", "mT.default", "swapaxes.default", "expand.default", "slice.Tensor", "select.int", "narrow.default",
+    "view.default", "reshape.default", "flatten.using_ints", "unflatten.int", "unsqueeze.default",
+    "squeeze.dim", "squeeze.dims", "squeeze.default", "_unsafe_view.default", "permute.default",
+    "transpose.int", "movedim.int", "t.default", "mT.default", "swapaxes.default", "expand.default",
+    "slice.Tensor", "select.int", "narrow.default",
 )  # fmt: skip
 
 RULES: dict[str, Rule] = {
