@@ -4,7 +4,7 @@
 
 #include <algorithm>
 
-#include "math.h"
+#include "vmath.h"
 
 namespace vf {
 namespace VF_SPACE {

@@ -6,7 +6,7 @@
 #include <cmath>
 #include <utility>
 
-#include "math.h"
+#include "vmath.h"
 #include "vector.h"
 
 namespace vf {

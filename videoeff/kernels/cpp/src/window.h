@@ -5,7 +5,7 @@
 #include <algorithm>
 
 #include "depthwise.h"
-#include "math.h"
+#include "vmath.h"
 
 namespace vf {
 namespace VF_SPACE {

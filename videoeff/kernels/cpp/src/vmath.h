@@ -1,7 +1,7 @@
 // Elementary functions of vectors. float: polynomials, within a few units in the last place; double: the standard
 // library lane by lane. NaN and infinities come out as in the standard library.
-#ifndef VIDEOEFF_MATH_H
-#define VIDEOEFF_MATH_H
+#ifndef VIDEOEFF_VMATH_H
+#define VIDEOEFF_VMATH_H
 
 #include <cmath>
 
