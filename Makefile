@@ -3,25 +3,32 @@ VENV   ?= .venv
 PYTHON ?= python3
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.videoeff-dev
-SOURCES := $(wildcard videoeff tests examples benchmarks)
+SOURCES := $(wildcard videoeff tests examples benchmarks hatch_build.py)
 PIP    := $(BIN)/python -m pip --disable-pip-version-check -qq
+
+# Loaded by its path: it needs nothing but the standard library.
+NATIVE := $(BIN)/python -P videoeff/kernels/cpp/build.py
+SANITIZED := $(VENV)/sanitized/_native.so
 
 # Two pytest workers: one per core of a small machine. tests/conftest.py divides torch's threads between them.
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test coverage check check-format check-lint check-types check-house format clean distclean
+.PHONY: help setup native demo test sanitize coverage check check-format check-lint check-types check-house format
+.PHONY: clean distclean
 
 help:
 	@echo "make demo       run the demonstration"
 	@echo "make test       every check and every test"
+	@echo "make sanitize   the tests of the native kernels under the address and undefined-behaviour sanitizers"
 	@echo "make check      format, lint, types and house rules only (make -k check: all that is wrong)"
 	@echo "make coverage   convert and stream every torchvision model; writes docs/coverage.md"
 	@echo "make format     rewrite the sources in the house format"
-	@echo "make setup      (re)build $(VENV); the others call it"
+	@echo "make setup      (re)build $(VENV) and the native kernels; the others call it"
+	@echo "make native     compile the native kernels if their sources changed; the others call it"
 	@echo "make clean      remove caches and build outputs (distclean: $(VENV) as well)"
 
-setup: $(STAMP)
+setup: native
 
 # torch and torchvision are resolved in one pip command, so that their versions fit each other.
 $(STAMP): pyproject.toml
@@ -46,11 +53,15 @@ $(STAMP): pyproject.toml
 	  exit 1; }
 	@touch $@
 
-demo: $(STAMP)
+# Whether sources or flags changed is asked by content. Without a compiler the reference computes.
+native: $(STAMP)
+	@$(NATIVE) --if-changed --optional
+
+demo: native
 	@$(BIN)/videoeff demo
 
 # Every torchvision model, an hour on two cores; goes on where it stopped.
-coverage: $(STAMP)
+coverage: native
 	$(BIN)/python benchmarks/coverage.py --out docs/coverage.md --json benchmarks/results/coverage.json
 
 # The same steps as .pre-commit-config.yaml; tests/test_house.py holds the two together.
@@ -69,15 +80,22 @@ check-house: $(STAMP)
 	$(BIN)/pytest -q -p no:cacheprovider tests/test_house.py
 
 # `check` has run the house rules already.
-test: check
+test: check native
 	$(BIN)/pytest -q -n $(WORKERS) --dist worksteal --durations=10 --ignore=tests/test_house.py
+
+# The sanitizer's library comes before Python's own; PYTHONMALLOC shows it the memory of Python objects too.
+sanitize: $(STAMP)
+	$(NATIVE) --if-changed --sanitize address,undefined --out $(SANITIZED)
+	LD_PRELOAD="$$($(NATIVE) --runtime --sanitize address,undefined)" PYTHONMALLOC=malloc \
+	  ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 VIDEOEFF_NATIVE="$(abspath $(SANITIZED))" \
+	  $(BIN)/pytest -q -p no:cacheprovider tests/native
 
 format: $(STAMP)
 	$(BIN)/ruff check --fix $(SOURCES)
 	$(BIN)/ruff format $(SOURCES)
 
 clean:
-	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf build dist $(VENV)/sanitized videoeff/kernels/cpp/_native.so .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find $(SOURCES) -name __pycache__ -type d -prune -exec rm -rf {} +
 
 distclean: clean

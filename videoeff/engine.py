@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from videoeff import rewrite
 from videoeff.analysis import annotate
 from videoeff.errors import CaptureError, StateError
+from videoeff.kernels.cpp.library import warn_if_missing
 from videoeff.kernels.reference.tests_of_change import scale_of
 from videoeff.lower import Plan, lower
 from videoeff.ops.call import Context
@@ -63,6 +64,8 @@ class Engine(nn.Module):
         self.program = program
         self.backend = backend
         self.network = program.module
+        if backend == "auto" and device_of(self.network).type == "cpu":
+            warn_if_missing()
         self.plan: Plan = lower(program, backend)
         self.counts = Counts()
         self.observer: Observer | None = None

@@ -12,6 +12,7 @@ import pytest
 
 import videoeff
 from tests.cli.conftest import call, call_json, refused
+from videoeff.kernels.cpp import library
 from videoeff.video import open_clip
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -51,6 +52,18 @@ def test_doctor() -> None:
     text = call("doctor").stdout
     assert "backend reference" in text
     assert "C++ compiler" in text
+    native = found["native"]
+    assert bool(native["path"]) != bool(native["why_none"])
+    assert not native["path"] or (native["instruction_sets"][0] == "portable" and native["compiler"])
+    assert "native library" in text
+
+
+def test_doctor_names_a_missing_native_library(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("VIDEOEFF_NATIVE", str(tmp_path / "none.so"))
+    monkeypatch.setattr(library, "_find", library._find.__wrapped__)  # looks anew
+    found = call_json("doctor")["native"]
+    assert not found["instruction_sets"]
+    assert "none.so is not there" in found["why_none"]
 
 
 def test_doctor_names_a_missing_compiler(monkeypatch: pytest.MonkeyPatch) -> None:

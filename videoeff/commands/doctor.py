@@ -79,6 +79,7 @@ def gather() -> dict[str, Any]:
         },
         "gpu": _gpus(),
         "compiler": _compiler(),
+        "native": _native(),
         "backends": _backends(),
     }
 
@@ -97,6 +98,9 @@ def _lines(facts: dict[str, Any]) -> list[tuple[str, str]]:
     lines.append(("GPU", found or gpu["why_none"]))
     compiler = facts["compiler"]
     lines.append(("C++ compiler", compiler["version"] or compiler["why_none"]))
+    native = facts["native"]
+    usable = f"{', '.join(native['instruction_sets'])} work here; compiled with {native['compiler']}"
+    lines.append(("native library", native["why_none"] or usable))
     for backend in facts["backends"]:
         word = "serves" if backend["serves"] else f"does not serve: {backend['reason']}"
         lines.append((f"backend {backend['name']}", word))
@@ -159,28 +163,29 @@ def _gpus() -> dict[str, Any]:
 
 
 def _compiler() -> dict[str, str]:
-    import os
-    import shutil
-    import subprocess
+    from videoeff.kernels.cpp import build
 
-    candidates = [os.environ["CXX"]] if os.environ.get("CXX") else ["c++", "g++", "clang++"]
-    for candidate in candidates:
-        path = shutil.which(candidate.split()[0])
-        if path is None:
-            continue
-        try:
-            done = subprocess.run(
-                [path, "--version"], capture_output=True, text=True, timeout=10, check=False
-            )
-        except (OSError, subprocess.TimeoutExpired) as error:
-            return {"command": candidate, "version": "", "why_none": f"{path} does not run: {error}"}
-        first = (done.stdout.strip().splitlines() or [""])[0]
-        return {"command": candidate, "version": first, "why_none": "" if first else f"{path} says nothing"}
+    try:
+        command = build.find_compiler()
+        version = build.compiler_version(command)
+    except build.BuildError as error:
+        return {"command": "", "version": "", "why_none": str(error)}
+    return {"command": " ".join(command), "version": version, "why_none": ""}
+
+
+def _native() -> dict[str, Any]:
+    """The native library: whether it is there, and what it can use here."""
+    from videoeff.kernels.cpp import library
+
+    reason = library.unavailable()
+    if reason:
+        return {"path": "", "compiler": "", "instruction_sets": [], "why_none": reason}
+    found = library.load()
     return {
-        "command": "",
-        "version": "",
-        "why_none": f"none of {', '.join(candidates)} found; install one (Debian: apt install g++) or set "
-        "CXX",
+        "path": str(found.path),
+        "compiler": found.compiler,
+        "instruction_sets": list(library.isa_names()),
+        "why_none": "",
     }
 
 

@@ -55,6 +55,12 @@ ISA_FLAGS: tuple[tuple[str, ...], ...] = (
     ("-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mfma", "-mprefer-vector-width=512"),
 )
 
+# GNU linkers. No compiler flag hides templates of the standard library, and a process may hold an older
+# libstdc++ already (a conda environment's), so this library brings its own and shows nothing of it.
+EXPORTS = "{ global: vf_*; local: *; };\n"
+LINK = ("-Wl,--no-undefined", "-Wl,--version-script={exports}")
+OWN_RUNTIME = ("-static-libstdc++", "-static-libgcc")
+
 _MARK = b"videoeff native library: "
 
 
@@ -113,7 +119,8 @@ def compiler_version(command: Sequence[str]) -> str:
 
 def digest(sanitize: Sequence[str] = (), sources: Path = SOURCES) -> str:
     """A hash of what the result follows from, the compiler apart: sources, flags and kind of machine."""
-    found = hashlib.sha256(repr((_objects(sources), _flags(sanitize), platform.machine())).encode())
+    flags = (_objects(sources), _flags(sanitize), EXPORTS, LINK, OWN_RUNTIME)
+    found = hashlib.sha256(repr((flags, sys.platform, platform.machine())).encode())
     for path in sorted(sources.iterdir()):
         if path.suffix in (".h", ".cpp"):
             found.update(f"\n{path.name} {path.stat().st_size}\n".encode())
@@ -243,14 +250,13 @@ def _link(compiler: list[str], objects: list[Path], sanitize: Sequence[str], to:
     if sys.platform != "linux":
         _run(command, to.name)
         return
-    exports = objects[0].with_name("exports")  # templates of the standard library are not hidden by a flag
-    exports.write_text("{ global: vf_*; local: *; };\n", encoding="utf-8")
-    strict = ["-Wl,--no-undefined", f"-Wl,--version-script={exports}"]
+    exports = objects[0].with_name("exports")
+    exports.write_text(EXPORTS, encoding="utf-8")
+    command += [flag.format(exports=exports) for flag in LINK]
     try:
-        # The process may hold an older libstdc++ already (a conda environment's): bring our own, unseen.
-        _run([*command, *strict, "-static-libstdc++", "-static-libgcc"], to.name)
-    except BuildError:  # some distributions package the static one apart
-        _run([*command, *strict], to.name)
+        _run([*command, *OWN_RUNTIME], to.name)
+    except BuildError:  # some distributions package the static libstdc++ apart
+        _run(command, to.name)
 
 
 def _is_clang(compiler: list[str]) -> bool:
