@@ -106,7 +106,7 @@ def measure(options: argparse.Namespace, store: Store) -> int:
     deadline = time.monotonic() + options.budget
     bad = 0
     if "layers" in options.parts and not options.prepare:
-        bad += layers(options, store, number)
+        bad += layers(options, store, number, data)
     wanted = list(suite.tasks(choice))
     left = deadline - time.monotonic()
     return bad + suite.run(
@@ -114,19 +114,17 @@ def measure(options: argparse.Namespace, store: Store) -> int:
     )
 
 
-def layers(options: argparse.Namespace, store: Store, number: int) -> int:
+def layers(options: argparse.Namespace, store: Store, number: int, data: Path | None) -> int:
     """The benchmark of single layers, at a sixth of the budget."""
     from cpu_layers import run
 
-    return run(
-        store,
-        number,
-        options.threads,
-        [tuple(s) for s in options.sizes],
-        options.models,
-        options.budget / 6,
-        note,
-    )
+    from videoeff.kernels.cpp.library import unavailable
+
+    if unavailable():
+        note(f"layers: left out, there is no native library: {unavailable()}")
+        return 1
+    sizes = [tuple(s) for s in options.sizes]
+    return run(store, number, options.threads, sizes, options.models, options.budget / 6, note, data)
 
 
 def main() -> None:

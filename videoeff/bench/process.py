@@ -60,7 +60,7 @@ class Process:
         try:
             self._child.stdin.write(json.dumps({"do": do, **values}).encode() + b"\n")
             self._child.stdin.flush()
-        except OSError as error:
+        except (OSError, ValueError) as error:  # broken, or closed when it was stopped
             raise WorkerFailed(self._ended()) from error
 
     def receive(self, seconds: float) -> dict[str, Any]:
