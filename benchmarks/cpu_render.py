@@ -98,15 +98,16 @@ def goals(document: Document) -> list[list[str]]:
                     ]
                 )
 
-    frames = synthetic | {f"{k} (τ > 0)": r for k, r in clips.items()}
-
-    def each(test: Callable[[Any, Any], bool], value: Callable[[Any], float | None]) -> dict[str, float]:
+    def each(
+        test: Callable[[Any, Any], bool], value: Callable[[Any], float | None], real: bool = False
+    ) -> dict[str, float]:
         found = {}
-        for key, row in synthetic.items():
+        for key, row in [*synthetic.items(), *(clips.items() if real else ())]:
             for one in row["stream"]:
                 number = value(one) if test(row, one) else None
                 if number is not None:
-                    found[f"{key} at {percent(one['changed'])}"] = number
+                    what = f"τ = {one['label']}" if key in clips else percent(one["changed"])
+                    found[f"{key} at {what}"] = number
         return found
 
     def middle(one: Any) -> bool:
@@ -115,12 +116,12 @@ def goals(document: Document) -> list[list[str]]:
     add(
         "frame, efficiency at A/D 5 to 50 %, other networks",
         0.9,
-        each(lambda r, o: middle(o) and not is_depthwise(r["model"]), lambda o: o.get("efficiency")),
+        each(lambda r, o: middle(o) and not is_depthwise(r["model"]), lambda o: o.get("efficiency"), True),
     )
     add(
         "frame, efficiency at A/D 5 to 50 %, depthwise networks",
         1.1,
-        each(lambda r, o: middle(o) and is_depthwise(r["model"]), lambda o: o.get("efficiency")),
+        each(lambda r, o: middle(o) and is_depthwise(r["model"]), lambda o: o.get("efficiency"), True),
     )
     add(
         "still picture, time over the best dense runtime (≤)",
@@ -354,9 +355,14 @@ def plot(document: Document) -> bytes | None:
         ylabel="speed-up over the best dense runtime",
     )
     right.set(xscale="log", xlabel="A/D, %", ylabel="efficiency")
+    from matplotlib.ticker import FuncFormatter, NullFormatter
+
     for axes in (left, right):
         axes.axhline(1.0, color="grey", linewidth=0.8)
         axes.grid(alpha=0.3)
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+            axis.set_minor_formatter(NullFormatter())
     handles = [pyplot.Line2D([], [], color=colours[n], label=n) for n in names]
     handles += [
         pyplot.Line2D([], [], color="grey", linestyle=s, label=t) for s, t in ((":", "small"), ("-", "large"))

@@ -243,11 +243,18 @@ def fixed_cost(
         return row | {"us_per_op": 1e3 * float(spread["median"]) / ops}
 
 
-def prepare(model: Model, size: Sequence[int], settings: Settings, cache: Path, note: Note) -> dict[str, Any]:
-    """Fill the cache (weights, exports, compiled code) without timing anything."""
+def prepare(model: Model, size: Sequence[int], settings: Settings, cache: Path, note: Note) -> dict[str, str]:
+    """Fill the cache (weights, exports, compiled code) without timing anything, one runtime after another.
+
+    Returns:
+        The reasons of those that cannot take part.
+    """
     job = job_of(model, size, settings, cache)
-    with Field(job, (*settings.peers, STREAM), settings.prepare_seconds, note) as field_:
-        return {"notes": field_.notes, "failed": field_.failed}
+    failed: dict[str, str] = {}
+    for kind in settings.peers[1:]:
+        with Field(job, (kind,), settings.prepare_seconds, note) as field_:
+            failed |= field_.failed
+    return failed
 
 
 def _require_stream(field_: Field) -> None:

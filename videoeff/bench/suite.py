@@ -135,7 +135,10 @@ def run(
         How many measurements failed or were left out.
     """
     deadline = time.monotonic() + budget
-    left = [t for t in wanted if only_prepare or not store.known(t.section, t.key)]
+    if only_prepare:  # what the others need is among it
+        left = [t for t in wanted if t.section == "synthetic"]
+    else:
+        left = [t for t in wanted if not store.known(t.section, t.key)]
     overhead, bad = [25.0], 0
     for number, task in enumerate(left):
         remaining = deadline - time.monotonic()
@@ -164,7 +167,7 @@ def _one(
 ) -> dict[str, Any]:
     try:
         if only_prepare:
-            return measure.prepare(task.model, task.size, settings, cache, note)
+            return {"cannot": measure.prepare(task.model, task.size, settings, cache, note)}
         if task.section == "fixed":
             return measure.fixed_cost(task.model, task.size, settings, cache, note)
         if task.section == "synthetic":
