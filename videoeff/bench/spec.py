@@ -103,7 +103,7 @@ class Settings:
     frames: int = 8
     turn_seconds: float = 1.0
     budget: float = 120.0
-    prepare_seconds: float = 600.0
+    prepare_seconds: float = 900.0
     shares: tuple[float, ...] = SHARES
     thresholds: tuple[float, ...] = (0.05, 0.1, 0.2)
     peers: tuple[str, ...] = DENSE
