@@ -2,7 +2,7 @@
 
     python benchmarks/cpu_profile.py resnet50 --size 720x1280 --share 0.05 --threads 2
 
-Printed per op: its time, its share of the frame, the pixels it computed, and its rate of multiply-accumulates.
+Per op: its time, its share of the frame, the pixels it computed, and its rate of multiply-accumulates.
 *outside the plan* is the rest of a call: checks, the copy of the outputs, regions that run elsewhere.
 """
 
