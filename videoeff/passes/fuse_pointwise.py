@@ -9,7 +9,7 @@ from torch import fx
 
 from videoeff import rewrite
 from videoeff.analysis.regions import region_of
-from videoeff.ops.base import op_of
+from videoeff.ops.base import bind, op_of, pair, shape_of
 from videoeff.ops.markers import cache_name, cache_option, is_cache
 from videoeff.passes.base import Notes, Pass
 from videoeff.program import Program, info, input_node
@@ -20,7 +20,9 @@ class FusePointwise(Pass):
     """Drop the cache between an op and the pointwise op that alone reads it.
 
     The pair then fills one buffer, and the change test looks at what really follows: a change that a ReLU
-    swallows is no change. A region keeps at most one op with a neighbourhood. Exact.
+    swallows is no change. A region keeps at most one op with a neighbourhood. A map that a gate scales
+    (squeeze-excite) and one 1x1 convolution reads is scaled as the convolution reads it: a gate that moves
+    recomputes both in any case. Exact.
     """
 
     name: ClassVar[str] = "fuse-pointwise"
@@ -30,6 +32,10 @@ class FusePointwise(Pass):
         """Fuse until nothing more can be."""
         changed = False
         for cache in list(rewrite.caches(program)):
+            if _scales_a_convolution(cache):
+                _drop(program, cache)
+                changed = True
+                continue
             reason = _why_not(cache)
             if reason is None:
                 _fuse(program, cache)
@@ -37,6 +43,28 @@ class FusePointwise(Pass):
             elif reason:
                 note(cache_name(cache), reason)
         return changed
+
+
+def _scales_a_convolution(cache: fx.Node) -> bool:
+    """Whether the cache keeps a map times a gate that nothing reads but one 1x1 convolution."""
+    user, scaled = next(iter(cache.users), None), input_node(cache)
+    if len(cache.users) != 1 or user is None or str(user.target) != "aten.conv2d.default":
+        return False
+    bound = bind(user)
+    weight = bound["weight"]
+    plain = not any(pair(bound["padding"])) and int(bound["groups"]) == 1 and weight.op == "get_attr"
+    if not plain or bound["input"] is not cache or shape_of(weight)[2:] != (1, 1):
+        return False
+    if str(scaled.target) != "aten.mul.Tensor" or info(user).dense or info(scaled).dense:
+        return False
+    region = region_of(cache)
+    gates = [n for n in region.reads if is_cache(n) and not info(n).is_spatial]
+    return region.nodes == (scaled,) and len(region.reads) == 2 and len(gates) == 1
+
+
+def _drop(program: Program, cache: fx.Node) -> None:
+    cache.replace_all_uses_with(input_node(cache))
+    program.graph.erase_node(cache)
 
 
 def _why_not(cache: fx.Node) -> str | None:
@@ -74,5 +102,4 @@ def _fuse(program: Program, cache: fx.Node) -> None:
     own, other = region_of(cache), region_of(follower)
     if own.anchors or not other.anchors:
         follower.args = (follower.args[0], cache.args[1])
-    cache.replace_all_uses_with(input_node(cache))
-    program.graph.erase_node(cache)
+    _drop(program, cache)

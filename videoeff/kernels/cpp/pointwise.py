@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -126,8 +127,30 @@ def product(b: Builder, step: Step) -> Value:
         factor = _scalar(given[one])
         if factor is not None:
             return _finish(b, step, b.emit(EpiOp.AFFINE, _load(b, step, given[two]), p=factor))
+    if (scaled := scaled_input(b, step)) is not None:
+        return scaled
     left = _load(b, step, given["self"])
     return _finish(b, step, b.emit(EpiOp.MUL, left, _load(b, step, given["other"])))
+
+
+def scaled_input(b: Builder, step: Step) -> Value | None:
+    """A kept map times a kept gate that a convolution of the region reads; None for any other product."""
+    operands = [step.arguments["self"], step.arguments["other"]]
+    index, steps = len(b.steps), b.call.steps
+    readers = [s for s in steps if any(_is_step(a, index) for a in s.arguments.values())]
+    if len(readers) != 1 or not readers[0].target.startswith("aten.conv2d.default"):
+        return None
+    if not _is_step(readers[0].arguments["input"], index) or any(o.source != "read" for o in operands):
+        return None
+    one, two = (b.value(o) for o in operands)
+    value, gate = (two, one) if one.pixels[1:] == (1, 1) else (one, two)
+    if gate.pixels[1:] != (1, 1) or value.shape != step.shape or gate.shape != (*value.shape[:2], 1, 1):
+        return None
+    return replace(value, gate=gate)
+
+
+def _is_step(operand: Any, index: int) -> bool:
+    return isinstance(operand, Operand) and operand.source == "step" and operand.index == index
 
 
 def quotient(b: Builder, step: Step) -> Value:

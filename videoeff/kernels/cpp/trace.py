@@ -73,6 +73,7 @@ class Value:
         crop: the rows and columns of those masks that are left.
         number: the instruction that computes it.
         unrolled: the map (R, C, H, W) that it is the rows of, where that is no view.
+        gate: what a map's channels are multiplied with where a convolution reads them (R, C, 1, 1).
     """
 
     shape: tuple[int, ...]
@@ -84,6 +85,7 @@ class Value:
     crop: tuple[range, range] = (range(1), range(1))
     number: int = -1
     unrolled: Value | None = None
+    gate: Value | None = None
 
     @property
     def constant(self) -> bool:
@@ -192,6 +194,8 @@ class Builder:
 
     def map_of(self, value: Value, what: str) -> View:
         """The view of a buffer that a producer reads, with all its pixels."""
+        if value.gate is not None:
+            raise Declined(f"{what} reads a map times a gate")
         if value.tensor is None or value.constant:
             raise Declined(f"{what} reads a value that is not kept: two such operators in one region")
         if value.pixels[0] != self.extent[0]:
@@ -300,8 +304,9 @@ class Builder:
         """A value as operand of an instruction whose result has ``shape`` and ``layout``."""
         if layout.extent(shape) != self.extent:
             raise Declined(f"its pixels are {layout.extent(shape)}, those of its value {self.extent}")
-        if value.unrolled is not None:
-            raise Declined("a flattened map is used other than by a linear layer")
+        if value.unrolled is not None or value.gate is not None:
+            what = "a scaled map" if value.gate is not None else "a flattened map"
+            raise Declined(f"{what} is used other than by its convolution or linear layer")
         if value.tensor is None:
             self._check_aligned(value, shape, layout)
             return value.number

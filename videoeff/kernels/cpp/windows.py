@@ -22,6 +22,7 @@ from videoeff.kernels.cpp.trace import (
     combined,
     result_layout,
     short,
+    side_by_side,
 )
 from videoeff.ops.base import normal, pair
 from videoeff.ops.call import Step
@@ -66,20 +67,28 @@ def convolution(b: Builder, step: Step) -> Value:
     given = step.arguments
     value, weight = b.value(given["input"]), b.known(given["weight"], "its weight")
     bias, groups = _bias(b, step), int(given["groups"])
+    gate, value = value.gate, replace(value, gate=None)
     if len(weight.shape) != 4:
         raise Declined("a convolution over three dimensions of pixels")
     _image(b, step, value)
     kernel = weight.shape[2:]
     pads = explicit_padding(dict(given), kernel)
-    single = kernel == (1, 1) and groups == 1 and pads == [(0, 0), (0, 0)]
+    single = kernel == (1, 1) and groups == 1 and pads == [(0, 0), (0, 0)] and gate is None
     if single and value.pixels[1:] == (1, 1) and (value.computed or b.more_linear):
         return linear(b, value, weight, bias, step)
     (sy, sx), (dy, dx) = pair(given["stride"]), pair(given["dilation"])
     window = {
         "kh": kernel[0], "kw": kernel[1], "sy": sy, "sx": sx, "py": pads[0][0], "px": pads[1][0],
-        "dy": dy, "dx": dx, "groups": groups,
+        "dy": dy, "dx": dx, "groups": groups, "gate": 0 if gate is None else 1 + _gate(b, step, gate),
     }  # fmt: skip
     return _make(b, step, value, Kind.CONV, weight.shape[0], window, weight, bias)
+
+
+def _gate(b: Builder, step: Step, gate: Value) -> int:
+    """The argument that scales the input's channels."""
+    b.reached(gate, "whole")
+    view = side_by_side(b.map_of(gate, short(step)))
+    return -1 - b.add_argument(view)
 
 
 def transposed(b: Builder, step: Step) -> Value:

@@ -12,7 +12,7 @@ template <class T> struct Same {
   VF_INLINE vec<T> operator()(vec<T> x) const { return x; }
 };
 
-// Where a row comes from: the producer, the producer plus argument 0, or argument 0 times argument 1.
+// Where a row comes from: the producer, the producer plus an argument, or one argument times the next.
 enum Source { kProduced = 0, kPlus = 1, kTimes = 2 };
 
 // What `ending_of` found: a source and the instruction that follows it, if any.
@@ -20,7 +20,7 @@ inline bool is_row(const vf_view &v, const vf_op &d) { return v.sc == 1 && v.dty
 
 inline void find_ending(Op &op) {
   const vf_op &d = op.d;
-  op.ending = -1, op.activation = -1;
+  op.ending = -1, op.operand = 0, op.activation = -1;
   if (d.out.sc != 1 || d.nepi > 2 || d.kind == VF_INPUT || (d.kind != VF_POINTWISE && producer_channels(op) != d.out.c))
     return;
   int at = 0, source = kProduced;
@@ -31,8 +31,9 @@ inline void find_ending(Op &op) {
     if (d.nepi != 1) return;
   } else if (d.nepi > 0 && d.epi[0].op == VF_ADD) {
     const vf_epi &e = d.epi[0];
-    if (!((e.a == 0 && e.b == VF_ARG) || (e.b == 0 && e.a == VF_ARG)) || e.dst != 0 || !is_row(d.args[0], d)) return;
-    source = kPlus, at = 1;
+    const int32_t other = e.a == 0 ? e.b : e.b == 0 ? e.a : -1;
+    if (other < VF_ARG || e.dst != 0 || !is_row(d.args[other - VF_ARG], d)) return;
+    source = kPlus, at = 1, op.operand = other - VF_ARG;
   }
   if (at < d.nepi) {
     const vf_epi &e = d.epi[at];
@@ -116,11 +117,11 @@ void finish_fused(const Op &op, const Block &block, Scratch &scratch, bool force
     const S *a = nullptr, *b = nullptr;
     int64_t step_a = 0, step_b = 0;
     if (Src != kProduced) {
-      const vf_view &v = d.args[0];
+      const vf_view &v = d.args[op.operand];
       a = static_cast<const S *>(v.data) + run.r * v.sr + run.y * v.sh + run.x * v.sw, step_a = v.sw;
     }
     if (Src == kTimes) {
-      const vf_view &v = d.args[1];
+      const vf_view &v = d.args[op.operand + 1];
       b = static_cast<const S *>(v.data) + run.r * v.sr + run.y * v.sh + run.x * v.sw, step_b = v.sw;
     }
     const T limit = d.relative ? T(float(d.threshold) * d.scale[run.r]) : T(d.threshold);

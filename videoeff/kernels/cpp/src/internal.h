@@ -70,7 +70,8 @@ struct Op {
   int32_t reduction = 0;             // kh kw I / groups
   std::vector<std::vector<Segment>> inner, edge;  // by block of the reduction; transposed: edge by phase
   size_t temp_bytes = 0;             // of Scratch::temp
-  int32_t ending = -1, activation = -1;  // the ending in one pass (fused.h): its source and instruction
+  // the ending in one pass (fused.h): its source, the first argument of that, and its instruction
+  int32_t ending = -1, operand = 0, activation = -1;
 };
 
 // One worker's memory. Registers are rows of `Op::ld` compute elements, 64 byte aligned.
