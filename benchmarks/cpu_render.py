@@ -22,6 +22,7 @@ from videoeff.files import write_atomic, write_text
 
 DEPTHWISE = ("mobilenet", "efficientnet", "fastestdet")
 PLOT_BYTES = 100_000
+PICTURE = "![speed-up over the share of changed pixels, efficiency over A/D](../benchmarks/results/cpu.png)"
 
 Document = dict[str, Any]
 
@@ -296,6 +297,7 @@ def sections(document: Document) -> dict[str, str]:
         "machine": machine_text(document),
         "goals": markdown(GOAL_HEAD, goals(document)),
         "overview": overview(document),
+        "plot": PICTURE if has_speedups(document) else "",
         "dense": dense_table(document),
         "clips": clips_table(document),
         "layers": layers_table(document),
@@ -323,11 +325,16 @@ def fill(page: str, parts: dict[str, str]) -> str:
 # ---------------------------------------------------------------- plot
 
 
+def has_speedups(document: Document) -> bool:
+    """Whether there is anything to draw."""
+    return any("speedup" in o for r in rows_of(document, "synthetic").values() for o in r["stream"])
+
+
 def plot(document: Document) -> bytes | None:
     """Speed-up against the share of changed pixels, and efficiency against A/D, as PNG; None without data."""
-    rows = rows_of(document, "synthetic")
-    if not any(o.get("speedup") for r in rows.values() for o in r["stream"]):
+    if not has_speedups(document):
         return None
+    rows = rows_of(document, "synthetic")
     import matplotlib
 
     matplotlib.use("Agg")
