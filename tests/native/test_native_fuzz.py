@@ -1,0 +1,125 @@
+"""Corrupted descriptors: the native side refuses them with a sentence, or serves them; it never crashes."""
+
+from __future__ import annotations
+
+import ctypes
+import random
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.native.test_native_plan import SHAPE, Net, engine_of, passes, plans_of
+from tests.support import stream_of
+from videoeff.kernels.cpp import abi, library
+
+pytestmark = pytest.mark.skipif(bool(library.unavailable()), reason=library.unavailable() or "it is there")
+
+ROOT = Path(__file__).resolve().parents[2]
+ROUNDS = 400
+
+#: Arrays without a length of their own in the descriptor: here all of them lie in one long, empty one.
+BARE = ("weight", "bias", "iy", "ix", "wy", "wx", "streams", "scale", "pending", "taps")
+NUMBERS = (0, 1, -1, 2, 3, 5, 7, 16, 17, 63, 64, 100, 2**15, 2**20, 2**31 - 1, -(2**31))
+REALS = (0.0, -1.0, 1.0, 1e-30, 1e30, float("nan"), float("inf"), -float("inf"))
+
+
+def fields(structure: ctypes.Structure) -> Iterator[tuple[Any, Any, type]]:
+    """Every number inside a structure that is no address: (holder, name or index, type)."""
+    for name, kind in structure._fields_:  # type: ignore[misc]
+        value = getattr(structure, name)
+        if isinstance(value, ctypes.Structure):
+            yield from fields(value)
+        elif isinstance(value, ctypes.Array):
+            for i, item in enumerate(value):
+                if isinstance(item, ctypes.Structure):
+                    yield from fields(item)
+                else:
+                    yield value, i, ctypes.c_int32
+        elif kind is not ctypes.c_void_p and name != "size":  # how much memory there is, is taken as told
+            yield structure, name, kind
+
+
+def corrupt(ops: Any, masks: Any, rng: random.Random) -> list[str]:
+    """Change one to three numbers; says which."""
+    done = []
+    for _ in range(rng.choice((1, 1, 2, 3))):
+        index = rng.randrange(len(ops))
+        target = masks[rng.randrange(len(masks))] if rng.random() < 0.1 else ops[index]
+        holder, name, kind = rng.choice(list(fields(target)))
+        value: Any
+        if kind is ctypes.c_double:
+            value = rng.choice(REALS)
+        else:
+            value = rng.choice(NUMBERS) if rng.random() < 0.8 else rng.randrange(-100, 1000)
+        if isinstance(name, int):
+            holder[name] = value
+        else:
+            setattr(holder, name, value)
+        done.append(f"op {index}: {type(target).__name__}.{name} = {value}")
+    return done
+
+
+def fuzz(seed: int, rounds: int) -> None:
+    """Create plans of corrupted descriptors, and run those that are accepted."""
+    rng = random.Random(seed)
+    torch.manual_seed(seed)
+    native = library.load()
+    how = ("exact", "predicted", "l2")[seed % 3]
+    stream = stream_of(Net().eval(), torch.rand(SHAPE), passes=passes(how))
+    frame = torch.rand(SHAPE)
+    stream(frame)
+    (plan,), engine = plans_of(stream), engine_of(stream)
+    valid, masks, kept = plan.descriptors(engine._state, engine._constants)
+    empty = torch.zeros(64 << 20, dtype=torch.uint8)
+    for op in valid:
+        for name in BARE:
+            if getattr(op, name):
+                setattr(op, name, empty.data_ptr())
+    frames = (abi.Frame * 1)(abi.Frame(frame.data_ptr(), *(frame.stride()[d] for d in (0, 2, 3, 1))))
+    accepted = 0
+    for number in range(rounds):
+        ops = type(valid).from_buffer_copy(valid)
+        table = type(masks).from_buffer_copy(masks)
+        done = corrupt(ops, table, rng) if number else []
+        print(seed, number, done, flush=True)
+        error = ctypes.create_string_buffer(512)
+        isa = rng.randrange(native.best_isa + 1)
+        handle = native.vf_plan_create(ops, len(ops), table, len(table), isa, error, len(error))
+        assert bool(handle) != bool(error.value), f"{done}: refused without a sentence"
+        assert handle or number, error.value
+        if handle:
+            accepted += 1
+            for fresh in (b"\1\1", b"\0\0", b"\0\1"):
+                native.vf_plan_run(handle, frames, 1, fresh, 2, 2, 1)
+            native.vf_plan_destroy(handle)
+    assert 0 < accepted < rounds
+    del kept
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_corrupted_descriptors(seed: int) -> None:
+    """In a process of its own, which a mistake of the native side would end."""
+    code = f"from tests.native.test_native_fuzz import fuzz; fuzz({seed}, {ROUNDS})"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=500)
+    assert done.returncode == 0, f"{done.returncode}\n{done.stdout[-500:]}\n{done.stderr[-3000:]}"
+
+
+def test_nothing_at_all_is_refused() -> None:
+    native = library.load()
+    error = ctypes.create_string_buffer(64)
+    one, mask = (abi.Op * 1)(), (abi.Mask * 1)(abi.Mask(1, 1, 1, 0))
+    for ops, count, masks, nmasks in (
+        (None, 1, mask, 1),
+        (one, 0, mask, 1),
+        (one, 1, None, 1),
+        (one, 1, mask, 0),
+    ):
+        assert not native.vf_plan_create(ops, count, masks, nmasks, -1, error, len(error))
+        assert error.value
+        error.value = b""
+    assert not native.vf_plan_create(one, 1, mask, 1, -1, None, 0)  # nobody asks why
