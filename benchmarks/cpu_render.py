@@ -143,8 +143,11 @@ def goals(document: Document) -> list[list[str]]:
     add("real clips, speed-up over the MACs saved", 0.9, real)
     state = {k: r["state_ratio"] for k, r in synthetic.items() if "state_ratio" in r}
     add("state over all convolution outputs (≤)", 1.2, state, most=True)
-    fixed = {k: r["us_per_op"] for k, r in rows_of(document, "fixed").items()}
-    add("fixed cost of an op with nothing active, µs (≤)", 3.0, fixed, most=True)
+    fixed = rows_of(document, "fixed")
+    inside = {k: r["native_us_per_op"] for k, r in fixed.items()}
+    add("fixed cost of an op with nothing active, inside the plan, µs (≤)", 3.0, inside, most=True)
+    whole = {k: r["us_per_op"] for k, r in fixed.items()}
+    add("the same for the whole call, the input's test and Python included, µs (≤)", 3.0, whole, most=True)
     return rows
 
 
@@ -271,7 +274,7 @@ def layers_table(document: Document, count: int = 12) -> str:
 
 def fixed_table(document: Document) -> str:
     """The fixed cost."""
-    head = ["model", "input", "ops", "still frame, ms", "µs an op"]
+    head = ["model", "input", "ops", "still frame, ms", "µs an op", "of it inside the plan"]
     return markdown(
         head,
         [
@@ -281,6 +284,7 @@ def fixed_table(document: Document) -> str:
                 str(r["ops"]),
                 f"{r['ms']['median']:.3f}",
                 f"{r['us_per_op']:.2f}",
+                f"{r['native_us_per_op']:.2f}",
             ]
             for k, r in rows_of(document, "fixed").items()
         ],

@@ -68,6 +68,7 @@ def test_a_turn(field: Field) -> None:
     assert min(answer["ms"]) > 0
     assert answer["changed"] == pytest.approx([0.1] * 4, abs=1e-3)
     assert 0 < answer["needed"] <= answer["scheduled"] <= 1
+    assert 0 <= answer["native_ms"] <= max(answer["ms"])
     still = field.turn("videoeff", clip=CLIP | {"share": 0.0}, warm=2, frames=2)
     assert still["needed"] == still["scheduled"] == 0
     assert "needed" not in field.turn("eager", clip=CLIP, warm=0, frames=1)

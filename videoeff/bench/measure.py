@@ -39,6 +39,7 @@ class Series:
     changed: list[float] = field(default_factory=list)
     needed: list[float] = field(default_factory=list)
     scheduled: list[float] = field(default_factory=list)
+    native_ms: list[float] = field(default_factory=list)
 
     def add(self, answer: dict[str, Any]) -> None:
         """A turn's answer."""
@@ -47,6 +48,7 @@ class Series:
         if "needed" in answer:
             self.needed.append(answer["needed"])
             self.scheduled.append(answer["scheduled"])
+            self.native_ms.append(answer["native_ms"])
 
     def frames(self, settings: Settings) -> int:
         """How many frames the next turn should have."""
@@ -148,7 +150,8 @@ class Rounds:
                 statistics.mean(series.needed),
             )
             changed = statistics.mean(series.changed) if series.changed else None
-            rows.append({"label": label, "changed": changed, **row, "spread": spread})
+            native = statistics.median(series.native_ms)
+            rows.append({"label": label, "changed": changed, **row, "native_ms": native, "spread": spread})
         return rows
 
 
@@ -234,13 +237,19 @@ def fixed_cost(
     job = job_of(model, size, settings, cache)
     with Field(job, (STREAM,), settings.prepare_seconds, note) as field_:
         _require_stream(field_)
-        times: list[float] = []
+        series = Series()
         for _ in range(settings.rounds):
-            times += field_.turn(STREAM, clip=_blobs(job, 0.0, settings.seed), warm=3, frames=50)["ms"]
-        ops = field_.notes[STREAM]["ops"]
-        spread = summary(times)
-        row = {"model": job.name, "size": list(job.size), "threads": job.threads, "ops": ops, "ms": spread}
-        return row | {"us_per_op": 1e3 * float(spread["median"]) / ops}
+            series.add(field_.turn(STREAM, clip=_blobs(job, 0.0, settings.seed), warm=3, frames=50))
+        ops, spread = field_.notes[STREAM]["ops"], summary(series.times)
+        return {
+            "model": job.name,
+            "size": list(job.size),
+            "threads": job.threads,
+            "ops": ops,
+            "ms": spread,
+            "us_per_op": 1e3 * float(spread["median"]) / ops,
+            "native_us_per_op": 1e3 * statistics.median(series.native_ms) / ops,
+        }
 
 
 def prepare(model: Model, size: Sequence[int], settings: Settings, cache: Path, note: Note) -> dict[str, str]:
