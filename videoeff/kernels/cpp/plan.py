@@ -174,14 +174,7 @@ class NativePlan(Group):
     def _bind(self, state: Mapping[str, Tensor], constants: Mapping[str, Tensor]) -> None:
         self.release()
         native = library.load()
-        binder = Binder(state, constants)
-        ops = (abi.Op * len(self.calls))()
-        for index, (call, found) in enumerate(zip(self.calls, self._descriptions, strict=True)):
-            binder.fill(ops[index], call, found, self._masks)
-            ops[index].count = index
-        for number, entry in enumerate(self._inputs):
-            ops[entry.index_among(self.calls)].input = number
-        masks = self._mask_table()
+        ops, masks, kept = self.descriptors(state, constants)
         error = ctypes.create_string_buffer(512)
         handle = native.vf_plan_create(ops, len(ops), masks, len(masks), self.isa, error, len(error))
         if not handle:
@@ -191,8 +184,21 @@ class NativePlan(Group):
             )
         self._library, self._handle = native, handle
         self._destroy = weakref.finalize(self, native.vf_plan_destroy, handle)
-        self._state, self._constants, self._kept = state, constants, binder.kept
+        self._state, self._constants, self._kept = state, constants, kept
         self._storages = {t.untyped_storage().data_ptr() for t in state.values()}
+
+    def descriptors(
+        self, state: Mapping[str, Tensor], constants: Mapping[str, Tensor]
+    ) -> tuple[Any, Any, list[Any]]:
+        """The arrays of ``vf_op`` and ``vf_mask``, and what their addresses point to."""
+        binder = Binder(state, constants)
+        ops = (abi.Op * len(self.calls))()
+        for index, (call, found) in enumerate(zip(self.calls, self._descriptions, strict=True)):
+            binder.fill(ops[index], call, found, self._masks)
+            ops[index].count = index
+        for number, entry in enumerate(self._inputs):
+            ops[entry.index_among(self.calls)].input = number
+        return ops, self._mask_table(), binder.kept
 
     def _mask_table(self) -> Any:
         terms = {name for c in self.calls for name in _terms(c)}
