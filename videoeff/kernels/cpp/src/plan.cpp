@@ -451,6 +451,8 @@ static void run_mean(vf_plan &plan, size_t index, const Op &op, const Mask &acti
 
 // ---------------------------------------------------------------- ops
 
+constexpr double kHysteresis = 0.05;  // an op that was computed whole stays so until this much less is active
+
 static void write_scales(vf_plan &plan, const Op &op) {
   const vf_op &d = op.d;
   if (!d.scale) return;
@@ -488,7 +490,9 @@ static void run_op(vf_plan &plan, size_t index, const Frame &frame, bool count) 
   if (d.kind == VF_MEAN) {
     run_mean(plan, index, op, active, frame);
   } else {
-    if (double(pixels) >= d.dense_share * double(total) && pixels < total) {
+    const double share = d.dense_share - (op.whole ? kHysteresis : 0);
+    op.whole = double(pixels) >= share * double(total);
+    if (op.whole && pixels < total) {
       for (int32_t i = 0; i < d.out.r; i++) active.fill_row(i);
       scheduled = total;
     }
