@@ -1,4 +1,4 @@
-"""The command line: ``videoeff convert``, ``run``, ``verify``, ``inspect``, ``bench``, ``demo``, ``doctor``.
+"""The command line: ``videoeff`` convert, run, verify, inspect, bench, tune, demo and doctor.
 
 Each command is a module of ``videoeff.commands``. Those import PyTorch, numpy and rich inside their
 functions, so that ``--help`` answers at once.
@@ -14,6 +14,7 @@ from videoeff.commands.demo import demo
 from videoeff.commands.doctor import doctor
 from videoeff.commands.inspect import inspect
 from videoeff.commands.run import run
+from videoeff.commands.tune import tune
 from videoeff.commands.verify import verify
 
 
@@ -30,5 +31,5 @@ def main() -> None:
     """
 
 
-for _command in (convert, run, verify, inspect, bench, demo, doctor):
+for _command in (convert, run, verify, inspect, bench, tune, demo, doctor):
     main.add_command(_command)

@@ -16,7 +16,7 @@ from videoeff.kernels.cpp import library
 from videoeff.video import open_clip
 
 ROOT = Path(__file__).resolve().parents[2]
-COMMANDS = ("convert", "run", "verify", "inspect", "demo", "doctor")
+COMMANDS = ("convert", "run", "verify", "inspect", "bench", "tune", "demo", "doctor")
 
 
 def test_demo(tmp_path: Path) -> None:

@@ -12,17 +12,30 @@ from torch import Tensor
 
 from videoeff.errors import BackendError, LoweringError, StateError
 from videoeff.kernels.base import Counted, Group
-from videoeff.kernels.cpp import abi, library
+from videoeff.kernels.cpp import abi, costs, library
+from videoeff.kernels.cpp.abi import Kind
 from videoeff.kernels.cpp.describe import DTYPES, TESTS, Description, describe
 from videoeff.kernels.cpp.trace import Constant, View
 from videoeff.ops.call import Context, RegionCall
 
 _BF16 = DTYPES[torch.bfloat16]
+_COSTS = {
+    Kind.POINTWISE: "pointwise",
+    Kind.MAXPOOL: "pooling",
+    Kind.SEPARABLE: "resampling",
+    Kind.TRANSPOSED: "transposed",
+}
 
 
-def dense_share(call: RegionCall, description: Description) -> float:
+def dense_share(found: Description) -> float:
     """From which share of active pixels on an op is computed whole; above 1: never."""
-    return 2.0
+    table = costs.shares()
+    if found.kind == Kind.CONV:
+        window, inputs = found.window, found.input.extent[3] if found.input is not None else 0
+        if window["groups"] == inputs > 1:
+            return table["depthwise"]
+        return table["convolution-1x1" if window["kh"] == window["kw"] == 1 else "convolution"]
+    return table[_COSTS[found.kind]] if found.kind in _COSTS else 2.0
 
 
 class NativePlan(Group):
@@ -58,6 +71,8 @@ class NativePlan(Group):
         self._handle = 0
         self._library: library.Library | None = None
         self._destroy: weakref.finalize[Any, Any] | None = None
+        #: From which share of active pixels on everything is computed; None: by the table of costs.
+        self.whole_from: float | None = None
         self._counted = 0
         self._carried = [0] * (2 * len(self.calls))
         self._carried_frames = 0
@@ -196,6 +211,7 @@ class NativePlan(Group):
         for index, (call, found) in enumerate(zip(self.calls, self._descriptions, strict=True)):
             binder.fill(ops[index], call, found, self._masks)
             ops[index].count = index
+            ops[index].dense_share = dense_share(found) if self.whole_from is None else self.whole_from
         for number, entry in enumerate(self._inputs):
             ops[entry.index_among(self.calls)].input = number
         return ops, self._mask_table(), binder.kept
@@ -304,7 +320,6 @@ class Binder:
             op.streams = self.keep(torch.tensor(call.layout.streams, dtype=torch.int32)).data_ptr()
         self._fill_test(op, call)
         self._fill_prediction(op, call, masks)
-        op.dense_share = dense_share(call, found)
 
     def _fill_test(self, op: Any, call: RegionCall) -> None:
         op.test, op.threshold = TESTS[call.test.kind], call.test.threshold

@@ -69,7 +69,7 @@ struct Op {
   bool gather = false;               // input pixels are copied together first: their channels are not neighbours
   int32_t reduction = 0;             // kh kw I / groups
   std::vector<std::vector<Segment>> inner, edge;  // by block of the reduction; transposed: edge by phase
-  bool whole = false;                // the last frame computed everything because most of it was active
+  std::vector<uint8_t> whole;        // by row: the last frame computed everything because most of it was active
   size_t temp_bytes = 0;             // of Scratch::temp
   // the ending in one pass (fused.h): its source, the first argument of that, and its instruction
   int32_t ending = -1, operand = 0, activation = -1;

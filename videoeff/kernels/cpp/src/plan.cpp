@@ -466,6 +466,25 @@ static void write_scales(vf_plan &plan, const Op &op) {
   }
 }
 
+// Rows of which most is active are computed whole where that is faster. Each row decides for itself: streams do not
+// influence each other. Returns the pixels to compute.
+static int64_t complete(Op &op, Mask &active) {
+  const vf_op &d = op.d;
+  op.whole.resize(size_t(d.out.r), 0);
+  int64_t pixels = 0;
+  for (int32_t i = 0; i < d.out.r; i++) {
+    int64_t count = 0;
+    for (int32_t y = 0; y < d.out.h; y++)
+      if (active.flag(i, y))
+        for (int32_t k = 0; k < active.words; k++) count += __builtin_popcountll(active.row(i, y)[k]);
+    const double share = d.dense_share - (op.whole[i] ? kHysteresis : 0);
+    op.whole[i] = double(count) >= share * double(d.out.h) * d.out.w;
+    if (op.whole[i]) active.fill_row(i), count = int64_t(d.out.h) * d.out.w;
+    pixels += count;
+  }
+  return pixels;
+}
+
 static void run_op(vf_plan &plan, size_t index, const Frame &frame, bool count) {
   Op &op = plan.ops[index];
   const vf_op &d = op.d;
@@ -490,12 +509,7 @@ static void run_op(vf_plan &plan, size_t index, const Frame &frame, bool count) 
   if (d.kind == VF_MEAN) {
     run_mean(plan, index, op, active, frame);
   } else {
-    const double share = d.dense_share - (op.whole ? kHysteresis : 0);
-    op.whole = double(pixels) >= share * double(total);
-    if (op.whole && pixels < total) {
-      for (int32_t i = 0; i < d.out.r; i++) active.fill_row(i);
-      scheduled = total;
-    }
+    if (d.dense_share <= 1 && d.factor == 0 && pixels < total) scheduled = complete(op, active);
     plan.runs.clear();
     runs_of(active, plan.runs);
     run_blocks(plan, op, scheduled, frame);

@@ -1,0 +1,107 @@
+"""Measures from which share of active pixels on computing everything is the faster way."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from videoeff.bench.clips import BlobClip
+from videoeff.conversion import convert
+from videoeff.files import write_text
+from videoeff.kernels.cpp import costs
+from videoeff.kernels.cpp.plan import NativePlan
+from videoeff.runtime import StreamingModule
+
+#: Typical layers of each kind, with the size of their input map.
+LAYERS: dict[str, tuple[tuple[Callable[[], nn.Module], int, int], ...]] = {
+    "pointwise": ((lambda: nn.Sequential(nn.Conv2d(3, 32, 1), nn.MaxPool2d(1), nn.Tanh()), 90, 120),),
+    "convolution": (
+        (lambda: nn.Conv2d(64, 64, 3, padding=1), 90, 120),
+        (lambda: nn.Conv2d(256, 256, 3, padding=1), 23, 40),
+    ),
+    "convolution-1x1": (
+        (lambda: nn.Conv2d(64, 256, 1), 90, 120),
+        (lambda: nn.Conv2d(512, 128, 1), 45, 80),
+    ),
+    "depthwise": (
+        (lambda: nn.Conv2d(96, 96, 3, padding=1, groups=96), 90, 120),
+        (lambda: nn.Conv2d(240, 240, 5, padding=2, groups=240), 45, 80),
+    ),
+    "pooling": ((lambda: nn.MaxPool2d(3, 2, 1), 180, 240),),
+    "resampling": ((lambda: nn.Upsample(scale_factor=2, mode="bilinear"), 45, 60),),
+    "transposed": ((lambda: nn.ConvTranspose2d(64, 64, 4, 2, 1), 45, 60),),
+}
+
+SHARES = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
+
+
+def measure(rounds: int = 7) -> dict[str, float]:
+    """The table of this machine, with as many threads as PyTorch uses.
+
+    Returns:
+        For each kind the smallest share of active pixels at which a whole computation is at least as fast,
+        the median over its typical layers; 2.0 (never) where it is not even at 95 %.
+    """
+    table = {}
+    for kind, layers in LAYERS.items():
+        found = [_break_even(make(), height, width, rounds) for make, height, width in layers]
+        table[kind] = statistics.median(found)
+    return table
+
+
+def write(table: dict[str, float]) -> str:
+    """Keep the table for this processor; returns where.
+
+    Raises:
+        ArtifactError: the cache folder cannot be written.
+    """
+    path = costs.measured_path()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_text(path, json.dumps(table, indent=1) + "\n")
+    costs.shares.cache_clear()
+    return str(path)
+
+
+def _break_even(module: nn.Module, height: int, width: int, rounds: int) -> float:
+    stream, channels = _stream(module, height, width)
+    whole = _time(stream, channels, height, width, 1.0, rounds)
+    for share in SHARES:
+        if _time(stream, channels, height, width, share, rounds) >= whole:
+            return share
+    return 2.0
+
+
+def _stream(module: nn.Module, height: int, width: int) -> tuple[StreamingModule, int]:
+    channels = next((m.in_channels for m in module.modules() if isinstance(m, nn.Conv2d)), 0)
+    channels = channels or next(
+        (m.in_channels for m in module.modules() if isinstance(m, nn.ConvTranspose2d)), 64
+    )
+    stream = convert(module.eval(), torch.rand(1, channels, height, width), alias_outputs=True)
+    for plan in _plans(stream):
+        plan.whole_from = 2.0
+    return stream, channels
+
+
+def _plans(stream: StreamingModule) -> Sequence[NativePlan]:
+    return [g for e in stream.engines.values() for g in e.plan.groups if isinstance(g, NativePlan)]
+
+
+def _time(
+    stream: StreamingModule, channels: int, height: int, width: int, share: float, rounds: int
+) -> float:
+    """Nanoseconds in the last layer, the median over frames of which ``share`` changes."""
+    clip = BlobClip((height, width), share, channels=channels)
+    plan = _plans(stream)[-1]
+    layer = plan.calls[-1].name
+    times = []
+    with torch.no_grad():
+        for _ in range(rounds + 2):
+            frame: Tensor = torch.from_numpy(clip.next()[0]).unsqueeze(0)
+            plan.times(reset=True)
+            stream(frame)
+            times.append(plan.times()[layer])
+    return statistics.median(times[2:])
