@@ -256,7 +256,7 @@ def onnx_file(job: Job) -> Path:
         model, example = _dense(job)
         names = ["picture"]
         reasons = []
-        for dynamo in (True, False):
+        for dynamo in (False, True):  # the older exporter takes seconds where the newer takes minutes
             try:
                 torch.onnx.export(
                     model, (example,), str(path), dynamo=dynamo, input_names=names, verbose=False
@@ -275,8 +275,11 @@ def openvino_file(job: Job) -> Path:
     def write(path: Path) -> None:
         import openvino
 
-        model, example = _dense(job)
-        converted = openvino.convert_model(torch.export.export(model, (example,)))
+        try:
+            converted = openvino.convert_model(str(onnx_file(job)))
+        except Exception:  # noqa: BLE001 - whatever the exporter or the importer raises, there is another way
+            model, example = _dense(job)
+            converted = openvino.convert_model(torch.export.export(model, (example,)))
         openvino.save_model(converted, str(path), compress_to_fp16=False)
 
     return _cached(job, "model.xml", write)
