@@ -214,7 +214,12 @@ def _flags(sanitize: Sequence[str]) -> tuple[str, ...]:
     if not sanitize:
         return (*COMMON, "-O2")
     chosen = f"-fsanitize={','.join(sanitize)}"
-    return (*COMMON, "-O1", "-g", "-fno-omit-frame-pointer", chosen, "-fno-sanitize-recover=all")
+    checks = (
+        chosen,
+        "-fno-sanitize=null,object-size,vptr",
+        "-fno-sanitize-recover=all",
+    )  # null: address finds it
+    return (*COMMON, "-O1", "-g1", "-fno-omit-frame-pointer", *checks)
 
 
 def _compile(compiler: list[str], sources: Path, info: BuildInfo, folder: Path) -> list[Path]:
