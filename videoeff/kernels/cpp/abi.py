@@ -22,7 +22,7 @@ ABI = 1
 MAX_ARGS = 6
 MAX_EPI = 24
 MAX_REGS = 4
-MAX_REACH = 8
+MAX_REACH = 40
 MAX_TERMS = 8
 #: In an `Epi`, arguments are named from this number on; below it are registers.
 ARG = 16

@@ -23,7 +23,7 @@ extern "C" {
 #define VF_MAX_ARGS 6
 #define VF_MAX_EPI 24
 #define VF_MAX_REGS 4
-#define VF_MAX_REACH 8
+#define VF_MAX_REACH 40
 #define VF_MAX_TERMS 8
 
 enum vf_dtype { VF_F32 = 0, VF_F64 = 1, VF_BF16 = 2 };

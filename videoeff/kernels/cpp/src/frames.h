@@ -1,0 +1,143 @@
+// Inputs: the change test of the caller's frames, by pixel or by block, and storing what changed.
+#ifndef VIDEOEFF_FRAMES_H
+#define VIDEOEFF_FRAMES_H
+
+#include <algorithm>
+#include <cstring>
+#include "plan.h"
+
+namespace vf {
+
+struct InputWork {
+  vf_plan *plan;
+  const Op *op;
+  const vf_frame *frame;
+  Mask *mask, *hits;      // changed pixels; blocks that exceed the limit
+  const uint8_t *fresh;   // by row
+  int32_t strips;         // strips of block rows in a stream
+};
+
+static float input_limit(const vf_op &d, int32_t row) {
+  if (d.threshold == 0) return 0.5f;
+  return d.relative ? float(d.threshold) * d.scale[row] : float(d.threshold);
+}
+
+// Amounts of one strip of blocks, and which of its blocks exceed the limit.
+static void input_test_task(void *context, int64_t index, int) {
+  const InputWork &work = *static_cast<InputWork *>(context);
+  const vf_op &d = work.op->d;
+  const int32_t r = int32_t(index / work.strips), by = int32_t(index % work.strips), b = d.block;
+  if (work.fresh[r]) return;
+  const int32_t width = d.out.w, first = by * b, last = std::min(d.out.h, first + b);
+  const float limit = input_limit(d, r);
+  Mask &hits = *work.hits;
+  uint64_t *bits = hits.row(r, by), seen = 0;
+  thread_local std::vector<float> amount;
+  thread_local std::vector<float> total;
+  amount.resize(size_t(width));
+  total.assign(size_t(hits.w), 0.f);
+  for (int32_t y = first; y < last; y++) {
+    work.plan->kernels->input_amount(*work.op, *work.frame, {r, y, 0, width}, amount.data());
+    if (b == 1) {
+      for (int32_t x = 0; x < width; x += 64) {
+        uint64_t word = 0;
+        const int32_t n = std::min(64, width - x);
+        for (int32_t k = 0; k < n; k++) word |= uint64_t(!(amount[x + k] <= limit)) << k;
+        bits[x >> 6] = word, seen |= word;
+      }
+    } else {
+      for (int32_t x = 0; x < width; x += b) {
+        float sum = 0;
+        for (int32_t k = x; k < std::min(width, x + b); k++) sum += amount[k];
+        total[x / b] += sum;
+      }
+    }
+  }
+  if (b > 1)
+    for (int32_t x = 0; x < hits.w; x++) {
+      float mean = total[x] / float((last - first) * (std::min(width, (x + 1) * b) - x * b));
+      if (!(mean <= limit)) bits[x >> 6] |= uint64_t(1) << (x & 63), seen = 1;
+    }
+  hits.flag(r, by) = seen != 0;
+}
+
+// Store a strip of pixel rows where its mask says so.
+static void input_store_task(void *context, int64_t index, int) {
+  const InputWork &work = *static_cast<InputWork *>(context);
+  const vf_op &d = work.op->d;
+  const int32_t r = int32_t(index / d.out.h), y = int32_t(index % d.out.h);
+  Mask &mask = *work.mask;
+  if (!mask.flag(r, y)) return;
+  float *squares = d.magnitude ? mask.squares.data() + (size_t(r) * mask.h + y) * mask.w : nullptr;
+  const uint64_t *bits = mask.row(r, y);
+  for (int32_t x = 0; x < mask.w;) {
+    uint64_t rest = bits[x >> 6] >> (x & 63);
+    if (!rest) {
+      x = (x / 64 + 1) * 64;
+      continue;
+    }
+    x += __builtin_ctzll(rest);
+    int32_t end = x;
+    while (end < mask.w && bits[end >> 6] >> (end & 63) & 1) end++;
+    work.plan->kernels->input_store(*work.op, *work.frame, {r, y, x, end - x}, squares ? squares + x : nullptr);
+    if (squares && work.fresh[r]) std::memset(squares + x, 0, sizeof(float) * (end - x));
+    x = end;
+  }
+}
+
+static void run_input(vf_plan &plan, const Op &op, Mask &hits, const Frame &frame) {
+  const vf_op &d = op.d;
+  Mask &mask = plan.masks[d.mask];
+  const bool blocks = d.threshold > 0 && d.block > 1;
+  vf_op plain = d;  // block and dilation belong to the test, and at threshold 0 there is none
+  Op probe_op;
+  const Op *used = &op;
+  if (d.threshold == 0 && (d.block > 1 || d.dilation > 0)) {
+    plain.block = 1, plain.dilation = 0;
+    probe_op.d = plain;
+    used = &probe_op;
+  }
+  const vf_op &u = used->d;
+  const int32_t b = blocks ? d.block : 1, strips = (d.out.h + b - 1) / b;
+  hits.clear();
+  InputWork work{&plan, used, frame.frames + d.input, &mask, &hits, plan.fresh_rows.data(), strips};
+  plan.pool.run(int64_t(d.out.r) * strips, frame.workers, input_test_task, &work);
+  hits.settle();
+  if (u.dilation > 0 || b > 1) {
+    const int32_t reach = u.dilation;
+    for (int32_t i = 0; i < hits.r && hits.any; i++)
+      for (int32_t y = 0; y < hits.h; y++) {
+        bool any = false;
+        plan.words.assign(size_t(hits.words), 0);
+        for (int32_t v = std::max(0, y - reach); v <= std::min(hits.h - 1, y + reach); v++) {
+          if (!hits.flag(i, v)) continue;
+          any = true;
+          const uint64_t *row = hits.row(i, v);
+          for (int32_t j = 0; j < hits.words; j++)
+            for (int32_t s = -reach; s <= reach; s++) plan.words[j] |= bits_at(row, hits.words, int64_t(j) * 64 + s);
+        }
+        if (!any) continue;
+        for (int32_t py = y * b; py < std::min(mask.h, (y + 1) * b); py++) {
+          uint64_t *to = mask.row(i, py);
+          if (b == 1) {
+            for (int32_t j = 0; j < mask.words; j++) to[j] = plan.words[j];
+          } else {
+            for (int32_t x = 0; x < hits.w; x++)
+              if (plan.words[x >> 6] >> (x & 63) & 1)
+                for (int32_t px = x * b; px < std::min(mask.w, (x + 1) * b); px++) to[px >> 6] |= uint64_t(1) << (px & 63);
+          }
+          to[mask.words - 1] &= mask.last();
+          mask.flag(i, py) = 1;
+        }
+        mask.any = true;
+      }
+  } else {
+    reach_same(hits, mask);
+  }
+  for (int32_t i = 0; i < d.out.r; i++)
+    if (plan.fresh_rows[i]) mask.fill_row(i);
+  if (mask.any) plan.pool.run(int64_t(d.out.r) * d.out.h, frame.workers, input_store_task, &work);
+}
+
+}  // namespace vf
+#endif

@@ -1,0 +1,78 @@
+// Means over all pixels: sums of tiles are kept, and those that changed are taken anew.
+#ifndef VIDEOEFF_MEANS_H
+#define VIDEOEFF_MEANS_H
+
+#include <algorithm>
+#include <cstring>
+#include "blocks.h"
+
+namespace vf {
+
+struct MeanWork {
+  vf_plan *plan;
+  const Op *op;
+  Sums *sums;
+  const Mask *from;
+  const uint8_t *all;  // rows of streams to sum anew
+};
+
+static void mean_task(void *context, int64_t index, int) {
+  const MeanWork &work = *static_cast<MeanWork *>(context);
+  const vf_view &in = work.op->d.in;
+  const int32_t i = int32_t(index / in.h), y = int32_t(index % in.h);
+  const bool all = work.all[i] != 0;
+  if (!all && !(work.from && work.from->any && work.from->flag(i, y))) return;
+  Sums &sums = *work.sums;
+  double *tiles = sums.tile.data() + (size_t(i) * in.h + y) * sums.tiles * in.c;
+  double *row = sums.row.data() + (size_t(i) * in.h + y) * in.c;
+  for (int32_t t = 0; t < sums.tiles; t++) {
+    if (!all && !(uint32_t(work.from->row(i, y)[t >> 1] >> (t & 1 ? 32 : 0)))) continue;
+    double *tile = tiles + size_t(t) * in.c;
+    std::memset(tile, 0, sizeof(double) * in.c);
+    work.plan->kernels->accumulate(in, {i, y, t * 32, std::min(32, in.w - t * 32)}, tile);
+  }
+  std::memset(row, 0, sizeof(double) * in.c);
+  for (int32_t t = 0; t < sums.tiles; t++)
+    for (int32_t c = 0; c < in.c; c++) row[c] += tiles[size_t(t) * in.c + c];
+}
+
+static void run_mean(vf_plan &plan, size_t index, const Op &op, const Mask &active, const Frame &frame) {
+  const vf_view &in = op.d.in;
+  Sums &sums = plan.sums[index];
+  const Mask *from = nullptr;
+  for (int32_t k = 0; k < op.d.nreach; k++) {
+    const Mask &m = plan.masks[op.d.reach[k].mask];
+    if (m.h == in.h && m.w == in.w) from = &m;
+  }
+  if (!sums.tiles) {
+    sums.tiles = (in.w + 31) / 32;
+    sums.tile.assign(size_t(in.r) * in.h * sums.tiles * in.c, 0);
+    sums.row.assign(size_t(in.r) * in.h * in.c, 0);
+  }
+  std::vector<uint8_t> all(size_t(in.r), uint8_t(!sums.valid || !from || op.d.nreach != 1));
+  for (int32_t i = 0; i < in.r; i++) all[i] |= plan.fresh_rows[i];
+  MeanWork work{&plan, &op, &sums, from, all.data()};
+  plan.pool.run(int64_t(in.r) * in.h, frame.workers, mean_task, &work);
+  sums.valid = true;
+  std::vector<double> mean(static_cast<size_t>(in.c));
+  for (int32_t i = 0; i < in.r; i++) {
+    if (!active.flag(i, 0)) continue;
+    std::fill(mean.begin(), mean.end(), 0.0);
+    for (int32_t y = 0; y < in.h; y++) {
+      const double *row = sums.row.data() + (size_t(i) * in.h + y) * in.c;
+      for (int32_t c = 0; c < in.c; c++) mean[c] += row[c];
+    }
+    for (double &m : mean) m /= double(in.h) * in.w;
+    Scratch &scratch = plan.workers[0].scratch;
+    plan.kernels->set_row(op, scratch, 0, mean.data(), in.c);
+    const Run run{i, 0, 0, 1};
+    const Block block{&run, 1, 1};
+    uint64_t changed = 0;
+    float squares = 0;
+    plan.kernels->finish(op, block, scratch, plan.fresh_rows[i] != 0, &changed, op.d.magnitude ? &squares : nullptr);
+    store_outcome(plan.masks[op.d.mask], block, &changed, op.d.magnitude ? &squares : nullptr);
+  }
+}
+
+}  // namespace vf
+#endif
