@@ -281,17 +281,17 @@ def test_sources_give_no_warning(isa: int) -> None:
 # ---------------------------------------------------------------- what is in it
 
 
-def disassembly() -> dict[str, list[str]]:
-    """The instructions of each function of the library."""
+def disassembly() -> dict[str, tuple[str, list[str]]]:
+    """Name and instructions of each function, by address: clones in several objects share a name."""
     if library.unavailable():
         pytest.skip(library.unavailable())
     if not shutil.which("objdump"):
         pytest.skip("needs objdump of binutils")
     command = ["objdump", "-d", "--no-show-raw-insn", str(library.load().path)]
-    functions: dict[str, list[str]] = {}
+    functions: dict[str, tuple[str, list[str]]] = {}
     for line in subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines():
-        if head := re.fullmatch(r"[0-9a-f]+ <(.+)>:", line):
-            body = functions.setdefault(head[1], [])
+        if head := re.fullmatch(r"0*([0-9a-f]+) <(.+)>:", line):
+            _, body = functions.setdefault(head[1], (head[2], []))
         elif "\t" in line:
             body.append(line.partition("\t")[2])
     return functions
@@ -306,16 +306,17 @@ def test_no_instruction_outside_its_set() -> None:
         return 2 if "isa_avx512" in name else 1 if "isa_avx2" in name else 0
 
     needs = {
-        name: 2 if re.search(r"%zmm|%k[0-7]|mm(1[6-9]|2\d|3[01])\b", "\n".join(body)) else 1
-        for name, body in functions.items()
+        address: 2 if re.search(r"%zmm|%k[0-7]|mm(1[6-9]|2\d|3[01])\b", "\n".join(body)) else 1
+        for address, (_, body) in functions.items()
         if any(i.startswith("v") and not i.startswith(("verr", "verw")) for i in body)
     }
-    assert any(level(name) == 2 for name in needs)
-    assert not [name for name in needs if 0 < level(name) < needs[name]]
-    shared = {name for name in needs if level(name) == 0}
-    for caller, body in functions.items():
-        called = {name for i in body for name in re.findall(r"<([^>+]+)>", i)} & shared
-        wrong = [name for name in called if max(level(caller), needs.get(caller, 0)) < needs[name]]
+    levels = {address: level(name) for address, (name, _) in functions.items()}
+    assert any(levels[address] == 2 for address in needs)
+    assert not [functions[a][0] for a in needs if 0 < levels[a] < needs[a]]
+    for address, (caller, body) in functions.items():
+        called = {found for i in body for found in re.findall(r"\b([0-9a-f]+) <[^>+]+>", i)}
+        shared = {found for found in called & needs.keys() if levels[found] == 0}
+        wrong = [functions[a][0] for a in shared if max(levels[address], needs.get(address, 0)) < needs[a]]
         assert not wrong, f"{caller} calls {wrong}"
 
 
