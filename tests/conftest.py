@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from videoeff.kernels.cpp import build
+from videoeff.kernels.cpp import build, library
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED_DATA = ROOT.parent / "shared" / "data"
@@ -34,6 +34,8 @@ hypothesis.settings.load_profile("videoeff")
 
 def pytest_configure(config: pytest.Config) -> None:
     """Without a compiler the tests run on the reference; with one, its warning stays an error."""
+    if os.environ.get(library.VARIABLE) and library.unavailable():
+        raise pytest.UsageError(library.unavailable())  # asked for by name: no test of it is skipped
     try:
         build.find_compiler()
     except build.NoCompilerError:
