@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+import torch.utils._pytree as pytree
 from torch import Tensor, nn
 
 from videoeff import rewrite
@@ -19,7 +20,7 @@ from videoeff.kernels.reference.tests_of_change import scale_of
 from videoeff.lower import Plan, lower
 from videoeff.ops.call import Context
 from videoeff.ops.markers import cache_option
-from videoeff.program import Program
+from videoeff.program import Argument, Program
 from videoeff.state import allocate, device_of
 
 Observer = Callable[[Context, tuple[Any, ...]], None]
@@ -87,6 +88,9 @@ class Engine(nn.Module):
         self._constants: Mapping[str, Tensor] = dict(self.network.named_buffers(remove_duplicate=False))
         tensors = [*self._state.values(), *self._constants.values()]
         self.storages = {t.untyped_storage().data_ptr() for t in tensors}  # memory that outputs may lie in
+        one = pytree.tree_structure(((0,), {}))
+        #: Whether a call is one tensor and nothing else.
+        self.plain = self.program.literals == (Argument.TENSOR,) and self.program.in_spec == one
         grouped = {c.name for g in self.plan.groups for c in g.calls}  # these count for themselves
         calls = [i.call for i in self.plan.instructions]
         self._pixels = [(c.name, math.prod(c.extent)) for c in calls if c.name not in grouped]
@@ -110,7 +114,7 @@ class Engine(nn.Module):
         Returns:
             The flat outputs; tensors may be views of the state.
         """
-        flags = self._fresh
+        flags = list(self._fresh)
         any_fresh, all_fresh = any(flags), all(flags)
         context = Context(
             frames=tuple(frames),
@@ -121,10 +125,10 @@ class Engine(nn.Module):
             all_fresh=all_fresh,
             keep_active=self.observer is not None,
         )
-        self._fresh = [True] * len(flags)  # holds if a call raises: its buffers are then half-written
+        self._fresh[:] = [True] * len(flags)  # holds if a call raises: its buffers are then half-written
         with torch.no_grad():
             outputs = self.plan.step(context)
-        self._fresh = [False] * len(flags)
+        self._fresh[:] = [False] * len(flags)
         if not any_fresh:
             self._count(context)
         if self.observer is not None:

@@ -173,10 +173,11 @@ def _not_finite(name: str, index: int, frame: Tensor) -> str:
 
 def own(values: Any, storages: set[int]) -> Any:
     """The values with every tensor that lies in one of ``storages`` copied, in the default memory format."""
+    return pytree.tree_map(lambda value: owned(value, storages), values)
 
-    def copied(value: Any) -> Any:
-        if isinstance(value, Tensor) and value.untyped_storage().data_ptr() in storages:
-            return value.clone(memory_format=torch.contiguous_format)
-        return value
 
-    return pytree.tree_map(copied, values)
+def owned(value: Any, storages: set[int]) -> Any:
+    """One value, copied if it is a tensor that lies in one of ``storages``."""
+    if isinstance(value, Tensor) and value.untyped_storage().data_ptr() in storages:
+        return value.clone(memory_format=torch.contiguous_format)
+    return value

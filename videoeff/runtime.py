@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -19,7 +19,7 @@ from torch import Tensor, fx, nn
 from videoeff.engine import Engine, EngineState
 from videoeff.errors import StateError
 from videoeff.files import read_thresholds, write_text
-from videoeff.frames import FiniteCheck, check_frames, own
+from videoeff.frames import FiniteCheck, check_frames, owned
 from videoeff.ops.call import Context
 from videoeff.program import Program
 from videoeff.report import Report, layer_reports
@@ -132,6 +132,11 @@ class StreamingModule(nn.Module):
             self._busy.release()
 
     def _forward(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        engine = self.engine
+        if engine is not None and engine.plain and len(args) == 1 and not kwargs and _fits(args[0], engine):
+            if self.nan_policy == "error":
+                self._finite.check(args, self.name)
+            return self._outputs(engine, args)
         expected, literals, planned = self._signature()
         leaves, spec = pytree.tree_flatten((args, kwargs))
         if spec != expected:
@@ -148,10 +153,13 @@ class StreamingModule(nn.Module):
         if self.shell is not None:
             return self.shell.call(args, kwargs)
         assert self.engine is not None  # one of the two is there
-        flat = list(self.engine.step(frames))
+        return self._outputs(self.engine, frames)
+
+    def _outputs(self, engine: Engine, frames: Sequence[Tensor]) -> Any:
+        flat = list(engine.step(frames))
         if not self.alias_outputs:
-            flat = own(flat, self.engine.storages)
-        return pytree.tree_unflatten(flat, self.engine.program.out_spec)
+            flat = [owned(value, engine.storages) for value in flat]
+        return pytree.tree_unflatten(flat, engine.program.out_spec)
 
     def _signature(self) -> tuple[pytree.TreeSpec, tuple[Any, ...], tuple[Any, ...]]:
         if self.engine is not None:
@@ -424,6 +432,17 @@ class StreamingModule(nn.Module):
 
     def _repr_html_(self) -> str:
         return self.report()._repr_html_()
+
+
+def _fits(value: Any, engine: Engine) -> bool:
+    """Whether a call's only argument is a tensor such as the stream was planned for."""
+    shape, dtype = engine.plan.frames[0]
+    return (
+        type(value) is Tensor
+        and value.shape == shape
+        and value.dtype == dtype
+        and value.device == engine.device
+    )
 
 
 def _joined(prefix: str, layer: str) -> str:
