@@ -324,6 +324,10 @@ template <class S> struct Programme {
     width[0] = producer_channels(op);
     for (int i = 0; i < d.nepi; i++) {
       const vf_epi &e = d.epi[i];
+      if (i < scratch.done) {  // a linear layer
+        width[e.dst] = argument(e.b).w;
+        continue;
+      }
       if (e.op == VF_ADD && i + 1 < d.nepi) {
         const vf_epi &next = d.epi[i + 1];
         if (next.op == VF_LEAKY && next.p == 0 && next.a == e.dst && next.dst == e.dst) {
@@ -379,6 +383,24 @@ template <class S> struct Programme {
     }
   }
 };
+
+// Some outputs of the linear layer that is instruction 0, for row 0.
+template <class S> void linear_part(const Op &op, Scratch &scratch, int32_t first, int32_t last) {
+  using T = typename Compute<S>::type;
+  const vf_epi &e = op.d.epi[0];
+  const vf_view &w = op.d.args[e.b - VF_ARG];
+  const T *in = static_cast<const T *>(scratch.reg[e.a]);
+  T *out = static_cast<T *>(scratch.reg[e.dst]) + first;
+  if (sizeof(S) == sizeof(T) || w.dtype == VF_F32)
+    linear_rows(static_cast<const T *>(w.data) + int64_t(first) * w.c, last - first, w.c, in, out, op.ld, 1);
+  else
+    linear_rows(static_cast<const S *>(w.data) + int64_t(first) * w.c, last - first, w.c, in, out, op.ld, 1);
+  if (e.q == 0) return;
+  const vf_view &b = op.d.args[e.b + 1 - VF_ARG];
+  for (int32_t i = 0; i < last - first; i++)
+    out[i] += sizeof(S) == sizeof(T) || b.dtype == VF_F32 ? static_cast<const T *>(b.data)[first + i]
+                                                          : T(widen(static_cast<const S *>(b.data)[first + i]));
+}
 
 template <class S> void run_epilogue(const Op &op, const Block &block, Scratch &scratch) {
   Programme<S>(op, block, scratch).run();

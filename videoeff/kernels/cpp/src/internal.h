@@ -79,6 +79,7 @@ struct Op {
 struct Scratch {
   void *reg[VF_MAX_REGS];
   void *temp;                        // Op::temp_bytes, for the kernel's own use
+  int32_t done = 0;                  // instructions of the epilogue that were carried out already
 };
 constexpr int kSpareRows = 32;       // rows after the last pixel of a register that may be overwritten
 constexpr int kMaxBlock = 192;       // no block has more pixels
@@ -93,6 +94,8 @@ struct Kernels {
   void (*panel)(const Op &op, const Block &block, Scratch &scratch, int32_t panel);
   // The second half of `block`, with register 0 given: epilogue, test, store.
   void (*finish)(const Op &op, const Block &block, Scratch &scratch, bool force, uint64_t *changed, float *squares);
+  // Outputs first .. last - 1 of the linear layer that is instruction 0 of a block of one pixel.
+  void (*linear)(const Op &op, Scratch &scratch, int32_t first, int32_t last);
   // Set row `row` of register 0 to `values` (c).
   void (*set_row)(const Op &op, Scratch &scratch, int32_t row, const double *values, int32_t c);
   // The change test's amount of each pixel of a run of a frame against the value kept; 1 or 0 at threshold 0.

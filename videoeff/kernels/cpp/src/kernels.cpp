@@ -109,6 +109,9 @@ static void any_panel(const Op &op, const Block &block, Scratch &s, int32_t pane
 static void any_finish(const Op &op, const Block &block, Scratch &s, bool force, uint64_t *changed, float *squares) {
   VF_BY_DTYPE(op.d.dtype, finish, op, block, s, force, changed, squares)
 }
+static void any_linear(const Op &op, Scratch &s, int32_t first, int32_t last) {
+  VF_BY_DTYPE(op.d.dtype, linear_part, op, s, first, last)
+}
 static void any_set_row(const Op &op, Scratch &s, int32_t row, const double *values, int32_t c) {
   VF_BY_DTYPE(op.d.dtype, set_row, op, s, row, values, c)
 }
@@ -132,8 +135,8 @@ static bool any_finite(const void *data, int64_t count, int32_t dtype) {
   }
 }
 
-static const Kernels table = {any_prepare, any_block, any_panel,   any_finish,     any_set_row,
-                              any_amount,  any_store, any_moments, any_accumulate, any_finite};
+static const Kernels table = {any_prepare, any_block,  any_panel,   any_finish,     any_linear, any_set_row,
+                              any_amount,  any_store,  any_moments, any_accumulate, any_finite};
 
 }  // namespace VF_SPACE
 

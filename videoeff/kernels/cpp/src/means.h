@@ -36,6 +36,26 @@ static void mean_task(void *context, int64_t index, int) {
     for (int32_t c = 0; c < in.c; c++) row[c] += tiles[size_t(t) * in.c + c];
 }
 
+constexpr int32_t kLinearPart = 64;  // outputs of a linear layer that a worker takes at a time
+
+static void linear_task(void *context, int64_t index, int) {
+  const MeanWork &work = *static_cast<MeanWork *>(context);
+  const Op &op = *work.op;
+  const int32_t outputs = op.d.args[op.d.epi[0].b - VF_ARG].w, first = int32_t(index) * kLinearPart;
+  work.plan->kernels->linear(op, work.plan->workers[0].scratch, first, std::min(outputs, first + kLinearPart));
+}
+
+// A linear layer of many weights right behind the mean: the workers share its outputs.
+static bool share_linear(vf_plan &plan, const Op &op, const Frame &frame) {
+  const vf_op &d = op.d;
+  if (frame.workers < 2 || d.nepi < 1 || d.epi[0].op != VF_LINEAR || d.epi[0].a != 0) return false;
+  const vf_view &w = d.args[d.epi[0].b - VF_ARG];
+  if (int64_t(w.w) * w.c < (1 << 17)) return false;
+  MeanWork work{&plan, &op, nullptr, nullptr, nullptr};
+  plan.pool.run((w.w + kLinearPart - 1) / kLinearPart, frame.workers, linear_task, &work);
+  return true;
+}
+
 static void run_mean(vf_plan &plan, size_t index, const Op &op, const Mask &active, const Frame &frame) {
   const vf_view &in = op.d.in;
   Sums &sums = plan.sums[index];
@@ -65,11 +85,13 @@ static void run_mean(vf_plan &plan, size_t index, const Op &op, const Mask &acti
     for (double &m : mean) m /= double(in.h) * in.w;
     Scratch &scratch = plan.workers[0].scratch;
     plan.kernels->set_row(op, scratch, 0, mean.data(), in.c);
+    scratch.done = share_linear(plan, op, frame) ? 1 : 0;
     const Run run{i, 0, 0, 1};
     const Block block{&run, 1, 1};
     uint64_t changed = 0;
     float squares = 0;
     plan.kernels->finish(op, block, scratch, plan.fresh_rows[i] != 0, &changed, op.d.magnitude ? &squares : nullptr);
+    scratch.done = 0;
     store_outcome(plan.masks[op.d.mask], block, &changed, op.d.magnitude ? &squares : nullptr);
   }
 }
