@@ -234,7 +234,11 @@ def _compile(compiler: list[str], sources: Path, info: BuildInfo, folder: Path) 
     jobs = [(sources / name, own) for name, own in _objects(sources)]
     jobs.append((stamp, ()))
     results = [folder / f"{number}-{source.stem}.o" for number, (source, _) in enumerate(jobs)]
-    common = _flags(info.sanitize)
+    common = list(_flags(info.sanitize))
+    if info.sanitize and not _is_clang(
+        compiler
+    ):  # checks as calls: slower to run, but compiled in half the time
+        common.append("--param=asan-instrumentation-with-call-threshold=0")
     available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     with ThreadPoolExecutor(min(available, len(jobs))) as pool:
         running = [
