@@ -179,5 +179,22 @@ def own(values: Any, storages: set[int]) -> Any:
 def owned(value: Any, storages: set[int]) -> Any:
     """One value, copied if it is a tensor that lies in one of ``storages``."""
     if isinstance(value, Tensor) and value.untyped_storage().data_ptr() in storages:
-        return value.clone(memory_format=torch.contiguous_format)
+        return (
+            _planes(value) if _is_channels_last(value) else value.clone(memory_format=torch.contiguous_format)
+        )
     return value
+
+
+def _is_channels_last(value: Tensor) -> bool:
+    large = value.ndim == 4 and value.shape[1] > 1 and value.device.type == "cpu" and value.numel() >= 1 << 14
+    return large and value.is_contiguous(memory_format=torch.channels_last)
+
+
+def _planes(value: Tensor) -> Tensor:
+    """A copy in the default format: per entry a transposed matrix, which PyTorch copies block by block."""
+    count, channels, height, width = value.shape
+    copied = torch.empty(value.shape, dtype=value.dtype)
+    for index in range(count):
+        pixels = value[index].permute(1, 2, 0).reshape(height * width, channels)  # a view
+        copied[index].view(channels, height * width).copy_(pixels.t())
+    return copied
