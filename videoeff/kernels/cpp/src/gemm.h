@@ -255,8 +255,14 @@ void run_panels(const Op &op, const std::vector<Segment> &segments, bool edges, 
   T *column = out + int64_t(group) * outputs;
   const S *pointers[16], *table[64 * 12];
   std::vector<const S *> longer;
+  std::vector<Segment> longer_list;
+  Segment list[64];  // segments that any pixel of a register block has inside: of wide dilations only a few
   const S **edge = table;
-  if (edges && count * 12 > 64 * 12) longer.resize(size_t(count) * 12), edge = longer.data();
+  Segment *live = list;
+  if (edges && count > 64) {
+    longer.resize(size_t(count) * 12), edge = longer.data();
+    longer_list.resize(size_t(count)), live = longer_list.data();
+  }
   T *rows[16];
   for (size_t index = 0; index < op.panels.size(); index++) {
     const int32_t vectors = op.panels[index];
@@ -270,10 +276,18 @@ void run_panels(const Op &op, const std::vector<Segment> &segments, bool edges, 
           rows[i] = column + int64_t(p) * op.ld;
           pointers[i] = base[p];
         }
-        if (edges)
-          for (int s = 0; s < count; s++)
-            for (int i = 0; i < mr; i++) edge[s * mr + i] = tap_of<S>(op, places[order[at + i]], segments[s], group);
-        kernel(pointers, edges ? edge : nullptr, segments.data(), count, panel, first ? bias : nullptr, rows);
+        int used = 0;
+        for (int s = 0; edges && s < count; s++) {
+          bool inside = false;
+          for (int i = 0; i < mr; i++) {
+            const S *tap = tap_of<S>(op, places[order[at + i]], segments[s], group);
+            edge[used * mr + i] = tap;
+            inside |= tap != zero_row<S>();
+          }
+          if (inside) live[used++] = segments[s];
+        }
+        if (edges) kernel(pointers, edge, live, used, panel, first ? bias : nullptr, rows);
+        else kernel(pointers, nullptr, segments.data(), count, panel, first ? bias : nullptr, rows);
         at += mr;
       }
     }
