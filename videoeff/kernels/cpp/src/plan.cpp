@@ -223,7 +223,9 @@ vf_plan *vf_plan_create(const vf_op *ops, int64_t nops, const vf_mask *masks, in
   }
 }
 
-void vf_plan_destroy(vf_plan *plan) { delete plan; }
+void vf_plan_destroy(vf_plan *plan) {
+  if (plan && plan->pool.owned()) delete plan;
+}
 
 int32_t vf_plan_run(vf_plan *plan, const vf_frame *frames, int64_t nframes, const uint8_t *fresh, int64_t streams,
                     int32_t threads, int32_t count) {

@@ -10,6 +10,8 @@
 #include <thread>
 #include <vector>
 
+#include <unistd.h>
+
 namespace vf {
 
 class Pool {
@@ -24,6 +26,10 @@ class Pool {
     wake_.notify_all();
     for (auto &t : threads_) t.join();
   }
+
+  // Whether this process started the workers. A forked child has no copy of them, and neither they nor what they
+  // slept on can be taken down there.
+  bool owned() const { return getpid() == owner_; }
 
   // Runs task(context, 0 .. n - 1, worker) on at most `workers` threads, the caller among them as worker 0.
   void run(int64_t n, int workers, Task task, void *context) {
@@ -112,6 +118,7 @@ class Pool {
   Task task_ = nullptr;
   void *context_ = nullptr;
   int64_t first_ = 0;
+  const pid_t owner_ = getpid();
 };
 
 }  // namespace vf
