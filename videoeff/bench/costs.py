@@ -31,8 +31,10 @@ LAYERS: dict[str, tuple[tuple[Callable[[], nn.Module], int, int], ...]] = {
         (lambda: nn.Conv2d(96, 96, 3, padding=1, groups=96), 90, 120),
         (lambda: nn.Conv2d(240, 240, 5, padding=2, groups=240), 45, 80),
     ),
-    "pooling": ((lambda: nn.MaxPool2d(3, 2, 1), 180, 240),),
-    "resampling": ((lambda: nn.Upsample(scale_factor=2, mode="bilinear"), 45, 60),),
+    "pooling": ((lambda: nn.Sequential(nn.Conv2d(16, 64, 1), nn.MaxPool2d(3, 2, 1)), 180, 240),),
+    "resampling": (
+        (lambda: nn.Sequential(nn.Conv2d(16, 64, 1), nn.Upsample(scale_factor=2, mode="bilinear")), 45, 60),
+    ),
     "transposed": ((lambda: nn.ConvTranspose2d(64, 64, 4, 2, 1), 45, 60),),
 }
 
@@ -100,7 +102,7 @@ def _time(
     times = []
     with torch.no_grad():
         for _ in range(rounds + 2):
-            frame: Tensor = torch.from_numpy(clip.next()[0]).unsqueeze(0)
+            frame: Tensor = torch.from_numpy(clip.next()).unsqueeze(0)
             plan.times(reset=True)
             stream(frame)
             times.append(plan.times()[layer])
