@@ -21,8 +21,6 @@ template <class S> VF_INLINE vec<compute<S>> rounded(vec<compute<S>> v) {
   return v;
 }
 
-enum class Store { compare, always, none };
-
 // Neighbouring channels (out.sc == 1).
 template <class S> VF_INLINE bool differs(const compute<S> *v, const S *o, int32_t c) {
   using T = compute<S>;

@@ -88,23 +88,12 @@ static void input_store_task(void *context, int64_t index, int) {
 static void run_input(vf_plan &plan, const Op &op, Mask &hits, const Frame &frame) {
   const vf_op &d = op.d;
   Mask &mask = plan.masks[d.mask];
-  const bool blocks = d.threshold > 0 && d.block > 1;
-  vf_op plain = d;  // block and dilation belong to the test, and at threshold 0 there is none
-  Op probe_op;
-  const Op *used = &op;
-  if (d.threshold == 0 && (d.block > 1 || d.dilation > 0)) {
-    plain.block = 1, plain.dilation = 0;
-    probe_op.d = plain;
-    used = &probe_op;
-  }
-  const vf_op &u = used->d;
-  const int32_t b = blocks ? d.block : 1, strips = (d.out.h + b - 1) / b;
+  const int32_t b = d.block, reach = d.dilation, strips = (d.out.h + b - 1) / b;
   hits.clear();
-  InputWork work{&plan, used, frame.frames + d.input, &mask, &hits, plan.fresh_rows.data(), strips};
+  InputWork work{&plan, &op, frame.frames + d.input, &mask, &hits, plan.fresh_rows.data(), strips};
   plan.pool.run(int64_t(d.out.r) * strips, frame.workers, input_test_task, &work);
   hits.settle();
-  if (u.dilation > 0 || b > 1) {
-    const int32_t reach = u.dilation;
+  if (reach > 0 || b > 1) {
     for (int32_t i = 0; i < hits.r && hits.any; i++)
       for (int32_t y = 0; y < hits.h; y++) {
         bool any = false;

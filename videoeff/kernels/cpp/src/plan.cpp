@@ -160,8 +160,10 @@ static void build(vf_plan &plan, const vf_op *ops, int64_t nops, const vf_mask *
     Op &op = plan.ops[i];
     op.d = ops[i];
     copy_tables(op);
+    // blocks and dilation belong to the change test, and at threshold 0 there is none
+    if (op.d.kind != VF_INPUT || op.d.threshold == 0) op.d.block = 1, op.d.dilation = 0;
     const vf_op &d = op.d;
-    const int32_t b = d.kind == VF_INPUT && d.threshold > 0 ? d.block : 1;
+    const int32_t b = d.block;
     plan.active[d.mask].resize(d.out.r, (d.out.h + b - 1) / b, (d.out.w + b - 1) / b, false);
     const int64_t item = d.dtype == VF_F64 ? 8 : d.dtype == VF_F32 ? 4 : 2, r = d.out.r - 1, h = d.out.h - 1;
     advise_large_pages(d.out.data, size_t((r * d.out.sr + h * d.out.sh + d.out.w * d.out.sw) * item));
@@ -320,7 +322,6 @@ int32_t vf_magnitude_write(vf_plan *plan, int32_t mask, const float *squares) {
   std::memcpy(to.data(), squares, to.size() * sizeof(float));
   return 0;
 }
-
 
 int32_t vf_all_finite(const void *data, int64_t count, int32_t dtype, int32_t threads) {
   (void)threads;
