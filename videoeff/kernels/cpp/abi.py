@@ -18,6 +18,11 @@ from ctypes import (
 from enum import IntEnum
 from typing import Any
 
+from videoeff.kernels.forms.codes import ChangeTest as ChangeTest
+from videoeff.kernels.forms.codes import EpiOp as EpiOp
+from videoeff.kernels.forms.codes import Kind as Kind
+from videoeff.kernels.forms.codes import ReachKind as ReachKind
+
 ABI = 1
 MAX_ARGS = 6
 MAX_EPI = 24
@@ -34,75 +39,6 @@ class Dtype(IntEnum):
     F32 = 0
     F64 = 1
     BF16 = 2
-
-
-class Kind(IntEnum):
-    """``enum vf_kind``: how a pixel is computed before the epilogue."""
-
-    INPUT = 0
-    POINTWISE = 1
-    CONV = 2
-    MAXPOOL = 3
-    SEPARABLE = 4
-    MEAN = 5
-    TRANSPOSED = 6
-
-
-class EpiOp(IntEnum):
-    """``enum vf_epi_op``: an instruction of the epilogue."""
-
-    COPY = 0
-    ADD = 1
-    SUB = 2
-    MUL = 3
-    DIV = 4
-    MAXIMUM = 5
-    MINIMUM = 6
-    AFFINE = 7
-    RDIV = 8
-    CLAMP = 9
-    LEAKY = 10
-    SIGMOID = 11
-    TANH = 12
-    EXP = 13
-    LOG = 14
-    SQRT = 15
-    ABS = 16
-    NEG = 17
-    SILU = 18
-    HARDSWISH = 19
-    HARDSIGMOID = 20
-    GELU = 21
-    GELU_TANH = 22
-    ELU = 23
-    SOFTPLUS = 24
-    MISH = 25
-    ERF = 26
-    PRELU = 27
-    SOFTMAX = 28
-    LOG_SOFTMAX = 29
-    NORMALIZE = 30
-    RMS_NORMALIZE = 31
-    LINEAR = 32
-    POW = 33
-
-
-class ReachKind(IntEnum):
-    """``enum vf_reach_kind``: how pixels of a result follow from a mask."""
-
-    SAME = 0
-    WHOLE = 1
-    WINDOW = 2
-    TABLE = 3
-    SPREAD = 4
-
-
-class ChangeTest(IntEnum):
-    """``enum vf_test``."""
-
-    MAX = 0
-    L2 = 1
-    RMS = 2
 
 
 class Epi(Structure):

@@ -15,7 +15,7 @@ from videoeff.kernels.base import Counted, Group
 from videoeff.kernels.cpp import abi, costs, library
 from videoeff.kernels.cpp.abi import Kind
 from videoeff.kernels.cpp.describe import DTYPES, TESTS, Description, describe
-from videoeff.kernels.cpp.trace import Constant, View
+from videoeff.kernels.forms.trace import Constant, View
 from videoeff.ops.call import Context, RegionCall
 
 _BF16 = DTYPES[torch.bfloat16]
@@ -290,16 +290,16 @@ class Binder:
 
     def fill(self, op: Any, call: RegionCall, found: Description, masks: Mapping[str, int]) -> None:
         """One descriptor."""
-        op.kind, op.dtype, op.mask, op.groups = int(found.kind), found.dtype, masks[call.name], 1
-        op.out = self.view(found.out, found.dtype, call)
+        op.kind, op.dtype, op.mask, op.groups = int(found.kind), found.number, masks[call.name], 1
+        op.out = self.view(found.out, found.number, call)
         if found.input is not None:
-            op.in_ = self.view(found.input, found.dtype, call)
+            op.in_ = self.view(found.input, found.number, call)
         for name, number in found.window.items():
             setattr(op, name, number)
         if found.weight is not None:
-            op.weight = self.constant(found.weight, found.dtype).data_ptr()
+            op.weight = self.constant(found.weight, found.number).data_ptr()
         if found.bias is not None:
-            op.bias = self.constant(found.bias, found.dtype).data_ptr()
+            op.bias = self.constant(found.bias, found.number).data_ptr()
         if found.tables is not None:
             rows, columns = found.tables
             self.kept += [rows, columns]
@@ -310,7 +310,7 @@ class Binder:
         for i, instruction in enumerate(found.epilogue.code):
             op.epi[i] = abi.Epi(*instruction)
         for i, view in enumerate(found.arguments):
-            op.args[i] = self.view(view, found.dtype, call)
+            op.args[i] = self.view(view, found.number, call)
         for i, width in enumerate(found.epilogue.widths):
             op.width[i] = width
         op.nreach, op.dense = len(found.reach), int(bool(call.dense))

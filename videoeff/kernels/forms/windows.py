@@ -7,10 +7,10 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from videoeff.kernels.cpp.abi import EpiOp, Kind
-from videoeff.kernels.cpp.pointwise import linear
-from videoeff.kernels.cpp.tables import Axis, table
-from videoeff.kernels.cpp.trace import (
+from videoeff.kernels.forms.codes import EpiOp, Kind
+from videoeff.kernels.forms.pointwise import linear
+from videoeff.kernels.forms.tables import Axis, table
+from videoeff.kernels.forms.trace import (
     Builder,
     Constant,
     Declined,

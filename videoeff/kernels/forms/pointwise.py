@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from videoeff.kernels.cpp.abi import EpiOp
-from videoeff.kernels.cpp.trace import (
+from videoeff.kernels.forms.codes import EpiOp
+from videoeff.kernels.forms.trace import (
     Builder,
     Constant,
     Declined,

@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from videoeff.kernels.cpp.abi import ARG, MAX_ARGS, EpiOp, Kind
-from videoeff.kernels.cpp.tables import Table, picked
+from videoeff.kernels.forms.codes import EpiOp, Kind
+from videoeff.kernels.forms.tables import Table, picked
 from videoeff.ops.call import Operand, PixelLayout, RegionCall, Step
 
 Extent = tuple[int, int, int]
@@ -110,7 +110,7 @@ class Value:
 
 @dataclass(frozen=True)
 class Instruction:
-    """``dst = op(a, b)``; operands are numbers of instructions, or ``ARG`` and more below zero for arguments.
+    """``dst = op(a, b)``; operands are numbers of instructions, below zero arguments.
 
     ``width`` is the number of channels, 0 where any will do: a broadcast value.
     """
@@ -459,8 +459,6 @@ Rule = Callable[[Builder, Step], Value]
 Rules = Mapping[str, Rule]
 
 __all__ = [
-    "ARG",
-    "MAX_ARGS",
     "Builder",
     "Constant",
     "Declined",
