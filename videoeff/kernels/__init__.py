@@ -3,8 +3,9 @@
 from videoeff.kernels.base import Counted, Group, Implementation
 from videoeff.kernels.cpp.region import CppRegion
 from videoeff.kernels.reference.region import ReferenceRegion
+from videoeff.kernels.triton.region import TritonRegion
 
 #: Tried in this order by ``backend="auto"``.
-IMPLEMENTATIONS: tuple[Implementation, ...] = (CppRegion(), ReferenceRegion())
+IMPLEMENTATIONS: tuple[Implementation, ...] = (TritonRegion(), CppRegion(), ReferenceRegion())
 
 __all__ = ["IMPLEMENTATIONS", "Counted", "Group", "Implementation"]

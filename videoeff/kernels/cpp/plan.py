@@ -15,6 +15,7 @@ from videoeff.kernels.base import Counted, Group
 from videoeff.kernels.cpp import abi, costs, library
 from videoeff.kernels.cpp.abi import Kind
 from videoeff.kernels.cpp.describe import DTYPES, TESTS, Description, describe
+from videoeff.kernels.forms.frames import FrameReader, index_of
 from videoeff.kernels.forms.trace import Constant, View
 from videoeff.ops.call import Context, RegionCall
 
@@ -62,7 +63,7 @@ class NativePlan(Group):
         terms = {name for c in self.calls for name in _terms(c)}
         self._import_magnitudes = [name for name in self._imports if name in terms]
         self._exports = [c for c in self.calls if c.name in exported]
-        self._inputs = [_Input(c) for c in self.calls if c.kind == "input"]
+        self._inputs = [FrameReader(c, "cpu") for c in self.calls if c.kind == "input"]
         self._frames = (abi.Frame * max(1, len(self._inputs)))()
         self._state: Mapping[str, Tensor] | None = None
         self._constants: Mapping[str, Tensor] | None = None
@@ -101,7 +102,11 @@ class NativePlan(Group):
         for name in self._import_magnitudes:
             squares = context.magnitudes[name].contiguous()
             native.vf_magnitude_write(handle, self._masks[name], squares.data_ptr())
-        kept = [i.fill(self._frames[n], context, self._storages) for n, i in enumerate(self._inputs)]
+        kept = []  # frames have to live until the call
+        for into, reader in zip(self._frames, self._inputs, strict=False):
+            frame, strides = reader.read(context, self._storages)
+            into.data, (into.sr, into.sh, into.sw, into.sc) = frame.data_ptr(), strides
+            kept.append(frame)
         count = 0 if context.any_fresh else 1
         fresh = context.fresh
         answer = native.vf_plan_run(
@@ -213,7 +218,7 @@ class NativePlan(Group):
             ops[index].count = index
             ops[index].dense_share = dense_share(found) if self.whole_from is None else self.whole_from
         for number, entry in enumerate(self._inputs):
-            ops[entry.index_among(self.calls)].input = number
+            ops[index_of(entry.call, self.calls)].input = number
         return ops, self._mask_table(), binder.kept
 
     def _mask_table(self) -> Any:
@@ -240,41 +245,6 @@ def _number_masks(calls: Sequence[RegionCall], descriptions: Sequence[Descriptio
         names.update(dict.fromkeys(name for name, _ in found.reach))
         names.update(dict.fromkeys(_terms(call)))
     return {name: number for number, name in enumerate(names)}
-
-
-class _Input:
-    """How an input's frame is walked."""
-
-    def __init__(self, call: RegionCall) -> None:
-        self.call = call
-        layout, shape = call.layout, call.value.shape
-        self.roles = (layout.rows, layout.h, layout.w)
-        self.rest = [d for d in range(len(shape)) if d not in self.roles and shape[d] > 1]
-
-    def index_among(self, calls: Sequence[RegionCall]) -> int:
-        """Which of the calls it is."""
-        return next(i for i, c in enumerate(calls) if c is self.call)
-
-    def fill(self, into: Any, context: Context, storages: set[int]) -> Tensor:
-        """Set address and strides of this frame; returns the tensor, which has to live until the call."""
-        frame, value = context.frames[self.call.input_index], self.call.value
-        if frame.shape != value.shape or frame.dtype != value.dtype or frame.device.type != "cpu":
-            raise StateError(
-                f"{self.call.name}: the frame is {frame.dtype} {list(frame.shape)} on {frame.device}, the "
-                f"plan takes {value.dtype} {list(value.shape)} on the CPU; pass a frame like the example"
-            )
-        if frame.untyped_storage().data_ptr() in storages:
-            frame = frame.clone()  # it lies in the stream's own buffers, which this frame overwrites
-        strides = frame.stride()
-        for inner, outer in zip(self.rest[::-1], self.rest[-2::-1], strict=False):
-            if strides[outer] != strides[inner] * frame.shape[inner]:
-                frame = frame.contiguous()
-                strides = frame.stride()
-                break
-        into.data = frame.data_ptr()
-        into.sr, into.sh, into.sw = (0 if d is None else strides[d] for d in self.roles)
-        into.sc = strides[self.rest[-1]] if self.rest else 1
-        return frame
 
 
 class Binder:

@@ -1,0 +1,257 @@
+"""What a kernel's launch is made of: a region bound to buffers, constants and lists."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from videoeff.errors import LoweringError
+from videoeff.kernels.forms.codes import EpiOp
+from videoeff.kernels.forms.form import Form
+from videoeff.kernels.forms.trace import Constant, View
+from videoeff.kernels.triton.configs import Config
+from videoeff.kernels.triton.work import Edge, Work, edges_of
+from videoeff.ops.call import RegionCall
+
+#: Numbers of the tests in ``device.py``.
+TESTS = {"max": 1, "l2": 2, "rms": 3, "rms-relative": 3}
+
+
+@dataclass(frozen=True)
+class Launch:
+    """One kernel of a frame.
+
+    Attributes:
+        layer: whose work it does.
+        kernel: the jitted function.
+        grid: number of programs.
+        arguments: by name; all but ``full`` and ``counting``, which change from frame to frame.
+        options: ``num_warps`` and ``num_stages``.
+        told: those of ``full`` and ``counting`` that it takes.
+    """
+
+    layer: str
+    kernel: Any
+    grid: int
+    arguments: Mapping[str, Any]
+    options: Mapping[str, int]
+    told: tuple[str, ...] = ("full", "counting")
+
+    def run(self, full: bool, counting: bool) -> None:
+        """Launch it on the current stream."""
+        given = {"full": int(full), "counting": int(counting)}
+        self.kernel[(self.grid,)](**self.arguments, **{n: given[n] for n in self.told}, **self.options)
+
+
+@dataclass
+class Memory:
+    """The tensors of a plan.
+
+    Attributes:
+        device: where they lie.
+        state, constants: the stream's.
+        lists: int32 (lists,), the lengths.
+        pixels: int64 (lists,), pixels computed since the counters were read.
+        frame: int32 (1,), the frame's number.
+        fresh: uint8 by the streams of a value's rows: which of them have no past.
+        shared: scratch by purpose, as large as its largest user needs; for launches that follow one another.
+        kept: what addresses point to.
+        processors: multiprocessors of the device.
+        tf32: whether float32 products may be rounded to tf32, as PyTorch's setting for convolutions says.
+    """
+
+    device: torch.device
+    state: Mapping[str, Tensor]
+    constants: Mapping[str, Tensor]
+    lists: Tensor
+    pixels: Tensor
+    frame: Tensor
+    fresh: dict[tuple[int, ...], Tensor]
+    processors: int
+    tf32: bool = False
+    shared: dict[str, Tensor] = field(default_factory=dict)
+    kept: list[Tensor] = field(default_factory=list)
+
+    def scratch(self, purpose: str, count: int, dtype: torch.dtype) -> Tensor:
+        """At least ``count`` elements that other launches use too; zeros when they are made."""
+        key = f"{purpose} {dtype}"
+        held = self.shared.get(key)
+        if held is None or held.numel() < count:
+            held = self.shared[key] = torch.zeros(count, dtype=dtype, device=self.device)
+            self.kept.append(held)  # a smaller one before it may be in use
+        return held
+
+    def keep(self, tensor: Tensor) -> Tensor:
+        """On the device, for as long as the plan."""
+        there = tensor.to(self.device).contiguous()
+        self.kept.append(there)
+        return there
+
+    def constant(self, constant: Constant, dtype: torch.dtype | None = None) -> Tensor:
+        """A constant, in ``dtype`` if given."""
+        with torch.no_grad(), torch.inference_mode(False):
+            made = constant.make(*(self.constants[n].detach() for n in constant.names))
+            return self.keep(made if dtype is None else made.to(dtype))
+
+    def tensor_of(self, view: View, call: RegionCall, dtype: torch.dtype | None = None) -> Tensor:
+        """The memory of a view from its first element on.
+
+        Raises:
+            LoweringError: the buffer does not lie as planned.
+        """
+        if isinstance(view.source, Constant):
+            whole = self.constant(view.source, dtype)
+            return whole.flatten()[view.offset :]
+        tensor, planned = self.state[view.source], call.buffers[view.source]
+        if tensor.stride() != planned.stride() or tensor.shape != planned.shape:
+            raise LoweringError(
+                f"{call.name}: buffer {view.source} lies as {tensor.stride()}, planned was {planned.stride()}; "
+                "allocate the state anew"
+            )
+        offset = view.offset - int(planned.storage_offset()) + int(tensor.storage_offset())
+        count = tensor.untyped_storage().nbytes() // tensor.element_size() - offset
+        return torch.as_strided(tensor, (count,), (1,), offset)
+
+
+@dataclass
+class Binding:
+    """A region on its way to a launch.
+
+    Attributes:
+        call, form: the region.
+        config: sizes of its blocks.
+        work: its list.
+        memory: the plan's tensors.
+    """
+
+    call: RegionCall
+    form: Form
+    config: Config
+    work: Work
+    memory: Memory
+
+    @property
+    def channels(self) -> int:
+        """Channels of the value."""
+        return self.form.out.extent[3]
+
+    def view(self, view: View) -> tuple[Any, ...]:
+        """(pointer, row, line, column, channel)."""
+        return (self.memory.tensor_of(view, self.call), *view.strides)
+
+    def launch(
+        self,
+        kernel: Any,
+        blocks: int,
+        per_group: int,
+        special: Mapping[str, Any],
+        rows: int = 0,
+    ) -> Launch:
+        """A launch with the parameters that all kernels of values have.
+
+        Args:
+            kernel: the jitted function.
+            blocks: blocks of channels.
+            per_group: channels of a group, blocks of which do not reach into the next.
+            special: the kernel's own parameters.
+            rows: programs at most, 0 for as many as fit the device.
+        """
+        config, work, memory = self.config, self.work, self.memory
+        together = blocks > 1 and (self.call.test.threshold > 0 or self.call.wants_magnitude)
+        chunks = -(-work.units // (config.BM // config.U**2))
+        programs = rows or memory.processors * config.programs
+        edges = edges_of(work)
+        arguments = {
+            "site": self.site(),
+            "work": self.work_of(work),
+            "out": self.view(self.form.out),
+            "test": self.test(blocks, per_group, chunks, together),
+            "args": tuple(self.view(v) for v in self.form.arguments) or None,
+            "edges": tuple(edge_arguments(e, memory) for e in edges) or None,
+            **special,
+            "U": config.U,
+            "BM": config.BM,
+            "BN": config.BN,
+            "NB": blocks,
+            "CODE": self.code(),
+            "TEST": TESTS[self.call.test.kind] if self.call.test.threshold > 0 else 0,
+            "TOGETHER": together,
+            "EDGES": tuple(e.static for e in edges),
+        }
+        options = {"num_warps": config.warps, "num_stages": config.stages}
+        return Launch(self.call.name, kernel, max(1, min(programs, chunks * blocks)), arguments, options)
+
+    def site(self) -> tuple[int, ...]:
+        """``site`` of the kernels."""
+        return (self.work.extent[1], self.work.extent[2], *self.work.grid, self.work.units)
+
+    def work_of(self, work: Work) -> tuple[Any, ...]:
+        """``work`` of the kernels."""
+        number, memory = work.number, self.memory
+        switch = max(1, int(self.config.whole_from * work.units) + 1)
+        return (
+            memory.lists[number:],
+            work.tensors["listed"],
+            memory.frame,
+            memory.pixels[number:],
+            switch,
+        )
+
+    def test(self, blocks: int, per_group: int, chunks: int, together: bool) -> tuple[Any, ...]:
+        """``test`` of the kernels."""
+        call, config, memory = self.call, self.config, self.memory
+        exchange: tuple[Any, ...] = (None, None, None, None, None)
+        if together:
+            block = chunks * blocks * config.BM
+            exchange = (
+                memory.scratch("candidates", block * config.BN, call.value.dtype),
+                memory.scratch("partials", 2 * block, torch.float32),
+                memory.scratch("arrived", chunks, torch.int32),
+                per_group,
+                -(-per_group // config.BN),
+            )
+        return (
+            float(call.test.threshold),
+            memory.state[call.scale] if call.scale else None,
+            self.work.tensors["mask"],
+            self.work.tensors.get("magnitude"),
+            memory.fresh[self.streams],
+            self.channels,
+            *exchange,
+        )
+
+    @property
+    def streams(self) -> tuple[int, ...]:
+        """The stream of each row."""
+        return self.call.layout.streams or ()
+
+    def code(self) -> tuple[tuple[Any, ...], ...]:
+        """``CODE`` of the kernels: (op, a, b, p, q); -1 stands for the producer's result."""
+        return tuple(
+            (-1, 0, 0, None, None) if i is None else (int(i.op), i.a, i.b, *bounds(i.op, i.p, i.q))
+            for i in self.form.code
+        )
+
+
+def bounds(op: EpiOp, p: float, q: float) -> tuple[float | None, float | None]:
+    """An instruction's numbers; a clamp's infinite ones are none."""
+    if op != EpiOp.CLAMP:
+        return float(p), float(q)
+    return (None if p == float("-inf") else float(p), None if q == float("inf") else float(q))
+
+
+def edge_arguments(edge: Edge, memory: Memory) -> tuple[Any, ...]:
+    """What kernels read of an edge."""
+    target = edge.target
+    tensors = (target.tensors["stamps"], target.tensors["listed"], memory.lists[target.number :])
+    high, wide = target.grid
+    if edge.axes is None:
+        return (target.tensors["rows"], *tensors, high * wide, target.extent[0])
+    (low_y, high_y), (low_x, high_x) = edge.axes
+    tables = (memory.keep(t.to(torch.int32)) for t in (low_y, high_y, low_x, high_x))
+    return (*tables, low_y.shape[1], low_x.shape[1], *tensors, high, wide)
+

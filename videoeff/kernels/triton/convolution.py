@@ -1,0 +1,125 @@
+"""Convolution as an implicit matrix product over the pixels of a list."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from videoeff.kernels.forms.trace import combined
+from videoeff.kernels.triton.binding import Binding, Launch
+from videoeff.kernels.triton.device import block_columns, commit, count_pixels, length, pixels, programme
+
+
+@triton.jit(do_not_specialize=["full", "counting"])
+def convolution(
+    site, work, out, test, args, edges, full, counting,
+    source, weight, bias, gate, shape, window,
+    U: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, NB: tl.constexpr,
+    KH: tl.constexpr, KW: tl.constexpr, FLAT: tl.constexpr, PRECISION: tl.constexpr,
+    CODE: tl.constexpr, TEST: tl.constexpr, TOGETHER: tl.constexpr, EDGES: tl.constexpr,
+):  # fmt: skip
+    """Any convolution: 1x1 to large, strided, dilated, grouped; padding with zeros.
+
+    Args:
+        source: (pointer, row, line, column, channel) of the input.
+        weight: (KH KW, inputs of a group, outputs), contiguous, its last dimension padded as ``shape`` says.
+        bias: (outputs) float32, or None.
+        gate: a factor (pointer, row, channel) for each channel of the input, or None.
+        shape: (H, W of the input, inputs of a group, outputs of a group, blocks of a group, outputs padded).
+        window: (stride y, x, padding y, x, dilation y, x).
+        FLAT: whether taps and channels are walked as one dimension, for few channels.
+        PRECISION: "tf32" or "ieee" for float32.
+    """
+    units, whole = length(work, site, full)
+    chunks = tl.cdiv(units, BM // (U * U))
+    inputs = shape[2]
+    for t in tl.range(tl.program_id(0), chunks * NB, tl.num_programs(0)):
+        chunk = t // NB
+        block = t % NB
+        r, y, x, valid = pixels(chunk, units, whole, work, site, U, BM)
+        count_pixels(work, valid, block, counting)
+        cols, exists = block_columns(block, shape[3], shape[4], BN)
+        base = (block // shape[4]) * inputs
+        top = y * window[0] - window[2]
+        left = x * window[1] - window[3]
+        start = r * source[1]
+        kk = tl.arange(0, BK)
+        acc = tl.zeros([BM, BN], tl.float32)
+        if FLAT:
+            for k0 in range(0, KH * KW * inputs, BK):
+                k = k0 + kk
+                tap = k // inputs
+                c = k % inputs
+                iy = top[:, None] + (tap // KW)[None, :] * window[4]
+                ix = left[:, None] + (tap % KW)[None, :] * window[5]
+                ok = valid[:, None] & (iy >= 0) & (iy < shape[0]) & (ix >= 0) & (ix < shape[1])
+                ok = ok & (k < KH * KW * inputs)[None, :]
+                place = start[:, None] + iy * source[2] + ix * source[3] + (base + c)[None, :] * source[4]
+                a = tl.load(source[0] + place, mask=ok, other=0.0)
+                if gate is not None:
+                    factor = gate[0] + (r * gate[1])[:, None] + (base + c)[None, :] * gate[2]
+                    a = (a.to(tl.float32) * tl.load(factor, mask=ok, other=0.0).to(tl.float32)).to(a.dtype)
+                w = weight + k[:, None] * shape[5] + cols[None, :]
+                inside = (k < KH * KW * inputs)[:, None] & exists[None, :]
+                b = tl.load(w, mask=inside, other=0.0)
+                acc = tl.dot(a, b, acc, input_precision=PRECISION)
+        else:
+            steps = tl.cdiv(inputs, BK)
+            for k in range(0, KH * KW * steps):
+                tap = k // steps
+                c = (k % steps) * BK + kk
+                iy = top + (tap // KW) * window[4]
+                ix = left + (tap % KW) * window[5]
+                ok = valid & (iy >= 0) & (iy < shape[0]) & (ix >= 0) & (ix < shape[1])
+                place = (start + iy * source[2] + ix * source[3])[:, None] + (base + c)[None, :] * source[4]
+                held = ok[:, None] & (c < inputs)[None, :]
+                a = tl.load(source[0] + place, mask=held, other=0.0)
+                if gate is not None:
+                    factor = gate[0] + (r * gate[1])[:, None] + (base + c)[None, :] * gate[2]
+                    a = (a.to(tl.float32) * tl.load(factor, mask=held, other=0.0).to(tl.float32)).to(a.dtype)
+                w = weight + (tap * inputs + c)[:, None] * shape[5] + cols[None, :]
+                b = tl.load(w, mask=(c < inputs)[:, None] & exists[None, :], other=0.0)
+                acc = tl.dot(a, b, acc, input_precision=PRECISION)
+        if bias is not None:
+            acc += tl.load(bias + cols, mask=exists, other=0.0)[None, :]
+        value = programme(acc, args, CODE, r, y, x, cols, valid, exists[None, :], test[5])
+        commit(value, chunk, block, full, r, y, x, valid, cols, exists[None, :], site, work, out, test,
+               edges, U, BM, BN, NB, TEST, TOGETHER, EDGES)  # fmt: skip
+
+
+def launch(b: Binding) -> Launch:
+    """A convolution's launch."""
+    form, window, config = b.form, b.form.window, b.config
+    assert form.input is not None  # it has an input
+    assert form.weight is not None  # and weights
+    groups = window["groups"]
+    outputs, inputs, kh, kw = form.weight.shape
+    per_group = outputs // groups
+    blocks = -(-per_group // config.BN)
+    wide = -(-outputs // 16) * 16
+
+    def packed(weight: Tensor) -> Tensor:
+        flat = weight.permute(2, 3, 1, 0).reshape(kh * kw, inputs, outputs)
+        return F.pad(flat, (0, wide - outputs))
+
+    gate = None
+    if window["gate"]:
+        view = form.arguments[window["gate"] - 1]
+        gate = (b.memory.tensor_of(view, b.call), view.strides[0], view.strides[3])
+    special = {
+        "source": b.view(form.input),
+        "weight": b.memory.constant(combined([form.weight], packed, (kh * kw, inputs, wide)), form.dtype),
+        "bias": None if form.bias is None else b.memory.constant(form.bias, torch.float32),
+        "gate": gate,
+        "shape": (form.input.extent[1], form.input.extent[2], inputs, per_group, blocks, wide),
+        "window": tuple(window[n] for n in ("sy", "sx", "py", "px", "dy", "dx")),
+        "BK": config.BK,
+        "KH": kh,
+        "KW": kw,
+        "FLAT": inputs < config.BK and kh * kw > 1,
+        "PRECISION": "tf32" if b.memory.tf32 else "ieee",
+    }
+    return b.launch(convolution, blocks * groups, per_group, special)

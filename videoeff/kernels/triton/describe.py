@@ -1,0 +1,52 @@
+"""Which regions the CUDA backend takes."""
+
+from __future__ import annotations
+
+import os
+
+import torch
+
+from videoeff.kernels.forms.codes import EpiOp, Kind
+from videoeff.kernels.forms.form import Form, form_of
+from videoeff.kernels.forms.trace import Declined
+from videoeff.kernels.triton.configs import ALONG
+from videoeff.ops.call import RegionCall
+
+DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+
+#: Most channels of a pixel that one program holds.
+WIDEST = 4096
+
+
+def interpreted() -> bool:
+    """Whether kernels are interpreted on the CPU (``TRITON_INTERPRET=1``)."""
+    return os.environ.get("TRITON_INTERPRET") == "1"
+
+
+def describe(call: RegionCall) -> Form | str:
+    """The form of a region, or why this backend does not take it."""
+    if call.device != ("cpu" if interpreted() else "cuda"):
+        return f"the stream lies on {call.device}"
+    if call.value.dtype not in DTYPES:
+        return f"its value is {str(call.value.dtype).removeprefix('torch.')}"
+    try:
+        form = form_of(call)
+        _check(call, form)
+    except Declined as error:
+        return str(error)
+    return form
+
+
+def _check(call: RegionCall, form: Form) -> None:
+    streams = call.layout.streams
+    if streams is None or len(streams) != call.extent[0]:
+        raise Declined("its rows mix streams")
+    for instruction in form.code:
+        if instruction is not None and instruction.op == EpiOp.LINEAR:
+            raise Declined("a linear layer behind another operator")
+        if instruction is not None and instruction.op in ALONG and form.out.extent[3] > WIDEST:
+            raise Declined(f"it looks along {form.out.extent[3]} channels, at most {WIDEST} are served")
+    if form.kind not in (Kind.INPUT, Kind.POINTWISE, Kind.CONV):
+        raise Declined(f"no kernel for {form.kind.name}")
+    if call.prediction is not None:
+        raise Declined("predicted changes")

@@ -1,0 +1,457 @@
+"""What all kernels share on the device: lists of work, the programme behind a producer, the commit.
+
+Work is listed in units: squares of U x U pixels of a region's value. A kernel is launched with a fixed number of
+programs; each takes chunks of BM pixels (BM / U² units) off its region's list, whose length it reads from memory.
+What it computes is tested against the value kept; a pixel that moved is stored, stamped with the frame's number
+in the region's mask, and the units of other regions that it reaches are appended to their lists, once a frame.
+
+Parameters come in tuples, the same for all kernels:
+
+- ``site``: (H, W, UH, UW, units): pixels and units of the value, units of all rows.
+- ``work``: (count, list, frame, pixels, switch): the list's length, the list, the frame's number, the counter of
+  pixels computed, and the length from which on the list is not looked at: all units are computed in order.
+- ``out``: (pointer, row, line, column, channel): the value and its strides.
+- ``test``: (limit, scale, mask, magnitude, fresh, channels, candidates, partials, arrived): the change test's
+  threshold, the rows' scales or None, the mask's stamps, the squared magnitudes or None, flags of rows without a
+  past, the number of channels, and what blocks of channels that decide together exchange, or None.
+- ``args``: a tuple (pointer, row, line, column, channel) for each argument of the programme.
+- ``edges``: a tuple for each list that the region feeds; ``EDGES`` holds what is known at compile time.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+#: Kinds of edges.
+TABLE = tl.constexpr(0)
+WHOLE = tl.constexpr(1)
+
+#: Kinds of tests: any difference, largest difference, root of the sum of squares, root of their mean.
+ANY = tl.constexpr(0)
+MAX = tl.constexpr(1)
+L2 = tl.constexpr(2)
+RMS = tl.constexpr(3)
+
+
+# ---------------------------------------------------------------- work
+
+
+@triton.jit
+def length(work, site, full):
+    """Units to compute, and whether they are all units in order."""
+    listed = tl.load(work[0])
+    whole = tl.where(listed >= work[4], 1, full)
+    return tl.where(whole != 0, site[4], listed), whole
+
+
+@triton.jit
+def flags(flag, BM: tl.constexpr):
+    """A number as BM truth values."""
+    return (tl.zeros([BM], tl.int32) + flag) != 0
+
+
+@triton.jit
+def pixels(chunk, units, whole, work, site, U: tl.constexpr, BM: tl.constexpr):
+    """Row, line and column of a chunk's pixels, and which of them exist."""
+    slot = chunk * (BM // (U * U)) + tl.arange(0, BM) // (U * U)
+    inside = slot < units
+    every = flags(whole, BM)
+    listed = tl.load(work[1] + slot, mask=inside & ~every, other=0)
+    return _pixels_of(tl.where(every, slot, listed), inside, site, U, BM)
+
+
+@triton.jit
+def all_pixels(chunk, site, U: tl.constexpr, BM: tl.constexpr):
+    """The same where every unit is looked at."""
+    slot = chunk * (BM // (U * U)) + tl.arange(0, BM) // (U * U)
+    return _pixels_of(slot, slot < site[4], site, U, BM)
+
+
+@triton.jit
+def _pixels_of(unit, inside, site, U: tl.constexpr, BM: tl.constexpr):
+    across = unit % site[3]
+    above = unit // site[3]
+    inner = tl.arange(0, BM) % (U * U)
+    x = across * U + inner % U
+    y = (above % site[2]) * U + inner // U
+    r = above // site[2]
+    valid = inside & (y < site[0]) & (x < site[1])
+    return r, y, x, valid
+
+
+@triton.jit
+def count_pixels(work, valid, block, counting):
+    """Add a chunk to the counter, once for all its blocks of channels."""
+    if (counting != 0) & (block == 0):
+        tl.atomic_add(work[3], tl.sum(valid.to(tl.int64)), sem="relaxed")
+
+
+# ---------------------------------------------------------------- the programme
+
+
+@triton.jit
+def _tanh(x):
+    return 2.0 * tl.sigmoid(2.0 * x) - 1.0
+
+
+@triton.jit
+def _softplus(x):
+    return tl.maximum(x, 0.0) + tl.log(1.0 + tl.exp(-tl.abs(x)))
+
+
+@triton.jit
+def _unary(op: tl.constexpr, x, cmask, channels, p: tl.constexpr, q: tl.constexpr):
+    if op == 0:  # COPY
+        return x
+    elif op == 7:  # AFFINE
+        return x * p + q
+    elif op == 8:  # RDIV
+        return p / x
+    elif op == 9:  # CLAMP; None: unbounded. Comparisons let NaN through, as PyTorch does
+        low = x
+        if p is not None:
+            low = tl.where(x < p, p, x)
+        high = low
+        if q is not None:
+            high = tl.where(low > q, q, low)
+        return high
+    elif op == 10:  # LEAKY
+        return tl.where(x < 0, x * p, x)
+    elif op == 11:  # SIGMOID
+        return tl.sigmoid(x)
+    elif op == 12:  # TANH
+        return _tanh(x)
+    elif op == 13:  # EXP
+        return tl.exp(x)
+    elif op == 14:  # LOG
+        return tl.log(x)
+    elif op == 15:  # SQRT
+        return tl.sqrt(x)
+    elif op == 16:  # ABS
+        return tl.abs(x)
+    elif op == 17:  # NEG
+        return -x
+    elif op == 18:  # SILU
+        return x * tl.sigmoid(x)
+    elif op == 19:  # HARDSWISH
+        t = tl.where(x + 3.0 < 0.0, 0.0, x + 3.0)
+        return x * tl.where(t > 6.0, 6.0, t) / 6.0
+    elif op == 20:  # HARDSIGMOID
+        t = tl.where(x + 3.0 < 0.0, 0.0, x + 3.0)
+        return tl.where(t > 6.0, 6.0, t) / 6.0
+    elif op == 21:  # GELU
+        return 0.5 * x * (1.0 + tl.erf(x * 0.7071067811865476))
+    elif op == 22:  # GELU_TANH
+        return 0.5 * x * (1.0 + _tanh(0.7978845608028654 * (x + 0.044715 * x * x * x)))
+    elif op == 23:  # ELU
+        return q * tl.where(x > 0, x, p * (tl.exp(tl.minimum(x, 0.0)) - 1.0))
+    elif op == 24:  # SOFTPLUS
+        return tl.where(x * p > q, x, _softplus(x * p) / p)
+    elif op == 25:  # MISH
+        return x * _tanh(_softplus(x))
+    elif op == 26:  # ERF
+        return tl.erf(x)
+    elif op == 28:  # SOFTMAX
+        top = tl.max(tl.where(cmask, x, float("-inf")), 1)
+        e = tl.where(cmask, tl.exp(x - top[:, None]), 0.0)
+        return e / tl.sum(e, 1)[:, None]
+    elif op == 29:  # LOG_SOFTMAX
+        top = tl.max(tl.where(cmask, x, float("-inf")), 1)
+        e = tl.where(cmask, tl.exp(x - top[:, None]), 0.0)
+        return x - top[:, None] - tl.log(tl.sum(e, 1))[:, None]
+    elif op == 30:  # NORMALIZE
+        mean = tl.sum(tl.where(cmask, x, 0.0), 1) / channels
+        d = tl.where(cmask, x - mean[:, None], 0.0)
+        return d * tl.rsqrt(tl.sum(d * d, 1) / channels + p)[:, None]
+    elif op == 31:  # RMS_NORMALIZE
+        d = tl.where(cmask, x, 0.0)
+        return x * tl.rsqrt(tl.sum(d * d, 1) / channels + p)[:, None]
+    else:  # POW
+        tl.static_assert(op == 33, "an instruction that this kernel has not")
+        if p == 0.5:
+            return tl.sqrt(x)
+        elif p == -0.5:
+            return tl.rsqrt(x)
+        elif p == 2.0:
+            return x * x
+        else:
+            return x * x * x
+
+
+@triton.jit
+def _binary(op: tl.constexpr, x, y):
+    if op == 1:  # ADD
+        return x + y
+    elif op == 2:  # SUB
+        return x - y
+    elif op == 3:  # MUL
+        return x * y
+    elif op == 4:  # DIV
+        return x / y
+    elif op == 5:  # MAXIMUM, NaN of either
+        return tl.where((x > y) | (x != x), x, y)
+    elif op == 6:  # MINIMUM
+        return tl.where((x < y) | (x != x), x, y)
+    else:  # PRELU
+        tl.static_assert(op == 27, "an instruction that this kernel has not")
+        return tl.where(x < 0, x * y, x)
+
+
+@triton.jit
+def load_argument(arg, r, y, x, cols, valid, cmask):
+    """An argument's block (BM, BN) as float32."""
+    place = (r * arg[1] + y * arg[2] + x * arg[3])[:, None] + cols[None, :] * arg[4]
+    return tl.load(arg[0] + place, mask=valid[:, None] & cmask, other=0.0).to(tl.float32)
+
+
+@triton.jit
+def _operand(values, args, a: tl.constexpr, r, y, x, cols, valid, cmask):
+    if a >= 0:
+        return values[a]
+    else:
+        return load_argument(args[-1 - a], r, y, x, cols, valid, cmask)
+
+
+@triton.jit
+def _instruction(values, args, made, code: tl.constexpr, r, y, x, cols, valid, cmask, channels):
+    if code[0] == -1:
+        return made
+    else:
+        first = _operand(values, args, code[1], r, y, x, cols, valid, cmask)
+        if code[0] == 27 or (code[0] >= 1 and code[0] <= 6):
+            second = _operand(values, args, code[2], r, y, x, cols, valid, cmask)
+            return _binary(code[0], first, second)
+        else:
+            return _unary(code[0], first, cmask, channels, code[3], code[4])
+
+
+@triton.jit
+def programme(made, args, CODE: tl.constexpr, r, y, x, cols, valid, cmask, channels):
+    """The last value of the programme; ``made`` is the producer's result (BM, BN) in float32."""
+    values = ()
+    for i in tl.static_range(len(CODE)):
+        new = _instruction(values, args, made, CODE[i], r, y, x, cols, valid, cmask, channels)
+        values = values + (new,)
+    return values[len(CODE) - 1]
+
+
+# ---------------------------------------------------------------- the commit
+
+
+@triton.jit
+def commit(
+    value, chunk, block, full, r, y, x, valid, cols, cmask, site, work, out, test, edges,
+    U: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, NB: tl.constexpr, TEST: tl.constexpr,
+    TOGETHER: tl.constexpr, EDGES: tl.constexpr,
+):  # fmt: skip
+    """Store a block (BM, BN) of new values where they moved, and tell the lists that follow.
+
+    Args:
+        value: the values in float32.
+        block: which of the NB blocks of channels it is.
+        cols, cmask: its channels (BN), and which exist.
+        TOGETHER: whether the blocks of channels of a pixel decide together; the last one to arrive does.
+    """
+    frame = tl.load(work[2])
+    place = (r * out[1] + y * out[2] + x * out[3])[:, None] + cols[None, :] * out[4]
+    here = valid[:, None] & cmask
+    old = tl.load(out[0] + place, mask=here, other=0.0)
+    new = value.to(out[0].dtype.element_ty)
+    fresh = tl.load(test[4] + r, mask=valid & flags(full, BM), other=0) != 0
+    if TEST == ANY and not TOGETHER:
+        moved = tl.max(((new != old) & here).to(tl.int32), 1) != 0
+        changed = valid & (moved | fresh)
+        tl.store(out[0] + place, new, mask=cmask & changed[:, None])
+        if test[3] is not None:
+            _magnitude(_squares(new, old, here), changed, fresh, r, y, x, site, test)
+        announce(changed, full, frame, r, y, x, site, test[2], edges, U, BM, EDGES)
+    else:
+        if TEST == MAX:
+            amount = _largest(new, old, here)
+        elif TEST == ANY:
+            amount = tl.max(((new != old) & here).to(tl.float32), 1)
+        else:
+            amount = _squares(new, old, here)
+        if not TOGETHER:
+            changed = valid & (_exceeds(amount, r, valid, test, TEST) | fresh)
+            tl.store(out[0] + place, new, mask=cmask & changed[:, None])
+            if test[3] is not None:
+                _magnitude(_squares(new, old, here), changed, fresh, r, y, x, site, test)
+            announce(changed, full, frame, r, y, x, site, test[2], edges, U, BM, EDGES)
+        else:
+            m = tl.arange(0, BM)
+            c = tl.arange(0, BN)
+            kept = test[6] + ((chunk * NB + block) * BM + m)[:, None] * BN + c[None, :]
+            tl.store(kept, new)
+            told = test[7] + (chunk * NB) * 2 * BM
+            tl.store(told + block * 2 * BM + m, amount)
+            if test[3] is not None:
+                tl.store(told + block * 2 * BM + BM + m, _squares(new, old, here))
+            tl.debug_barrier()
+            before = tl.atomic_add(test[8] + chunk, 1, sem="acq_rel")
+            tl.debug_barrier()
+            if before == NB - 1:
+                tl.store(test[8] + chunk, 0)
+                _decide(chunk, full, frame, fresh, told, r, y, x, valid, site, out, test, edges,
+                        U, BM, BN, NB, TEST, EDGES)  # fmt: skip
+
+
+@triton.jit
+def _decide(
+    chunk, full, frame, fresh, told, r, y, x, valid, site, out, test, edges,
+    U: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, NB: tl.constexpr, TEST: tl.constexpr,
+    EDGES: tl.constexpr,
+):  # fmt: skip
+    """Of all blocks of channels of a chunk, in their order: test, store, tell."""
+    m = tl.arange(0, BM)
+    amount = tl.zeros([BM], tl.float32)
+    squares = tl.zeros([BM], tl.float32)
+    for b in range(NB):
+        part = tl.load(told + b * 2 * BM + m, cache_modifier=".cg")
+        if TEST == MAX or TEST == ANY:
+            amount = tl.where((part > amount) | (part != part), part, amount)
+        else:
+            amount += part
+        if test[3] is not None:
+            squares += tl.load(told + b * 2 * BM + BM + m, cache_modifier=".cg")
+    changed = valid & (_exceeds(amount, r, valid, test, TEST) | fresh)
+    for b in range(NB):
+        c = tl.arange(0, BN)
+        kept = test[6] + ((chunk * NB + b) * BM + m)[:, None] * BN + c[None, :]
+        new = tl.load(kept, mask=changed[:, None], other=0.0, cache_modifier=".cg")
+        cols, cmask = block_columns(b, test[9], test[10], BN)
+        place = (r * out[1] + y * out[2] + x * out[3])[:, None] + cols[None, :] * out[4]
+        tl.store(out[0] + place, new, mask=cmask[None, :] & changed[:, None])
+    if test[3] is not None:
+        _magnitude(squares, changed, fresh, r, y, x, site, test)
+    announce(changed, full, frame, r, y, x, site, test[2], edges, U, BM, EDGES)
+
+
+@triton.jit
+def block_columns(block, per_group, blocks_per_group, BN: tl.constexpr):
+    """The channels of a block, none of which belongs to two groups, and which exist."""
+    group = block // blocks_per_group
+    inner = (block % blocks_per_group) * BN + tl.arange(0, BN)
+    return group * per_group + inner, inner < per_group
+
+
+@triton.jit
+def _squares(new, old, here):
+    d = new.to(tl.float32) - old.to(tl.float32)
+    return tl.sum(tl.where(here, d * d, 0.0), 1)
+
+
+@triton.jit
+def _largest(new, old, here):
+    """Largest difference, infinite where one is NaN."""
+    d = tl.abs(new.to(tl.float32) - old.to(tl.float32))
+    return tl.max(tl.where(here, tl.where(d == d, d, float("inf")), 0.0), 1)
+
+
+@triton.jit
+def _exceeds(amount, r, valid, test, TEST: tl.constexpr):
+    if TEST == ANY:
+        return amount != 0.0
+    else:
+        if TEST == L2:
+            measured = tl.sqrt(amount)
+        elif TEST == RMS:
+            measured = tl.sqrt(amount / test[5])
+        else:
+            measured = amount
+        limit = tl.zeros_like(amount) + test[0]
+        if test[1] is not None:
+            limit = limit * tl.load(test[1] + r, mask=valid, other=0.0)
+        return (measured <= limit) == 0
+
+
+@triton.jit
+def _magnitude(squares, changed, fresh, r, y, x, site, test):
+    """Mean squared change, 0 for a row's first frame; it counts where the mask is stamped."""
+    told = tl.where(fresh, 0.0, squares / test[5])
+    tl.store(test[3] + (r * site[0] + y) * site[1] + x, told, mask=changed)
+
+
+# ---------------------------------------------------------------- telling the lists that follow
+
+
+@triton.jit
+def announce(
+    changed, full, frame, r, y, x, site, mask, edges, U: tl.constexpr, BM: tl.constexpr, EDGES: tl.constexpr
+):
+    """Stamp changed pixels (BM) and append the units they reach; in a full frame nothing is listed."""
+    tl.store(mask + (r * site[0] + y) * site[1] + x, frame, mask=changed)
+    if len(EDGES) > 0:
+        N: tl.constexpr = BM // (U * U)
+        far = 1 << 30
+        last_y = tl.max(tl.reshape(tl.where(changed, y, -1), [N, U * U]), 1)
+        some = (last_y >= 0) & ~flags(full, N)
+        if tl.max(some.to(tl.int32), 0) != 0:
+            first_y = tl.min(tl.reshape(tl.where(changed, y, far), [N, U * U]), 1)
+            first_x = tl.min(tl.reshape(tl.where(changed, x, far), [N, U * U]), 1)
+            last_x = tl.max(tl.reshape(tl.where(changed, x, -1), [N, U * U]), 1)
+            row = tl.max(tl.reshape(tl.where(changed, r, 0), [N, U * U]), 1)
+            for e in tl.static_range(len(EDGES)):
+                if EDGES[e][0] == WHOLE:
+                    _reach_rows(edges[e], some, row, frame)
+                else:
+                    _reach_units(edges[e], some, row, first_y, last_y, first_x, last_x, frame, N, EDGES[e][1],
+                                 EDGES[e][2], EDGES[e][3], EDGES[e][4], EDGES[e][5])  # fmt: skip
+
+
+@triton.jit
+def _reach_units(
+    edge, some, row, first_y, last_y, first_x, last_x, frame,
+    N: tl.constexpr, TY: tl.constexpr, NY: tl.constexpr, TX: tl.constexpr, NX: tl.constexpr, U: tl.constexpr,
+):  # fmt: skip
+    """Append the units that a rectangle of each of N units reaches.
+
+    ``edge``: (low rows, high rows, low columns, high columns, H, W, stamps, list, count, UH, UW): a line y of the
+    source reaches the lines low[t, y] to high[t, y] for each of TY taps t, which lie in at most NY units of edge U.
+    """
+    J: tl.constexpr = TY * NY * TX * NX
+    P: tl.constexpr = triton.next_power_of_2(J)
+    j = tl.arange(0, P)[None, :]
+    jx = j % (TX * NX)
+    jy = j // (TX * NX)
+    ok = some[:, None] & (j < J)
+    low_y = tl.load(edge[0] + (jy // NY) * edge[4] + first_y[:, None], mask=ok, other=0)
+    high_y = tl.load(edge[1] + (jy // NY) * edge[4] + last_y[:, None], mask=ok, other=-1)
+    low_x = tl.load(edge[2] + (jx // NX) * edge[5] + first_x[:, None], mask=ok, other=0)
+    high_x = tl.load(edge[3] + (jx // NX) * edge[5] + last_x[:, None], mask=ok, other=-1)
+    uy = low_y // U + jy % NY
+    ux = low_x // U + jx % NX
+    ok = ok & (low_y <= high_y) & (low_x <= high_x) & (uy <= high_y // U) & (ux <= high_x // U)
+    unit = (row[:, None] * edge[9] + uy) * edge[10] + ux
+    _append(tl.reshape(unit, [N * P]), tl.reshape(ok, [N * P]), edge[6], edge[7], edge[8], frame)
+
+
+@triton.jit
+def _reach_rows(edge, some, row, frame):
+    """Append all units of each row in which anything changed.
+
+    ``edge``: (row stamps, stamps, list, count, units of a row, rows).
+    """
+    before = tl.atomic_xchg(edge[0] + row, frame, mask=some, sem="relaxed")
+    new = some & (before != frame)
+    if tl.max(new.to(tl.int32), 0) != 0:
+        for one in range(edge[5]):
+            if tl.max((new & (row == one)).to(tl.int32), 0) != 0:
+                for first in range(0, edge[4], 256):
+                    inner = first + tl.arange(0, 256)
+                    _append(one * edge[4] + inner, inner < edge[4], edge[1], edge[2], edge[3], frame)
+
+
+@triton.jit
+def _append(unit, ok, stamps, listed, count, frame):
+    """Append units that are not yet on the list; one place counter for all of them."""
+    seen = tl.load(stamps + unit, mask=ok, other=0, cache_modifier=".cg")
+    want = ok & (seen != frame)
+    if tl.max(want.to(tl.int32), 0) != 0:
+        before = tl.atomic_xchg(stamps + unit, frame, mask=want, sem="relaxed")
+        new = (want & (before != frame)).to(tl.int32)
+        number = tl.sum(new, 0)
+        if number > 0:
+            place = tl.atomic_add(count, number, sem="relaxed") + tl.cumsum(new, 0) - 1
+            tl.store(listed + place, unit, mask=new != 0)

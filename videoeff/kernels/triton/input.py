@@ -1,0 +1,156 @@
+"""Frames at the door: what of a frame moved."""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from videoeff.kernels.triton.binding import Binding, Launch
+from videoeff.kernels.triton.configs import power_of_two
+from videoeff.kernels.triton.device import L2, MAX, all_pixels, announce, block_columns, commit, flags
+
+
+@triton.jit
+def _frame(frames, number, like):
+    """The frame's pointer and strides, which change from frame to frame."""
+    at = frames + number * 5
+    pointer = tl.load(at).to(like.dtype, bitcast=True)
+    return pointer, tl.load(at + 1), tl.load(at + 2), tl.load(at + 3), tl.load(at + 4)
+
+
+@triton.jit(do_not_specialize=["full", "counting", "number"])
+def arrived(
+    site, work, out, test, args, edges, full, counting, frames, number, shape,
+    U: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, NB: tl.constexpr,
+    CODE: tl.constexpr, TEST: tl.constexpr, TOGETHER: tl.constexpr, EDGES: tl.constexpr,
+):  # fmt: skip
+    """Take over the pixels that moved, each tested for itself.
+
+    Args:
+        frames: int64 (inputs, 5): address and strides over rows, lines, columns, channels of each frame.
+        number: which of them.
+        shape: (channels, blocks of channels).
+    """
+    pointer, row, line, column, channel = _frame(frames, number, out[0])
+    chunks = tl.cdiv(site[4], BM // (U * U))
+    for t in tl.range(tl.program_id(0), chunks * NB, tl.num_programs(0)):
+        chunk = t // NB
+        block = t % NB
+        r, y, x, valid = all_pixels(chunk, site, U, BM)
+        cols, exists = block_columns(block, shape[0], shape[1], BN)
+        place = (r * row + y * line + x * column)[:, None] + cols[None, :] * channel
+        value = tl.load(pointer + place, mask=valid[:, None] & exists[None, :], other=0.0)
+        commit(value, chunk, block, full, r, y, x, valid, cols, exists[None, :], site, work, out, test,
+               edges, U, BM, BN, NB, TEST, TOGETHER, EDGES)  # fmt: skip
+
+
+@triton.jit(do_not_specialize=["number"])
+def moved_blocks(
+    site, work, out, test, hits, frames, number, channels, grid,
+    BLOCK: tl.constexpr, P: tl.constexpr, N: tl.constexpr, TEST: tl.constexpr,
+):  # fmt: skip
+    """Stamp the blocks whose pixels' mean distance exceeds the limit.
+
+    Args:
+        hits: int32 (R, block rows, block columns): stamps.
+        grid: (block rows, block columns, blocks of all rows).
+        BLOCK: edge of a block.
+        P: BLOCK², rounded up to a power of two.
+        N: blocks tested at once.
+    """
+    frame = tl.load(work[2])
+    pointer, row, line, column, channel = _frame(frames, number, out[0])
+    inner = tl.arange(0, P)[None, :]
+    for t in tl.range(tl.program_id(0), tl.cdiv(grid[2], N), tl.num_programs(0)):
+        b = t * N + tl.arange(0, N)
+        r = ((b // grid[1]) // grid[0])[:, None]
+        y = ((b // grid[1]) % grid[0])[:, None] * BLOCK + inner // BLOCK
+        x = (b % grid[1])[:, None] * BLOCK + inner % BLOCK
+        ok = (b < grid[2])[:, None] & (inner < BLOCK * BLOCK) & (y < site[0]) & (x < site[1])
+        amount = tl.zeros([N, P], tl.float32)
+        for c in range(channels):
+            new = tl.load(pointer + r * row + y * line + x * column + c * channel, mask=ok, other=0.0)
+            old = tl.load(out[0] + r * out[1] + y * out[2] + x * out[3] + c * out[4], mask=ok, other=0.0)
+            d = new.to(tl.float32) - old.to(tl.float32)
+            if TEST == MAX:
+                amount = tl.maximum(amount, tl.where(d == d, tl.abs(d), float("inf")))
+            else:
+                amount += d * d
+        if TEST == L2:
+            amount = tl.sqrt(amount)
+        elif TEST != MAX:
+            amount = tl.sqrt(amount / channels)
+        mean = tl.sum(tl.where(ok, amount, 0.0), 1) / tl.maximum(tl.sum(ok.to(tl.float32), 1), 1.0)
+        limit = tl.zeros_like(mean) + test[0]
+        if test[1] is not None:
+            limit = limit * tl.load(test[1] + (b // grid[1]) // grid[0], mask=b < grid[2], other=0.0)
+        tl.store(hits + b, tl.zeros_like(b) + frame, mask=(b < grid[2]) & ((mean <= limit) == 0))
+
+
+@triton.jit(do_not_specialize=["full", "number"])
+def taken(
+    site, work, out, test, edges, full, hits, frames, number, channels, grid,
+    BLOCK: tl.constexpr, DILATION: tl.constexpr, U: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr,
+    EDGES: tl.constexpr,
+):  # fmt: skip
+    """Take over the pixels of stamped blocks and of the blocks around them; parameters as above."""
+    frame = tl.load(work[2])
+    pointer, row, line, column, channel = _frame(frames, number, out[0])
+    cols = tl.arange(0, BN)
+    for chunk in tl.range(tl.program_id(0), tl.cdiv(site[4], BM // (U * U)), tl.num_programs(0)):
+        r, y, x, valid = all_pixels(chunk, site, U, BM)
+        changed = tl.load(test[4] + r, mask=valid & flags(full, BM), other=0) != 0
+        fresh = changed
+        for v in tl.static_range(-DILATION, DILATION + 1):
+            for h in tl.static_range(-DILATION, DILATION + 1):
+                by = y // BLOCK + v
+                bx = x // BLOCK + h
+                ok = valid & (by >= 0) & (by < grid[0]) & (bx >= 0) & (bx < grid[1])
+                stamp = tl.load(hits + (r * grid[0] + by) * grid[1] + bx, mask=ok, other=0)
+                changed = changed | (ok & (stamp == frame))
+        squares = tl.zeros([BM], tl.float32)
+        for first in range(0, channels, BN):
+            c = (first + cols)[None, :]
+            here = (changed & valid)[:, None] & (c < channels)
+            place = (r * row + y * line + x * column)[:, None] + c * channel
+            new = tl.load(pointer + place, mask=here, other=0.0)
+            kept = out[0] + (r * out[1] + y * out[2] + x * out[3])[:, None] + c * out[4]
+            if test[3] is not None:
+                d = new.to(tl.float32) - tl.load(kept, mask=here, other=0.0).to(tl.float32)
+                squares += tl.sum(d * d, 1)
+            tl.store(kept, new, mask=here)
+        if test[3] is not None:
+            told = tl.where(fresh, 0.0, squares / channels)
+            tl.store(test[3] + (r * site[0] + y) * site[1] + x, told, mask=changed & valid)
+        announce(changed & valid, full, frame, r, y, x, site, test[2], edges, U, BM, EDGES)
+
+
+def launches(b: Binding, frames: Tensor, number: int) -> list[Launch]:
+    """The launches of an input; two where blocks are tested."""
+    test, shape = b.call.test, (b.channels, -(-b.channels // b.config.BN))
+    common = b.launch(arrived, shape[1], b.channels, {"frames": frames, "number": number, "shape": shape})
+    arguments = dict(common.arguments)
+    if test.threshold == 0 or (test.block == 1 and test.dilation == 0):
+        return [common]
+    rows, height, width = b.work.extent
+    grid = (-(-height // test.block), -(-width // test.block))
+    area = power_of_two(test.block**2)
+    hits = b.memory.keep(torch.zeros(rows * grid[0] * grid[1], dtype=torch.int32))
+    shared = {n: arguments[n] for n in ("site", "work", "out", "test")} | {
+        "hits": hits,
+        "frames": frames,
+        "number": number,
+        "channels": b.channels,
+        "grid": (*grid, rows * grid[0] * grid[1]),
+        "BLOCK": test.block,
+    }
+    together = max(1, 256 // area)
+    programs = max(1, min(b.memory.processors * b.config.programs, -(-hits.numel() // together)))
+    first = Launch(
+        b.call.name, moved_blocks, programs, shared | {"P": area, "N": together, "TEST": arguments["TEST"]},
+        common.options, (),
+    )  # fmt: skip
+    rest = {n: arguments[n] for n in ("edges", "U", "BM", "BN", "EDGES")} | {"DILATION": test.dilation}
+    return [first, Launch(b.call.name, taken, common.grid, shared | rest, common.options, ("full",))]

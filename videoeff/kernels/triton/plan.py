@@ -1,0 +1,296 @@
+"""A frame as launches of Triton kernels: lists, edges, memory, and the CUDA graph that replays them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from videoeff.errors import BackendError
+from videoeff.kernels.base import Counted, Group
+from videoeff.kernels.forms.codes import Kind, ReachKind
+from videoeff.kernels.forms.form import Form
+from videoeff.kernels.forms.frames import FrameReader
+from videoeff.kernels.reference.tests_of_change import scale_of
+from videoeff.kernels.triton import convolution, input, pointwise
+from videoeff.kernels.triton.binding import Binding, Launch, Memory, edge_arguments
+from videoeff.kernels.triton.configs import Config, choose
+from videoeff.kernels.triton.describe import describe
+from videoeff.kernels.triton.work import Edge, Work, edge, edges_of
+from videoeff.ops.call import Context, RegionCall
+
+#: How masks made elsewhere are read.
+IMPORT = Config(U=4, BM=256)
+
+
+class TritonPlan(Group):
+    """Consecutive regions as a sequence of kernels, on CUDA one graph.
+
+    A frame in which a stream starts is computed whole, kernel by kernel; every other one replays the graph.
+
+    Args:
+        calls: the regions, each of which ``describe`` has a form for.
+        exported: layers whose masks calls elsewhere need.
+    """
+
+    def __init__(self, calls: Sequence[RegionCall], exported: frozenset[str]) -> None:
+        self.calls = tuple(calls)
+        self.exported = exported
+        self.forms: dict[str, Form] = {}
+        for call in self.calls:
+            found = describe(call)
+            if isinstance(found, str):
+                raise BackendError(f"{call.name}: triton declines it: {found}; use backend='auto'")
+            self.forms[call.name] = found
+        self.configs = {c.name: choose(c, self.forms[c.name]) for c in self.calls}
+        self.readers = [FrameReader(c, self.calls[0].device) for c in self.calls if c.kind == "input"]
+        self.works: dict[str, Work] = {}
+        self.imports: dict[str, Work] = {}
+        self._lay_out()
+        self._storages: set[int] = set()
+        self._counted = 0
+        self.release()
+
+    # -- lists -------------------------------------------------------------------------------------------
+
+    def _list(self, name: str, extent: tuple[int, int, int], unit: int) -> Work:
+        work = Work(name, extent, unit, len(self.works) + len(self.imports))
+        self.works[name] = work
+        return work
+
+    def _lay_out(self) -> None:
+        """A list for each region, and the edges between them."""
+        own = {c.name for c in self.calls}
+        for call in self.calls:
+            form, config = self.forms[call.name], self.configs[call.name]
+            for mask, extent in form.extents.items():
+                if mask not in own and mask not in self.imports:
+                    number = len(self.works) + len(self.imports)
+                    self.imports[mask] = Work(mask, extent, IMPORT.U, number)
+            main = self._list(call.name, call.extent, config.U)
+            first = main
+            for mask, kind in form.reach:
+                self._follow(mask, kind, first, form)
+
+    def _follow(self, mask: str, kind: ReachKind, target: Work, form: Form) -> None:
+        """Let a list follow a mask."""
+        source = self.imports.get(mask) or self.works[mask]
+        config = self.configs.get(mask, IMPORT)
+        chunk = config.BM // config.U**2
+        source.feeds.append(edge(source.extent, source.unit, target, kind, form, chunk))
+
+    # -- binding -----------------------------------------------------------------------------------------
+
+    def _bind(self, context: Context) -> None:
+        """Make the launches for one set of buffers and constants."""
+        self.release()
+        device = context.fresh.device
+        every = [*self.works.values(), *self.imports.values()]
+        processors = 2
+        if device.type == "cuda":
+            processors = torch.cuda.get_device_properties(device).multi_processor_count
+        streams = {c.layout.streams or () for c in self.calls}
+        with torch.inference_mode(False), torch.no_grad():
+            memory = Memory(
+                device=device,
+                state=context.state,
+                constants=context.constants,
+                lists=torch.zeros(len(every), dtype=torch.int32, device=device),
+                pixels=torch.zeros(len(every), dtype=torch.int64, device=device),
+                frame=torch.zeros(1, dtype=torch.int32, device=device),
+                fresh={s: torch.zeros(max(1, len(s)), dtype=torch.uint8, device=device) for s in streams},
+                processors=processors,
+                tf32=torch.backends.cudnn.allow_tf32,
+            )
+            self._frames = torch.zeros(max(1, len(self.readers)), 5, dtype=torch.int64, device=device)
+            wanted = {c.name for c in self.calls if c.wants_magnitude}
+            for work in every:
+                self._allocate(work, work.name in wanted, device)
+            self.memory = memory
+            self.launches = tuple(self._launches(memory))
+        self._told: list[tuple[int, ...]] = [()] * len(self.readers)
+        self._storages = {t.untyped_storage().data_ptr() for t in context.state.values()}
+        self._bound = (context.state, context.constants)
+
+    def _allocate(self, work: Work, magnitude: bool, device: torch.device) -> None:
+        def stamps(count: int) -> Tensor:
+            return torch.zeros(count, dtype=torch.int32, device=device)
+
+        rows, height, width = work.extent
+        work.tensors = {"mask": stamps(rows * height * width)}
+        if work.name not in self.imports:
+            work.tensors |= {"listed": stamps(work.units), "stamps": stamps(work.units), "rows": stamps(rows)}
+        if magnitude:
+            work.tensors["magnitude"] = torch.zeros(rows * height * width, device=device)
+
+    def _launches(self, memory: Memory) -> Iterable[Launch]:
+        number = memory.lists.numel()
+        opening = {"frame": memory.frame, "counts": memory.lists, "number": number, "BLOCK": 1024}
+        yield Launch("", pointwise.begin, 1, opening, {"num_warps": 4}, ())
+        for work in self.imports.values():
+            yield self._import(work, memory)
+        inputs = 0
+        for call in self.calls:
+            form = self.forms[call.name]
+            b = Binding(call, form, self.configs[call.name], self.works[call.name], memory)
+            if form.kind == Kind.INPUT:
+                yield from input.launches(b, self._frames, inputs)
+                inputs += 1
+            else:
+                yield from launch_of(form)(b)
+
+    def _import(self, work: Work, memory: Memory) -> Launch:
+        rows, height, width = work.extent
+        work.tensors["told"] = torch.zeros(rows, height, width, dtype=torch.uint8, device=memory.device)
+        edges: Sequence[Edge] = edges_of(work)
+        config, chunks = IMPORT, -(-work.units // (IMPORT.BM // IMPORT.U**2))
+        arguments = {
+            "site": (height, width, *work.grid, work.units),
+            "work": (memory.lists, memory.lists, memory.frame, memory.pixels, 0),
+            "mask": work.tensors["mask"],
+            "told": work.tensors["told"],
+            "edges": tuple(edge_arguments(e, memory) for e in edges) or None,
+            "U": config.U,
+            "BM": config.BM,
+            "EDGES": tuple(e.static for e in edges),
+        }
+        options = {"num_warps": config.warps}
+        programs = max(1, min(chunks, memory.processors * config.programs))
+        return Launch(work.name, pointwise.imported, programs, arguments, options, ("full",))
+
+    def release(self) -> None:
+        """Give up the launches and their memory; the next frame makes them anew."""
+        self.graph: Any = None
+        self.launches: tuple[Launch, ...] = ()
+        self.memory: Memory | None = None
+        self._bound: tuple[Any, Any] = (None, None)
+
+    # -- running -----------------------------------------------------------------------------------------
+
+    def run(self, context: Context) -> None:
+        """One frame.
+
+        Raises:
+            StateError: a frame does not fit.
+        """
+        if self._bound[0] is not context.state or self._bound[1] is not context.constants:
+            self._bind(context)
+        memory = self.memory
+        assert memory is not None  # bound above
+        with self._device(memory):
+            kept = self._tell_frames(context)
+            for name, work in self.imports.items():
+                work.tensors["told"].copy_(context.masks[name])
+            if context.any_fresh:
+                self._first(context, memory)
+            else:
+                self._next(memory)
+                self._counted += 1
+            del kept  # the frames live until their kernels are queued
+            self._export(context, memory)
+
+    def _device(self, memory: Memory) -> AbstractContextManager[Any]:
+        return torch.cuda.device(memory.device) if memory.device.type == "cuda" else nullcontext()
+
+    def _tell_frames(self, context: Context) -> list[Tensor]:
+        """Write where the frames lie; only what is not as it was in the frame before."""
+        kept = []
+        for number, reader in enumerate(self.readers):
+            frame, strides = reader.read(context, self._storages)
+            told = (frame.data_ptr(), *strides)
+            before = self._told[number] or (-1,) * 5
+            for place, (new, old) in enumerate(zip(told, before, strict=True)):
+                if new != old:
+                    self._frames[number, place].fill_(new)
+            self._told[number] = told
+            kept.append(frame)
+        return kept
+
+    def _first(self, context: Context, memory: Memory) -> None:
+        """Compute everything; rows without a past take every value and a scale of their own."""
+        for streams, flags in memory.fresh.items():
+            flags.copy_(context.fresh_rows(streams).flatten())
+        for launch in self.launches:
+            launch.run(full=True, counting=False)
+        for call in self.calls:
+            value = context.state[call.value.name]
+            if call.scale:
+                scale, fresh = context.state[call.scale], memory.fresh[call.layout.streams or ()] != 0
+                scale.copy_(torch.where(fresh, scale_of(value, call.layout), scale))
+            if call.prediction is not None:
+                context.state[call.prediction.pending].zero_()  # everything was computed
+
+    def _next(self, memory: Memory) -> None:
+        """Compute what the frame's changes reach."""
+        if memory.device.type != "cuda":
+            self._launch_all()
+            return
+        if self.graph is None:
+            self.graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(self.graph):
+                self._launch_all()
+        self.graph.replay()
+
+    def _launch_all(self) -> None:
+        for launch in self.launches:
+            launch.run(full=False, counting=True)
+
+    def _export(self, context: Context, memory: Memory) -> None:
+        for call in self.calls:
+            if call.name in self.exported or context.keep_active:
+                work = self.works[call.name]
+                changed = (work.tensors["mask"] == memory.frame).view(call.extent)
+                context.masks[call.name] = changed
+                if call.wants_magnitude:
+                    squares = work.tensors["magnitude"].view(call.extent)
+                    context.magnitudes[call.name] = torch.where(changed, squares, 0.0)
+                if context.keep_active:
+                    context.active_masks[call.name] = self._active(call, work, context, memory)
+
+    def _active(self, call: RegionCall, work: Work, context: Context, memory: Memory) -> Tensor:
+        """The pixels that were computed."""
+        if context.any_fresh or call.kind == "input":
+            return torch.ones(1, 1, 1, dtype=torch.bool, device=memory.device).expand(call.extent)
+        rows, height, width = call.extent
+        units = (work.tensors["stamps"] == memory.frame).view(rows, *work.grid)
+        spread = units.repeat_interleave(work.unit, 1).repeat_interleave(work.unit, 2)
+        return spread[:, :height, :width]
+
+    # -- counting ----------------------------------------------------------------------------------------
+
+    def take_counts(self) -> Iterable[Counted]:
+        """Pixels of the units computed since this was asked last; waits for the device."""
+        frames, self._counted = self._counted, 0
+        if self.memory is None:
+            return []
+        pixels = self.memory.pixels.tolist()
+        self.memory.pixels.zero_()
+        result = []
+        for call in self.calls:
+            done = pixels[self.works[call.name].number]
+            if call.kind == "input":
+                rows, height, width = call.extent
+                done = frames * rows * height * width
+            result.append(Counted(call.name, frames, done, done))
+        return result
+
+    def invalidate(self) -> None:
+        """Nothing is kept beside the state that a frame does not make anew."""
+
+
+def launch_of(form: Form) -> Any:
+    """What makes the launches of a form's kernel."""
+    return LAUNCHES[form.kind]
+
+
+def _single(launch: Any) -> Any:
+    return lambda b: (launch(b),)
+
+
+LAUNCHES: Mapping[Kind, Any] = {
+    Kind.POINTWISE: _single(pointwise.launch),
+    Kind.CONV: _single(convolution.launch),
+}

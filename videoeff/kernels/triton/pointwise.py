@@ -1,0 +1,72 @@
+"""Regions whose pixels follow from the same pixel of what they read, and the import of masks made elsewhere."""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+from videoeff.kernels.triton.binding import Binding, Launch
+from videoeff.kernels.triton.device import (
+    all_pixels,
+    announce,
+    block_columns,
+    commit,
+    count_pixels,
+    length,
+    pixels,
+    programme,
+)
+
+
+@triton.jit(do_not_specialize=["full", "counting"])
+def pointwise(
+    site, work, out, test, args, edges, full, counting, shape,
+    U: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, NB: tl.constexpr,
+    CODE: tl.constexpr, TEST: tl.constexpr, TOGETHER: tl.constexpr, EDGES: tl.constexpr,
+):  # fmt: skip
+    """A programme without a producer: arithmetic, activations, norms over channels.
+
+    Args:
+        shape: (channels, blocks of channels).
+    """
+    units, whole = length(work, site, full)
+    chunks = tl.cdiv(units, BM // (U * U))
+    for t in tl.range(tl.program_id(0), chunks * NB, tl.num_programs(0)):
+        chunk = t // NB
+        block = t % NB
+        r, y, x, valid = pixels(chunk, units, whole, work, site, U, BM)
+        count_pixels(work, valid, block, counting)
+        cols, exists = block_columns(block, shape[0], shape[1], BN)
+        value = programme(None, args, CODE, r, y, x, cols, valid, exists[None, :], test[5])
+        value = tl.broadcast_to(value, [BM, BN])
+        commit(value, chunk, block, full, r, y, x, valid, cols, exists[None, :], site, work, out, test,
+               edges, U, BM, BN, NB, TEST, TOGETHER, EDGES)  # fmt: skip
+
+
+@triton.jit(do_not_specialize=["full"])
+def imported(
+    site, work, mask, told, edges, full, U: tl.constexpr, BM: tl.constexpr, EDGES: tl.constexpr
+):  # fmt: skip
+    """Stamp and announce the pixels of a mask (R, H, W) of bytes that other code made."""
+    frame = tl.load(work[2])
+    chunks = tl.cdiv(site[4], BM // (U * U))
+    for chunk in tl.range(tl.program_id(0), chunks, tl.num_programs(0)):
+        r, y, x, valid = all_pixels(chunk, site, U, BM)
+        changed = tl.load(told + (r * site[0] + y) * site[1] + x, mask=valid, other=0) != 0
+        announce(changed & valid, full, frame, r, y, x, site, mask, edges, U, BM, EDGES)
+
+
+@triton.jit
+def begin(frame, counts, number, BLOCK: tl.constexpr):
+    """Open a frame: its number, and empty lists."""
+    if tl.program_id(0) == 0:
+        tl.store(frame, tl.load(frame) + 1)
+    for first in tl.range(tl.program_id(0) * BLOCK, number, tl.num_programs(0) * BLOCK):
+        place = first + tl.arange(0, BLOCK)
+        tl.store(counts + place, tl.zeros([BLOCK], tl.int32), mask=place < number)
+
+
+def launch(b: Binding) -> Launch:
+    """The launch of a region without a producer."""
+    blocks = -(-b.channels // b.config.BN)
+    return b.launch(pointwise, blocks, b.channels, {"shape": (b.channels, blocks)})

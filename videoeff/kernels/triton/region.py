@@ -1,0 +1,49 @@
+"""The CUDA backend: regions as Triton kernels of one graph."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from importlib.util import find_spec
+
+import torch
+
+from videoeff.kernels.base import Group, Implementation
+from videoeff.kernels.triton.describe import describe, interpreted
+from videoeff.ops.call import Context, RegionCall
+
+
+class TritonRegion(Implementation):
+    """Serves on CUDA what ``describe`` has a form for; interpreted on the CPU for tests.
+
+    Triton is imported on use.
+    """
+
+    name = "triton"
+    backend = "triton"
+    grouping = True
+
+    def unavailable(self) -> str:
+        """Why it cannot work on this machine."""
+        if find_spec("triton") is None:
+            return "triton is not installed"
+        if interpreted():
+            return ""
+        if not torch.cuda.is_available():
+            return "PyTorch finds no CUDA device"
+        major, minor = torch.cuda.get_device_capability()
+        return "" if major >= 8 else f"the device is sm_{major}{minor}, at least sm_80 is needed"
+
+    def declines(self, call: RegionCall) -> str:
+        """Why the region is not taken."""
+        found = describe(call)
+        return found if isinstance(found, str) else ""
+
+    def build(self, call: RegionCall) -> Callable[[Context], None]:
+        """The call as a plan of its own, whose mask everybody may read."""
+        return self.build_group([call], frozenset({call.name})).run
+
+    def build_group(self, calls: Sequence[RegionCall], exported: frozenset[str]) -> Group:
+        """The calls as one plan."""
+        from videoeff.kernels.triton.plan import TritonPlan
+
+        return TritonPlan(calls, exported)

@@ -1,0 +1,163 @@
+"""Lists of work, and how changes of one value lead to units of another."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from videoeff.kernels.forms.codes import ReachKind
+from videoeff.kernels.forms.form import Form
+
+Extent = tuple[int, int, int]
+
+#: No test or programme handles more places at once than this in one append.
+MOST_PLACES = 4096
+
+
+@dataclass(eq=False)
+class Work:
+    """A list of units: squares of ``unit`` x ``unit`` pixels of a value.
+
+    Attributes:
+        name: the layer, with what is computed of it if that is not its value.
+        extent: (R, H, W) of the value.
+        unit: edge of a unit.
+        number: which of the plan's lists it is.
+        feeds: the edges by which changes of the value lead to other lists.
+        tensors: ``listed`` and ``stamps`` (units,), ``mask`` (R H W,) where the value has one; int32.
+    """
+
+    name: str
+    extent: Extent
+    unit: int
+    number: int
+    feeds: list[Edge] = field(default_factory=list)
+    tensors: dict[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Units of a column and of a line."""
+        return -(-self.extent[1] // self.unit), -(-self.extent[2] // self.unit)
+
+    @property
+    def units(self) -> int:
+        """All units of all rows."""
+        high, wide = self.grid
+        return self.extent[0] * high * wide
+
+
+@dataclass(frozen=True, eq=False)
+class Edge:
+    """From changes of a value to units of a list.
+
+    Attributes:
+        target: the list.
+        axes: (low, high) of lines and of columns, each int32 (taps, size of the source): the pixels of the target
+            that a pixel reaches, low > high where none. None: everything in the row is reached.
+        spread: most units of the target that the pixels of one unit reach, by tap, along each axis.
+    """
+
+    target: Work
+    axes: tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]] | None
+    spread: tuple[int, int] = (1, 1)
+
+    @property
+    def static(self) -> tuple[int, ...]:
+        """What kernels know of it at compile time."""
+        if self.axes is None:
+            return (1,)
+        (rows, _), (columns, _) = self.axes
+        return (0, rows.shape[0], self.spread[0], columns.shape[0], self.spread[1], self.target.unit)
+
+
+def edge(source: Extent, unit: int, target: Work, kind: ReachKind, form: Form, chunk: int) -> Edge:
+    """The edge by which a region follows a mask.
+
+    Args:
+        source: (R, H, W) of the mask.
+        unit: edge of the source's units.
+        target: the list of the region.
+        kind: how its pixels follow from the mask.
+        form: the region.
+        chunk: units that the source's kernel announces at once.
+    """
+    one = target.grid == (1, 1)
+    if kind == ReachKind.WHOLE and not one:
+        return Edge(target, None)
+    axes = [_axis(kind, i, source, target.extent, form, one) for i in range(2)]
+    smoothed = [_over_units(low, high, unit) for low, high in axes]
+    spread = [_spread(low, high, unit, target.unit) for low, high in smoothed]
+    places = chunk
+    for (low, _), most in zip(smoothed, spread, strict=True):
+        places *= low.shape[0] * most
+    if places > MOST_PLACES:
+        return Edge(target, None)
+    return Edge(target, (smoothed[0], smoothed[1]), (spread[0], spread[1]))
+
+
+def _axis(
+    kind: ReachKind, axis: int, source: Extent, target: Extent, form: Form, one: bool
+) -> tuple[Tensor, Tensor]:
+    """Lowest and highest pixel (taps, size) of the target that each pixel of the source reaches."""
+    size, out = source[1 + axis], target[1 + axis]
+    at = torch.arange(size)
+    if one:
+        return torch.zeros(1, size, dtype=torch.long), torch.zeros(1, size, dtype=torch.long)
+    if kind == ReachKind.SAME:
+        return at[None], at[None]
+    if kind == ReachKind.TABLE:
+        assert form.tables is not None  # what a table's reach is made of
+        return _inverse(form.tables[axis].index, form.tables[axis].weight, size)
+    letter = "yx"[axis]
+    kernel, stride = form.window["kh" if axis == 0 else "kw"], form.window[f"s{letter}"]
+    padding, dilation = form.window[f"p{letter}"], form.window[f"d{letter}"]
+    if kind == ReachKind.SPREAD:
+        low, high = at * stride - padding, at * stride - padding + (kernel - 1) * dilation
+        low, high = low[None], high[None]
+    elif dilation == 1:
+        low = -((-(at + padding - kernel + 1)) // stride)
+        low, high = low[None], ((at + padding) // stride)[None]
+    else:
+        reached = at[None] + padding - torch.arange(kernel)[:, None] * dilation
+        low, high = -((-reached) // stride), reached // stride  # low > high unless it divides
+    return low.clamp_min(0), high.clamp_max(out - 1)
+
+
+def _inverse(index: Tensor, weight: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    outputs = torch.arange(index.shape[0])[:, None].expand(index.shape)
+    held = weight != 0
+    places, outputs = index.long()[held], outputs[held]
+    low = torch.full((size,), index.shape[0]).scatter_reduce(0, places, outputs, "amin")
+    high = torch.full((size,), -1).scatter_reduce(0, places, outputs, "amax")
+    return low[None], high[None]
+
+
+def _over_units(low: Tensor, high: Tensor, unit: int) -> tuple[Tensor, Tensor]:
+    """Such that low[first] and high[last] hold for all pixels between, however they are ordered."""
+    none = low > high
+    low, high = low.masked_fill(none, 2**30), high.masked_fill(none, -1)
+    lowest, highest = low.clone(), high.clone()
+    for shift in range(1, min(unit, low.shape[1])):
+        lowest[:, :-shift] = torch.minimum(lowest[:, :-shift], low[:, shift:])
+        highest[:, shift:] = torch.maximum(highest[:, shift:], high[:, :-shift])
+    return lowest, highest
+
+
+def _spread(low: Tensor, high: Tensor, unit: int, target: int) -> int:
+    """Most units of the target that one unit's pixels reach."""
+    most = 1
+    for first in range(0, low.shape[1], unit):
+        bottom = low[:, first : first + unit].min(1).values
+        top = high[:, first : first + unit].max(1).values
+        held = top >= bottom
+        if bool(held.any()):
+            most = max(most, int((top // target - bottom // target)[held].max()) + 1)
+    return most
+
+
+def edges_of(work: Work) -> Sequence[Edge]:
+    """The edges of a list's value, those that reach everything last."""
+    return sorted(work.feeds, key=lambda e: e.axes is None)
