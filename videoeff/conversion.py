@@ -15,7 +15,7 @@ from torch import fx, nn
 from videoeff.analysis import is_convolution
 from videoeff.capture import capture, require_eval
 from videoeff.engine import Engine
-from videoeff.errors import CaptureError, PassError
+from videoeff.errors import BackendError, CaptureError, PassError
 from videoeff.lower import choose_implementations
 from videoeff.passes import Pass, parse_passes, recipe, run_passes
 from videoeff.passes.insert_thresholds import InsertThresholds
@@ -45,6 +45,7 @@ def convert(
     alias_outputs: bool = False,
     nan_policy: str = "error",
     on_resize: str = "error",
+    device: torch.device | str | None = None,
     name: str = "",
 ) -> StreamingModule:
     """Turn a trained CNN into a stateful module that recomputes only what changed between frames.
@@ -67,6 +68,8 @@ def convert(
         alias_outputs: return the buffers themselves, which the next frame overwrites.
         nan_policy: "error" or "recompute".
         on_resize: "error", or "replan" to convert anew for a frame of another size.
+        device: where the stream is to live, such as "cuda:1"; where the example lies if None. The model stays
+            where it is.
         name: what to call the model in reports.
 
     The stream shares the weights' memory with the model where no pass rewrote them: do not write into
@@ -79,11 +82,12 @@ def convert(
         CaptureError: the model is in training mode, has no convolution, cannot be captured, or (strict)
             does not stream in full.
         PassError: unknown passes or options.
-        BackendError: the backend cannot serve.
+        BackendError: the backend or the device cannot serve.
         StateError: an unknown ``nan_policy`` or ``on_resize``.
     """
     check_policies(nan_policy, on_resize)
     choose_implementations(backend)
+    place = _device(device)
     chosen = _passes(recipe, passes, threshold, predict, input_threshold, block, dilation)
     if kwargs is not None and not isinstance(kwargs, Mapping):
         raise CaptureError(f"kwargs is a {type(kwargs).__name__}; give a dictionary of keyword arguments")
@@ -108,7 +112,11 @@ def convert(
         # What is made in inference mode could not be written outside it.
         with torch.inference_mode(False), torch.no_grad():
             args, keywords = pytree.tree_map(_no_inference_tensor, (args, keywords))
-            return _build(model, args, keywords, chosen, backend, name, options)
+            if place is None:
+                return _build(model, args, keywords, chosen, backend, name, options)
+            made = _build(model, args, keywords, chosen, "auto", name, options)
+            _move(made, place, backend)
+            return made
 
     def build_again(args: tuple[Any, ...], keywords: dict[str, Any]) -> StreamingModule:
         return build(*_as_model(model, args, keywords))
@@ -119,6 +127,30 @@ def convert(
     if strict:
         _require_all(stream)
     return stream
+
+
+def _device(device: torch.device | str | None) -> torch.device | None:
+    """The device, before anything is built for it."""
+    if device is None:
+        return None
+    try:
+        place = torch.device(device)
+        torch.empty(0, device=place)
+    except (RuntimeError, AssertionError) as error:
+        raise BackendError(
+            f"device={str(device)!r} cannot be used here: {str(error).splitlines()[0]}; "
+            "torch.cuda.device_count() tells how many GPUs there are"
+        ) from error
+    return place
+
+
+def _move(stream: StreamingModule, place: torch.device, backend: str) -> None:
+    """To a device, where a backend is to serve that need not serve where the model is."""
+    for engine in stream.engines.values():
+        engine.backend = backend
+    stream.to(place)
+    for engine in stream.engines.values():
+        engine.relower()  # what did not move was lowered for any backend
 
 
 def _build(

@@ -10,17 +10,18 @@ from typing import Any
 
 import torch
 import torch.utils._pytree as pytree
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from videoeff import rewrite
 from videoeff.analysis import annotate
 from videoeff.errors import CaptureError, StateError
 from videoeff.kernels.cpp.library import warn_if_missing
 from videoeff.kernels.reference.tests_of_change import scale_of
+from videoeff.library import register
 from videoeff.lower import Plan, lower
 from videoeff.ops.call import Context
 from videoeff.ops.markers import cache_option
-from videoeff.program import Argument, Program
+from videoeff.program import Argument, Program, arguments, info
 from videoeff.state import allocate, device_of
 
 Observer = Callable[[Context, tuple[Any, ...]], None]
@@ -71,6 +72,7 @@ class Engine(nn.Module):
         self.counts = Counts()
         self.observer: Observer | None = None
         self._state: dict[str, Tensor] = {}
+        self.number = register(self)
         self.allocate()
         self.register_load_state_dict_post_hook(_forget_after_loading)  # type: ignore[no-untyped-call]
 
@@ -91,6 +93,15 @@ class Engine(nn.Module):
         one = pytree.tree_structure(((0,), {}))
         #: Whether a call is one tensor and nothing else.
         self.plain = self.program.literals == (Argument.TENSOR,) and self.program.in_spec == one
+        frames = {c.name for g in self.plan.groups if g.watches for c in g.calls if c.kind == "input"}
+        asked = {i.call.name for i in self.plan.instructions if i.call.kind == "input"}
+        #: The groups that find NaN and infinity in the frames, if together they look at all of them.
+        self.watchers = tuple(g for g in self.plan.groups if g.watches) if asked <= frames else ()
+        returned = arguments(self.program.output)[0]
+        #: The outputs as they are returned: None for a tensor, a literal in a tuple.
+        self.returned = tuple(None if isinstance(v, fx.Node) else (v,) for v in returned)
+        self.returns = [(info(v).shape or (), info(v).dtype) for v in returned if isinstance(v, fx.Node)]
+        self.owned = [self._state[s.name] for s in self.plan.state if s.parent is None]
         grouped = {c.name for g in self.plan.groups for c in g.calls}  # these count for themselves
         calls = [i.call for i in self.plan.instructions]
         self._pixels = [(c.name, math.prod(c.extent)) for c in calls if c.name not in grouped]

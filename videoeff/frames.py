@@ -10,6 +10,7 @@ import torch.utils._pytree as pytree
 from torch import Tensor
 
 from videoeff.errors import StateError
+from videoeff.kernels.base import Group
 from videoeff.kernels.cpp.finite import native_all_finite
 from videoeff.program import Argument
 from videoeff.signature import describe, describe_example
@@ -122,13 +123,24 @@ class FiniteCheck:
         self._waiting: list[tuple[Any, Tensor, int]] = []
         self._frame = 0
 
-    def check(self, frames: Sequence[Tensor], name: str) -> None:
+    def check(self, frames: Sequence[Tensor], name: str, watchers: Sequence[Group] = ()) -> None:
         """Check one frame.
+
+        Args:
+            frames: its tensors.
+            name: the model's.
+            watchers: groups of kernels that look at the frames themselves, instead of this.
 
         Raises:
             StateError: it, or on CUDA an earlier one, holds NaN or infinity.
         """
         self._frame += 1
+        for watcher in watchers:
+            since = watcher.frames_since_bad()
+            if since is not None:
+                raise StateError(_came(name, self._frame - 1 - since))
+        if watchers:
+            return
         self._arrived(name)
         for index, frame in enumerate(frames):
             if not frame.is_floating_point():
@@ -147,10 +159,14 @@ class FiniteCheck:
             _, flag, number = self._waiting.pop(0)
             if not bool(flag):
                 self._waiting.clear()
-                raise StateError(
-                    f"{name}: frame {number} of this stream held NaN or infinity; call reset(), and clean "
-                    "the frames or use nan_policy='recompute'"
-                )
+                raise StateError(_came(name, number))
+
+
+def _came(name: str, number: int) -> str:
+    return (
+        f"{name}: frame {number} of this stream held NaN or infinity; call reset(), and clean the frames or "
+        "use nan_policy='recompute'"
+    )
 
 
 def all_finite(frame: Tensor) -> bool:

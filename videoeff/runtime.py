@@ -20,6 +20,7 @@ from videoeff.engine import Engine, EngineState
 from videoeff.errors import StateError
 from videoeff.files import read_thresholds, write_text
 from videoeff.frames import FiniteCheck, check_frames, owned
+from videoeff.library import call as as_operator
 from videoeff.ops.call import Context
 from videoeff.program import Program
 from videoeff.report import Report, layer_reports
@@ -116,8 +117,16 @@ class StreamingModule(nn.Module):
         Raises:
             StateError: the frame does not fit, holds NaN or infinity, or another thread is inside.
         """
+        if torch.compiler.is_compiling() and self.engine is not None:
+            return self._traced(self.engine, args, kwargs)
         with self._alone():
             return self._forward(args, kwargs)
+
+    def _traced(self, engine: Engine, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """The call as one operator, for ``torch.compile`` and ``torch.export``."""
+        leaves = pytree.tree_leaves((args, kwargs))
+        flat = as_operator(engine, [v for v in leaves if isinstance(v, Tensor)])
+        return pytree.tree_unflatten(flat, engine.program.out_spec)
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
@@ -135,7 +144,7 @@ class StreamingModule(nn.Module):
         engine = self.engine
         if engine is not None and engine.plain and len(args) == 1 and not kwargs and _fits(args[0], engine):
             if self.nan_policy == "error":
-                self._finite.check(args, self.name)
+                self._finite.check(args, self.name, engine.watchers)
             return self._outputs(engine, args)
         expected, literals, planned = self._signature()
         leaves, spec = pytree.tree_flatten((args, kwargs))
@@ -147,7 +156,7 @@ class StreamingModule(nn.Module):
             raise StateError(problem)
         frames = [v for v in leaves if isinstance(v, Tensor)]
         if self.nan_policy == "error":
-            self._finite.check(frames, self.name)
+            self._finite.check(frames, self.name, () if engine is None else engine.watchers)
         if problem:
             self._plan_anew(args, kwargs, problem)
         if self.shell is not None:

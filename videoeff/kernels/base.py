@@ -25,6 +25,9 @@ class Group(ABC):
 
     calls: tuple[RegionCall, ...]
 
+    #: Whether it finds NaN and infinity in the frames of its inputs by itself, and tells some frames later.
+    watches: bool = False
+
     @abstractmethod
     def run(self, context: Context) -> None:
         """One frame of all calls."""
@@ -36,6 +39,10 @@ class Group(ABC):
     @abstractmethod
     def invalidate(self) -> None:
         """The buffers were written from outside: forget what was derived from them."""
+
+    def frames_since_bad(self) -> int | None:
+        """How many frames ago the first one with NaN or infinity came, as far as is known; tells it once."""
+        return None
 
 
 class Implementation:

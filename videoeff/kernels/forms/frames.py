@@ -53,4 +53,3 @@ class FrameReader:
 def index_of(call: RegionCall, calls: tuple[RegionCall, ...]) -> int:
     """Which of the calls it is."""
     return next(i for i, c in enumerate(calls) if c is call)
-

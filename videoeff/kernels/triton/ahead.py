@@ -53,7 +53,11 @@ def compile_ahead(launch: Launch, capability: int) -> Compiled:
     signature: dict[str, Any] = {}
     constants: dict[tuple[int, ...], Any] = {}
     attributes: dict[tuple[int, ...], Any] = {}
-    free = {n for i, n in enumerate(names) if i in launch.kernel.do_not_specialize or n in launch.kernel.do_not_specialize}
+    free = {
+        n
+        for i, n in enumerate(names)
+        if i in launch.kernel.do_not_specialize or n in launch.kernel.do_not_specialize
+    }
     fixed = {p.name for p in launch.kernel.params if p.is_constexpr}
     for i, name in enumerate(names):
         if name in fixed:
@@ -96,7 +100,9 @@ def _resources(cubin: bytes) -> tuple[int, int]:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "kernel.cubin"
         path.write_bytes(cubin)
-        text = subprocess.run([tool("cuobjdump"), "-res-usage", str(path)], capture_output=True, text=True, check=True)
+        text = subprocess.run(
+            [tool("cuobjdump"), "-res-usage", str(path)], capture_output=True, text=True, check=True
+        )
     found = dict(_numbers(text.stdout + text.stderr))
     return found["REG"], found.get("STACK", 0) + found.get("LOCAL", 0)
 

@@ -254,4 +254,3 @@ def edge_arguments(edge: Edge, memory: Memory) -> tuple[Any, ...]:
     (low_y, high_y), (low_x, high_x) = edge.axes
     tables = (memory.keep(t.to(torch.int32)) for t in (low_y, high_y, low_x, high_x))
     return (*tables, low_y.shape[1], low_x.shape[1], *tensors, high, wide)
-

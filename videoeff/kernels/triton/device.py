@@ -232,7 +232,7 @@ def programme(made, args, CODE: tl.constexpr, r, y, x, cols, valid, cmask, chann
     values = ()
     for i in tl.static_range(len(CODE)):
         new = _instruction(values, args, made, CODE[i], r, y, x, cols, valid, cmask, channels)
-        values = values + (new,)
+        values = values + (new,)  # type: ignore[assignment]  # noqa: RUF005 (Triton knows no stars)
     return values[len(CODE) - 1]
 
 
@@ -309,7 +309,7 @@ def _decide(
     squares = tl.zeros([BM], tl.float32)
     for b in range(NB):
         part = tl.load(told + b * 2 * BM + m, cache_modifier=".cg")
-        if TEST == MAX or TEST == ANY:
+        if TEST == MAX or TEST == ANY:  # noqa: SIM109 (nor `in`)
             amount = tl.where((part > amount) | (part != part), part, amount)
         else:
             amount += part

@@ -20,9 +20,18 @@ def _frame(frames, number, like):
     return pointer, tl.load(at + 1), tl.load(at + 2), tl.load(at + 3), tl.load(at + 4)
 
 
+@triton.jit
+def _watch(value, ok, bad, frame):
+    """Note the frame's number where a value is NaN or infinite, unless an earlier frame's is noted."""
+    wide = value.to(tl.float32)
+    wrong = ok & ((wide != wide) | (tl.abs(wide) == float("inf")))
+    if tl.max(tl.max(wrong.to(tl.int32), 1), 0) != 0:
+        tl.atomic_cas(bad, 0, frame, sem="relaxed")
+
+
 @triton.jit(do_not_specialize=["full", "counting", "number"])
 def arrived(
-    site, work, out, test, args, edges, full, counting, frames, number, shape,
+    site, work, out, test, args, edges, full, counting, frames, number, bad, shape,
     U: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, NB: tl.constexpr,
     CODE: tl.constexpr, TEST: tl.constexpr, TOGETHER: tl.constexpr, EDGES: tl.constexpr,
 ):  # fmt: skip
@@ -31,8 +40,10 @@ def arrived(
     Args:
         frames: int64 (inputs, 5): address and strides over rows, lines, columns, channels of each frame.
         number: which of them.
+        bad: int32, the number of the first frame with NaN or infinity, 0 for none.
         shape: (channels, blocks of channels).
     """
+    frame = tl.load(work[2])
     pointer, row, line, column, channel = _frame(frames, number, out[0])
     chunks = tl.cdiv(site[4], BM // (U * U))
     for t in tl.range(tl.program_id(0), chunks * NB, tl.num_programs(0)):
@@ -41,21 +52,23 @@ def arrived(
         r, y, x, valid = all_pixels(chunk, site, U, BM)
         cols, exists = block_columns(block, shape[0], shape[1], BN)
         place = (r * row + y * line + x * column)[:, None] + cols[None, :] * channel
-        value = tl.load(pointer + place, mask=valid[:, None] & exists[None, :], other=0.0)
+        here = valid[:, None] & exists[None, :]
+        value = tl.load(pointer + place, mask=here, other=0.0)
+        _watch(value, here, bad, frame)
         commit(value, chunk, block, full, r, y, x, valid, cols, exists[None, :], site, work, out, test,
                edges, U, BM, BN, NB, TEST, TOGETHER, EDGES)  # fmt: skip
 
 
 @triton.jit(do_not_specialize=["number"])
 def moved_blocks(
-    site, work, out, test, hits, frames, number, channels, grid,
+    site, work, out, test, hits, frames, number, bad, channels, tiles,
     BLOCK: tl.constexpr, P: tl.constexpr, N: tl.constexpr, TEST: tl.constexpr,
 ):  # fmt: skip
     """Stamp the blocks whose pixels' mean distance exceeds the limit.
 
     Args:
         hits: int32 (R, block rows, block columns): stamps.
-        grid: (block rows, block columns, blocks of all rows).
+        tiles: (block rows, block columns, blocks of all rows).
         BLOCK: edge of a block.
         P: BLOCK², rounded up to a power of two.
         N: blocks tested at once.
@@ -63,15 +76,16 @@ def moved_blocks(
     frame = tl.load(work[2])
     pointer, row, line, column, channel = _frame(frames, number, out[0])
     inner = tl.arange(0, P)[None, :]
-    for t in tl.range(tl.program_id(0), tl.cdiv(grid[2], N), tl.num_programs(0)):
+    for t in tl.range(tl.program_id(0), tl.cdiv(tiles[2], N), tl.num_programs(0)):
         b = t * N + tl.arange(0, N)
-        r = ((b // grid[1]) // grid[0])[:, None]
-        y = ((b // grid[1]) % grid[0])[:, None] * BLOCK + inner // BLOCK
-        x = (b % grid[1])[:, None] * BLOCK + inner % BLOCK
-        ok = (b < grid[2])[:, None] & (inner < BLOCK * BLOCK) & (y < site[0]) & (x < site[1])
+        r = ((b // tiles[1]) // tiles[0])[:, None]
+        y = ((b // tiles[1]) % tiles[0])[:, None] * BLOCK + inner // BLOCK
+        x = (b % tiles[1])[:, None] * BLOCK + inner % BLOCK
+        ok = (b < tiles[2])[:, None] & (inner < BLOCK * BLOCK) & (y < site[0]) & (x < site[1])
         amount = tl.zeros([N, P], tl.float32)
         for c in range(channels):
             new = tl.load(pointer + r * row + y * line + x * column + c * channel, mask=ok, other=0.0)
+            _watch(new, ok, bad, frame)
             old = tl.load(out[0] + r * out[1] + y * out[2] + x * out[3] + c * out[4], mask=ok, other=0.0)
             d = new.to(tl.float32) - old.to(tl.float32)
             if TEST == MAX:
@@ -85,13 +99,13 @@ def moved_blocks(
         mean = tl.sum(tl.where(ok, amount, 0.0), 1) / tl.maximum(tl.sum(ok.to(tl.float32), 1), 1.0)
         limit = tl.zeros_like(mean) + test[0]
         if test[1] is not None:
-            limit = limit * tl.load(test[1] + (b // grid[1]) // grid[0], mask=b < grid[2], other=0.0)
-        tl.store(hits + b, tl.zeros_like(b) + frame, mask=(b < grid[2]) & ((mean <= limit) == 0))
+            limit = limit * tl.load(test[1] + (b // tiles[1]) // tiles[0], mask=b < tiles[2], other=0.0)
+        tl.store(hits + b, tl.zeros_like(b) + frame, mask=(b < tiles[2]) & ((mean <= limit) == 0))
 
 
 @triton.jit(do_not_specialize=["full", "number"])
 def taken(
-    site, work, out, test, edges, full, hits, frames, number, channels, grid,
+    site, work, out, test, edges, full, hits, frames, number, channels, tiles,
     BLOCK: tl.constexpr, DILATION: tl.constexpr, U: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr,
     EDGES: tl.constexpr,
 ):  # fmt: skip
@@ -107,8 +121,8 @@ def taken(
             for h in tl.static_range(-DILATION, DILATION + 1):
                 by = y // BLOCK + v
                 bx = x // BLOCK + h
-                ok = valid & (by >= 0) & (by < grid[0]) & (bx >= 0) & (bx < grid[1])
-                stamp = tl.load(hits + (r * grid[0] + by) * grid[1] + bx, mask=ok, other=0)
+                ok = valid & (by >= 0) & (by < tiles[0]) & (bx >= 0) & (bx < tiles[1])
+                stamp = tl.load(hits + (r * tiles[0] + by) * tiles[1] + bx, mask=ok, other=0)
                 changed = changed | (ok & (stamp == frame))
         squares = tl.zeros([BM], tl.float32)
         for first in range(0, channels, BN):
@@ -127,10 +141,11 @@ def taken(
         announce(changed & valid, full, frame, r, y, x, site, test[2], edges, U, BM, EDGES)
 
 
-def launches(b: Binding, frames: Tensor, number: int) -> list[Launch]:
+def launches(b: Binding, frames: Tensor, number: int, bad: Tensor) -> list[Launch]:
     """The launches of an input; two where blocks are tested."""
     test, shape = b.call.test, (b.channels, -(-b.channels // b.config.BN))
-    common = b.launch(arrived, shape[1], b.channels, {"frames": frames, "number": number, "shape": shape})
+    told = {"frames": frames, "number": number, "bad": bad}
+    common = b.launch(arrived, shape[1], b.channels, told | {"shape": shape})
     arguments = dict(common.arguments)
     if test.threshold == 0 or (test.block == 1 and test.dilation == 0):
         return [common]
@@ -138,18 +153,16 @@ def launches(b: Binding, frames: Tensor, number: int) -> list[Launch]:
     grid = (-(-height // test.block), -(-width // test.block))
     area = power_of_two(test.block**2)
     hits = b.memory.keep(torch.zeros(rows * grid[0] * grid[1], dtype=torch.int32))
-    shared = {n: arguments[n] for n in ("site", "work", "out", "test")} | {
+    shared = {n: arguments[n] for n in ("site", "work", "out", "test", "frames", "number")} | {
         "hits": hits,
-        "frames": frames,
-        "number": number,
         "channels": b.channels,
-        "grid": (*grid, rows * grid[0] * grid[1]),
+        "tiles": (*grid, rows * grid[0] * grid[1]),
         "BLOCK": test.block,
     }
     together = max(1, 256 // area)
     programs = max(1, min(b.memory.processors * b.config.programs, -(-hits.numel() // together)))
     first = Launch(
-        b.call.name, moved_blocks, programs, shared | {"P": area, "N": together, "TEST": arguments["TEST"]},
+        b.call.name, moved_blocks, programs, shared | {"P": area, "N": together, "TEST": arguments["TEST"], "bad": bad},
         common.options, (),
     )  # fmt: skip
     rest = {n: arguments[n] for n in ("edges", "U", "BM", "BN", "EDGES")} | {"DILATION": test.dilation}

@@ -36,6 +36,8 @@ class TritonPlan(Group):
         exported: layers whose masks calls elsewhere need.
     """
 
+    watches = True
+
     def __init__(self, calls: Sequence[RegionCall], exported: frozenset[str]) -> None:
         self.calls = tuple(calls)
         self.exported = exported
@@ -52,7 +54,10 @@ class TritonPlan(Group):
         self._lay_out()
         self._storages: set[int] = set()
         self._counted = 0
-        self.release()
+        self.memory: Memory | None = None
+        self.launches: tuple[Launch, ...] = ()
+        self.graph: Any = None
+        self._bound: tuple[Any, Any] = (None, None)
 
     # -- lists -------------------------------------------------------------------------------------------
 
@@ -105,6 +110,10 @@ class TritonPlan(Group):
                 processors=processors,
                 tf32=torch.backends.cudnn.allow_tf32,
             )
+            pinned = device.type == "cuda"
+            self._bad = torch.zeros(1, dtype=torch.int32, device=device)
+            self._bad_here = torch.zeros(1, dtype=torch.int32, pin_memory=pinned) if pinned else self._bad
+            self._bad_seen = self._bad_here.numpy()  # read without a word to the device
             self._frames = torch.zeros(max(1, len(self.readers)), 5, dtype=torch.int64, device=device)
             wanted = {c.name for c in self.calls if c.wants_magnitude}
             for work in every:
@@ -112,6 +121,7 @@ class TritonPlan(Group):
             self.memory = memory
             self.launches = tuple(self._launches(memory))
         self._told: list[tuple[int, ...]] = [()] * len(self.readers)
+        self._ran = 0
         self._storages = {t.untyped_storage().data_ptr() for t in context.state.values()}
         self._bound = (context.state, context.constants)
 
@@ -137,7 +147,7 @@ class TritonPlan(Group):
             form = self.forms[call.name]
             b = Binding(call, form, self.configs[call.name], self.works[call.name], memory)
             if form.kind == Kind.INPUT:
-                yield from input.launches(b, self._frames, inputs)
+                yield from input.launches(b, self._frames, inputs, self._bad)
                 inputs += 1
             else:
                 yield from launch_of(form)(b)
@@ -163,10 +173,8 @@ class TritonPlan(Group):
 
     def release(self) -> None:
         """Give up the launches and their memory; the next frame makes them anew."""
-        self.graph: Any = None
-        self.launches: tuple[Launch, ...] = ()
-        self.memory: Memory | None = None
-        self._bound: tuple[Any, Any] = (None, None)
+        self.graph, self.launches, self.memory = None, (), None
+        self._bound = (None, None)
 
     # -- running -----------------------------------------------------------------------------------------
 
@@ -184,6 +192,7 @@ class TritonPlan(Group):
             kept = self._tell_frames(context)
             for name, work in self.imports.items():
                 work.tensors["told"].copy_(context.masks[name])
+            self._ran += 1
             if context.any_fresh:
                 self._first(context, memory)
             else:
@@ -213,8 +222,7 @@ class TritonPlan(Group):
         """Compute everything; rows without a past take every value and a scale of their own."""
         for streams, flags in memory.fresh.items():
             flags.copy_(context.fresh_rows(streams).flatten())
-        for launch in self.launches:
-            launch.run(full=True, counting=False)
+        self._launch_all(full=True)
         for call in self.calls:
             value = context.state[call.value.name]
             if call.scale:
@@ -225,18 +233,20 @@ class TritonPlan(Group):
 
     def _next(self, memory: Memory) -> None:
         """Compute what the frame's changes reach."""
-        if memory.device.type != "cuda":
-            self._launch_all()
+        if memory.device.type != "cuda" or torch.cuda.is_current_stream_capturing():
+            self._launch_all(full=False)
             return
         if self.graph is None:
             self.graph = torch.cuda.CUDAGraph()
             with torch.cuda.graph(self.graph):
-                self._launch_all()
+                self._launch_all(full=False)
         self.graph.replay()
 
-    def _launch_all(self) -> None:
+    def _launch_all(self, full: bool) -> None:
         for launch in self.launches:
-            launch.run(full=False, counting=True)
+            launch.run(full=full, counting=not full)
+        if self._bad_here is not self._bad:
+            self._bad_here.copy_(self._bad, non_blocking=True)
 
     def _export(self, context: Context, memory: Memory) -> None:
         for call in self.calls:
@@ -258,6 +268,17 @@ class TritonPlan(Group):
         units = (work.tensors["stamps"] == memory.frame).view(rows, *work.grid)
         spread = units.repeat_interleave(work.unit, 1).repeat_interleave(work.unit, 2)
         return spread[:, :height, :width]
+
+    def frames_since_bad(self) -> int | None:
+        """How many frames ago the first one with NaN or infinity came, as far as the device has told."""
+        if self.memory is None or not self._bad_seen[0]:
+            return None
+        since = self._ran - int(self._bad_seen[0])
+        if self._bad_here is not self._bad:
+            torch.cuda.synchronize(self.memory.device)  # a copy under way would bring it back
+            self._bad_here.zero_()
+        self._bad.zero_()
+        return since
 
     # -- counting ----------------------------------------------------------------------------------------
 
