@@ -179,7 +179,7 @@ class Native:
         self._keep = [weight.contiguous(), bias, picture]
         self._streams = (ctypes.c_int32 * 1)(0)
         op = abi.Op()
-        op.kind, op.dtype, op.mask, op.count = abi.Kind.CONV, abi.Dtype.F32, 1, 0
+        op.kind, op.dtype, op.mask = abi.Kind.CONV, abi.Dtype.F32, 1
         op.out, op.in_ = self._view(abi, self.out), self._view(abi, picture)
         (op.kh, op.kw), (op.sy, op.sx) = shape.kernel, shape.stride
         (op.py, op.px), (op.dy, op.dx) = shape.padding, shape.dilation

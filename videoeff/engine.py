@@ -15,6 +15,7 @@ from torch import Tensor, fx, nn
 from videoeff import rewrite
 from videoeff.analysis import annotate
 from videoeff.errors import CaptureError, StateError
+from videoeff.kernels import NotFinite
 from videoeff.kernels.cpp.library import warn_if_missing
 from videoeff.kernels.reference.tests_of_change import scale_of
 from videoeff.library import register
@@ -97,6 +98,14 @@ class Engine(nn.Module):
         asked = {i.call.name for i in self.plan.instructions if i.call.kind == "input"}
         #: The groups that find NaN and infinity in the frames, if together they look at all of them.
         self.watchers = tuple(g for g in self.plan.groups if g.watches) if asked <= frames else ()
+        first = self.plan.groups[0] if self.plan.groups else None
+        #: Whether the first thing that a frame does is to be refused if it holds NaN or infinity.
+        self.refuses = (
+            first is not None
+            and first.refuses
+            and self.plan.steps[0] == first.run
+            and asked <= {c.name for c in first.calls}
+        )
         returned = arguments(self.program.output)[0]
         #: The outputs as they are returned: None for a tensor, a literal in a tuple.
         self.returned = tuple(None if isinstance(v, fx.Node) else (v,) for v in returned)
@@ -116,14 +125,18 @@ class Engine(nn.Module):
         """For each stream, whether its next frame is frame 1."""
         return tuple(self._fresh)
 
-    def step(self, frames: Sequence[Tensor]) -> tuple[Any, ...]:
+    def step(self, frames: Sequence[Tensor], refuse: bool = False) -> tuple[Any, ...]:
         """One frame of every stream. A frame that fails half-way leaves the engine reset.
 
         Args:
             frames: the flattened tensor inputs, checked by the caller.
+            refuse: whether to refuse NaN and infinity, where :attr:`refuses`.
 
         Returns:
             The flat outputs; tensors may be views of the state.
+
+        Raises:
+            NotFinite: it was refused; nothing has changed.
         """
         flags = list(self._fresh)
         any_fresh, all_fresh = any(flags), all(flags)
@@ -135,10 +148,15 @@ class Engine(nn.Module):
             any_fresh=any_fresh,
             all_fresh=all_fresh,
             keep_active=self.observer is not None,
+            refuse=refuse,
         )
         self._fresh[:] = [True] * len(flags)  # holds if a call raises: its buffers are then half-written
-        with torch.no_grad():
-            outputs = self.plan.step(context)
+        try:
+            with torch.no_grad():
+                outputs = self.plan.step(context)
+        except NotFinite:
+            self._fresh[:] = flags
+            raise
         self._fresh[:] = [False] * len(flags)
         if not any_fresh:
             self._count(context)

@@ -152,7 +152,7 @@ class FiniteCheck:
                 event.record()
                 self._waiting.append((event, flag, self._frame))
             elif not all_finite(frame):
-                raise StateError(_not_finite(name, index, frame))
+                raise StateError(not_finite(name, index, frame))
 
     def _arrived(self, name: str) -> None:
         while self._waiting and self._waiting[0][0].query():
@@ -178,7 +178,8 @@ def all_finite(frame: Tensor) -> bool:
     return bool(torch.isfinite(frame.sum())) or bool(torch.isfinite(frame).all())
 
 
-def _not_finite(name: str, index: int, frame: Tensor) -> str:
+def not_finite(name: str, index: int, frame: Tensor) -> str:
+    """What to say of a frame with NaN or infinity that was refused."""
     bad = torch.nonzero(~torch.isfinite(frame))
     first = [int(i) for i in bad[0]]
     return (

@@ -19,7 +19,8 @@ from torch import Tensor, fx, nn
 from videoeff.engine import Engine, EngineState
 from videoeff.errors import StateError
 from videoeff.files import read_thresholds, write_text
-from videoeff.frames import FiniteCheck, check_frames, owned
+from videoeff.frames import FiniteCheck, check_frames, not_finite, owned
+from videoeff.kernels import NotFinite
 from videoeff.library import call as as_operator
 from videoeff.ops.call import Context
 from videoeff.program import Program
@@ -143,7 +144,7 @@ class StreamingModule(nn.Module):
     def _forward(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         engine = self.engine
         if engine is not None and engine.plain and len(args) == 1 and not kwargs and _fits(args[0], engine):
-            if self.nan_policy == "error":
+            if self.nan_policy == "error" and not engine.refuses:
                 self._finite.check(args, self.name, engine.watchers)
             return self._outputs(engine, args)
         expected, literals, planned = self._signature()
@@ -155,7 +156,7 @@ class StreamingModule(nn.Module):
         if problem and not (resized and self.on_resize == "replan"):
             raise StateError(problem)
         frames = [v for v in leaves if isinstance(v, Tensor)]
-        if self.nan_policy == "error":
+        if self.nan_policy == "error" and (engine is None or problem or not engine.refuses):
             self._finite.check(frames, self.name, () if engine is None else engine.watchers)
         if problem:
             self._plan_anew(args, kwargs, problem)
@@ -165,7 +166,10 @@ class StreamingModule(nn.Module):
         return self._outputs(self.engine, frames)
 
     def _outputs(self, engine: Engine, frames: Sequence[Tensor]) -> Any:
-        flat = list(engine.step(frames))
+        try:
+            flat = list(engine.step(frames, refuse=self.nan_policy == "error" and engine.refuses))
+        except NotFinite as error:
+            raise StateError(not_finite(self.name, error.index, frames[error.index])) from None
         if not self.alias_outputs:
             flat = [owned(value, engine.storages) for value in flat]
         return pytree.tree_unflatten(flat, engine.program.out_spec)

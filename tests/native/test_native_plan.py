@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import itertools
+import re
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -13,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tests.support import captured, planned, stream_of
-from videoeff import kernels
+from videoeff import convert, kernels
 from videoeff.engine import Engine
 from videoeff.errors import BackendError, LoweringError, StateError
 from videoeff.kernels.cpp import abi, library
@@ -415,7 +417,7 @@ def test_grouping_is_the_first_choice_and_needs_no_other() -> None:
     assert kernels.IMPLEMENTATIONS[0].grouping
     assert not kernels.IMPLEMENTATIONS[-1].grouping
     assert markers.TESTS == ("max", "l2", "rms", "rms-relative")
-    assert abi.ABI == 1
+    assert abi.ABI == 2
 
 
 # ---------------------------------------------------------------- finite frames
@@ -454,3 +456,50 @@ def test_frames_that_are_not_finite_are_refused_whatever_their_strides() -> None
         with pytest.raises(StateError, match="NaN or infinity at 1 element"):
             native(bad)
         bad[0, 0, 0, 0] = 0.5
+
+
+class Two(nn.Module):
+    """Two inputs, the second of other channels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.two = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(2, 4, 1)
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        return F.relu(self.one(x) + self.two(y))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("options", [{}, {"threshold": 0.1}, {"threshold": 0.1, "block": 4, "dilation": 1}])
+@pytest.mark.parametrize("settled", [False, True])
+def test_a_refused_frame_leaves_everything_as_it_was(
+    dtype: torch.dtype, options: dict[str, Any], settled: bool
+) -> None:
+    torch.manual_seed(0)
+    net = Two().eval().to(dtype)
+    x, y = torch.rand(2, 3, 18, 37).to(dtype), torch.rand(2, 2, 18, 37).to(dtype)
+    stream = convert(net, (x, y), **options)
+    engine = engine_of(stream)
+    assert engine.refuses
+    if settled:
+        stream(x, y)
+        stream.reset(stream=1)
+    before = {n: t.clone() for n, t in engine._state.items()}
+    fresh = engine.fresh
+    for index, (frame, at) in enumerate(
+        itertools.product((0, 1), ((0, 0, 0, 0), (1, 1, 17, 36), (0, 1, 9, 33)))
+    ):
+        given = [x.clone(), y.clone()]
+        given[frame][at] = float("nan") if index % 2 else float("inf")
+        if index % 3 == 2:
+            given = [g.to(memory_format=torch.channels_last) for g in given]
+        place = re.escape(str(list(at)))
+        with pytest.raises(
+            StateError, match=rf"argument {frame} holds NaN or infinity at 1 element.*{place}"
+        ):
+            stream(*given)
+        assert engine.fresh == fresh
+    if settled:
+        assert all(torch.equal(t, before[n]) for n, t in engine._state.items())
+    with torch.no_grad():
+        assert_close(stream(x, y), net(x, y))

@@ -20,6 +20,18 @@ class Counted:
     scheduled: int
 
 
+class NotFinite(Exception):
+    """Raised by a group that refuses a frame; everything is as it was before.
+
+    Attributes:
+        index: which of the frame tensors holds NaN or infinity.
+    """
+
+    def __init__(self, index: int) -> None:
+        super().__init__(f"frame tensor {index} holds NaN or infinity")
+        self.index = index
+
+
 class Group(ABC):
     """Consecutive calls that run as one. It counts for itself, so that a frame costs nothing a layer."""
 
@@ -27,6 +39,9 @@ class Group(ABC):
 
     #: Whether it finds NaN and infinity in the frames of its inputs by itself, and tells some frames later.
     watches: bool = False
+
+    #: Whether it refuses such a frame by :class:`NotFinite`, if asked to, before it changes anything.
+    refuses: bool = False
 
     @abstractmethod
     def run(self, context: Context) -> None:

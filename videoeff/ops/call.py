@@ -187,6 +187,7 @@ class Context:
         active: number of computed pixels by layer name, an int or a tensor that is not read yet.
         scheduled: number of pixels the kernel really worked on by layer name, like ``active``.
         keep_active: whether to keep each call's active mask for an observer, in ``active_masks``.
+        refuse: whether a group that can is to refuse a frame with NaN or infinity.
     """
 
     frames: tuple[Tensor, ...]
@@ -200,6 +201,7 @@ class Context:
     active: dict[str, int | Tensor] = field(default_factory=dict)
     scheduled: dict[str, int | Tensor] = field(default_factory=dict)
     keep_active: bool = False
+    refuse: bool = False
     active_masks: dict[str, Tensor] = field(default_factory=dict)
 
     def fresh_rows(self, streams: tuple[int, ...] | None) -> Tensor:

@@ -23,7 +23,7 @@ from videoeff.kernels.forms.codes import EpiOp as EpiOp
 from videoeff.kernels.forms.codes import Kind as Kind
 from videoeff.kernels.forms.codes import ReachKind as ReachKind
 
-ABI = 1
+ABI = 2
 MAX_ARGS = 6
 MAX_EPI = 24
 MAX_REGS = 4
@@ -39,6 +39,19 @@ class Dtype(IntEnum):
     F32 = 0
     F64 = 1
     BF16 = 2
+
+
+class Flag(IntEnum):
+    """``enum vf_flags``: bits of what a run is to do."""
+
+    COUNT = 1
+    FINITE = 2
+
+
+class Answer(IntEnum):
+    """``enum vf_answer``: from where on an answer holds the number of a frame."""
+
+    NOT_FINITE = 16
 
 
 class Epi(Structure):
@@ -81,7 +94,7 @@ class Op(Structure):
 
     __slots__ = ()
     _fields_ = (
-        *((name, c_int32) for name in ("kind", "dtype", "mask", "count")),
+        *((name, c_int32) for name in ("kind", "dtype", "mask", "reserved")),
         ("out", View),
         ("in_", View),
         ("input", c_int32),
@@ -143,6 +156,6 @@ FUNCTIONS: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "vf_mask_write": (c_int32, (c_void_p, c_int32, c_void_p)),
     "vf_magnitude_read": (c_int32, (c_void_p, c_int32, c_void_p)),
     "vf_magnitude_write": (c_int32, (c_void_p, c_int32, c_void_p)),
-    "vf_all_finite": (c_int32, (c_void_p, c_int64, c_int32, c_int32)),
+    "vf_all_finite": (c_int32, (c_void_p, c_int64, c_int32)),
     "vf_plan_times": (POINTER(c_int64), (c_void_p, c_int32)),
 }

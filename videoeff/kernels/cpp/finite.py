@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from videoeff.kernels.cpp import library
@@ -19,9 +18,7 @@ def native_all_finite(tensor: Tensor) -> bool | None:
         return None
     if not is_dense(tensor):
         return None
-    threads = torch.get_num_threads()
-    answer = library.load().vf_all_finite(tensor.data_ptr(), tensor.numel(), DTYPES[tensor.dtype], threads)
-    return bool(answer)
+    return bool(library.load().vf_all_finite(tensor.data_ptr(), tensor.numel(), DTYPES[tensor.dtype]))
 
 
 def is_dense(tensor: Tensor) -> bool:

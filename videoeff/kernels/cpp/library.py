@@ -50,7 +50,7 @@ class Library:
     vf_mask_write: Callable[[int, int, Any], int]
     vf_magnitude_read: Callable[[int, int, Any], int]
     vf_magnitude_write: Callable[[int, int, Any], int]
-    vf_all_finite: Callable[[Any, int, int, int], int]
+    vf_all_finite: Callable[[Any, int, int], int]
     vf_plan_times: Callable[[int, int], Any]
 
     def __init__(self, path: Path, info: build.BuildInfo) -> None:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from videoeff.errors import BackendError, LoweringError, StateError
-from videoeff.kernels.base import Counted, Group
+from videoeff.kernels.base import Counted, Group, NotFinite
 from videoeff.kernels.cpp import abi, costs, library
 from videoeff.kernels.cpp.abi import Kind
 from videoeff.kernels.cpp.describe import DTYPES, TESTS, Description, describe
@@ -47,6 +47,8 @@ class NativePlan(Group):
         exported: layers whose masks calls elsewhere need.
         isa: number of the instruction set, -1 for the best.
     """
+
+    refuses = True
 
     def __init__(self, calls: Sequence[RegionCall], exported: frozenset[str], isa: int = -1) -> None:
         self.calls = tuple(calls)
@@ -89,6 +91,7 @@ class NativePlan(Group):
         """One frame.
 
         Raises:
+            NotFinite: a frame holds NaN or infinity and is to be refused.
             StateError: a frame does not fit, or the native side ran out of memory.
             LoweringError: the native side refuses the plan.
         """
@@ -107,11 +110,14 @@ class NativePlan(Group):
             frame, strides = reader.read(context, self._storages)
             into.data, (into.sr, into.sh, into.sw, into.sc) = frame.data_ptr(), strides
             kept.append(frame)
-        count = 0 if context.any_fresh else 1
+        count = 0 if context.any_fresh else int(abi.Flag.COUNT)
+        flags = count | (abi.Flag.FINITE if context.refuse else 0)
         fresh = context.fresh
         answer = native.vf_plan_run(
-            handle, self._frames, len(kept), fresh.data_ptr(), fresh.numel(), torch.get_num_threads(), count
+            handle, self._frames, len(kept), fresh.data_ptr(), fresh.numel(), torch.get_num_threads(), flags
         )
+        if answer >= abi.Answer.NOT_FINITE:
+            raise NotFinite(self._inputs[answer - abi.Answer.NOT_FINITE].call.input_index)
         if answer:
             raise StateError(
                 f"{self.where}: the native plan stopped with code {answer}"
@@ -215,7 +221,6 @@ class NativePlan(Group):
         ops = (abi.Op * len(self.calls))()
         for index, (call, found) in enumerate(zip(self.calls, self._descriptions, strict=True)):
             binder.fill(ops[index], call, found, self._masks)
-            ops[index].count = index
             ops[index].dense_share = dense_share(found) if self.whole_from is None else self.whole_from
         for number, entry in enumerate(self._inputs):
             ops[index_of(entry.call, self.calls)].input = number

@@ -3,7 +3,9 @@
 #define VIDEOEFF_FRAMES_H
 
 #include <algorithm>
+#include <atomic>
 #include <cstring>
+
 #include "plan.h"
 
 namespace vf {
@@ -15,6 +17,7 @@ struct InputWork {
   Mask *mask, *hits;      // changed pixels; blocks that exceed the limit
   const uint8_t *fresh;   // by row
   int32_t strips;         // strips of block rows in a stream
+  std::atomic<bool> finite{true};
 };
 
 static float input_limit(const vf_op &d, int32_t row) {
@@ -22,42 +25,34 @@ static float input_limit(const vf_op &d, int32_t row) {
   return d.relative ? float(d.threshold) * d.scale[row] : float(d.threshold);
 }
 
-// Amounts of one strip of blocks, and which of its blocks exceed the limit.
+// Tests one strip of blocks against the values kept: which of its blocks exceed the limit, and is it finite.
 static void input_test_task(void *context, int64_t index, int) {
-  const InputWork &work = *static_cast<InputWork *>(context);
+  InputWork &work = *static_cast<InputWork *>(context);
   const vf_op &d = work.op->d;
   const int32_t r = int32_t(index / work.strips), by = int32_t(index % work.strips), b = d.block;
-  if (work.fresh[r]) return;
   const int32_t width = d.out.w, first = by * b, last = std::min(d.out.h, first + b);
-  const float limit = input_limit(d, r);
   Mask &hits = *work.hits;
-  uint64_t *bits = hits.row(r, by), seen = 0;
-  thread_local std::vector<float> amount;
-  thread_local std::vector<float> total;
-  amount.resize(size_t(width));
-  total.assign(size_t(hits.w), 0.f);
-  for (int32_t y = first; y < last; y++) {
-    work.plan->kernels->input_amount(*work.op, *work.frame, {r, y, 0, width}, amount.data());
-    if (b == 1) {
-      for (int32_t x = 0; x < width; x += 64) {
-        uint64_t word = 0;
-        const int32_t n = std::min(64, width - x);
-        for (int32_t k = 0; k < n; k++) word |= uint64_t(!(amount[x + k] <= limit)) << k;
-        bits[x >> 6] = word, seen |= word;
-      }
-    } else {
-      for (int32_t x = 0; x < width; x += b) {
-        float sum = 0;
-        for (int32_t k = x; k < std::min(width, x + b); k++) sum += amount[k];
-        total[x / b] += sum;
-      }
-    }
+  uint64_t *bits = hits.row(r, by);
+  thread_local std::vector<float> sums;
+  if (b > 1) sums.resize(size_t(width));
+  RowTest test{r, first, input_limit(d, r), b == 1 ? bits : nullptr, sums.data(), true};
+  bool finite = true;
+  for (; test.y < last; test.y++, test.first = false) finite &= work.plan->kernels->input_row(*work.op, *work.frame, test);
+  if (!finite) work.finite = false;
+  if (work.fresh[r]) {  // nothing is kept to test against; it was read for what is not finite
+    std::memset(bits, 0, sizeof(uint64_t) * size_t(hits.words));
+    return;
   }
   if (b > 1)
     for (int32_t x = 0; x < hits.w; x++) {
-      float mean = total[x] / float((last - first) * (std::min(width, (x + 1) * b) - x * b));
-      if (!(mean <= limit)) bits[x >> 6] |= uint64_t(1) << (x & 63), seen = 1;
+      const int32_t end = std::min(width, (x + 1) * b);
+      float sum = 0;
+      for (int32_t k = x * b; k < end; k++) sum += sums[size_t(k)];
+      const float mean = sum / float((last - first) * (end - x * b));
+      if (!(mean <= test.limit)) bits[x >> 6] |= uint64_t(1) << (x & 63);
     }
+  uint64_t seen = 0;
+  for (int32_t k = 0; k < hits.words; k++) seen |= bits[k];
   hits.flag(r, by) = seen != 0;
 }
 
@@ -85,14 +80,22 @@ static void input_store_task(void *context, int64_t index, int) {
   }
 }
 
+// Tests a frame and changes nothing but the hits. Returns whether all its values are finite.
+static bool test_input(vf_plan &plan, const Op &op, Mask &hits, const Frame &frame) {
+  const vf_op &d = op.d;
+  const int32_t strips = (d.out.h + d.block - 1) / d.block;
+  hits.clear();
+  InputWork work{&plan, &op, frame.frames + d.input, nullptr, &hits, plan.fresh_rows.data(), strips};
+  plan.pool.run(int64_t(d.out.r) * strips, frame.workers, input_test_task, &work);
+  hits.settle();
+  return work.finite;
+}
+
+// From the hits to the pixels that changed, which are stored.
 static void run_input(vf_plan &plan, const Op &op, Mask &hits, const Frame &frame) {
   const vf_op &d = op.d;
   Mask &mask = plan.masks[d.mask];
-  const int32_t b = d.block, reach = d.dilation, strips = (d.out.h + b - 1) / b;
-  hits.clear();
-  InputWork work{&plan, &op, frame.frames + d.input, &mask, &hits, plan.fresh_rows.data(), strips};
-  plan.pool.run(int64_t(d.out.r) * strips, frame.workers, input_test_task, &work);
-  hits.settle();
+  const int32_t b = d.block, reach = d.dilation;
   if (reach > 0 || b > 1) {
     for (int32_t i = 0; i < hits.r && hits.any; i++)
       for (int32_t y = 0; y < hits.h; y++) {
@@ -125,6 +128,7 @@ static void run_input(vf_plan &plan, const Op &op, Mask &hits, const Frame &fram
   }
   for (int32_t i = 0; i < d.out.r; i++)
     if (plan.fresh_rows[i]) mask.fill_row(i);
+  InputWork work{&plan, &op, frame.frames + d.input, &mask, &hits, plan.fresh_rows.data(), 0};
   if (mask.any) plan.pool.run(int64_t(d.out.r) * d.out.h, frame.workers, input_store_task, &work);
 }
 

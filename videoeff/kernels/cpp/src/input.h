@@ -4,6 +4,7 @@
 #define VIDEOEFF_INPUT_H
 
 #include <cmath>
+#include <type_traits>
 #include <utility>
 
 #include "vmath.h"
@@ -12,26 +13,44 @@
 namespace vf {
 namespace VF_SPACE {
 
-// The amount of the change test for frames: channels at any stride.
-template <class S> void amount_any(const Op &op, const vf_frame &frame, const Run &run, float *amount) {
+// Where the amounts of a row of a frame go: bits of the pixels that exceed the limit, or sums over rows.
+struct Amounts {
+  const RowTest &test;
+  VF_INLINE void put(int32_t x, float amount) const {
+    if (test.bits) test.bits[x >> 6] |= uint64_t(!(amount <= test.limit)) << (x & 63);
+    else if (test.first) test.sums[x] = amount;
+    else test.sums[x] += amount;
+  }
+  VF_INLINE void put(int32_t x, vfloat amount) const {  // x a multiple of the lanes
+    if (test.bits) test.bits[x >> 6] |= uint64_t(bits_of(~(vint)(amount <= broadcast(test.limit)))) << (x & 63);
+    else if (test.first) store(test.sums + x, amount);
+    else store(test.sums + x, load(test.sums + x) + amount);
+  }
+};
+
+// The change test's amounts from column `first` on, channels at any stride; whether all values are finite.
+template <class S> bool row_any(const Op &op, const vf_frame &frame, const RowTest &test, int32_t first) {
   using T = compute<S>;
   const vf_op &d = op.d;
-  const S *from = static_cast<const S *>(frame.data) + run.r * frame.sr + run.y * frame.sh + run.x * frame.sw;
-  const S *old = static_cast<const S *>(d.out.data) + run.r * d.out.sr + run.y * d.out.sh + run.x * d.out.sw;
+  const S *from = static_cast<const S *>(frame.data) + test.r * frame.sr + test.y * frame.sh;
+  const S *old = static_cast<const S *>(d.out.data) + test.r * d.out.sr + test.y * d.out.sh;
   const int32_t c = d.out.c;
   const bool exact = d.threshold == 0, most = d.test == VF_TEST_MAX;
-  for (int32_t i = 0; i < run.n; i++) {
+  const Amounts amounts{test};
+  T wrong = 0;
+  for (int32_t i = first; i < d.out.w; i++) {
     T energy = 0, top = 0, bad = 0;
     bool differ = false;
     for (int32_t j = 0; j < c; j++) {
       T now = widen(from[i * frame.sw + j * frame.sc]), was = widen(old[i * d.out.sw + j * d.out.sc]);
       T x = std::fabs(now - was);
       differ |= now != was;
-      energy += x * x, bad += x - x;
+      energy += x * x, bad += x - x, wrong += now * T(0);
       top = x > top ? x : top;
     }
-    amount[i] = exact ? float(differ) : most ? float(top + bad) : float(std::sqrt(d.test == VF_TEST_RMS ? energy / T(c) : energy));
+    amounts.put(i, exact ? float(differ) : most ? float(top + bad) : float(std::sqrt(d.test == VF_TEST_RMS ? energy / T(c) : energy)));
   }
+  return wrong == 0;
 }
 
 template <class S> void store_any(const Op &op, const vf_frame &frame, const Run &run, float *squares) {
@@ -84,44 +103,52 @@ inline bool is_planar(const vf_op &d, const vf_frame &frame) {
   return VF_SHUFFLES && d.out.c == 3 && d.out.sc == 1 && d.out.sw == 3 && frame.sw == 1 && frame.sc != 1;
 }
 
-template <class S> void input_amount(const Op &op, const vf_frame &frame, const Run &run, float *amount) {
 #if VF_SHUFFLES
-  if constexpr (sizeof(S) == 4) {
-    const vf_op &d = op.d;
-    if (is_planar(d, frame)) {
-      constexpr int L = lanes<float>;
-      const S *from = static_cast<const S *>(frame.data) + run.r * frame.sr + run.y * frame.sh + run.x;
-      const S *old = static_cast<const S *>(d.out.data) + run.r * d.out.sr + run.y * d.out.sh + run.x * 3;
-      const bool exact = d.threshold == 0, most = d.test == VF_TEST_MAX;
-      const float share = d.test == VF_TEST_RMS ? 1.f / 3 : 1.f;
-      int32_t i = 0;
-      for (; i + L <= run.n; i += L) {
-        const vfloat a = load(old + 3 * i), b = load(old + 3 * i + L), c = load(old + 3 * i + 2 * L);
-        vfloat energy = {}, top = {};
-        vint differ = {};
-        const vfloat kept[3] = {gather3<float, 0, true>(a, b, c), gather3<float, 1, true>(a, b, c),
-                                gather3<float, 2, true>(a, b, c)};
-        for (int j = 0; j < 3; j++) {
-          const vfloat was = kept[j], now = load(from + i + j * frame.sc);
-          if (exact) {
-            differ |= now != was;
-          } else {
-            const vfloat x = now - was;
-            energy += x * x;
-            const vfloat size = absolute<float>(x);
-            top = size <= top ? top : size;  // NaN takes over and stays
-            top = x != x ? x : top;
-          }
-        }
-        if (exact) store(amount + i, differ ? broadcast(1.f) : broadcast(0.f));
-        else store(amount + i, most ? top : vsqrt(energy * share));
+// The same for whole vectors of three planes; returns where it stopped.
+inline int32_t row_of_planes(const Op &op, const vf_frame &frame, const RowTest &test, bool &finite) {
+  constexpr int L = lanes<float>;
+  const vf_op &d = op.d;
+  const float *from = static_cast<const float *>(frame.data) + test.r * frame.sr + test.y * frame.sh;
+  const float *old = static_cast<const float *>(d.out.data) + test.r * d.out.sr + test.y * d.out.sh;
+  const bool exact = d.threshold == 0, most = d.test == VF_TEST_MAX;
+  const float share = d.test == VF_TEST_RMS ? 1.f / 3 : 1.f;
+  const Amounts amounts{test};
+  vfloat wrong = {};
+  int32_t i = 0;
+  for (; i + L <= d.out.w; i += L) {
+    const vfloat a = load(old + 3 * i), b = load(old + 3 * i + L), c = load(old + 3 * i + 2 * L);
+    const vfloat kept[3] = {gather3<float, 0, true>(a, b, c), gather3<float, 1, true>(a, b, c),
+                            gather3<float, 2, true>(a, b, c)};
+    vfloat energy = {}, top = {};
+    vint differ = {};
+    for (int j = 0; j < 3; j++) {
+      const vfloat was = kept[j], now = load(from + i + j * frame.sc);
+      wrong += now * 0.f;  // zero for every finite value, else NaN
+      if (exact) {
+        differ |= now != was;
+      } else {
+        const vfloat x = now - was;
+        energy += x * x;
+        const vfloat size = absolute<float>(x);
+        top = size <= top ? top : size;  // NaN takes over and stays
+        top = x != x ? x : top;
       }
-      if (i < run.n) amount_any<S>(op, frame, {run.r, run.y, run.x + i, run.n - i}, amount + i);
-      return;
     }
+    amounts.put(i, exact ? (differ ? broadcast(1.f) : broadcast(0.f)) : most ? top : vsqrt(energy * share));
   }
+  finite = !any(wrong != 0.f);
+  return i;
+}
 #endif
-  amount_any<S>(op, frame, run, amount);
+
+template <class S> bool input_row(const Op &op, const vf_frame &frame, const RowTest &test) {
+  int32_t done = 0;
+  bool finite = true;
+#if VF_SHUFFLES
+  if constexpr (std::is_same<S, float>::value)
+    if (is_planar(op.d, frame)) done = row_of_planes(op, frame, test, finite);
+#endif
+  return row_any<S>(op, frame, test, done) && finite;
 }
 
 template <class S> void input_store(const Op &op, const vf_frame &frame, const Run &run, float *squares) {

@@ -84,6 +84,15 @@ struct Scratch {
 constexpr int kSpareRows = 32;       // rows after the last pixel of a register that may be overwritten
 constexpr int kMaxBlock = 192;       // no block has more pixels
 
+// A row of a frame under test. The amount of a pixel is 1 or 0 at threshold 0.
+struct RowTest {
+  int32_t r, y;
+  float limit;
+  uint64_t *bits;                    // set where the amount exceeds the limit; null: amounts are summed
+  float *sums;                       // (W) over the rows tested since `first`
+  bool first;
+};
+
 struct Kernels {
   // Prepare an op: choose ld, block_pixels and temp_bytes, pack weights.
   void (*prepare)(Op &op);
@@ -98,8 +107,8 @@ struct Kernels {
   void (*linear)(const Op &op, Scratch &scratch, int32_t first, int32_t last);
   // Set row `row` of register 0 to `values` (c).
   void (*set_row)(const Op &op, Scratch &scratch, int32_t row, const double *values, int32_t c);
-  // The change test's amount of each pixel of a run of a frame against the value kept; 1 or 0 at threshold 0.
-  void (*input_amount)(const Op &op, const vf_frame &frame, const Run &run, float *amount);
+  // Tests a row of a frame against the value kept; whether all of the frame's values in it are finite.
+  bool (*input_row)(const Op &op, const vf_frame &frame, const RowTest &test);
   // Copy a run of a frame into the value; squared magnitudes where not null.
   void (*input_store)(const Op &op, const vf_frame &frame, const Run &run, float *squares);
   // Add the sum and the sum of squares of a run of the value to sums[0] and sums[1].

@@ -115,8 +115,12 @@ static void any_linear(const Op &op, Scratch &s, int32_t first, int32_t last) {
 static void any_set_row(const Op &op, Scratch &s, int32_t row, const double *values, int32_t c) {
   VF_BY_DTYPE(op.d.dtype, set_row, op, s, row, values, c)
 }
-static void any_amount(const Op &op, const vf_frame &frame, const Run &run, float *amount) {
-  VF_BY_DTYPE(op.d.dtype, input_amount, op, frame, run, amount)
+static bool any_row(const Op &op, const vf_frame &frame, const RowTest &test) {
+  switch (op.d.dtype) {
+    case VF_F64: return input_row<double>(op, frame, test);
+    case VF_BF16: return input_row<bf16>(op, frame, test);
+    default: return input_row<float>(op, frame, test);
+  }
 }
 static void any_store(const Op &op, const vf_frame &frame, const Run &run, float *squares) {
   VF_BY_DTYPE(op.d.dtype, input_store, op, frame, run, squares)
@@ -136,7 +140,7 @@ static bool any_finite(const void *data, int64_t count, int32_t dtype) {
 }
 
 static const Kernels table = {any_prepare, any_block,  any_panel,   any_finish,     any_linear, any_set_row,
-                              any_amount,  any_store,  any_moments, any_accumulate, any_finite};
+                              any_row,  any_store,  any_moments, any_accumulate, any_finite};
 
 }  // namespace VF_SPACE
 

@@ -68,6 +68,10 @@ static void copy_tables(Op &op) {
 
 // ---------------------------------------------------------------- ops
 
+static int64_t since(std::chrono::steady_clock::time_point start) {
+  return std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::steady_clock::now() - start).count();
+}
+
 constexpr double kHysteresis = 0.05;  // an op that was computed whole stays so until this much less is active
 
 static void write_scales(vf_plan &plan, const Op &op) {
@@ -134,6 +138,20 @@ static void run_op(vf_plan &plan, size_t index, const Frame &frame, bool count) 
   mask.settle();
   if (frame.any_fresh) write_scales(plan, op);
   if (count) plan.counts[2 * index] += pixels, plan.counts[2 * index + 1] += scheduled;
+}
+
+// Tests all frames before anything is changed. Returns the first frame that is not finite, -1 if all are.
+static int32_t test_frames(vf_plan &plan, const Frame &frame) {
+  int32_t bad = -1;
+  for (size_t i = 0; i < plan.ops.size(); i++) {
+    const Op &op = plan.ops[i];
+    if (op.d.kind != VF_INPUT) continue;
+    auto start = std::chrono::steady_clock::now();
+    find_fresh(plan, op, frame);
+    if (!test_input(plan, op, plan.active[op.d.mask], frame) && bad < 0) bad = op.d.input;
+    plan.times[i] += since(start);
+  }
+  return bad;
 }
 
 static void reserve_workers(vf_plan &plan, int workers) {
@@ -230,7 +248,7 @@ void vf_plan_destroy(vf_plan *plan) {
 }
 
 int32_t vf_plan_run(vf_plan *plan, const vf_frame *frames, int64_t nframes, const uint8_t *fresh, int64_t streams,
-                    int32_t threads, int32_t count) {
+                    int32_t threads, int32_t flags) {
   if (!plan || nframes < 0 || streams < 0 || threads < 1) return 1;
   try {
     for (const Op &op : plan->ops) {
@@ -241,11 +259,12 @@ int32_t vf_plan_run(vf_plan *plan, const vf_frame *frames, int64_t nframes, cons
     Frame frame{frames, fresh, false, std::min(threads, 256)};
     for (int64_t i = 0; i < streams; i++) frame.any_fresh |= fresh[i] != 0;
     reserve_workers(*plan, frame.workers);
+    const int32_t bad = test_frames(*plan, frame);
+    if (bad >= 0 && flags & VF_FINITE) return VF_NOT_FINITE + bad;
     for (size_t i = 0; i < plan->ops.size(); i++) {
       auto start = std::chrono::steady_clock::now();
-      run_op(*plan, i, frame, count != 0);
-      plan->times[i] +=
-          std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::steady_clock::now() - start).count();
+      run_op(*plan, i, frame, (flags & VF_COUNT) != 0);
+      plan->times[i] += since(start);
     }
   } catch (const std::exception &) {
     return 4;
@@ -323,8 +342,7 @@ int32_t vf_magnitude_write(vf_plan *plan, int32_t mask, const float *squares) {
   return 0;
 }
 
-int32_t vf_all_finite(const void *data, int64_t count, int32_t dtype, int32_t threads) {
-  (void)threads;
+int32_t vf_all_finite(const void *data, int64_t count, int32_t dtype) {
   return kernels_of(vf_best_isa())->all_finite(data, count, dtype);
 }
 

@@ -162,6 +162,19 @@ template <class M> VF_INLINE bool any(M m) {
 #endif
 }
 
+// Bit k: lane k of a comparison of floats.
+VF_INLINE uint32_t bits_of(vint m) {
+#if VF_ISA == 2
+  return uint32_t(_mm512_movepi32_mask((__m512i)m));
+#elif VF_ISA == 1
+  return uint32_t(_mm256_movemask_ps((__m256)m));
+#else
+  uint32_t bits = 0;
+  for (int i = 0; i < lanes<float>; i++) bits |= uint32_t(m[i] & 1) << i;
+  return bits;
+#endif
+}
+
 }  // namespace VF_SPACE
 }  // namespace vf
 #endif

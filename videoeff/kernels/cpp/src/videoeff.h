@@ -19,7 +19,7 @@ extern "C" {
 #define VF_API
 #endif
 
-#define VF_ABI 1
+#define VF_ABI 2
 #define VF_MAX_ARGS 6
 #define VF_MAX_EPI 24
 #define VF_MAX_REGS 4
@@ -108,7 +108,7 @@ typedef struct {
 typedef struct {
   int32_t kind, dtype;
   int32_t mask;        // index of this op's own mask, unique in the plan
-  int32_t count;       // index into the plan's counters, -1 for none
+  int32_t reserved;
   vf_view out;
   vf_view in;          // the producer's input; for VF_INPUT strides are given per frame
   int32_t input;       // VF_INPUT: which frame
@@ -172,9 +172,12 @@ VF_API vf_plan *vf_plan_create(const vf_op *ops, int64_t nops, const vf_mask *ma
                                char *error, int64_t error_size);
 VF_API void vf_plan_destroy(vf_plan *plan);
 
-// One frame. `fresh` (streams) bytes; `threads` to use. `count`: 1 adds to the counters. Returns 0.
+// One frame. `fresh` (streams) bytes; `threads` to use; `flags`: VF_COUNT adds to the counters, VF_FINITE refuses a
+// frame with NaN or infinity before anything is changed. Returns 0, or VF_NOT_FINITE + the number of such a frame.
+enum vf_flags { VF_COUNT = 1, VF_FINITE = 2 };
+enum vf_answer { VF_NOT_FINITE = 16 };
 VF_API int32_t vf_plan_run(vf_plan *plan, const vf_frame *frames, int64_t nframes, const uint8_t *fresh,
-                           int64_t streams, int32_t threads, int32_t count);
+                           int64_t streams, int32_t threads, int32_t flags);
 
 // Forget everything derived from the values (sums of means): call after the buffers were written from outside.
 VF_API void vf_plan_invalidate(vf_plan *plan);
@@ -190,7 +193,7 @@ VF_API int32_t vf_magnitude_read(vf_plan *plan, int32_t mask, float *squares);  
 VF_API int32_t vf_magnitude_write(vf_plan *plan, int32_t mask, const float *squares);
 
 // Whether all `count` elements (dtype) are finite.
-VF_API int32_t vf_all_finite(const void *data, int64_t count, int32_t dtype, int32_t threads);
+VF_API int32_t vf_all_finite(const void *data, int64_t count, int32_t dtype);
 
 // Nanoseconds spent per op since the last call with reset = 1, (nops); null when not compiled in.
 VF_API int64_t *vf_plan_times(vf_plan *plan, int32_t reset);
