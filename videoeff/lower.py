@@ -117,7 +117,8 @@ def lower(program: Program, backend: str = "auto") -> Plan:
     found = regions(program)
     predicted = _predictions(found)
     wanted = {name for p in predicted.values() for name, _ in (*p.sources, *p.residuals)}
-    states = _states(program, found, predicted)
+    device = device_of(program.module).type
+    states = _states(found, predicted, lambda channels: _pixel(implementations, channels, device))
     placeholders = {n: i for i, n in enumerate(program.placeholders)}
     buffers = allocate(list(states.values()), torch.device("meta"))
     instructions, chosen = [], []
@@ -183,8 +184,15 @@ def _convolution_macs(region: Region) -> int:
     return sum(macs(node) for node in region.nodes if is_convolution(node))
 
 
+def _pixel(implementations: Sequence[Implementation], channels: int, device: str) -> int:
+    """Elements from pixel to pixel that the first implementation with a preference wants; 0 for no gap."""
+    wishes = (i.pixel_of(channels, device) for i in implementations)
+    wish = next((w for w in wishes if w), 0)
+    return wish if wish > channels else 0
+
+
 def _states(
-    program: Program, found: Sequence[Region], predicted: Mapping[str, Prediction]
+    found: Sequence[Region], predicted: Mapping[str, Prediction], pixel: Callable[[int], int]
 ) -> dict[str, StateSpec]:
     specs: dict[str, StateSpec] = {}
     parents: dict[str, list[tuple[fx.Node, tuple[str, int, int, int]]]] = {}
@@ -201,7 +209,12 @@ def _states(
         assert value.layout is not None
         last = _channels_last(value.layout, len(shape))
         specs[f"{name}.buffer"] = StateSpec(
-            f"{name}.buffer", tuple(shape), value.dtype, value.layout.rows, channels_last=last
+            f"{name}.buffer",
+            tuple(shape),
+            value.dtype,
+            value.layout.rows,
+            channels_last=last,
+            pixel=pixel(shape[1]) if last else 0,
         )
     for region in found:
         cache, value = region.cache, info(region.cache)
@@ -213,7 +226,8 @@ def _states(
         part = None if into is None else (into[3], into[1], into[2])
         key = f"{region.name}.value"
         last = _channels_last(value.layout, len(value.shape))
-        specs[key] = StateSpec(key, value.shape, value.dtype, value.layout.rows, parent, part, last)
+        gap = pixel(value.shape[1]) if last and parent is None else 0
+        specs[key] = StateSpec(key, value.shape, value.dtype, value.layout.rows, parent, part, last, gap)
         rows = value.layout.extent(value.shape)[0]
         if _needs_scale(cache):
             key = f"{region.name}.scale"

@@ -8,6 +8,7 @@ for a stream is given to them by ``videoeff.lower``.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
@@ -118,6 +119,8 @@ class StateSpec:
         parent: name of the buffer this one is a channel slice of, None for a buffer of its own.
         channels: (dimension, start, step) of that slice.
         channels_last: whether a (B, C, H, W) buffer lies channels-last in memory.
+        pixel: of such a buffer, elements from one pixel to the next where they are more than its channels;
+            what lies between is zero and never written.
     """
 
     name: str
@@ -127,16 +130,16 @@ class StateSpec:
     parent: str | None = None
     channels: tuple[int, int, int] | None = None
     channels_last: bool = False
+    pixel: int = 0
 
     @property
     def nbytes(self) -> int:
-        """Bytes held; 0 for a slice of another buffer."""
+        """Bytes held, gaps included; 0 for a slice of another buffer."""
         if self.parent is not None:
             return 0
-        count = self.dtype.itemsize
-        for size in self.shape:
-            count *= size
-        return count
+        if self.pixel:
+            return self.dtype.itemsize * math.prod(self.shape) // self.shape[1] * self.pixel
+        return self.dtype.itemsize * math.prod(self.shape)
 
     def to_json(self) -> dict[str, Any]:
         """A plain dictionary, the state schema of an artefact."""

@@ -34,13 +34,7 @@ def allocate(
     with torch.inference_mode(False):  # made under it, they could not be written outside
         for spec in specs:
             if spec.parent is None:
-                form = torch.channels_last if spec.channels_last else torch.contiguous_format
-                if spec in known:
-                    state[spec.name] = known[spec]
-                else:
-                    state[spec.name] = torch.empty(
-                        spec.shape, dtype=spec.dtype, device=device, memory_format=form
-                    )
+                state[spec.name] = known[spec] if spec in known else _buffer(spec, device)
         for spec in specs:
             if spec.parent is not None and spec.channels is not None:
                 dim, start, step = spec.channels
@@ -54,3 +48,12 @@ def allocate(
                     )
                 state[spec.name] = part
     return state
+
+
+def _buffer(spec: StateSpec, device: torch.device) -> Tensor:
+    if spec.pixel:
+        rows, channels, height, width = spec.shape
+        pixels = torch.zeros(rows, height, width, spec.pixel, dtype=spec.dtype, device=device)
+        return pixels[..., :channels].permute(0, 3, 1, 2)
+    form = torch.channels_last if spec.channels_last else torch.contiguous_format
+    return torch.empty(spec.shape, dtype=spec.dtype, device=device, memory_format=form)

@@ -72,6 +72,10 @@ class Implementation:
     #: Whether it runs consecutive calls as one, by :meth:`build_group`.
     grouping: ClassVar[bool] = False
 
+    def pixel_of(self, channels: int, device: str) -> int:
+        """Elements from pixel to pixel that its kernels want of a map on a kind of device; 0: no matter."""
+        return 0
+
     def unavailable(self) -> str:
         """Why it cannot work on this machine, "" if it can."""
         raise NotImplementedError

@@ -8,7 +8,7 @@ from importlib.util import find_spec
 import torch
 
 from videoeff.kernels.base import Group, Implementation
-from videoeff.kernels.triton.describe import describe, interpreted
+from videoeff.kernels.triton.describe import describe, interpreted, served_device
 from videoeff.ops.call import Context, RegionCall
 
 
@@ -21,6 +21,12 @@ class TritonRegion(Implementation):
     name = "triton"
     backend = "triton"
     grouping = True
+
+    def pixel_of(self, channels: int, device: str) -> int:
+        """Pixels begin at 16 bytes in half precision, so that channels are loaded eight (or four) at a time."""
+        if device != served_device() or channels < 3:
+            return 0
+        return 4 if channels <= 4 else -(-channels // 8) * 8
 
     def unavailable(self) -> str:
         """Why it cannot work on this machine."""

@@ -68,7 +68,9 @@ template <class S> void store_any(const Op &op, const vf_frame &frame, const Run
       }
       squares[i] = float(energy / T(c));
     }
-  if (d.out.sc == 1 && frame.sc == 1) {
+  if (d.out.sc == 1 && frame.sc == 1 && d.out.sw == c && frame.sw == c) {
+    std::memcpy(to, from, sizeof(S) * size_t(c) * size_t(run.n));
+  } else if (d.out.sc == 1 && frame.sc == 1) {
     for (int32_t i = 0; i < run.n; i++) std::memcpy(to + i * d.out.sw, from + i * frame.sw, sizeof(S) * c);
   } else {
     for (int32_t i = 0; i < run.n; i++)
@@ -98,14 +100,19 @@ template <class T, int J, bool Apart> VF_INLINE vec<T> gather3(vec<T> a, vec<T> 
 }
 #endif
 
-// Whether a run is three planes of neighbouring pixels over a channels-last value.
+// Whether three channels of neighbouring pixels lie side by side in the value and in the frame, or the frame is three
+// planes of neighbouring pixels.
+inline bool is_packed(const vf_op &d) { return VF_SHUFFLES && d.out.c == 3 && d.out.sc == 1 && d.out.sw == 3; }
 inline bool is_planar(const vf_op &d, const vf_frame &frame) {
-  return VF_SHUFFLES && d.out.c == 3 && d.out.sc == 1 && d.out.sw == 3 && frame.sw == 1 && frame.sc != 1;
+  return is_packed(d) && frame.sw == 1 && frame.sc != 1;
+}
+inline bool is_interleaved(const vf_op &d, const vf_frame &frame) {
+  return is_packed(d) && frame.sw == 3 && frame.sc == 1;
 }
 
 #if VF_SHUFFLES
-// The same for whole vectors of three planes; returns where it stopped.
-inline int32_t row_of_planes(const Op &op, const vf_frame &frame, const RowTest &test, bool &finite) {
+// The same for whole vectors of three channels; returns where it stopped.
+template <bool Planes> int32_t row_of_three(const Op &op, const vf_frame &frame, const RowTest &test, bool &finite) {
   constexpr int L = lanes<float>;
   const vf_op &d = op.d;
   const float *from = static_cast<const float *>(frame.data) + test.r * frame.sr + test.y * frame.sh;
@@ -119,10 +126,18 @@ inline int32_t row_of_planes(const Op &op, const vf_frame &frame, const RowTest 
     const vfloat a = load(old + 3 * i), b = load(old + 3 * i + L), c = load(old + 3 * i + 2 * L);
     const vfloat kept[3] = {gather3<float, 0, true>(a, b, c), gather3<float, 1, true>(a, b, c),
                             gather3<float, 2, true>(a, b, c)};
+    vfloat came[3];
+    if constexpr (Planes) {
+      for (int j = 0; j < 3; j++) came[j] = load(from + i + j * frame.sc);
+    } else {
+      const vfloat e = load(from + 3 * i), f = load(from + 3 * i + L), g = load(from + 3 * i + 2 * L);
+      came[0] = gather3<float, 0, true>(e, f, g), came[1] = gather3<float, 1, true>(e, f, g);
+      came[2] = gather3<float, 2, true>(e, f, g);
+    }
     vfloat energy = {}, top = {};
     vint differ = {};
     for (int j = 0; j < 3; j++) {
-      const vfloat was = kept[j], now = load(from + i + j * frame.sc);
+      const vfloat was = kept[j], now = came[j];
       wrong += now * 0.f;  // zero for every finite value, else NaN
       if (exact) {
         differ |= now != was;
@@ -145,8 +160,10 @@ template <class S> bool input_row(const Op &op, const vf_frame &frame, const Row
   int32_t done = 0;
   bool finite = true;
 #if VF_SHUFFLES
-  if constexpr (std::is_same<S, float>::value)
-    if (is_planar(op.d, frame)) done = row_of_planes(op, frame, test, finite);
+  if constexpr (std::is_same<S, float>::value) {
+    if (is_planar(op.d, frame)) done = row_of_three<true>(op, frame, test, finite);
+    if (is_interleaved(op.d, frame)) done = row_of_three<false>(op, frame, test, finite);
+  }
 #endif
   return row_any<S>(op, frame, test, done) && finite;
 }
