@@ -326,6 +326,7 @@ def _call(
         result=result,
         input_index=placeholders.get(source, -1),
         buffers=buffers,
+        specs=states,
         device=device_of(program.module).type,
     )
 

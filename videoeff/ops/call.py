@@ -141,6 +141,7 @@ class RegionCall:
         result: what the value is: the last step, or a read or constant itself. None for an input.
         input_index: which frame tensor an input call takes.
         buffers: the plan's buffers by state name without memory ("meta"), for their strides.
+        specs: the plan's state by name.
         device: the kind of device the state lies on, "cpu" or "cuda".
     """
 
@@ -163,6 +164,7 @@ class RegionCall:
     result: Operand | None = None
     input_index: int = -1
     buffers: Mapping[str, Tensor] = field(default_factory=dict)
+    specs: Mapping[str, StateSpec] = field(default_factory=dict)
     device: str = "cpu"
 
     @property

@@ -35,8 +35,9 @@ class FrameReader:
         frame, value = context.frames[self.call.input_index], self.call.value
         if frame.shape != value.shape or frame.dtype != value.dtype or frame.device.type != self.device:
             raise StateError(
-                f"{self.call.name}: the frame is {frame.dtype} {list(frame.shape)} on {frame.device}, the "
-                f"plan takes {value.dtype} {list(value.shape)} on {self.device}; pass a frame like the example"
+                f"{self.call.name}: the frame is {frame.dtype} {list(frame.shape)} on {frame.device}, "
+                f"the plan takes {value.dtype} {list(value.shape)} on {self.device}; pass a frame like the "
+                "example"
             )
         if frame.untyped_storage().data_ptr() in storages:
             frame = frame.clone()

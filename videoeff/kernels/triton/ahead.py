@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import triton.language as tl
 from torch import Tensor
 
 from videoeff.kernels.triton.binding import Launch
@@ -85,6 +86,10 @@ def _type(
         if value.storage_offset() * value.element_size() % 16 == 0:
             attributes[path] = [["tt.divisibility", 16]]
         return TYPES[value.dtype]
+    if isinstance(value, tl.constexpr):
+        value = value.value
+        constants[path] = value
+        return "constexpr"
     if value is None or (value == 1 and not free and isinstance(value, int)):
         constants[path] = value
         return "constexpr"

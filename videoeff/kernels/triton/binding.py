@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+import triton.language as tl
 from torch import Tensor
 
 from videoeff.errors import LoweringError
-from videoeff.kernels.forms.codes import EpiOp
 from videoeff.kernels.forms.form import Form
 from videoeff.kernels.forms.trace import Constant, View
-from videoeff.kernels.triton.configs import Config
+from videoeff.kernels.triton.configs import Config, by_channel
 from videoeff.kernels.triton.work import Edge, Work, edges_of
 from videoeff.ops.call import RegionCall
 
@@ -58,6 +59,7 @@ class Memory:
         pixels: int64 (lists,), pixels computed since the counters were read.
         frame: int32 (1,), the frame's number.
         fresh: uint8 by the streams of a value's rows: which of them have no past.
+        stale: int32 (lists,): whether what is kept of a list's units beside the state is out of date.
         shared: scratch by purpose, as large as its largest user needs; for launches that follow one another.
         kept: what addresses point to.
         processors: multiprocessors of the device.
@@ -71,6 +73,7 @@ class Memory:
     pixels: Tensor
     frame: Tensor
     fresh: dict[tuple[int, ...], Tensor]
+    stale: Tensor
     processors: int
     tf32: bool = False
     shared: dict[str, Tensor] = field(default_factory=dict)
@@ -109,8 +112,8 @@ class Memory:
         tensor, planned = self.state[view.source], call.buffers[view.source]
         if tensor.stride() != planned.stride() or tensor.shape != planned.shape:
             raise LoweringError(
-                f"{call.name}: buffer {view.source} lies as {tensor.stride()}, planned was {planned.stride()}; "
-                "allocate the state anew"
+                f"{call.name}: buffer {view.source} lies as {tensor.stride()}, planned was "
+                f"{planned.stride()}; allocate the state anew"
             )
         offset = view.offset - int(planned.storage_offset()) + int(tensor.storage_offset())
         count = tensor.untyped_storage().nbytes() // tensor.element_size() - offset
@@ -126,6 +129,9 @@ class Binding:
         config: sizes of its blocks.
         work: its list.
         memory: the plan's tensors.
+        before: the list of what is computed ahead of it: the tiles of a mean, or what changes reach where the
+            region's list is of what they are predicted to change.
+        masks: the lists by name of those whose masks it may follow.
     """
 
     call: RegionCall
@@ -133,15 +139,49 @@ class Binding:
     config: Config
     work: Work
     memory: Memory
+    before: Work | None = None
+    masks: Mapping[str, Work] = field(default_factory=dict)
 
     @property
     def channels(self) -> int:
         """Channels of the value."""
         return self.form.out.extent[3]
 
-    def view(self, view: View) -> tuple[Any, ...]:
-        """(pointer, row, line, column, channel)."""
-        return (self.memory.tensor_of(view, self.call), *view.strides)
+    @property
+    def groups(self) -> int:
+        """Groups of channels that no block reaches across."""
+        return 1 if by_channel(self.form) else self.form.window.get("groups", 1)
+
+    def view(self, view: View, even: int = 0) -> tuple[Any, ...]:
+        """A view as kernels take it, see ``device.py``; ``even`` if it is known already."""
+        row, line, column, channel = view.strides
+        even = even or self.even(view, self.channels // self.groups)
+        room = self.room(view)
+        apart = self.groups > 1  # the channels behind a block's last one are another group's
+        return (
+            self.memory.tensor_of(view, self.call),
+            *view.strides,
+            tl.constexpr(even),
+            row // even,
+            line // even,
+            column // even,
+            room // even if channel == 1 and room % even == 0 and not apart else None,
+        )
+
+    def even(self, view: View, per_group: int) -> int:
+        """What number, 8 at most, the places of all pixels and the first channels of all groups divide by."""
+        if view.strides[3] != 1:
+            return 1
+        grouped = [per_group] if self.groups > 1 else []
+        return math.gcd(8, *view.strides[:3], view.offset, *grouped)
+
+    def room(self, view: View) -> int:
+        """Channels of a pixel, with the gap behind them that is zero and stays so."""
+        channels = view.extent[3]
+        spec = None if isinstance(view.source, Constant) else self.call.specs.get(view.source)
+        if spec is None or not spec.pixel or channels != spec.shape[1] or view.offset % spec.pixel:
+            return channels
+        return spec.pixel if self.groups == 1 else channels
 
     def launch(
         self,
@@ -150,6 +190,7 @@ class Binding:
         per_group: int,
         special: Mapping[str, Any],
         rows: int = 0,
+        chunks: int = 0,
     ) -> Launch:
         """A launch with the parameters that all kernels of values have.
 
@@ -159,14 +200,15 @@ class Binding:
             per_group: channels of a group, blocks of which do not reach into the next.
             special: the kernel's own parameters.
             rows: programs at most, 0 for as many as fit the device.
+            chunks: of BM pixels that all units make; 0 where a chunk is BM / U² units.
         """
         config, work, memory = self.config, self.work, self.memory
         together = blocks > 1 and (self.call.test.threshold > 0 or self.call.wants_magnitude)
-        chunks = -(-work.units // (config.BM // config.U**2))
+        chunks = chunks or -(-work.units // (config.BM // config.U**2))
         programs = rows or memory.processors * config.programs
         edges = edges_of(work)
         arguments = {
-            "site": self.site(),
+            "site": self.site_of(work),
             "work": self.work_of(work),
             "out": self.view(self.form.out),
             "test": self.test(blocks, per_group, chunks, together),
@@ -185,9 +227,9 @@ class Binding:
         options = {"num_warps": config.warps, "num_stages": config.stages}
         return Launch(self.call.name, kernel, max(1, min(programs, chunks * blocks)), arguments, options)
 
-    def site(self) -> tuple[int, ...]:
+    def site_of(self, work: Work) -> tuple[int, ...]:
         """``site`` of the kernels."""
-        return (self.work.extent[1], self.work.extent[2], *self.work.grid, self.work.units)
+        return (work.extent[1], work.extent[2], *work.grid, work.units)
 
     def work_of(self, work: Work) -> tuple[Any, ...]:
         """``work`` of the kernels."""
@@ -199,6 +241,7 @@ class Binding:
             memory.frame,
             memory.pixels[number:],
             switch,
+            int(self.call.prediction is None or work is not self.work),
         )
 
     def test(self, blocks: int, per_group: int, chunks: int, together: bool) -> tuple[Any, ...]:
@@ -232,16 +275,9 @@ class Binding:
     def code(self) -> tuple[tuple[Any, ...], ...]:
         """``CODE`` of the kernels: (op, a, b, p, q); -1 stands for the producer's result."""
         return tuple(
-            (-1, 0, 0, None, None) if i is None else (int(i.op), i.a, i.b, *bounds(i.op, i.p, i.q))
+            (-1, 0, 0, 0.0, 0.0) if i is None else (int(i.op), i.a, i.b, float(i.p), float(i.q))
             for i in self.form.code
         )
-
-
-def bounds(op: EpiOp, p: float, q: float) -> tuple[float | None, float | None]:
-    """An instruction's numbers; a clamp's infinite ones are none."""
-    if op != EpiOp.CLAMP:
-        return float(p), float(q)
-    return (None if p == float("-inf") else float(p), None if q == float("inf") else float(q))
 
 
 def edge_arguments(edge: Edge, memory: Memory) -> tuple[Any, ...]:

@@ -1,15 +1,29 @@
-"""Sizes of blocks by kind of kernel and shape."""
+"""Sizes of blocks: what is known of a region at conversion, looked up in the tables of ``rules.py``."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
 
+import torch
+
+from videoeff.errors import BackendError
 from videoeff.kernels.forms.codes import EpiOp, Kind
 from videoeff.kernels.forms.form import Form
+from videoeff.kernels.forms.trace import View
+from videoeff.kernels.triton import rules
+from videoeff.kernels.triton.rules import MATRIX, WARPGROUP, Rule
 from videoeff.ops.call import RegionCall
 
 #: Instructions that look along all channels of a pixel.
 ALONG = (EpiOp.SOFTMAX, EpiOp.LOG_SOFTMAX, EpiOp.NORMALIZE, EpiOp.RMS_NORMALIZE)
+
+#: The fewest pixels and channels that a matrix product takes.
+LEAST = 16
+
+#: Most pixels of a chunk in units of one pixel: each has lists of its own to tell.
+SINGLE = 64
 
 
 @dataclass(frozen=True)
@@ -36,22 +50,193 @@ class Config:
     whole_from: float = 0.75
 
 
-def choose(call: RegionCall, form: Form) -> Config:
-    """The sizes for a region."""
-    _, height, width = call.extent
-    unit = 4 if height * width >= 128 * 128 else 2 if height * width >= 32 * 32 else 1
-    channels = form.out.extent[3]
-    if form.kind == Kind.INPUT:
-        return Config(U=unit, BM=256, BN=power_of_two(min(channels, 16)))
-    along = any(i is not None and i.op in ALONG for i in form.code)
-    if along:
-        wide = power_of_two(channels)
-        return Config(U=unit, BM=max(unit**2, 16, 4096 // wide), BN=wide, BK=16)
+@dataclass(frozen=True)
+class Device:
+    """Whose sizes are wanted.
+
+    Attributes:
+        name: in full, "" for none: tests, and compiling ahead.
+        capability: ``sm_90``, "" for none.
+    """
+
+    name: str = ""
+    capability: str = ""
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The entries of a table to look into, one after the other."""
+        return tuple(k for k in (self.name, self.capability, rules.DEFAULT) if k)
+
+
+def present(kind: str) -> Device:
+    """The device that a stream on "cuda" runs on; none where kernels are interpreted or there is no GPU."""
+    if kind != "cuda" or not torch.cuda.is_available():
+        return Device()
+    major, minor = torch.cuda.get_device_capability()
+    return Device(torch.cuda.get_device_name(), f"sm_{major}{minor}")
+
+
+# ---------------------------------------------------------------- what is known of a region
+
+
+def looks_along(form: Form) -> bool:
+    """Whether the programme looks along the channels, which then lie in one block."""
+    return any(i is not None and i.op in ALONG for i in form.code)
+
+
+def by_channel(form: Form) -> bool:
+    """Whether it is a convolution, perhaps a transposed one, with one input channel a group."""
+    if form.weight is None or form.window.get("groups", 1) == 1:
+        return False
+    inputs = form.weight.shape[0] if form.kind == Kind.TRANSPOSED else form.weight.shape[1]
+    return inputs == (form.window["groups"] if form.kind == Kind.TRANSPOSED else 1)
+
+
+def by_rows(form: Form) -> bool:
+    """Whether its pixels are computed one by one, with linear layers inside the programme or from a mean."""
+    return form.kind == Kind.MEAN or any(i is not None and i.op == EpiOp.LINEAR for i in form.code)
+
+
+def kind_of(form: Form) -> str:
+    """Which of the table's kinds it is."""
+    if by_rows(form):
+        return "rows"
+    if by_channel(form):
+        return "depthwise"
     if form.kind == Kind.CONV:
-        assert form.weight is not None  # a convolution has weights
-        outputs = form.weight.shape[0] // form.window["groups"]
-        return Config(U=unit, BM=64, BN=power_of_two(min(outputs, 128), 16), BK=32)
-    return Config(U=unit, BM=64, BN=power_of_two(min(channels, 64)))
+        if form.window["groups"] > 1:
+            return "grouped"
+        return "convolution-1x1" if form.window["kh"] * form.window["kw"] == 1 else "convolution"
+    return {
+        Kind.INPUT: "input",
+        Kind.POINTWISE: "pointwise",
+        Kind.MAXPOOL: "pooling",
+        Kind.SEPARABLE: "resampling",
+        Kind.TRANSPOSED: "transposed",
+    }[form.kind]
+
+
+def width_of(form: Form, kind: str) -> int:
+    """The channels that blocks divide: those of a group of a matrix product, else those of the value."""
+    return form.channels // form.window["groups"] if kind in MATRIX else form.out.extent[3]
+
+
+def facts_of(call: RegionCall, form: Form, kind: str) -> dict[str, float]:
+    """What rules may ask for."""
+    streams, height, width = call.extent
+    inputs = width_of(form, kind) if form.input is None else form.input.extent[3]
+    taps = 1
+    if form.weight is not None:
+        groups = form.window["groups"]
+        inputs = form.weight.shape[1] if form.kind == Kind.CONV else form.weight.shape[0] // groups
+    if "kh" in form.window:
+        taps = form.window["kh"] * form.window["kw"]
+    elif form.tables is not None:
+        taps = form.tables[0].index.shape[1] * form.tables[1].index.shape[1]
+    size = form.dtype.itemsize
+    return {
+        "inputs": inputs,
+        "outputs": width_of(form, kind),
+        "taps": taps,
+        "pixels": height * width,
+        "all_pixels": streams * height * width,
+        "streams": streams,
+        "bytes": size,
+        "aligned": int(all(_aligned(v) for v in (form.out, form.input) if v is not None)),
+        "along": int(looks_along(form)),
+        "tf32": int(size == 4 and torch.backends.cudnn.allow_tf32),
+    }
+
+
+def _aligned(view: View) -> bool:
+    """Whether the compiler knows that each pixel's channels begin at a multiple of 16 elements."""
+    return view.strides[3] == 1 and all(s % 16 == 0 for s in view.strides[:3]) and view.offset % 16 == 0
+
+
+# ---------------------------------------------------------------- choosing
+
+
+def choose(call: RegionCall, form: Form, device: Device | None = None) -> Config:
+    """The sizes for a region.
+
+    Raises:
+        BackendError: the table has no rule for it, or is none.
+    """
+    device, kind = device or Device(), kind_of(form)
+    facts = facts_of(call, form, kind)
+    sizes: dict[str, Any] = {"U": unit_of(call.extent, device), **_rule(device, kind, facts, call.name).use}
+    config = fitted(Config(**sizes), form, kind, device)
+    if call.prediction is not None:  # exactly the pixels that are due
+        config = replace(config, U=1, BM=min(config.BM, SINGLE), whole_from=1.0)
+    return config
+
+
+def unit_of(extent: tuple[int, int, int], device: Device | None = None) -> int:
+    """The edge of a unit of a value (R, H, W)."""
+    streams, height, width = extent
+    pixels = height * width
+    facts = {"pixels": pixels, "all_pixels": streams * pixels, "streams": streams}
+    return int(_rule(device or Device(), "unit", facts, f"a map of {height} x {width}").use["U"])
+
+
+def special(kind: str, extent: tuple[int, int, int], channels: int, device: Device | None = None) -> Config:
+    """The sizes of a kernel that is no region's own: of ``tiles`` and ``prediction``.
+
+    Args:
+        kind: which.
+        extent: (R, H, W) of what it goes through.
+        channels: of that.
+        device: whose.
+    """
+    device = device or Device()
+    streams, height, width = extent
+    facts = dict.fromkeys(rules.FACTS, 0.0) | {
+        "inputs": channels,
+        "outputs": channels,
+        "pixels": height * width,
+        "all_pixels": streams * height * width,
+        "streams": streams,
+    }
+    sizes: dict[str, Any] = {"U": unit_of(extent, device), **_rule(device, kind, facts, kind).use}
+    return Config(**sizes)
+
+
+def _rule(device: Device, kind: str, facts: Mapping[str, float], what: str) -> Rule:
+    for rule in rules.rules_of(rules.table(device.name), device.keys, kind):
+        if rule.fits(facts):
+            return rule
+    raise BackendError(f"{what}: no rule of {' or '.join(device.keys)} gives sizes for {kind}")
+
+
+def fitted(config: Config, form: Form, kind: str, device: Device) -> Config:
+    """The sizes of a rule as far as they suit a region."""
+    if kind == "rows":
+        return replace(config, U=1, BM=1, BN=power_of_two(form.out.extent[3]))
+    matrix, unit = kind in MATRIX, config.U
+    least = LEAST if matrix else 1
+    wide = power_of_two(width_of(form, kind), least)
+    if looks_along(form):
+        pixels = max(least, min(config.BM, config.BM * config.BN // wide))
+    else:
+        hopper = matrix and device.capability == "sm_90"
+        wide, pixels = min(wide, config.BN), max(config.BM, WARPGROUP if hopper else least)
+    if kind == "transposed" and form.window["sy"] in (2, 4):
+        unit = max(unit, form.window["sy"])  # see ``transposed.py``
+    while unit**2 > pixels:
+        unit //= 2
+    return replace(config, U=unit, BM=pixels, BN=wide)
+
+
+def shipped() -> Iterator[tuple[str, str, Rule, Config]]:
+    """Every rule of the shipped table with its device, its kind and the sizes that it gives."""
+    for device, kinds in rules.read(rules.SHIPPED).items():
+        for kind, listed in kinds.items():
+            for rule in listed:
+                sizes: dict[str, Any] = dict(rule.use)
+                config = Config(**sizes)
+                while config.U**2 > config.BM:
+                    config = replace(config, U=config.U // 2)
+                yield device, kind, rule, config
 
 
 def power_of_two(number: int, least: int = 1) -> int:

@@ -24,11 +24,12 @@ def convolution(
     """Any convolution: 1x1 to large, strided, dilated, grouped; padding with zeros.
 
     Args:
-        source: (pointer, row, line, column, channel) of the input.
+        source: the input, like ``out``.
         weight: (KH KW, inputs of a group, outputs), contiguous, its last dimension padded as ``shape`` says.
         bias: (outputs) float32, or None.
         gate: a factor (pointer, row, channel) for each channel of the input, or None.
-        shape: (H, W of the input, inputs of a group, outputs of a group, blocks of a group, outputs padded).
+        shape: (H, W of the input, inputs of a group, outputs of a group, blocks of a group, outputs padded);
+            inputs in units of what they are known to divide by, or, where FLAT, known at compile time.
         window: (stride y, x, padding y, x, dilation y, x).
         FLAT: whether taps and channels are walked as one dimension, for few channels.
         PRECISION: "tf32" or "ieee" for float32.
@@ -36,6 +37,8 @@ def convolution(
     units, whole = length(work, site, full)
     chunks = tl.cdiv(units, BM // (U * U))
     inputs = shape[2]
+    if not FLAT:
+        inputs = shape[2] * source[5]
     for t in tl.range(tl.program_id(0), chunks * NB, tl.num_programs(0)):
         chunk = t // NB
         block = t % NB
@@ -45,7 +48,7 @@ def convolution(
         base = (block // shape[4]) * inputs
         top = y * window[0] - window[2]
         left = x * window[1] - window[3]
-        start = r * source[1]
+        start = r * source[6]
         kk = tl.arange(0, BK)
         acc = tl.zeros([BM, BN], tl.float32)
         if FLAT:
@@ -57,13 +60,14 @@ def convolution(
                 ix = left[:, None] + (tap % KW)[None, :] * window[5]
                 ok = valid[:, None] & (iy >= 0) & (iy < shape[0]) & (ix >= 0) & (ix < shape[1])
                 ok = ok & (k < KH * KW * inputs)[None, :]
-                place = start[:, None] + iy * source[2] + ix * source[3] + (base + c)[None, :] * source[4]
+                begin = (start[:, None] + iy * source[7] + ix * source[8]) * source[5]
+                place = begin + (base + c)[None, :] * source[4]
                 a = tl.load(source[0] + place, mask=ok, other=0.0)
                 if gate is not None:
                     factor = gate[0] + (r * gate[1])[:, None] + (base + c)[None, :] * gate[2]
                     a = (a.to(tl.float32) * tl.load(factor, mask=ok, other=0.0).to(tl.float32)).to(a.dtype)
                 w = weight + k[:, None] * shape[5] + cols[None, :]
-                inside = (k < KH * KW * inputs)[:, None] & exists[None, :]
+                inside = (k < KH * KW * inputs)[:, None] & (cols < shape[5])[None, :]
                 b = tl.load(w, mask=inside, other=0.0)
                 acc = tl.dot(a, b, acc, input_precision=PRECISION)
         else:
@@ -74,14 +78,15 @@ def convolution(
                 iy = top + (tap // KW) * window[4]
                 ix = left + (tap % KW) * window[5]
                 ok = valid & (iy >= 0) & (iy < shape[0]) & (ix >= 0) & (ix < shape[1])
-                place = (start + iy * source[2] + ix * source[3])[:, None] + (base + c)[None, :] * source[4]
+                begin = (start + iy * source[7] + ix * source[8]) * source[5]
+                place = begin[:, None] + tl.multiple_of(base + c, source[5])[None, :] * source[4]
                 held = ok[:, None] & (c < inputs)[None, :]
                 a = tl.load(source[0] + place, mask=held, other=0.0)
                 if gate is not None:
                     factor = gate[0] + (r * gate[1])[:, None] + (base + c)[None, :] * gate[2]
                     a = (a.to(tl.float32) * tl.load(factor, mask=held, other=0.0).to(tl.float32)).to(a.dtype)
                 w = weight + (tap * inputs + c)[:, None] * shape[5] + cols[None, :]
-                b = tl.load(w, mask=(c < inputs)[:, None] & exists[None, :], other=0.0)
+                b = tl.load(w, mask=(c < inputs)[:, None] & (cols < shape[5])[None, :], other=0.0)
                 acc = tl.dot(a, b, acc, input_precision=PRECISION)
         if bias is not None:
             acc += tl.load(bias + cols, mask=exists, other=0.0)[None, :]
@@ -101,25 +106,37 @@ def launch(b: Binding) -> Launch:
     blocks = -(-per_group // config.BN)
     wide = -(-outputs // 16) * 16
 
+    even = b.even(form.input, inputs)
+    room = b.room(form.input) if groups == 1 and not window["gate"] else inputs
+    flat = inputs < config.BK and kh * kw > 1
+    if not flat and room % even:
+        even, room = 1, inputs
+
     def packed(weight: Tensor) -> Tensor:
-        flat = weight.permute(2, 3, 1, 0).reshape(kh * kw, inputs, outputs)
-        return F.pad(flat, (0, wide - outputs))
+        taps = weight.permute(2, 3, 1, 0).reshape(kh * kw, inputs, outputs)
+        return F.pad(taps, (0, wide - outputs, 0, room - inputs))
 
     gate = None
     if window["gate"]:
         view = form.arguments[window["gate"] - 1]
         gate = (b.memory.tensor_of(view, b.call), view.strides[0], view.strides[3])
     special = {
-        "source": b.view(form.input),
-        "weight": b.memory.constant(combined([form.weight], packed, (kh * kw, inputs, wide)), form.dtype),
+        "source": b.view(form.input, even),
+        "weight": b.memory.constant(combined([form.weight], packed, (kh * kw, room, wide)), form.dtype),
         "bias": None if form.bias is None else b.memory.constant(form.bias, torch.float32),
         "gate": gate,
-        "shape": (form.input.extent[1], form.input.extent[2], inputs, per_group, blocks, wide),
+        "shape": (
+            *form.input.extent[1:3],
+            tl.constexpr(room) if flat else room // even,
+            per_group,
+            blocks,
+            wide,
+        ),
         "window": tuple(window[n] for n in ("sy", "sx", "py", "px", "dy", "dx")),
         "BK": config.BK,
         "KH": kh,
         "KW": kw,
-        "FLAT": inputs < config.BK and kh * kw > 1,
+        "FLAT": flat,
         "PRECISION": "tf32" if b.memory.tf32 else "ieee",
     }
     return b.launch(convolution, blocks * groups, per_group, special)

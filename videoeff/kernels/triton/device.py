@@ -1,20 +1,26 @@
 """What all kernels share on the device: lists of work, the programme behind a producer, the commit.
 
-Work is listed in units: squares of U x U pixels of a region's value. A kernel is launched with a fixed number of
-programs; each takes chunks of BM pixels (BM / U² units) off its region's list, whose length it reads from memory.
-What it computes is tested against the value kept; a pixel that moved is stored, stamped with the frame's number
-in the region's mask, and the units of other regions that it reaches are appended to their lists, once a frame.
+Work is listed in units: squares of U x U pixels of a region's value. A kernel is launched with a fixed
+number of programs; each takes chunks of BM pixels (BM / U² units) off its region's list, whose length it
+reads from memory. What it computes is tested against the value kept; a pixel that moved is stored, stamped
+with the frame's number in the region's mask, and the units of other regions that it reaches are appended to
+their lists, once a frame.
 
 Parameters come in tuples, the same for all kernels:
 
 - ``site``: (H, W, UH, UW, units): pixels and units of the value, units of all rows.
-- ``work``: (count, list, frame, pixels, switch): the list's length, the list, the frame's number, the counter of
-  pixels computed, and the length from which on the list is not looked at: all units are computed in order.
-- ``out``: (pointer, row, line, column, channel): the value and its strides.
-- ``test``: (limit, scale, mask, magnitude, fresh, channels, candidates, partials, arrived): the change test's
-  threshold, the rows' scales or None, the mask's stamps, the squared magnitudes or None, flags of rows without a
-  past, the number of channels, and what blocks of channels that decide together exchange, or None.
-- ``args``: a tuple (pointer, row, line, column, channel) for each argument of the programme.
+- ``work``: (count, list, frame, pixels, switch, ordered): the list's length, the list, the frame's number,
+  the counter of pixels computed, the length from which on the list is not looked at: all units are computed
+  in order, and whether that is so in every full frame (1) or the list holds then, too (0).
+- ``out``: (pointer, row, line, column, channel, even, row/even, line/even, column/even, room/even): the
+  value and its strides; a number known at compile time that they and the first channels of blocks divide
+  by; and the channels that may be loaded and stored, a gap of zeros included, None where they do not divide
+  by it.
+- ``test``: (limit, scale, mask, magnitude, fresh, channels, candidates, partials, arrived): the change
+  test's threshold, the rows' scales or None, the mask's stamps, the squared magnitudes or None, flags of
+  rows without a past, the number of channels, and what blocks of channels that decide together exchange, or
+  None.
+- ``args``: a tuple like ``out`` for each argument of the programme.
 - ``edges``: a tuple for each list that the region feeds; ``EDGES`` holds what is known at compile time.
 """
 
@@ -41,7 +47,7 @@ RMS = tl.constexpr(3)
 def length(work, site, full):
     """Units to compute, and whether they are all units in order."""
     listed = tl.load(work[0])
-    whole = tl.where(listed >= work[4], 1, full)
+    whole = tl.where(listed >= work[4], 1, full * work[5])
     return tl.where(whole != 0, site[4], listed), whole
 
 
@@ -56,9 +62,8 @@ def pixels(chunk, units, whole, work, site, U: tl.constexpr, BM: tl.constexpr):
     """Row, line and column of a chunk's pixels, and which of them exist."""
     slot = chunk * (BM // (U * U)) + tl.arange(0, BM) // (U * U)
     inside = slot < units
-    every = flags(whole, BM)
-    listed = tl.load(work[1] + slot, mask=inside & ~every, other=0)
-    return _pixels_of(tl.where(every, slot, listed), inside, site, U, BM)
+    listed = tl.load(work[1] + slot, mask=inside, other=0)
+    return _pixels_of(listed + (slot - listed) * whole, inside, site, U, BM)
 
 
 @triton.jit
@@ -108,12 +113,12 @@ def _unary(op: tl.constexpr, x, cmask, channels, p: tl.constexpr, q: tl.constexp
         return x * p + q
     elif op == 8:  # RDIV
         return p / x
-    elif op == 9:  # CLAMP; None: unbounded. Comparisons let NaN through, as PyTorch does
+    elif op == 9:  # CLAMP. Comparisons let NaN through, as PyTorch does
         low = x
-        if p is not None:
+        if p != float("-inf"):
             low = tl.where(x < p, p, x)
         high = low
-        if q is not None:
+        if q != float("inf"):
             high = tl.where(low > q, q, low)
         return high
     elif op == 10:  # LEAKY
@@ -199,10 +204,28 @@ def _binary(op: tl.constexpr, x, y):
 
 
 @triton.jit
+def place_of(view, r, y, x, cols):
+    """Where channels ``cols`` of pixels lie (BM, BN)."""
+    begin = (r * view[6] + y * view[7] + x * view[8]) * view[5]
+    return begin[:, None] + tl.multiple_of(cols, view[5])[None, :] * view[4]
+
+
+@triton.jit
+def room_of(view, cols, cmask):
+    """Which channels may be loaded and stored: those that exist and the gap behind them."""
+    if view[9] is None:
+        return cmask
+    else:
+        return (tl.multiple_of(cols, view[5]) < view[9] * view[5])[None, :]
+
+
+@triton.jit
 def load_argument(arg, r, y, x, cols, valid, cmask):
     """An argument's block (BM, BN) as float32."""
-    place = (r * arg[1] + y * arg[2] + x * arg[3])[:, None] + cols[None, :] * arg[4]
-    return tl.load(arg[0] + place, mask=valid[:, None] & cmask, other=0.0).to(tl.float32)
+    held = tl.load(
+        arg[0] + place_of(arg, r, y, x, cols), mask=valid[:, None] & room_of(arg, cols, cmask), other=0.0
+    )
+    return held.to(tl.float32)
 
 
 @triton.jit
@@ -214,26 +237,39 @@ def _operand(values, args, a: tl.constexpr, r, y, x, cols, valid, cmask):
 
 
 @triton.jit
-def _instruction(values, args, made, code: tl.constexpr, r, y, x, cols, valid, cmask, channels):
-    if code[0] == -1:
+def _instruction(
+    values, args, made, op: tl.constexpr, a: tl.constexpr, b: tl.constexpr, p: tl.constexpr, q: tl.constexpr,
+    r, y, x, cols, valid, cmask, channels
+):  # fmt: skip
+    if op == -1:
         return made
     else:
-        first = _operand(values, args, code[1], r, y, x, cols, valid, cmask)
-        if code[0] == 27 or (code[0] >= 1 and code[0] <= 6):
-            second = _operand(values, args, code[2], r, y, x, cols, valid, cmask)
-            return _binary(code[0], first, second)
+        first = _operand(values, args, a, r, y, x, cols, valid, cmask)
+        if op == 27 or (op >= 1 and op <= 6):
+            second = _operand(values, args, b, r, y, x, cols, valid, cmask)
+            return _binary(op, first, second)
         else:
-            return _unary(code[0], first, cmask, channels, code[3], code[4])
+            return _unary(op, first, cmask, channels, p, q)
 
 
 @triton.jit
 def programme(made, args, CODE: tl.constexpr, r, y, x, cols, valid, cmask, channels):
     """The last value of the programme; ``made`` is the producer's result (BM, BN) in float32."""
+    return part_of(made, args, CODE, 0, len(CODE), r, y, x, cols, valid, cmask, channels)
+
+
+@triton.jit
+def part_of(
+    made, args, CODE: tl.constexpr, FIRST: tl.constexpr, BEHIND: tl.constexpr,
+    r, y, x, cols, valid, cmask, channels
+):  # fmt: skip
+    """The last value of some of a programme's instructions, which count each other from the first of them."""
     values = ()
-    for i in tl.static_range(len(CODE)):
-        new = _instruction(values, args, made, CODE[i], r, y, x, cols, valid, cmask, channels)
+    for i in tl.static_range(FIRST, BEHIND):
+        new = _instruction(values, args, made, CODE[i][0], CODE[i][1], CODE[i][2], CODE[i][3], CODE[i][4],
+                           r, y, x, cols, valid, cmask, channels)  # fmt: skip
         values = values + (new,)  # type: ignore[assignment]  # noqa: RUF005 (Triton knows no stars)
-    return values[len(CODE) - 1]
+    return values[BEHIND - FIRST - 1]
 
 
 # ---------------------------------------------------------------- the commit
@@ -254,15 +290,16 @@ def commit(
         TOGETHER: whether the blocks of channels of a pixel decide together; the last one to arrive does.
     """
     frame = tl.load(work[2])
-    place = (r * out[1] + y * out[2] + x * out[3])[:, None] + cols[None, :] * out[4]
-    here = valid[:, None] & cmask
+    place = place_of(out, r, y, x, cols)
+    room = room_of(out, cols, cmask)
+    here = valid[:, None] & room
     old = tl.load(out[0] + place, mask=here, other=0.0)
-    new = value.to(out[0].dtype.element_ty)
+    new = tl.where(cmask, value, 0.0).to(out[0].dtype.element_ty)
     fresh = tl.load(test[4] + r, mask=valid & flags(full, BM), other=0) != 0
     if TEST == ANY and not TOGETHER:
         moved = tl.max(((new != old) & here).to(tl.int32), 1) != 0
         changed = valid & (moved | fresh)
-        tl.store(out[0] + place, new, mask=cmask & changed[:, None])
+        tl.store(out[0] + place, new, mask=room & changed[:, None])
         if test[3] is not None:
             _magnitude(_squares(new, old, here), changed, fresh, r, y, x, site, test)
         announce(changed, full, frame, r, y, x, site, test[2], edges, U, BM, EDGES)
@@ -275,7 +312,7 @@ def commit(
             amount = _squares(new, old, here)
         if not TOGETHER:
             changed = valid & (_exceeds(amount, r, valid, test, TEST) | fresh)
-            tl.store(out[0] + place, new, mask=cmask & changed[:, None])
+            tl.store(out[0] + place, new, mask=room & changed[:, None])
             if test[3] is not None:
                 _magnitude(_squares(new, old, here), changed, fresh, r, y, x, site, test)
             announce(changed, full, frame, r, y, x, site, test[2], edges, U, BM, EDGES)
@@ -321,8 +358,8 @@ def _decide(
         kept = test[6] + ((chunk * NB + b) * BM + m)[:, None] * BN + c[None, :]
         new = tl.load(kept, mask=changed[:, None], other=0.0, cache_modifier=".cg")
         cols, cmask = block_columns(b, test[9], test[10], BN)
-        place = (r * out[1] + y * out[2] + x * out[3])[:, None] + cols[None, :] * out[4]
-        tl.store(out[0] + place, new, mask=cmask[None, :] & changed[:, None])
+        room = room_of(out, cols, cmask[None, :])
+        tl.store(out[0] + place_of(out, r, y, x, cols), new, mask=room & changed[:, None])
     if test[3] is not None:
         _magnitude(squares, changed, fresh, r, y, x, site, test)
     announce(changed, full, frame, r, y, x, site, test[2], edges, U, BM, EDGES)
@@ -407,8 +444,9 @@ def _reach_units(
 ):  # fmt: skip
     """Append the units that a rectangle of each of N units reaches.
 
-    ``edge``: (low rows, high rows, low columns, high columns, H, W, stamps, list, count, UH, UW): a line y of the
-    source reaches the lines low[t, y] to high[t, y] for each of TY taps t, which lie in at most NY units of edge U.
+    ``edge``: (low rows, high rows, low columns, high columns, H, W, stamps, list, count, UH, UW): a line y of
+    the source reaches the lines low[t, y] to high[t, y] for each of TY taps t, which lie in at most NY units
+    of edge U.
     """
     J: tl.constexpr = TY * NY * TX * NX
     P: tl.constexpr = triton.next_power_of_2(J)

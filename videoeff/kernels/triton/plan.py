@@ -15,9 +15,20 @@ from videoeff.kernels.forms.codes import Kind, ReachKind
 from videoeff.kernels.forms.form import Form
 from videoeff.kernels.forms.frames import FrameReader
 from videoeff.kernels.reference.tests_of_change import scale_of
-from videoeff.kernels.triton import convolution, input, pointwise
+from videoeff.kernels.triton import (
+    convolution,
+    depthwise,
+    input,
+    mean,
+    pointwise,
+    pooling,
+    prediction,
+    resampling,
+    rows,
+    transposed,
+)
 from videoeff.kernels.triton.binding import Binding, Launch, Memory, edge_arguments
-from videoeff.kernels.triton.configs import Config, choose
+from videoeff.kernels.triton.configs import Config, by_channel, by_rows, choose, present
 from videoeff.kernels.triton.describe import describe
 from videoeff.kernels.triton.work import Edge, Work, edge, edges_of
 from videoeff.ops.call import Context, RegionCall
@@ -34,11 +45,17 @@ class TritonPlan(Group):
     Args:
         calls: the regions, each of which ``describe`` has a form for.
         exported: layers whose masks calls elsewhere need.
+        sizes: by layer, instead of those of the tables.
     """
 
     watches = True
 
-    def __init__(self, calls: Sequence[RegionCall], exported: frozenset[str]) -> None:
+    def __init__(
+        self,
+        calls: Sequence[RegionCall],
+        exported: frozenset[str],
+        sizes: Mapping[str, Config] | None = None,
+    ) -> None:
         self.calls = tuple(calls)
         self.exported = exported
         self.forms: dict[str, Form] = {}
@@ -47,9 +64,12 @@ class TritonPlan(Group):
             if isinstance(found, str):
                 raise BackendError(f"{call.name}: triton declines it: {found}; use backend='auto'")
             self.forms[call.name] = found
-        self.configs = {c.name: choose(c, self.forms[c.name]) for c in self.calls}
+        device = present(self.calls[0].device)
+        self.configs = {c.name: choose(c, self.forms[c.name], device) for c in self.calls}
+        self.configs |= sizes or {}
         self.readers = [FrameReader(c, self.calls[0].device) for c in self.calls if c.kind == "input"]
         self.works: dict[str, Work] = {}
+        self.before: dict[str, Work] = {}
         self.imports: dict[str, Work] = {}
         self._lay_out()
         self._storages: set[int] = set()
@@ -75,10 +95,24 @@ class TritonPlan(Group):
                 if mask not in own and mask not in self.imports:
                     number = len(self.works) + len(self.imports)
                     self.imports[mask] = Work(mask, extent, IMPORT.U, number)
-            main = self._list(call.name, call.extent, config.U)
-            first = main
+            first = self._list(call.name, call.extent, config.U)
+            if call.prediction is not None:
+                unit = prediction.sizes(call).U
+                first = self._before(call, prediction.reached(call.name), call.extent, unit)
             for mask, kind in form.reach:
                 self._follow(mask, kind, first, form)
+            if form.kind == Kind.MEAN:
+                assert form.input is not None  # the map
+                extent = (call.extent[0], *form.input.extent[1:3])
+                tiles = self._before(call, mean.tiles(call.name), extent, mean.TILE)
+                for mask in form.extents:
+                    same = form.extents[mask] == extent
+                    self._follow(mask, ReachKind.SAME if same else ReachKind.WHOLE, tiles, form)
+
+    def _before(self, call: RegionCall, name: str, extent: tuple[int, int, int], unit: int) -> Work:
+        """A list that is worked on ahead of a region's own."""
+        self.before[call.name] = self._list(name, extent, unit)
+        return self.before[call.name]
 
     def _follow(self, mask: str, kind: ReachKind, target: Work, form: Form) -> None:
         """Let a list follow a mask."""
@@ -107,15 +141,21 @@ class TritonPlan(Group):
                 pixels=torch.zeros(len(every), dtype=torch.int64, device=device),
                 frame=torch.zeros(1, dtype=torch.int32, device=device),
                 fresh={s: torch.zeros(max(1, len(s)), dtype=torch.uint8, device=device) for s in streams},
+                stale=torch.ones(len(every), dtype=torch.int32, device=device),
                 processors=processors,
                 tf32=torch.backends.cudnn.allow_tf32,
             )
             pinned = device.type == "cuda"
             self._bad = torch.zeros(1, dtype=torch.int32, device=device)
-            self._bad_here = torch.zeros(1, dtype=torch.int32, pin_memory=pinned) if pinned else self._bad
+            own = device.type != "cpu"  # "meta" when kernels are compiled ahead
+            self._bad_here = torch.zeros(1, dtype=torch.int32, pin_memory=pinned) if own else self._bad
             self._bad_seen = self._bad_here.numpy()  # read without a word to the device
             self._frames = torch.zeros(max(1, len(self.readers)), 5, dtype=torch.int64, device=device)
             wanted = {c.name for c in self.calls if c.wants_magnitude}
+            for call in self.calls:
+                if call.prediction is not None:
+                    terms = (*call.prediction.sources, *call.prediction.residuals)
+                    wanted |= {name for name, _ in terms}
             for work in every:
                 self._allocate(work, work.name in wanted, device)
             self.memory = memory
@@ -143,9 +183,13 @@ class TritonPlan(Group):
         for work in self.imports.values():
             yield self._import(work, memory)
         inputs = 0
+        masks = self.works | self.imports
         for call in self.calls:
-            form = self.forms[call.name]
-            b = Binding(call, form, self.configs[call.name], self.works[call.name], memory)
+            form, work = self.forms[call.name], self.works[call.name]
+            before = self.before.get(call.name)
+            b = Binding(call, form, self.configs[call.name], work, memory, before, masks)
+            if call.prediction is not None:
+                yield prediction.launch(b)
             if form.kind == Kind.INPUT:
                 yield from input.launches(b, self._frames, inputs, self._bad)
                 inputs += 1
@@ -192,6 +236,8 @@ class TritonPlan(Group):
             kept = self._tell_frames(context)
             for name, work in self.imports.items():
                 work.tensors["told"].copy_(context.masks[name])
+                if "magnitude" in work.tensors:
+                    work.tensors["magnitude"].view(work.extent).copy_(context.magnitudes[name])
             self._ran += 1
             if context.any_fresh:
                 self._first(context, memory)
@@ -228,8 +274,6 @@ class TritonPlan(Group):
             if call.scale:
                 scale, fresh = context.state[call.scale], memory.fresh[call.layout.streams or ()] != 0
                 scale.copy_(torch.where(fresh, scale_of(value, call.layout), scale))
-            if call.prediction is not None:
-                context.state[call.prediction.pending].zero_()  # everything was computed
 
     def _next(self, memory: Memory) -> None:
         """Compute what the frame's changes reach."""
@@ -299,11 +343,17 @@ class TritonPlan(Group):
         return result
 
     def invalidate(self) -> None:
-        """Nothing is kept beside the state that a frame does not make anew."""
+        """The sums of tiles are made anew in the next frame; nothing else is kept beside the state."""
+        if self.memory is not None:
+            self.memory.stale.fill_(1)
 
 
 def launch_of(form: Form) -> Any:
     """What makes the launches of a form's kernel."""
+    if by_channel(form):
+        return _single(depthwise.launch)
+    if form.kind == Kind.POINTWISE and by_rows(form):
+        return rows.launches
     return LAUNCHES[form.kind]
 
 
@@ -314,4 +364,8 @@ def _single(launch: Any) -> Any:
 LAUNCHES: Mapping[Kind, Any] = {
     Kind.POINTWISE: _single(pointwise.launch),
     Kind.CONV: _single(convolution.launch),
+    Kind.MEAN: mean.launches,
+    Kind.MAXPOOL: _single(pooling.launch),
+    Kind.SEPARABLE: _single(resampling.launch),
+    Kind.TRANSPOSED: _single(transposed.launch),
 }

@@ -1,0 +1,138 @@
+"""Convolutions with one input channel a group: every channel by itself, without matrix products."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from videoeff.kernels.forms.codes import Kind
+from videoeff.kernels.forms.trace import combined
+from videoeff.kernels.triton.binding import Binding, Launch
+from videoeff.kernels.triton.device import (
+    block_columns,
+    commit,
+    count_pixels,
+    length,
+    load_argument,
+    pixels,
+    programme,
+)
+
+#: Most columns of a window that are unrolled.
+UNROLLED = tl.constexpr(7)
+
+
+@triton.jit
+def _line(y, k, size, padding, dilation, STRIDE: tl.constexpr, SPREAD: tl.constexpr):
+    """The line of the input that lies under tap k of lines y of the value, and whether there is one."""
+    if SPREAD:
+        at = y + padding - k * dilation
+        line = at // STRIDE
+        return line, (at >= 0) & (at % STRIDE == 0) & (line < size)
+    else:
+        line = y * STRIDE - padding + k * dilation
+        return line, (line >= 0) & (line < size)
+
+
+@triton.jit
+def _tap(
+    acc, source, weight, r, iy, inside, x, kx, tap, cols, channel, exists, shape, window,
+    SX: tl.constexpr, SPREAD: tl.constexpr,
+):  # fmt: skip
+    """Add one tap."""
+    ix, beside = _line(x, kx, shape[1], window[1], window[3], SX, SPREAD)
+    a = load_argument(source, r, iy, ix, channel, inside & beside, exists[None, :])
+    w = tl.load(weight + tap * shape[4] + cols, mask=cols < shape[4], other=0.0)
+    return acc + a * w[None, :]
+
+
+@triton.jit(do_not_specialize=["full", "counting"])
+def depthwise(
+    site, work, out, test, args, edges, full, counting,
+    source, weight, bias, gate, shape, window,
+    U: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, NB: tl.constexpr,
+    KH: tl.constexpr, KW: tl.constexpr, SY: tl.constexpr, SX: tl.constexpr,
+    MULTIPLIER: tl.constexpr, SPREAD: tl.constexpr,
+    CODE: tl.constexpr, TEST: tl.constexpr, TOGETHER: tl.constexpr, EDGES: tl.constexpr,
+):  # fmt: skip
+    """Strided, dilated; padding with zeros.
+
+    Args:
+        source: the input, like ``out``.
+        weight: (KH KW, outputs) float32, contiguous, its last dimension padded as ``shape`` says.
+        bias: (outputs) float32, or None.
+        gate: a factor (pointer, row, channel) for each channel of the input, or None.
+        shape: (H, W of the input, outputs, blocks of them, outputs padded).
+        window: (padding y, x, dilation y, x).
+        SY, SX: the stride.
+        MULTIPLIER: outputs of each channel of the input.
+        SPREAD: whether the convolution is transposed.
+    """
+    units, whole = length(work, site, full)
+    chunks = tl.cdiv(units, BM // (U * U))
+    for t in tl.range(tl.program_id(0), chunks * NB, tl.num_programs(0)):
+        chunk = t // NB
+        block = t % NB
+        r, y, x, valid = pixels(chunk, units, whole, work, site, U, BM)
+        count_pixels(work, valid, block, counting)
+        cols, exists = block_columns(block, shape[2], shape[3], BN)
+        channel = cols // MULTIPLIER
+        acc = tl.zeros([BM, BN], tl.float32)
+        for ky in range(KH):
+            iy, inside = _line(y, ky, shape[0], window[0], window[2], SY, SPREAD)
+            inside = inside & valid
+            if KW <= UNROLLED and MULTIPLIER == 1:
+                for kx in tl.static_range(KW):
+                    acc = _tap(acc, source, weight, r, iy, inside, x, kx, ky * KW + kx, cols, channel, exists,
+                               shape, window, SX, SPREAD)  # fmt: skip
+            else:
+                for kx in range(KW):
+                    acc = _tap(acc, source, weight, r, iy, inside, x, kx, ky * KW + kx, cols, channel, exists,
+                               shape, window, SX, SPREAD)  # fmt: skip
+        if gate is not None:  # the same for all taps
+            factor = gate[0] + (r * gate[1])[:, None] + channel[None, :] * gate[2]
+            acc *= tl.load(factor, mask=valid[:, None] & exists[None, :], other=0.0).to(tl.float32)
+        if bias is not None:
+            acc += tl.load(bias + cols, mask=exists, other=0.0)[None, :]
+        value = programme(acc, args, CODE, r, y, x, cols, valid, exists[None, :], test[5])
+        commit(value, chunk, block, full, r, y, x, valid, cols, exists[None, :], site, work, out, test,
+               edges, U, BM, BN, NB, TEST, TOGETHER, EDGES)  # fmt: skip
+
+
+def launch(b: Binding) -> Launch:
+    """The launch of a convolution by channel, also of a transposed one."""
+    form, window = b.form, b.form.window
+    assert form.input is not None  # it has an input
+    assert form.weight is not None  # and weights
+    kh, kw = form.weight.shape[2:]
+    spread = form.kind == Kind.TRANSPOSED
+    multiplier = form.weight.shape[1 if spread else 0] // (1 if spread else window["groups"])
+    outputs = window["groups"] * multiplier
+    blocks = -(-outputs // b.config.BN)
+    wide = -(-outputs // 16) * 16
+
+    def packed(weight: Tensor) -> Tensor:
+        return F.pad(weight.reshape(outputs, kh * kw).t(), (0, wide - outputs))
+
+    gate = None
+    if window.get("gate"):
+        view = form.arguments[window["gate"] - 1]
+        gate = (b.memory.tensor_of(view, b.call), view.strides[0], view.strides[3])
+    special = {
+        "source": b.view(form.input, 1 if multiplier > 1 else 0),
+        "weight": b.memory.constant(combined([form.weight], packed, (kh * kw, wide)), torch.float32),
+        "bias": None if form.bias is None else b.memory.constant(form.bias, torch.float32),
+        "gate": gate,
+        "shape": (form.input.extent[1], form.input.extent[2], outputs, blocks, wide),
+        "window": tuple(window[n] for n in ("py", "px", "dy", "dx")),
+        "KH": kh,
+        "KW": kw,
+        "SY": window["sy"],
+        "SX": window["sx"],
+        "MULTIPLIER": multiplier,
+        "SPREAD": spread,
+    }
+    return b.launch(depthwise, blocks, outputs, special)

@@ -1,0 +1,78 @@
+"""Means over all pixels of a map: sums of tiles are kept, those of tiles that changed are made anew."""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+
+from videoeff.kernels.triton import rows
+from videoeff.kernels.triton.binding import Binding, Launch
+from videoeff.kernels.triton.configs import power_of_two
+from videoeff.kernels.triton.device import length, place_of, room_of
+
+#: Edge of a tile in pixels.
+TILE = 16
+
+#: Channels summed at once.
+WIDE = 32
+
+
+def tiles(layer: str) -> str:
+    """The name of the list of a mean's tiles."""
+    return f"{layer}/tiles"
+
+
+@triton.jit(do_not_specialize=["full"])
+def tile_sums(
+    site, work, source, sums, stale, channels, full, U: tl.constexpr, BN: tl.constexpr, NB: tl.constexpr
+):  # fmt: skip
+    """Sum the pixels of each listed tile, always in the same order.
+
+    Args:
+        source: the map, like ``out``.
+        sums: (tiles of all rows, channels) float32.
+        stale: whether all sums are to be made anew, int32.
+        channels: of the map.
+    """
+    units, whole = length(work, site, full | tl.load(stale))
+    inner = tl.arange(0, U * U)
+    for t in tl.range(tl.program_id(0), units * NB, tl.num_programs(0)):
+        slot = t // NB
+        unit = tl.where(whole != 0, slot, tl.load(work[1] + slot))
+        y = ((unit // site[3]) % site[2]) * U + inner // U
+        x = (unit % site[3]) * U + inner % U
+        cols = (t % NB) * BN + tl.arange(0, BN)
+        here = ((y < site[0]) & (x < site[1]))[:, None] & room_of(source, cols, (cols < channels)[None, :])
+        place = place_of(source, unit // (site[2] * site[3]), y, x, cols)
+        values = tl.load(source[0] + place, mask=here, other=0.0).to(tl.float32)
+        tl.store(sums + unit * channels + cols, tl.sum(values, 0), mask=cols < channels)
+
+
+def launches(b: Binding) -> tuple[Launch, ...]:
+    """The sums of tiles, and the rows that follow from them."""
+    form, memory, work = b.form, b.memory, b.before
+    assert form.input is not None  # the map
+    assert work is not None  # its tiles
+    channels = form.channels
+    sums = memory.keep(torch.zeros(work.units * channels, dtype=torch.float32))
+    stale = memory.stale[work.number :]
+    wide = power_of_two(min(channels, WIDE))
+    blocks = -(-channels // wide)
+    programs = max(1, min(memory.processors * b.config.programs, work.units * blocks))
+    given = {
+        "site": b.site_of(work),
+        "work": b.work_of(work),
+        "source": b.view(form.input),
+        "sums": sums,
+        "stale": stale,
+        "channels": channels,
+        "U": TILE,
+        "BN": wide,
+        "NB": blocks,
+    }
+    options = {"num_warps": 8, "maxnreg": 128}
+    first = Launch(b.call.name, tile_sums, programs, given, options, ("full",))
+    pixels = work.extent[1] * work.extent[2]
+    counts = (work.units // work.extent[0], channels, pixels)
+    return first, *rows.launches(b, (sums, *counts), stale)

@@ -1,0 +1,112 @@
+"""Weighted sums over rows and columns of pixels: resampling, average pooling, padding, cut-outs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+
+from videoeff.kernels.forms.tables import Table
+from videoeff.kernels.triton.binding import Binding, Launch
+from videoeff.kernels.triton.device import (
+    block_columns,
+    commit,
+    count_pixels,
+    length,
+    load_argument,
+    pixels,
+    programme,
+)
+
+#: Most taps along a row that are unrolled.
+UNROLLED = tl.constexpr(4)
+
+
+@triton.jit
+def _entry(table, at, valid):
+    """Line and weight of a tap; 0 where there is no pixel."""
+    index = tl.load(table[0] + at, mask=valid, other=0)
+    return index, tl.load(table[1] + at, mask=valid, other=0.0)
+
+
+@triton.jit
+def _tap(acc, source, columns, r, iy, above, at, cols, valid, exists):
+    """Add one tap, unless its weight is 0: what lies there may be anything."""
+    ix, beside = _entry(columns, at, valid)
+    factor = above * beside
+    value = load_argument(source, r, iy, ix, cols, factor != 0, exists[None, :])
+    return acc + value * factor[:, None]
+
+
+@triton.jit(do_not_specialize=["full", "counting"])
+def resampling(
+    site, work, out, test, args, edges, full, counting, source, rows, columns, shape,
+    U: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, NB: tl.constexpr,
+    TY: tl.constexpr, TX: tl.constexpr, PICKED: tl.constexpr,
+    CODE: tl.constexpr, TEST: tl.constexpr, TOGETHER: tl.constexpr, EDGES: tl.constexpr,
+):  # fmt: skip
+    """A pixel as a sum over TY lines and TX columns that tables name.
+
+    Args:
+        source: the input, like ``out``.
+        rows: (index, weight) of the lines, each (H, TY); where PICKED, a line of -1 is zero.
+        columns: the same of the columns, (W, TX).
+        shape: (channels, blocks of them).
+        PICKED: whether each pixel is one of the input's as it is, or zero.
+    """
+    units, whole = length(work, site, full)
+    chunks = tl.cdiv(units, BM // (U * U))
+    for t in tl.range(tl.program_id(0), chunks * NB, tl.num_programs(0)):
+        chunk = t // NB
+        block = t % NB
+        r, y, x, valid = pixels(chunk, units, whole, work, site, U, BM)
+        count_pixels(work, valid, block, counting)
+        cols, exists = block_columns(block, shape[0], shape[1], BN)
+        if PICKED:
+            iy = tl.load(rows[0] + y, mask=valid, other=-1)
+            ix = tl.load(columns[0] + x, mask=valid, other=-1)
+            acc = load_argument(source, r, iy, ix, cols, (iy >= 0) & (ix >= 0), exists[None, :])
+        else:
+            acc = tl.zeros([BM, BN], tl.float32)
+            for a in range(TY):
+                iy, above = _entry(rows, y * TY + a, valid)
+                if TX <= UNROLLED:
+                    for c in tl.static_range(TX):
+                        acc = _tap(acc, source, columns, r, iy, above, x * TX + c, cols, valid, exists)
+                else:
+                    for c in range(TX):
+                        acc = _tap(acc, source, columns, r, iy, above, x * TX + c, cols, valid, exists)
+        value = programme(acc, args, CODE, r, y, x, cols, valid, exists[None, :], test[5])
+        commit(value, chunk, block, full, r, y, x, valid, cols, exists[None, :], site, work, out, test,
+               edges, U, BM, BN, NB, TEST, TOGETHER, EDGES)  # fmt: skip
+
+
+def _picks(table: Table) -> bool:
+    return table.index.shape[1] == 1 and bool(((table.weight == 0) | (table.weight == 1)).all())
+
+
+def launch(b: Binding) -> Launch:
+    """The launch of a sum by tables."""
+    form = b.form
+    assert form.input is not None  # it has an input
+    assert form.tables is not None  # and tables
+    picked = all(_picks(t) for t in form.tables)
+
+    def kept(table: Table) -> tuple[Any, Any]:
+        if picked:
+            return b.memory.keep(table.index.masked_fill(table.weight == 0, -1)), None
+        return b.memory.keep(table.index), b.memory.keep(table.weight.to(torch.float32))
+
+    blocks = -(-b.channels // b.config.BN)
+    special = {
+        "source": b.view(form.input),
+        "rows": kept(form.tables[0]),
+        "columns": kept(form.tables[1]),
+        "shape": (b.channels, blocks),
+        "TY": form.tables[0].index.shape[1],
+        "TX": form.tables[1].index.shape[1],
+        "PICKED": picked,
+    }
+    return b.launch(resampling, blocks, b.channels, special)
