@@ -161,9 +161,7 @@ def launches(b: Binding, frames: Tensor, number: int, bad: Tensor) -> list[Launc
     }
     together = max(1, 256 // area)
     programs = max(1, min(b.memory.processors * b.config.programs, -(-hits.numel() // together)))
-    first = Launch(
-        b.call.name, moved_blocks, programs, shared | {"P": area, "N": together, "TEST": arguments["TEST"], "bad": bad},
-        common.options, (),
-    )  # fmt: skip
+    special = {"P": area, "N": together, "TEST": arguments["TEST"], "bad": bad}
+    first = Launch(b.call.name, moved_blocks, programs, shared | special, common.options, ())
     rest = {n: arguments[n] for n in ("edges", "U", "BM", "BN", "EDGES")} | {"DILATION": test.dilation}
     return [first, Launch(b.call.name, taken, common.grid, shared | rest, common.options, ("full",))]

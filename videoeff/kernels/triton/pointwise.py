@@ -1,4 +1,4 @@
-"""Regions whose pixels follow from the same pixel of what they read, and the import of masks made elsewhere."""
+"""Regions whose pixels follow from the same pixel of what they read; the import of masks made elsewhere."""
 
 from __future__ import annotations
 

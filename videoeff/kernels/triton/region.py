@@ -23,7 +23,7 @@ class TritonRegion(Implementation):
     grouping = True
 
     def pixel_of(self, channels: int, device: str) -> int:
-        """Pixels begin at 16 bytes in half precision, so that channels are loaded eight (or four) at a time."""
+        """Pixels begin at 16 bytes in half precision: channels are loaded eight (or four) at a time."""
         if device != served_device() or channels < 3:
             return 0
         return 4 if channels <= 4 else -(-channels // 8) * 8

@@ -55,8 +55,8 @@ class Edge:
 
     Attributes:
         target: the list.
-        axes: (low, high) of lines and of columns, each int32 (taps, size of the source): the pixels of the target
-            that a pixel reaches, low > high where none. None: everything in the row is reached.
+        axes: (low, high) of lines and of columns, each int32 (taps, size of the source): the pixels of the
+            target that a pixel reaches, low > high where none. None: everything in the row is reached.
         spread: most units of the target that the pixels of one unit reach, by tap, along each axis.
     """
 
