@@ -79,9 +79,10 @@ check-types: $(STAMP)
 check-house: $(STAMP)
 	$(BIN)/pytest -q -p no:cacheprovider tests/test_house.py
 
-# `check` has run the house rules already.
+# `check` has run the house rules already. Triton reads its variable when it is imported: a run of its own.
 test: check native
 	$(BIN)/pytest -q -n $(WORKERS) --dist worksteal --durations=10 --ignore=tests/test_house.py
+	TRITON_INTERPRET=1 $(BIN)/pytest -q -n $(WORKERS) --dist worksteal --durations=10 tests/cuda/interpreted
 
 # The sanitizer's library comes before Python's own; PYTHONMALLOC shows it the memory of Python objects too.
 sanitize: $(STAMP)

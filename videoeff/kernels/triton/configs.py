@@ -121,21 +121,25 @@ def width_of(form: Form, kind: str) -> int:
     return form.channels // form.window["groups"] if kind in MATRIX else form.out.extent[3]
 
 
+def inputs_of(form: Form) -> int:
+    """The channels that a channel of the value is made of: those of a group of a convolution."""
+    if form.weight is None:
+        return (form.input or form.out).extent[3]
+    shape = form.weight.shape
+    return shape[1] if form.kind == Kind.CONV else shape[0] // form.window["groups"]
+
+
 def facts_of(call: RegionCall, form: Form, kind: str) -> dict[str, float]:
     """What rules may ask for."""
     streams, height, width = call.extent
-    inputs = width_of(form, kind) if form.input is None else form.input.extent[3]
     taps = 1
-    if form.weight is not None:
-        groups = form.window["groups"]
-        inputs = form.weight.shape[1] if form.kind == Kind.CONV else form.weight.shape[0] // groups
     if "kh" in form.window:
         taps = form.window["kh"] * form.window["kw"]
     elif form.tables is not None:
         taps = form.tables[0].index.shape[1] * form.tables[1].index.shape[1]
     size = form.dtype.itemsize
     return {
-        "inputs": inputs,
+        "inputs": inputs_of(form),
         "outputs": width_of(form, kind),
         "taps": taps,
         "pixels": height * width,
@@ -149,8 +153,8 @@ def facts_of(call: RegionCall, form: Form, kind: str) -> dict[str, float]:
 
 
 def _aligned(view: View) -> bool:
-    """Whether the compiler knows that each pixel's channels begin at a multiple of 16 elements."""
-    return view.strides[3] == 1 and all(s % 16 == 0 for s in view.strides[:3]) and view.offset % 16 == 0
+    """Whether each pixel's channels begin at a multiple of eight elements."""
+    return view.strides[3] == 1 and all(s % 8 == 0 for s in (*view.strides[:3], view.offset))
 
 
 # ---------------------------------------------------------------- choosing
@@ -220,11 +224,16 @@ def fitted(config: Config, form: Form, kind: str, device: Device) -> Config:
     else:
         hopper = matrix and device.capability == "sm_90"
         wide, pixels = min(wide, config.BN), max(config.BM, WARPGROUP if hopper else least)
+    step = config.BK
+    if matrix:
+        assert form.weight is not None  # what it is a product with
+        depth = form.weight.shape[2] * form.weight.shape[3] * inputs_of(form)
+        step = min(step, power_of_two(depth, LEAST))
     if kind == "transposed" and form.window["sy"] in (2, 4):
         unit = max(unit, form.window["sy"])  # see ``transposed.py``
     while unit**2 > pixels:
         unit //= 2
-    return replace(config, U=unit, BM=pixels, BN=wide)
+    return replace(config, U=unit, BM=pixels, BN=wide, BK=step)
 
 
 def shipped() -> Iterator[tuple[str, str, Rule, Config]]:

@@ -107,7 +107,7 @@ def launch(b: Binding) -> Launch:
     wide = -(-outputs // 16) * 16
 
     even = b.even(form.input, inputs)
-    room = b.room(form.input) if groups == 1 and not window["gate"] else inputs
+    room = b.room(form.input) if groups == 1 and not window.get("gate") else inputs
     flat = inputs < config.BK and kh * kw > 1
     if not flat and room % even:
         even, room = 1, inputs
@@ -117,7 +117,7 @@ def launch(b: Binding) -> Launch:
         return F.pad(taps, (0, wide - outputs, 0, room - inputs))
 
     gate = None
-    if window["gate"]:
+    if window.get("gate"):
         view = form.arguments[window["gate"] - 1]
         gate = (b.memory.tensor_of(view, b.call), view.strides[0], view.strides[3])
     special = {

@@ -1,0 +1,158 @@
+"""Single CUDA kernels of a converted network, timed by events around CUDA graphs."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from videoeff.bench.clips import BlobClip
+from videoeff.bench.cuda_sizes import FIXED, Layer
+from videoeff.engine import Engine
+from videoeff.kernels.triton.configs import Config, facts_of, kind_of
+from videoeff.kernels.triton.plan import TritonPlan
+from videoeff.kernels.triton.work import Work
+from videoeff.ops.call import Context, RegionCall
+
+#: Runs of a kernel in one graph, and replays of the graph.
+RUNS, REPLAYS = 10, 7
+
+
+def graph_ms(call: Callable[[], None], runs: int = RUNS, replays: int = REPLAYS) -> float:
+    """Milliseconds of a call on the device: the median over replays of a graph with some runs of it."""
+    stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):  # compiles and loads
+        call()
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        for _ in range(runs):
+            call()
+    begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
+    times: list[float] = []
+    for _ in range(replays + 1):
+        begin.record()
+        graph.replay()
+        end.record()
+        end.synchronize()
+        times.append(begin.elapsed_time(end) / runs)
+    return statistics.median(times[1:])
+
+
+@dataclass(frozen=True, eq=False)
+class Place:
+    """Where a layer is in a stream.
+
+    Attributes:
+        engine: of the stream.
+        call: the layer's.
+        layer: as rules see it.
+        now: the sizes it has.
+    """
+
+    engine: Engine
+    call: RegionCall
+    layer: Layer
+    now: Config
+
+
+def places(engines: Mapping[str, Engine]) -> Iterator[Place]:
+    """The layers of a stream whose kernels have sizes to choose."""
+    for engine in engines.values():
+        for group in engine.plan.groups:
+            if not isinstance(group, TritonPlan):
+                continue
+            for call in group.calls:
+                form = group.forms[call.name]
+                kind = kind_of(form)
+                if kind not in (*FIXED, "input"):
+                    layer = Layer.of(kind, facts_of(call, form, kind))
+                    yield Place(engine, call, layer, group.configs[call.name])
+
+
+class Kernel:
+    """A layer's kernel with sizes of its own, on the stream's buffers.
+
+    Every pixel that is computed counts as changed, so that it is stored and the lists that follow are told.
+
+    Args:
+        place: the layer.
+        config: the sizes.
+    """
+
+    def __init__(self, place: Place, config: Config) -> None:
+        engine, call = place.engine, place.call
+        calls = [c for g in engine.plan.groups for c in g.calls]
+        followers = [c for c in calls if any(name == call.name for name, _ in c.mask_reads)]
+        self.plan = TritonPlan([call, *followers], frozenset(), {call.name: config})
+        self.plan._bind(
+            Context(
+                frames=(),
+                state=engine._state,
+                constants=engine._constants,
+                fresh=engine._settled,
+                any_fresh=False,
+                all_fresh=False,
+            )
+        )
+        if call.scale:
+            engine._state[call.scale].fill_(-1.0)  # a limit below every difference
+        assert self.plan.memory is not None  # just bound
+        self.memory, self.work = self.plan.memory, self.plan.works[call.name]
+        self.opening = self.plan.launches[0]
+        self.launches = [x for x in self.plan.launches if x.layer == call.name]
+        self._count = torch.zeros(1, dtype=torch.int32, device=self.memory.device)
+
+    def ms(
+        self, units: Tensor | None = None, time: Callable[[Callable[[], None]], float] = graph_ms
+    ) -> float:
+        """Milliseconds of one run.
+
+        Args:
+            units: what is listed, int32 (N,); everything if None.
+            time: measures a call.
+        """
+        units = torch.arange(self.work.units, dtype=torch.int32) if units is None else units
+        self.work.tensors["listed"][: units.numel()].copy_(units)
+        self._count.fill_(units.numel())
+
+        def open_frame() -> None:
+            self.opening.run(full=False, counting=False)
+            self.memory.lists[self.work.number : self.work.number + 1].copy_(self._count)
+
+        def frame() -> None:
+            open_frame()
+            for launch in self.launches:
+                launch.run(full=False, counting=False)
+
+        return max(time(frame) - time(open_frame), 1e-6)
+
+    def blob(self, share: float, seed: int = 0) -> Tensor:
+        """The units of a share of each stream's pixels, in blobs; int32 (N,)."""
+        return units_of(self.work, share, seed)
+
+
+def units_of(work: Work, share: float, seed: int = 0) -> Tensor:
+    """The units of a list that blobs over a share of each row's pixels touch; int32 (N,)."""
+    rows, height, width = work.extent
+    high, wide = work.grid
+    found = []
+    for row in range(rows):
+        clip = BlobClip((height, width), share, channels=1, seed=seed + row)
+        clip.next(), clip.next()
+        touched = torch.zeros(high * work.unit, wide * work.unit, dtype=torch.bool)
+        touched[:height, :width] = torch.from_numpy(clip.changed)
+        tiles = touched.view(high, work.unit, wide, work.unit).any(3).any(1)
+        found.append(tiles.flatten().nonzero().flatten() + row * high * wide)
+    return torch.cat(found).to(torch.int32)
+
+
+def description(device: Any = None) -> tuple[str, str]:
+    """The device's name and compute capability (``sm_90``)."""
+    major, minor = torch.cuda.get_device_capability(device)
+    return torch.cuda.get_device_name(device), f"sm_{major}{minor}"
