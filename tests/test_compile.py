@@ -47,8 +47,36 @@ def test_compiled_without_a_graph_break(compiler: str) -> None:
         for frame in clip():
             assert_close(compiled(frame), net(frame * 2.0) + 1.0)
         assert stream.report().frames == len(clip()) - 1
+        # The buffers stay as the frame left them: the next frame recomputes little.
+        share = stream.report().layers[1].active_share
+        assert share is not None
+        assert 0 < share < 0.5
         stream.reset()
         assert_close(compiled(clip()[2]), net(clip()[2] * 2.0) + 1.0)
+    torch._dynamo.reset()
+
+
+def test_a_compiled_frame_with_nan_is_refused() -> None:
+    net = network()
+    stream = videoeff.convert(net, clip()[0])
+    torch._dynamo.reset()
+    compiled = torch.compile(Around(stream), backend="aot_eager", fullgraph=True)
+    bad = clip()[1]
+    bad[0, 1, 2, 3] = float("nan")
+    with torch.no_grad():
+        compiled(clip()[0])
+        with pytest.raises(StateError, match=r"argument 0 holds NaN or infinity at 1 element\(s\)"):
+            compiled(bad)
+        assert_close(compiled(clip()[2]), net(clip()[2] * 2.0) + 1.0)
+    torch._dynamo.reset()
+
+
+def test_a_compiled_frame_of_another_size() -> None:
+    stream = videoeff.convert(network(), clip()[0])
+    torch._dynamo.reset()
+    compiled = torch.compile(Around(stream), backend="eager", fullgraph=False)
+    with torch.no_grad(), pytest.raises(StateError, match="convert"):
+        compiled(torch.rand(1, 3, 30, 18))
     torch._dynamo.reset()
 
 
@@ -69,11 +97,9 @@ def test_the_operator_without_its_stream() -> None:
     stream = videoeff.convert(network(), clip()[0])
     program = torch.export.export(Around(stream), (clip()[0],), strict=False).module()
     frame = torch.ops.videoeff.frame
-    engine = stream.engine
-    assert engine is not None
-    gone = engine.number + 1000
+    gone = stream.number + 1000
     with pytest.raises(StateError, match=f"no stream {gone} in this process"):
-        frame([clip()[0]], engine.owned, [], gone)
+        frame([clip()[0]], stream.ticket, [], gone)
     assert program(clip()[0]) is not None
 
 

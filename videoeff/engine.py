@@ -18,7 +18,6 @@ from videoeff.errors import CaptureError, StateError
 from videoeff.kernels import NotFinite
 from videoeff.kernels.cpp.library import warn_if_missing
 from videoeff.kernels.reference.tests_of_change import scale_of
-from videoeff.library import register
 from videoeff.lower import Plan, lower
 from videoeff.ops.call import Context
 from videoeff.ops.markers import cache_option
@@ -73,7 +72,6 @@ class Engine(nn.Module):
         self.counts = Counts()
         self.observer: Observer | None = None
         self._state: dict[str, Tensor] = {}
-        self.number = register(self)
         self.allocate()
         self.register_load_state_dict_post_hook(_forget_after_loading)  # type: ignore[no-untyped-call]
 
@@ -110,7 +108,6 @@ class Engine(nn.Module):
         #: The outputs as they are returned: None for a tensor, a literal in a tuple.
         self.returned = tuple(None if isinstance(v, fx.Node) else (v,) for v in returned)
         self.returns = [(info(v).shape or (), info(v).dtype) for v in returned if isinstance(v, fx.Node)]
-        self.owned = [self._state[s.name] for s in self.plan.state if s.parent is None]
         grouped = {c.name for g in self.plan.groups for c in g.calls}  # these count for themselves
         calls = [i.call for i in self.plan.instructions]
         self._pixels = [(c.name, math.prod(c.extent)) for c in calls if c.name not in grouped]

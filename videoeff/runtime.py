@@ -22,8 +22,9 @@ from videoeff.files import read_thresholds, write_text
 from videoeff.frames import FiniteCheck, check_frames, not_finite, owned
 from videoeff.kernels import NotFinite
 from videoeff.library import call as as_operator
+from videoeff.library import register
 from videoeff.ops.call import Context
-from videoeff.program import Program
+from videoeff.program import Argument, Program
 from videoeff.report import Report, layer_reports
 from videoeff.shell import Shell
 from videoeff.signature import Parameters
@@ -108,6 +109,8 @@ class StreamingModule(nn.Module):
         self._replan = replan
         self._finite = FiniteCheck()
         self._busy = threading.Lock()
+        #: What ``videoeff::frame`` finds this stream by, and the tensor it writes.
+        self.number, self.ticket = register(self), torch.zeros(1, dtype=torch.int64)
         self.eval()
 
     # -- calling ---------------------------------------------------------------------------------------
@@ -125,9 +128,30 @@ class StreamingModule(nn.Module):
 
     def _traced(self, engine: Engine, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """The call as one operator, for ``torch.compile`` and ``torch.export``."""
-        leaves = pytree.tree_leaves((args, kwargs))
-        flat = as_operator(engine, [v for v in leaves if isinstance(v, Tensor)])
-        return pytree.tree_unflatten(flat, engine.program.out_spec)
+        leaves, spec = pytree.tree_flatten((args, kwargs))
+        program = engine.program
+        problem, _ = check_frames(
+            self.name, leaves, spec, program.in_spec, program.literals, engine.plan.frames, engine.device
+        )
+        if problem:
+            raise StateError(problem)
+        flat = as_operator(self, engine, [v for v in leaves if isinstance(v, Tensor)])
+        return pytree.tree_unflatten(flat, program.out_spec)
+
+    def eager(self, frames: Sequence[Tensor]) -> list[Any]:
+        """One frame, as the operator ``videoeff::frame`` runs it.
+
+        Args:
+            frames: the tensors of the call, flattened.
+
+        Returns:
+            The flat outputs.
+        """
+        assert self.engine is not None  # it was there when the operator was placed
+        program, tensors = self.engine.program, iter(frames)
+        leaves = [next(tensors) if v is Argument.TENSOR else v for v in program.literals]
+        args, kwargs = pytree.tree_unflatten(leaves, program.in_spec)
+        return pytree.tree_leaves(self.forward(*args, **kwargs))
 
     @contextmanager
     def _alone(self) -> Iterator[None]:

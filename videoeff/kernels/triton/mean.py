@@ -8,7 +8,7 @@ import triton.language as tl
 
 from videoeff.kernels.triton import rows
 from videoeff.kernels.triton.binding import Binding, Launch
-from videoeff.kernels.triton.configs import power_of_two
+from videoeff.kernels.triton.configs import power_of_two, present, special
 from videoeff.kernels.triton.device import length, place_of, room_of
 
 #: Edge of a tile in pixels.
@@ -59,7 +59,8 @@ def launches(b: Binding) -> tuple[Launch, ...]:
     stale = memory.stale[work.number :]
     wide = power_of_two(min(channels, WIDE))
     blocks = -(-channels // wide)
-    programs = max(1, min(memory.processors * b.config.programs, work.units * blocks))
+    config = special("tiles", work.extent, channels, present(b.call.device))
+    programs = max(1, min(memory.processors * config.programs, work.units * blocks))
     given = {
         "site": b.site_of(work),
         "work": b.work_of(work),
@@ -71,7 +72,7 @@ def launches(b: Binding) -> tuple[Launch, ...]:
         "BN": wide,
         "NB": blocks,
     }
-    options = {"num_warps": 8, "maxnreg": 128}
+    options = {"num_warps": config.warps, "maxnreg": 128}
     first = Launch(b.call.name, tile_sums, programs, given, options, ("full",))
     pixels = work.extent[1] * work.extent[2]
     counts = (work.units // work.extent[0], channels, pixels)

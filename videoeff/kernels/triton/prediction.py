@@ -10,7 +10,7 @@ import triton
 import triton.language as tl
 
 from videoeff.kernels.triton.binding import Binding, Launch
-from videoeff.kernels.triton.configs import Config, unit_of
+from videoeff.kernels.triton.configs import Config, present, special
 from videoeff.kernels.triton.device import flags, length, pixels
 from videoeff.ops.call import RegionCall
 
@@ -22,7 +22,7 @@ def reached(layer: str) -> str:
 
 def sizes(call: RegionCall) -> Config:
     """How that list is walked."""
-    return Config(U=unit_of(call.extent), BM=256)
+    return special("prediction", call.extent, 1, present(call.device))
 
 
 @triton.jit
