@@ -89,7 +89,10 @@ class Engine(nn.Module):
         self._constants: Mapping[str, Tensor] = dict(self.network.named_buffers(remove_duplicate=False))
         tensors = [*self._state.values(), *self._constants.values()]
         self.storages = {t.untyped_storage().data_ptr() for t in tensors}  # memory that outputs may lie in
+        self._views: tuple[Any, ...] | None = None  # the outputs, if all of them are views of buffers
         one = pytree.tree_structure(((0,), {}))
+        #: Whether the model returns one value and nothing around it.
+        self.single = self.program.out_spec.is_leaf()
         #: Whether a call is one tensor and nothing else.
         self.plain = self.program.literals == (Argument.TENSOR,) and self.program.in_spec == one
         frames = {c.name for g in self.plan.groups if g.watches for c in g.calls if c.kind == "input"}
@@ -149,8 +152,11 @@ class Engine(nn.Module):
         )
         self._fresh[:] = [True] * len(flags)  # holds if a call raises: its buffers are then half-written
         try:
-            with torch.no_grad():
-                outputs = self.plan.step(context)
+            if torch.is_grad_enabled():
+                with torch.no_grad():
+                    outputs = self._run(context)
+            else:
+                outputs = self._run(context)
         except NotFinite:
             self._fresh[:] = flags
             raise
@@ -159,6 +165,16 @@ class Engine(nn.Module):
             self._count(context)
         if self.observer is not None:
             self.observer(context, outputs)
+        return outputs
+
+    def _run(self, context: Context) -> tuple[Any, ...]:
+        self.plan.step(context)
+        if self._views is not None:
+            return self._views
+        outputs = self.plan.read(context)
+        tensors = (v for v in outputs if isinstance(v, Tensor))
+        if all(v.untyped_storage().data_ptr() in self.storages for v in tensors):
+            self._views = outputs
         return outputs
 
     def _count(self, context: Context) -> None:

@@ -12,6 +12,7 @@ from torch import Tensor
 from videoeff.errors import StateError
 from videoeff.kernels.base import Group
 from videoeff.kernels.cpp.finite import native_all_finite
+from videoeff.kernels.cpp.planes import native_planes
 from videoeff.program import Argument
 from videoeff.signature import describe, describe_example
 
@@ -196,22 +197,6 @@ def own(values: Any, storages: set[int]) -> Any:
 def owned(value: Any, storages: set[int]) -> Any:
     """One value, copied if it is a tensor that lies in one of ``storages``."""
     if isinstance(value, Tensor) and value.untyped_storage().data_ptr() in storages:
-        return (
-            _planes(value) if _is_channels_last(value) else value.clone(memory_format=torch.contiguous_format)
-        )
+        copied = native_planes(value)
+        return value.clone(memory_format=torch.contiguous_format) if copied is None else copied
     return value
-
-
-def _is_channels_last(value: Tensor) -> bool:
-    large = value.ndim == 4 and value.shape[1] > 1 and value.device.type == "cpu" and value.numel() >= 1 << 14
-    return large and value.is_contiguous(memory_format=torch.channels_last)
-
-
-def _planes(value: Tensor) -> Tensor:
-    """A copy in the default format: per entry a transposed matrix, which PyTorch copies block by block."""
-    count, channels, height, width = value.shape
-    copied = torch.empty(value.shape, dtype=value.dtype)
-    for index in range(count):
-        pixels = value[index].permute(1, 2, 0).reshape(height * width, channels)  # a view
-        copied[index].view(channels, height * width).copy_(pixels.t())
-    return copied

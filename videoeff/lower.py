@@ -74,10 +74,13 @@ class Plan:
         """Bytes of all buffers, all streams."""
         return sum(s.nbytes for s in self.state)
 
-    def step(self, context: Context) -> tuple[Any, ...]:
-        """Run one frame: every call in order, then the outputs."""
+    def step(self, context: Context) -> None:
+        """Run one frame: every call in order."""
         for run in self.steps:
             run(context)
+
+    def read(self, context: Context) -> tuple[Any, ...]:
+        """The outputs of the frame that was run."""
         buffers = [r.of(context.state) for r in self.outputs]
         return self.read_outputs(*buffers, *(context.constants[c] for c in self.output_constants))
 

@@ -123,8 +123,11 @@ class StreamingModule(nn.Module):
         """
         if torch.compiler.is_compiling() and self.engine is not None:
             return self._traced(self.engine, args, kwargs)
-        with self._alone():
+        self._enter()
+        try:
             return self._forward(args, kwargs)
+        finally:
+            self._busy.release()
 
     def _traced(self, engine: Engine, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """The call as one operator, for ``torch.compile`` and ``torch.export``."""
@@ -153,13 +156,16 @@ class StreamingModule(nn.Module):
         args, kwargs = pytree.tree_unflatten(leaves, program.in_spec)
         return pytree.tree_leaves(self.forward(*args, **kwargs))
 
-    @contextmanager
-    def _alone(self) -> Iterator[None]:
+    def _enter(self) -> None:
         if not self._busy.acquire(blocking=False):
             raise StateError(
                 f"{self.name}: two threads use one stream at once; give each thread its own copy "
                 "(copy.deepcopy(stream)), or put the streams in one batch"
             )
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        self._enter()
         try:
             yield
         finally:
@@ -191,11 +197,13 @@ class StreamingModule(nn.Module):
 
     def _outputs(self, engine: Engine, frames: Sequence[Tensor]) -> Any:
         try:
-            flat = list(engine.step(frames, refuse=self.nan_policy == "error" and engine.refuses))
+            flat = engine.step(frames, refuse=self.nan_policy == "error" and engine.refuses)
         except NotFinite as error:
             raise StateError(not_finite(self.name, error.index, frames[error.index])) from None
         if not self.alias_outputs:
-            flat = [owned(value, engine.storages) for value in flat]
+            flat = tuple([owned(value, engine.storages) for value in flat])
+        if engine.single:
+            return flat[0]
         return pytree.tree_unflatten(flat, engine.program.out_spec)
 
     def _signature(self) -> tuple[pytree.TreeSpec, tuple[Any, ...], tuple[Any, ...]]:

@@ -127,6 +127,7 @@ def test_structures_are_those_of_the_header() -> None:
 
 def test_functions_are_those_of_the_header() -> None:
     scalars = {"int32_t": ctypes.c_int32, "int64_t": ctypes.c_int64, "void": None}
+    scalars["vf_parallel"] = ctypes.c_void_p
     pointers = {
         "vf_op": ctypes.POINTER(abi.Op),
         "vf_mask": ctypes.POINTER(abi.Mask),
@@ -231,7 +232,7 @@ def test_a_library_of_other_sizes_is_refused(sources: Path, tmp_path: Path) -> N
     text = (sources / "plan.cpp").read_text()
     for old, new, message in (
         ("sizeof(vf_view)", "sizeof(vf_view) + 8", "its vf_view has 80 bytes, wanted are 72"),
-        ("return VF_ABI", "return VF_ABI + 1", "its interface is number 3"),
+        ("return VF_ABI", "return VF_ABI + 1", "its interface is number 4"),
         ("vf_best_isa(void)", "vf_no_isa(void)", "vf_best_isa"),
     ):
         (sources / "plan.cpp").write_text(text.replace(old, new))

@@ -23,7 +23,7 @@ from videoeff.kernels.forms.codes import EpiOp as EpiOp
 from videoeff.kernels.forms.codes import Kind as Kind
 from videoeff.kernels.forms.codes import ReachKind as ReachKind
 
-ABI = 2
+ABI = 3
 MAX_ARGS = 6
 MAX_EPI = 24
 MAX_REGS = 4
@@ -143,6 +143,7 @@ FUNCTIONS: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "vf_abi": (c_int32, ()),
     "vf_sizeof": (c_int64, (c_int32,)),
     "vf_best_isa": (c_int32, ()),
+    "vf_use_openmp": (None, (c_void_p,)),
     "vf_plan_create": (
         c_void_p,
         (POINTER(Op), c_int64, POINTER(Mask), c_int64, c_int32, c_char_p, c_int64),
@@ -157,5 +158,6 @@ FUNCTIONS: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "vf_magnitude_read": (c_int32, (c_void_p, c_int32, c_void_p)),
     "vf_magnitude_write": (c_int32, (c_void_p, c_int32, c_void_p)),
     "vf_all_finite": (c_int32, (c_void_p, c_int64, c_int32)),
+    "vf_planes": (None, (c_void_p, c_void_p, c_int64, c_int64, c_int64, c_int64, c_int32)),
     "vf_plan_times": (POINTER(c_int64), (c_void_p, c_int32)),
 }

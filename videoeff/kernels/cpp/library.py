@@ -19,6 +19,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from videoeff.errors import BackendError
 from videoeff.kernels.cpp import abi, build
 
@@ -40,6 +42,7 @@ class Library:
         sanitize: the sanitizers in it.
     """
 
+    vf_use_openmp: Callable[[int | None], None]
     vf_plan_create: Callable[..., int | None]
     vf_plan_destroy: Callable[[int], None]
     vf_plan_run: Callable[..., int]
@@ -51,6 +54,7 @@ class Library:
     vf_magnitude_read: Callable[[int, int, Any], int]
     vf_magnitude_write: Callable[[int, int, Any], int]
     vf_all_finite: Callable[[Any, int, int], int]
+    vf_planes: Callable[..., None]
     vf_plan_times: Callable[[int, int], Any]
 
     def __init__(self, path: Path, info: build.BuildInfo) -> None:
@@ -65,6 +69,22 @@ class Library:
                 f"{path} could not be loaded ({error}); rebuild it: `{build.COMMAND}`"
             ) from error
         self.best_isa = int(self._library.vf_best_isa())
+        self.use_openmp(True)
+
+    def use_openmp(self, wanted: bool) -> bool:
+        """Whether plans work on PyTorch's own OpenMP threads from now on.
+
+        These spin for a while after an operator of PyTorch: other threads would fight them for their cores.
+
+        Args:
+            wanted: False: on threads of each plan's own.
+
+        Returns:
+            Whether they do: not every build of PyTorch uses OpenMP.
+        """
+        found = _parallel_of_torch() if wanted else None
+        self.vf_use_openmp(found)
+        return found is not None
 
     def _bind(self) -> None:
         for name, (result, arguments) in abi.FUNCTIONS.items():
@@ -130,6 +150,21 @@ def isa_names() -> tuple[str, ...]:
     """The instruction sets the native library can use on this processor; their indices are their numbers."""
     found = _find()
     return () if isinstance(found, str) else ISA_NAMES[: found.best_isa + 1]
+
+
+@cache
+def _parallel_of_torch() -> int | None:
+    """The address of ``GOMP_parallel`` in PyTorch's OpenMP runtime; LLVM's has it as well."""
+    if not torch.backends.openmp.is_available():  # type: ignore[no-untyped-call]
+        return None
+    path = Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"
+    try:
+        function = ctypes.CDLL(
+            str(path)
+        ).GOMP_parallel  # looked up in the libraries that this one was linked with
+    except (OSError, AttributeError):
+        return None
+    return ctypes.cast(function, ctypes.c_void_p).value
 
 
 @cache

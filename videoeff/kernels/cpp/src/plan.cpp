@@ -11,11 +11,13 @@
 #if defined(__linux__)
 #include <sys/mman.h>
 #endif
+#include <pthread.h>
 
 #include "blocks.h"
 #include "check.h"
 #include "frames.h"
 #include "means.h"
+#include "planes.h"
 #include "reach.h"
 
 namespace vf {
@@ -272,6 +274,11 @@ int32_t vf_plan_run(vf_plan *plan, const vf_frame *frames, int64_t nframes, cons
   return 0;
 }
 
+void vf_use_openmp(vf_parallel parallel) {
+  static const int registered = pthread_atfork(nullptr, nullptr, [] { openmp().store(nullptr); });
+  openmp().store(registered == 0 ? parallel : nullptr);
+}
+
 void vf_plan_invalidate(vf_plan *plan) {
   for (Sums &s : plan->sums) s.valid = false;
 }
@@ -340,6 +347,11 @@ int32_t vf_magnitude_write(vf_plan *plan, int32_t mask, const float *squares) {
   std::vector<float> &to = plan->masks[mask].squares;
   std::memcpy(to.data(), squares, to.size() * sizeof(float));
   return 0;
+}
+
+void vf_planes(const void *from, void *to, int64_t entries, int64_t pixels, int64_t channels, int64_t item,
+               int32_t threads) {
+  run_planes({from, to, pixels, channels, item, 0}, entries, threads);
 }
 
 int32_t vf_all_finite(const void *data, int64_t count, int32_t dtype) {

@@ -1,4 +1,5 @@
-// A small thread pool: workers spin for a moment between the ops of a frame and sleep between frames.
+// Workers for the ops of a frame: the threads of the OpenMP runtime that the process has, where it is told, else a
+// small pool of threads whose workers spin for a moment between the ops and sleep between frames.
 #ifndef VIDEOEFF_POOL_H
 #define VIDEOEFF_POOL_H
 
@@ -13,6 +14,16 @@
 #include <unistd.h>
 
 namespace vf {
+
+// How a runtime of OpenMP runs a parallel region: function(data) on at most so many threads, until all are done.
+using Parallel = void (*)(void (*function)(void *), void *data, unsigned threads, unsigned flags);
+
+// Whose threads run next to the caller's anyway, spinning after an operator of PyTorch: other threads would have to
+// push them from their cores first. Null: there is none. A forked child has lost them.
+inline std::atomic<Parallel> &openmp() {
+  static std::atomic<Parallel> parallel{nullptr};
+  return parallel;
+}
 
 class Pool {
  public:
@@ -37,6 +48,11 @@ class Pool {
       for (int64_t i = 0; i < n; i++) task(context, i, 0);
       return;
     }
+    if (Parallel parallel = openmp().load(std::memory_order_acquire)) {
+      Job job{task, context, n};
+      parallel(Job::work, &job, unsigned(workers), 0);
+      return;
+    }
     grow(workers - 1);
     for (int64_t first = 0; first < n; first += kMax) {
       int64_t count = n - first < kMax ? n - first : kMax;
@@ -55,6 +71,22 @@ class Pool {
   }
 
  private:
+  // A region of OpenMP. Its threads count themselves and take indices until none are left.
+  struct Job {
+    Task task;
+    void *context;
+    int64_t count;
+    std::atomic<int64_t> next{0};
+    std::atomic<int> workers{0};
+
+    static void work(void *data) {
+      Job &job = *static_cast<Job *>(data);
+      const int worker = job.workers.fetch_add(1, std::memory_order_relaxed);
+      for (int64_t i; (i = job.next.fetch_add(1, std::memory_order_relaxed)) < job.count;)
+        job.task(job.context, i, worker);
+    }
+  };
+
   static constexpr int64_t kMax = (1 << 20) - 4096;  // indices of a ticket; workers may count a little beyond
 
   static void pause(int spin) {

@@ -19,7 +19,7 @@ extern "C" {
 #define VF_API
 #endif
 
-#define VF_ABI 2
+#define VF_ABI 3
 #define VF_MAX_ARGS 6
 #define VF_MAX_EPI 24
 #define VF_MAX_REGS 4
@@ -166,6 +166,11 @@ VF_API int32_t vf_abi(void);
 VF_API int64_t vf_sizeof(int32_t what);  // 0 vf_op, 1 vf_view, 2 vf_epi, 3 vf_mask, 4 vf_frame: checked by the caller
 VF_API int32_t vf_best_isa(void);
 
+// From now on all plans work on the threads of this runtime of OpenMP, given by its `GOMP_parallel`; null: on threads of
+// their own. A forked child goes back to its own.
+typedef void (*vf_parallel)(void (*function)(void *), void *data, unsigned threads, unsigned flags);
+VF_API void vf_use_openmp(vf_parallel parallel);
+
 // A plan of `nops` ops over `nmasks` masks. `isa` -1: the best. Copies the descriptors and packs the weights; data
 // pointers of views must outlive the plan. Null on failure, with a sentence in `error`.
 VF_API vf_plan *vf_plan_create(const vf_op *ops, int64_t nops, const vf_mask *masks, int64_t nmasks, int32_t isa,
@@ -194,6 +199,10 @@ VF_API int32_t vf_magnitude_write(vf_plan *plan, int32_t mask, const float *squa
 
 // Whether all `count` elements (dtype) are finite.
 VF_API int32_t vf_all_finite(const void *data, int64_t count, int32_t dtype);
+
+// Copy `entries` dense pictures of `pixels` x `channels` elements of `item` bytes (1, 2, 4 or 8) as channels x pixels.
+VF_API void vf_planes(const void *from, void *to, int64_t entries, int64_t pixels, int64_t channels, int64_t item,
+                      int32_t threads);
 
 // Nanoseconds spent per op since the last call with reset = 1, (nops); null when not compiled in.
 VF_API int64_t *vf_plan_times(vf_plan *plan, int32_t reset);
