@@ -93,11 +93,14 @@ static bool run_panels(vf_plan &plan, const Op &op, int64_t pixels, const Frame 
   return true;
 }
 
+constexpr int64_t kAlone = 12000;  // cycles that are over before another thread has joined and left
+
 static void run_blocks(vf_plan &plan, const Op &op, int64_t pixels, const Frame &frame) {
   if (run_panels(plan, op, pixels, frame)) return;
-  cut_blocks(plan, op, pixels, frame.workers, frame.any_fresh);
+  const int workers = pixels * op.cycles < kAlone ? 1 : frame.workers;
+  cut_blocks(plan, op, pixels, workers, frame.any_fresh);
   Work work{&plan, &op, &plan.masks[op.d.mask]};
-  plan.pool.run(int64_t(plan.blocks.size()), frame.workers, block_task, &work);
+  plan.pool.run(int64_t(plan.blocks.size()), workers, block_task, &work);
 }
 
 }  // namespace vf

@@ -19,11 +19,12 @@ constexpr int kMaxVectors = 2;
 constexpr int kBlocks[3][4] = {{}, {12, 6, 3, 1}, {6, 3, 2, 1}};
 #endif
 
-// acc[i][j] (+)= sum over segments of input[i] * panel[j]. Pointers: base[i] + segment offset, or, where `edge` is
+// rows[i][column + j] (+)= sum over segments of input[i] * panel[j]. Pointers: base[i] + segment offset, or, where `edge` is
 // given, edge[segment * MR + i].
 template <class S, int MR, int NV>
 __attribute__((noinline)) void micro(const S *const *base, const S *const *edge, const Segment *segments, int count,
-                                     const compute<S> *panel, const compute<S> *bias, compute<S> *const *rows) {
+                                     const compute<S> *panel, const compute<S> *bias, compute<S> *const *rows,
+                                     int64_t column) {
   using T = compute<S>;
   constexpr int L = lanes<T>;
   vec<T> acc[MR][NV];
@@ -38,7 +39,7 @@ __attribute__((noinline)) void micro(const S *const *base, const S *const *edge,
 #pragma GCC unroll 16
     for (int i = 0; i < MR; i++)
 #pragma GCC unroll 16
-      for (int j = 0; j < NV; j++) acc[i][j] = load(rows[i] + j * L);
+      for (int j = 0; j < NV; j++) acc[i][j] = load(rows[i] + column + j * L);
   }
   for (int s = 0; s < count; s++) {
     const S *p[MR];
@@ -62,12 +63,82 @@ __attribute__((noinline)) void micro(const S *const *base, const S *const *edge,
 #pragma GCC unroll 16
   for (int i = 0; i < MR; i++)
 #pragma GCC unroll 16
-    for (int j = 0; j < NV; j++) store(rows[i] + j * L, acc[i][j]);
+    for (int j = 0; j < NV; j++) store(rows[i] + column + j * L, acc[i][j]);
+}
+
+// The few output channels after the last whole vector: with a vector of zeros to fill, a layer of 18 channels would cost
+// as much as one of 32. Each is a product along the reduction instead, a vector of inputs at a time:
+// rows[i][column + r] (+)= sum over segments of input[i] * weight[r]. Needs vectors that are loaded in part at no cost.
+#if VF_ISA == 2
+constexpr int kMaxRest = 8;
+#else
+constexpr int kMaxRest = 0;
+#endif
+constexpr int kRestPixels[9] = {1, 12, 12, 8, 6, 4, 4, 3, 3};
+
+template <class S, int MR, int R>
+__attribute__((noinline)) void micro_rest(const S *const *base, const S *const *edge, const Segment *segments, int count,
+                                          const compute<S> *weight, int64_t reduction, const compute<S> *bias,
+                                          compute<S> *const *rows, int64_t column) {
+  using T = compute<S>;
+  constexpr int L = lanes<T>;
+  vec<T> acc[MR][R] = {};
+  for (int s = 0; s < count; s++) {
+    const S *p[MR];
+#pragma GCC unroll 16
+    for (int i = 0; i < MR; i++) p[i] = edge ? edge[s * MR + i] : base[i] + segments[s].offset;
+    const T *w = weight + segments[s].k;
+    const int length = segments[s].length;
+    int k = 0;
+    for (; k + L <= length; k += L) {
+      vec<T> b[R];
+#pragma GCC unroll 16
+      for (int r = 0; r < R; r++) b[r] = load(w + r * reduction + k);
+#pragma GCC unroll 16
+      for (int i = 0; i < MR; i++) {
+        const vec<T> a = load(p[i] + k);
+#pragma GCC unroll 16
+        for (int r = 0; r < R; r++) acc[i][r] += a * b[r];
+      }
+    }
+    if (const int n = length - k) {
+      vec<T> b[R];
+#pragma GCC unroll 16
+      for (int r = 0; r < R; r++) b[r] = load_part(w + r * reduction + k, n);
+#pragma GCC unroll 16
+      for (int i = 0; i < MR; i++) {
+        const vec<T> a = load_part(p[i] + k, n);
+#pragma GCC unroll 16
+        for (int r = 0; r < R; r++) acc[i][r] += a * b[r];
+      }
+    }
+  }
+#pragma GCC unroll 16
+  for (int i = 0; i < MR; i++)
+#pragma GCC unroll 16
+    for (int r = 0; r < R; r++) {
+      T &to = rows[i][column + r];
+      to = (bias ? bias[r] : to) + total(acc[i][r]);
+    }
+}
+
+template <class S>
+using MicroRest = void (*)(const S *const *, const S *const *, const Segment *, int, const compute<S> *, int64_t,
+                           const compute<S> *, compute<S> *const *, int64_t);
+
+template <class S> MicroRest<S> micro_of_rest(int rest, bool one) {
+  switch (rest) {
+#define VF_REST(R) \
+  case R: return one ? micro_rest<S, 1, R> : micro_rest<S, kRestPixels[R], R>;
+    VF_REST(1) VF_REST(2) VF_REST(3) VF_REST(4) VF_REST(5) VF_REST(6) VF_REST(7) VF_REST(8)
+#undef VF_REST
+    default: return nullptr;
+  }
 }
 
 template <class S>
 using Micro = void (*)(const S *const *, const S *const *, const Segment *, int, const compute<S> *,
-                       const compute<S> *, compute<S> *const *);
+                       const compute<S> *, compute<S> *const *, int64_t);
 
 // Only float has kernels for every remainder: what other types lose is a little time, and the library stays small.
 template <class S> constexpr bool kMain = sizeof(S) == 4;
@@ -114,6 +185,15 @@ template <class S> const S *zero_row() {
   return zeros;
 }
 
+// How many of the output channels after the last whole vector are better computed along the reduction.
+inline int32_t rest_of(const Op &op, int32_t over, int32_t vectors) {
+  const vf_op &d = op.d;
+  if (over == 0 || over > kMaxRest || vectors == 0 || d.kind != VF_CONV || d.groups != 1) return 0;
+  const int64_t reduction = op.reduction, segments = d.dx == 1 ? d.kh : d.kh * d.kw;
+  const int64_t along = over * (reduction / 16 + segments + 6);  // products, parts of vectors, sums over lanes
+  return along < reduction * 3 / 4 ? over : 0;
+}
+
 // Weights (O, I / g, kh, kw), transposed (I, O / g, kh, kw), as panels [group][panel][kh kw I / g][vectors x lanes].
 template <class S> void pack_convolution(Op &op) {
   using T = compute<S>;
@@ -123,7 +203,8 @@ template <class S> void pack_convolution(Op &op) {
   const int32_t inputs = d.in.c / d.groups, outputs = producer_channels(op) / d.groups;
   const int32_t window = d.kh * d.kw, total = outputs * d.groups;
   op.reduction = window * inputs;
-  op.panels = split_panels(int32_t((outputs + L - 1) / L));
+  op.rest = sizeof(S) == 4 ? rest_of(op, outputs % L, outputs / L) : 0;
+  op.panels = split_panels(int32_t((outputs - op.rest + L - 1) / L));
   const int64_t padded = round_up(outputs, L);
   op.weight.reserve(size_t(d.groups) * op.reduction * padded * sizeof(T));
   T *to = static_cast<T *>(op.weight.data);
@@ -145,6 +226,9 @@ template <class S> void pack_convolution(Op &op) {
           }
       first += vectors * L;
     }
+    for (int32_t o = outputs - op.rest; o < outputs; o++)
+      for (int32_t k = 0; k < op.reduction; k++)
+        *to++ = widen(from[(int64_t(o) * inputs + k % inputs) * window + k / inputs]);
   }
   op.bias.reserve(size_t(round_up(total, L) + 4 * L) * sizeof(T));
   T *bias = static_cast<T *>(op.bias.data);
@@ -252,8 +336,10 @@ void run_panels(const Op &op, const std::vector<Segment> &segments, bool edges, 
   const int count = int(segments.size());
   const T *panel = static_cast<const T *>(op.weight.data) + int64_t(group) * op.reduction * round_up(outputs, L);
   const T *bias = static_cast<const T *>(op.bias.data) + int64_t(group) * outputs;
-  T *column = out + int64_t(group) * outputs;
-  const S *pointers[16], *table[64 * 12];
+  const S *from[kMaxBlock], *table[64 * 12];
+  T *rows[kMaxBlock];
+  for (int32_t i = 0; i < n; i++) from[i] = base[order[i]], rows[i] = out + int64_t(order[i]) * op.ld;
+  int64_t column = int64_t(group) * outputs;
   std::vector<const S *> longer;
   std::vector<Segment> longer_list;
   Segment list[64];  // segments that any pixel of a register block has inside: of wide dilations only a few
@@ -263,37 +349,44 @@ void run_panels(const Op &op, const std::vector<Segment> &segments, bool edges, 
     longer.resize(size_t(count) * 12), edge = longer.data();
     longer_list.resize(size_t(count)), live = longer_list.data();
   }
-  T *rows[16];
+  // The taps of pixels order[at] .. order[at + mr - 1] at an edge. Returns the segments that are left.
+  auto find_taps = [&](int32_t at, int mr) {
+    int used = 0;
+    for (int s = 0; s < count; s++) {
+      bool inside = false;
+      for (int i = 0; i < mr; i++) {
+        const S *tap = tap_of<S>(op, places[order[at + i]], segments[s], group);
+        edge[used * mr + i] = tap;
+        inside |= tap != zero_row<S>();
+      }
+      if (inside) live[used++] = segments[s];
+    }
+    return used;
+  };
   for (size_t index = 0; index < op.panels.size(); index++) {
     const int32_t vectors = op.panels[index];
     int32_t at = only < 0 || only == int32_t(index) ? 0 : n;
     for (int which = 0; which < 4 && at < n; which++) {
       const int mr = block_of<S>(vectors, which);
       Micro<S> kernel = micro_of<S>(vectors, which);
-      while (n - at >= mr) {
-        for (int i = 0; i < mr; i++) {
-          int32_t p = order[at + i];
-          rows[i] = column + int64_t(p) * op.ld;
-          pointers[i] = base[p];
-        }
-        int used = 0;
-        for (int s = 0; edges && s < count; s++) {
-          bool inside = false;
-          for (int i = 0; i < mr; i++) {
-            const S *tap = tap_of<S>(op, places[order[at + i]], segments[s], group);
-            edge[used * mr + i] = tap;
-            inside |= tap != zero_row<S>();
-          }
-          if (inside) live[used++] = segments[s];
-        }
-        if (edges) kernel(pointers, edge, live, used, panel, first ? bias : nullptr, rows);
-        else kernel(pointers, nullptr, segments.data(), count, panel, first ? bias : nullptr, rows);
-        at += mr;
+      for (; n - at >= mr; at += mr) {
+        if (edges) kernel(nullptr, edge, live, find_taps(at, mr), panel, first ? bias : nullptr, rows + at, column);
+        else kernel(from + at, nullptr, segments.data(), count, panel, first ? bias : nullptr, rows + at, column);
       }
     }
     panel += int64_t(op.reduction) * vectors * L;
     bias += vectors * L;
     column += vectors * L;
+  }
+  if constexpr (sizeof(S) == 4 && kMaxRest > 0) {
+    if (op.rest == 0 || only > 0) return;  // who has the first panel has these
+    const T *last_bias = first ? bias : nullptr;
+    for (int32_t at = 0, mr; at < n; at += mr) {
+      mr = n - at >= kRestPixels[op.rest] ? kRestPixels[op.rest] : 1;
+      MicroRest<S> kernel = micro_of_rest<S>(op.rest, mr == 1);
+      if (edges) kernel(nullptr, edge, live, find_taps(at, mr), panel, op.reduction, last_bias, rows + at, column);
+      else kernel(from + at, nullptr, segments.data(), count, panel, op.reduction, last_bias, rows + at, column);
+    }
   }
 }
 

@@ -61,10 +61,12 @@ struct Op {
   std::vector<float> taps;
   int32_t ld = 0;                    // elements (compute type) between the rows of a scratch register
   int32_t block_pixels = 0;          // pixels of a block
+  int64_t cycles = 0;                // of a pixel, roughly
   // packed by the kernels
   Memory weight;                     // convolutions: panels; depthwise: (kh, kw, C padded)
   Memory bias;                       // (padded C) in the compute type
   std::vector<int32_t> panels;       // widths of the panels of output channels, in vectors
+  int32_t rest = 0;                  // output channels after the panels, each computed along the reduction
   bool depthwise = false;
   bool gather = false;               // input pixels are copied together first: their channels are not neighbours
   int32_t reduction = 0;             // kh kw I / groups

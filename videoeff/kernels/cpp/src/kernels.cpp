@@ -1,4 +1,5 @@
 // The kernels of one instruction set: compiled once with each value of VF_ISA.
+#include <algorithm>
 #include <new>
 
 #include "commit.h"
@@ -15,7 +16,16 @@ namespace VF_SPACE {
 
 constexpr int64_t kScratchBytes = 384 << 10;  // of a block's result: it stays in L2 beside a panel of weights
 
-template <class S> void prepare(Op &op) {
+// The cycles of a pixel: two vector products a cycle, a few vector operations for each value, some for the pixel.
+template <class S> int64_t cycles_of(const Op &op) {
+  constexpr int64_t L = lanes<compute<S>>;
+  const vf_op &d = op.d;
+  const int64_t taps = std::max<int64_t>(1, int64_t(d.kh) * d.kw), vectors = (d.out.c + L - 1) / L;
+  const bool dense = (d.kind == VF_CONV || d.kind == VF_TRANSPOSED) && !op.depthwise;
+  return vectors * (dense ? taps * (d.in.c / d.groups) / 2 : taps) + vectors * (2 + 4 * d.nepi) + 30;
+}
+
+template <class S> void prepare_op(Op &op) {
   using T = compute<S>;
   vf_op &d = op.d;
   int32_t widest = producer_channels(op);
@@ -49,6 +59,11 @@ template <class S> void prepare(Op &op) {
     while (op.block_pixels > 24 && row * op.block_pixels > kScratchBytes) op.block_pixels -= 24;
     op.temp_bytes = size_t(row) * op.block_pixels;
   }
+}
+
+template <class S> void prepare(Op &op) {
+  prepare_op<S>(op);
+  op.cycles = cycles_of<S>(op);
 }
 
 template <class S>
