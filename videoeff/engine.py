@@ -125,6 +125,16 @@ class Engine(nn.Module):
         """For each stream, whether its next frame is frame 1."""
         return tuple(self._fresh)
 
+    def fits(self, value: Any) -> bool:
+        """Whether the only argument of a call is a tensor such as the stream was planned for."""
+        shape, dtype = self.plan.frames[0]
+        return (
+            type(value) is Tensor
+            and value.shape == shape
+            and value.dtype == dtype
+            and value.device == self.device
+        )
+
     def step(self, frames: Sequence[Tensor], refuse: bool = False) -> tuple[Any, ...]:
         """One frame of every stream. A frame that fails half-way leaves the engine reset.
 

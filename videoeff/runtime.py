@@ -173,7 +173,7 @@ class StreamingModule(nn.Module):
 
     def _forward(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         engine = self.engine
-        if engine is not None and engine.plain and len(args) == 1 and not kwargs and _fits(args[0], engine):
+        if engine is not None and engine.plain and len(args) == 1 and not kwargs and engine.fits(args[0]):
             if self.nan_policy == "error" and not engine.refuses:
                 self._finite.check(args, self.name, engine.watchers)
             return self._outputs(engine, args)
@@ -477,17 +477,6 @@ class StreamingModule(nn.Module):
 
     def _repr_html_(self) -> str:
         return self.report()._repr_html_()
-
-
-def _fits(value: Any, engine: Engine) -> bool:
-    """Whether a call's only argument is a tensor such as the stream was planned for."""
-    shape, dtype = engine.plan.frames[0]
-    return (
-        type(value) is Tensor
-        and value.shape == shape
-        and value.dtype == dtype
-        and value.device == engine.device
-    )
 
 
 def _joined(prefix: str, layer: str) -> str:
