@@ -61,19 +61,19 @@ template <class S, int Src, class F> struct FusedRow {
     else return f(load_part(v + k, n));
   }
   VF_INLINE bool exchange(const T *v, const S *a, const S *b, S *o, int32_t c) const {
-    typename Vec<T>::mask m = {};
+    Difference<T> moved;
     int32_t k = 0;
     for (; k + L <= c; k += L) {
       vec<T> x = value(v, a, b, k);
-      m |= rounded<S>(x) != load(o + k);
+      moved.add(rounded<S>(x), load(o + k));
       store(o + k, x);
     }
     if (k < c) {
       vec<T> x = value(v, a, b, k, c - k);
-      m |= rounded<S>(first_lanes(x, c - k, T(0))) != load_part(o + k, c - k);
+      moved.add(rounded<S>(first_lanes(x, c - k, T(0))), load_part(o + k, c - k));
       store_part(o + k, x, c - k);
     }
-    return any(m);
+    return moved.found();
   }
   VF_INLINE void overwrite(const T *v, const S *a, const S *b, S *o, int32_t c) const {
     int32_t k = 0;
@@ -110,7 +110,7 @@ void finish_fused(const Op &op, const Block &block, Scratch &scratch, bool force
   const int32_t c = d.out.c;
   const bool exact = d.threshold == 0;
   int32_t p = 0;
-  for (int32_t i = 0; i < (block.pixels + 63) / 64; i++) changed[i] = 0;
+  uint64_t word = 0;  // of `changed`, written when it is full
   for (int32_t k = 0; k < block.count; k++) {
     const Run &run = block.runs[k];
     S *o = static_cast<S *>(d.out.data) + run.r * d.out.sr + run.y * d.out.sh + run.x * d.out.sw;
@@ -140,9 +140,11 @@ void finish_fused(const Op &op, const Block &block, Scratch &scratch, bool force
         if (squares) squares[p] = float(energy / T(c));
         if (moved) copy_row<S>(value, o, c);
       }
-      changed[p >> 6] |= uint64_t(moved) << (p & 63);
+      word |= uint64_t(moved) << (p & 63);
+      if ((p & 63) == 63) changed[p >> 6] = word, word = 0;
     }
   }
+  if (p & 63) changed[p >> 6] = word;
 }
 
 template <class S, int Src>

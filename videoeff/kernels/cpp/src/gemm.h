@@ -4,6 +4,8 @@
 #ifndef VIDEOEFF_GEMM_H
 #define VIDEOEFF_GEMM_H
 
+#include <algorithm>
+
 #include "vector.h"
 
 namespace vf {
@@ -415,22 +417,30 @@ template <class S> void convolution(const Op &op, const Block &block, Scratch &s
   Place places[kMaxBlock];
   const S *base[kMaxBlock];
   int32_t order[kMaxBlock], inside = 0, outside = kMaxBlock, p = 0;
+  const S *data = static_cast<const S *>(d.in.data);
   const int64_t below = int64_t(d.in.h) - int64_t(d.kh - 1) * d.dy, right = int64_t(d.in.w) - int64_t(d.kw - 1) * d.dx;
   for (int32_t k = 0; k < block.count; k++) {
     const Run &run = block.runs[k];
-    for (int32_t i = 0; i < run.n; i++, p++) {
-      if (transposed) {
-        places[p] = {run.r, run.y, run.x + i};
-        base[p] = nullptr;
-        continue;
-      }
-      int32_t y = run.y * d.sy - d.py, x = (run.x + i) * d.sx - d.px;
-      places[p] = {run.r, y, x};
-      bool in = y >= 0 && x >= 0 && y < below && x < right;
-      if (in || op.gather) order[inside++] = p;
-      else order[--outside] = p;
-      base[p] = in ? static_cast<const S *>(d.in.data) + run.r * d.in.sr + y * d.in.sh + x * d.in.sw : nullptr;
+    if (transposed) {
+      for (int32_t i = 0; i < run.n; i++, p++) places[p] = {run.r, run.y, run.x + i}, base[p] = nullptr;
+      continue;
     }
+    const int32_t y = run.y * d.sy - d.py, first = run.x * d.sx - d.px;
+    const bool row = y >= 0 && y < below && !op.gather;
+    // pixels from .. to - 1 of the run have their window inside
+    const int32_t from = row ? std::min(run.n, first < 0 ? (-first + d.sx - 1) / d.sx : 0) : run.n;
+    const int64_t room = right - first;
+    const int32_t to = row && room > 0 ? int32_t(std::min<int64_t>(run.n, (room + d.sx - 1) / d.sx)) : from;
+    const int64_t at = run.r * d.in.sr + y * d.in.sh + first * d.in.sw, step = d.sx * d.in.sw;
+    auto border = [&](int32_t i) {
+      places[p + i] = {run.r, y, first + i * d.sx}, base[p + i] = nullptr;
+      if (op.gather) order[inside++] = p + i;
+      else order[--outside] = p + i;
+    };
+    for (int32_t i = 0; i < from; i++) border(i);
+    for (int32_t i = from; i < to; i++) order[inside++] = p + i, base[p + i] = data + (at + i * step);
+    for (int32_t i = std::max(from, to); i < run.n; i++) border(i);
+    p += run.n;
   }
   T *out = static_cast<T *>(scratch.reg[0]);
   if (op.gather) {

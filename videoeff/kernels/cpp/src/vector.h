@@ -162,6 +162,22 @@ template <class M> VF_INLINE bool any(M m) {
 #endif
 }
 
+// Whether any lanes of pairs of vectors differ; NaN differs from everything.
+template <class T> struct Difference {
+#if VF_ISA == 2
+  uint32_t lanes = 0;
+  VF_INLINE void add(vec<T> a, vec<T> b) {
+    if constexpr (sizeof(T) == 4) lanes |= _mm512_cmp_ps_mask((__m512)a, (__m512)b, _CMP_NEQ_UQ);
+    else lanes |= _mm512_cmp_pd_mask((__m512d)a, (__m512d)b, _CMP_NEQ_UQ);
+  }
+  VF_INLINE bool found() const { return lanes != 0; }
+#else
+  typename Vec<T>::mask lanes = {};
+  VF_INLINE void add(vec<T> a, vec<T> b) { lanes |= a != b; }
+  VF_INLINE bool found() const { return any(lanes); }
+#endif
+};
+
 // Bit k: lane k of a comparison of floats.
 VF_INLINE uint32_t bits_of(vint m) {
 #if VF_ISA == 2
