@@ -344,7 +344,7 @@ def plot(document: Document) -> bytes | None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    figure, (left, right) = pyplot.subplots(1, 2, figsize=(11, 4.6), dpi=80)
+    figure, (left, right) = pyplot.subplots(1, 2, figsize=(11, 4.6), dpi=72)
     names = sorted({r["model"] for r in rows.values()})
     colours = {n: pyplot.get_cmap("tab10")(i % 10) for i, n in enumerate(names)}
     for row in rows.values():
