@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import io
-import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 from videoeff.bench.figures import geometric_mean
+from videoeff.bench.page import fill, finish_axes, png, write_picture
 from videoeff.bench.tables import (
     STREAM_HEAD,
     dense_rows,
@@ -18,7 +17,7 @@ from videoeff.bench.tables import (
     stream_rows,
     title_of,
 )
-from videoeff.files import write_atomic, write_text
+from videoeff.files import write_text
 
 DEPTHWISE = ("mobilenet", "efficientnet", "fastestdet")
 PLOT_BYTES = 100_000
@@ -310,22 +309,6 @@ def sections(document: Document) -> dict[str, str]:
     }
 
 
-def fill(page: str, parts: dict[str, str]) -> str:
-    """The page with each ``<!-- cpu:NAME -->`` to ``<!-- /cpu:NAME -->`` filled.
-
-    Raises:
-        ValueError: a mark names something unknown.
-    """
-
-    def put(match: re.Match[str]) -> str:
-        name = match.group(1)
-        if name not in parts:
-            raise ValueError(f"the page marks {name!r}; there are {', '.join(parts)}")
-        return f"<!-- cpu:{name} -->\n\n{parts[name].strip()}\n\n<!-- /cpu:{name} -->"
-
-    return re.sub(r"<!-- cpu:(\w+) -->.*?<!-- /cpu:\1 -->", put, page, flags=re.DOTALL)
-
-
 # ---------------------------------------------------------------- plot
 
 
@@ -344,7 +327,7 @@ def plot(document: Document) -> bytes | None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    figure, (left, right) = pyplot.subplots(1, 2, figsize=(11, 4.6), dpi=72)
+    figure, (left, right) = pyplot.subplots(1, 2, figsize=(11, 4.6), dpi=80)
     names = sorted({r["model"] for r in rows.values()})
     colours = {n: pyplot.get_cmap("tab10")(i % 10) for i, n in enumerate(names)}
     for row in rows.values():
@@ -366,24 +349,16 @@ def plot(document: Document) -> bytes | None:
         ylabel="speed-up over the best dense runtime",
     )
     right.set(xscale="log", xlabel="A/D, %", ylabel="efficiency")
-    from matplotlib.ticker import FuncFormatter, NullFormatter
-
     for axes in (left, right):
-        axes.axhline(1.0, color="grey", linewidth=0.8)
-        axes.grid(alpha=0.3)
-        for axis in (axes.xaxis, axes.yaxis):
-            axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-            axis.set_minor_formatter(NullFormatter())
+        finish_axes(axes)
     handles = [pyplot.Line2D([], [], color=colours[n], label=n) for n in names]
     handles += [
         pyplot.Line2D([], [], color="grey", linestyle=s, label=t) for s, t in ((":", "small"), ("-", "large"))
     ]
     figure.legend(handles=handles, loc="outside lower center", ncols=4, fontsize=8, frameon=False)
     figure.tight_layout(rect=(0, 0.14, 1, 1))
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", metadata={"Software": None})
     pyplot.close(figure)
-    return buffer.getvalue()
+    return png(figure)
 
 
 def render(document: Document, folder: Path, page: Path) -> list[Path]:
@@ -411,13 +386,9 @@ def render(document: Document, folder: Path, page: Path) -> list[Path]:
     picture = plot(document)
     if picture is not None:
         assert len(picture) < PLOT_BYTES, f"the plot has {len(picture)} bytes"
-        write_atomic(folder / "cpu.png", lambda path: void(path.write_bytes(picture)))
+        write_picture(folder / "cpu.png", picture)
         written.append(folder / "cpu.png")
     if page.is_file():
-        write_text(page, fill(page.read_text(encoding="utf-8"), parts))
+        write_text(page, fill(page.read_text(encoding="utf-8"), "cpu", parts))
         written.append(page)
     return written
-
-
-def void(_: Any) -> None:
-    """Nothing, of something."""

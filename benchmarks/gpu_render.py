@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import io
-import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from videoeff.bench.figures import best
+from videoeff.bench.page import fill, finish_axes, png, write_picture
 from videoeff.bench.tables import markdown, milliseconds, percent, spread_of
-from videoeff.files import write_atomic, write_text
+from videoeff.files import write_text
 
 EAGER, CUDNN_GRAPH, COMPILE, COMPILE_GRAPH = "eager", "cudnn-graph", "compile", "compile-graph"
 #: The dense peers; those that are compiled come last, as they take longest to get ready.
@@ -288,22 +287,6 @@ def threshold_of(document: Document) -> float:
     return min(found, default=0.1)
 
 
-def fill(page: str, parts: Mapping[str, str]) -> str:
-    """The page with each ``<!-- cuda:NAME -->`` to ``<!-- /cuda:NAME -->`` filled.
-
-    Raises:
-        ValueError: a mark names something unknown.
-    """
-
-    def put(match: re.Match[str]) -> str:
-        name = match.group(1)
-        if name not in parts:
-            raise ValueError(f"the page marks {name!r}; there are {', '.join(parts)}")
-        return f"<!-- cuda:{name} -->\n\n{parts[name].strip()}\n\n<!-- /cuda:{name} -->"
-
-    return re.sub(r"<!-- cuda:(\w+) -->.*?<!-- /cuda:\1 -->", put, page, flags=re.DOTALL)
-
-
 # ---------------------------------------------------------------- plot
 
 
@@ -344,9 +327,7 @@ def plot(document: Document) -> bytes | None:
     )
     right.set(xscale="log", xlabel="A/D, %", ylabel="efficiency")
     for axes in (left, right):
-        axes.axhline(1.0, color="grey", linewidth=0.8)
-        axes.grid(alpha=0.3)
-        _plain(axes)
+        finish_axes(axes)
     handles = [pyplot.Line2D([], [], color=colours[n], label=n) for n in names]
     handles += [
         pyplot.Line2D([], [], color="grey", linestyle=dashes[c], label=f"{c} stream{'s' * (c > 1)}")
@@ -354,18 +335,8 @@ def plot(document: Document) -> bytes | None:
     ]
     figure.legend(handles=handles, loc="outside lower center", ncols=5, fontsize=8, frameon=False)
     figure.tight_layout(rect=(0, 0.14, 1, 1))
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", metadata={"Software": None})
     pyplot.close(figure)
-    return buffer.getvalue()
-
-
-def _plain(axes: Any) -> None:
-    from matplotlib.ticker import FuncFormatter, NullFormatter
-
-    for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        axis.set_minor_formatter(NullFormatter())
+    return png(figure)
 
 
 def render(document: Document, folder: Path, page: Path) -> list[Path]:
@@ -379,10 +350,10 @@ def render(document: Document, folder: Path, page: Path) -> list[Path]:
         picture = plot(document)
         if picture is not None:
             assert len(picture) < PLOT_BYTES, f"the plot has {len(picture)} bytes"
-            write_atomic(folder / "gpu.png", lambda path: void(path.write_bytes(picture)))
+            write_picture(folder / "gpu.png", picture)
             written.append(folder / "gpu.png")
     if page.is_file():
-        write_text(page, fill(page.read_text(encoding="utf-8"), parts))
+        write_text(page, fill(page.read_text(encoding="utf-8"), "cuda", parts))
         written.append(page)
     return written
 
@@ -406,7 +377,3 @@ def full_text(document: Document, parts: Mapping[str, str]) -> str:
         parts["missing"],
     )
     return "\n".join(blocks)
-
-
-def void(_: Any) -> None:
-    """Nothing, of something."""

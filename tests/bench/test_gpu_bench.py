@@ -189,7 +189,7 @@ def test_without_results_only_the_page_is_written(scripts: dict[str, ModuleType]
 
 def test_an_unknown_mark_is_an_error(scripts: dict[str, ModuleType]) -> None:
     with pytest.raises(ValueError, match="'other'"):
-        scripts["gpu_render"].fill("<!-- cuda:other --><!-- /cuda:other -->", {"goals": ""})
+        scripts["gpu_render"].fill("<!-- cuda:other --><!-- /cuda:other -->", "cuda", {"goals": ""})
 
 
 def test_the_page_holds_what_the_results_say(scripts: dict[str, ModuleType], tmp_path: Path) -> None:
@@ -198,7 +198,7 @@ def test_the_page_holds_what_the_results_say(scripts: dict[str, ModuleType], tmp
     results = ROOT / "benchmarks" / "results" / "gpu.json"
     found = json.loads(results.read_text(encoding="utf-8")) if results.is_file() else EMPTY
     page = (ROOT / "docs" / "cuda.md").read_text(encoding="utf-8")
-    assert render.fill(page, render.sections(found)) == page
+    assert render.fill(page, "cuda", render.sections(found)) == page
 
 
 # ---------------------------------------------------------------- the order of work

@@ -26,10 +26,10 @@ def net() -> nn.Module:
 @pytest.fixture(params=["openmp", "own"])
 def threads_of(request: pytest.FixtureRequest) -> Iterator[str]:
     """Plans work on two threads: those of PyTorch's OpenMP runtime, or their own."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(2)
     if library.load().use_openmp(request.param == "openmp") is not (request.param == "openmp"):
         pytest.skip("this build of PyTorch has no OpenMP")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
     yield request.param
     library.load().use_openmp(True)
     torch.set_num_threads(threads)

@@ -6,39 +6,13 @@ import pytest
 import torch
 
 from tests.cuda.compare import kernels, twins
-from videoeff.ops import OPS, Case, Op
+from tests.native.test_describe import DECLINED as NOT_NATIVE
+from tests.ops.test_parity import ALL
+from videoeff.ops import Case, Op
 from videoeff.testing import changing_frames
 
-ALL = [pytest.param(op, case, id=f"{op.name}-{case.name}") for op in OPS for case in op.cases()]
-
-#: Cases of the registry that hold a region without a kernel, and a word of each reason.
-DECLINED = {
-    "pixel-hardshrink18": {"hardshrink"},
-    "pixel-threshold21": {"threshold"},
-    "pixel-where": {"gives bool"},
-    "pixel-one-channel": {"runs over channels"},
-    "concat-batch": {"cat.default"},
-    "concat-stack": {"stack.default"},
-    "softmax-pixels": {"some of the channels", "cannot be followed"},
-    "softmax-argmax": {"int64"},
-    "linear-convnext": {"vector_norm"},
-    "reduce-channel-attention": {"runs over channels", "amax"},
-    "reduce-rows": {"rows or columns alone", "another size"},
-    "global-group": {"group_norm"},
-    "global-attention": {"attention"},
-    "global-bicubic": {"bicubic"},
-    "global-roll": {"roll"},
-    "convolution-conv3d": {"conv3d"},
-    "convolution-conv3d-stride": {"conv3d"},
-    "pool-max3d": {"max_pool3d"},
-    "adaptive_pool-3d": {"adaptive_avg_pool3d"},
-    "pad-channels": {"padding of channels"},
-    "pixel_shuffle-up": {"pixel_shuffle"},
-    "pixel_shuffle-down": {"pixel_unshuffle"},
-    "reshape-shuffle": {"needs a copy"},
-    "reshape-windows": {"needs a copy"},
-    "index_select-channels": {"index_select"},
-}
+#: Cases that hold a region without a kernel, and a word of each reason.
+DECLINED = NOT_NATIVE | {"pixel-where": {"gives bool"}}
 
 
 @pytest.mark.parametrize(("op", "case"), ALL)

@@ -159,9 +159,8 @@ def _parallel_of_torch() -> int | None:
         return None
     path = Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"
     try:
-        function = ctypes.CDLL(
-            str(path)
-        ).GOMP_parallel  # looked up in the libraries that this one was linked with
+        # looked up in the libraries that this one was linked with
+        function = ctypes.CDLL(str(path)).GOMP_parallel
     except (OSError, AttributeError):
         return None
     return ctypes.cast(function, ctypes.c_void_p).value

@@ -25,11 +25,11 @@ template <class S> VF_INLINE vec<compute<S>> rounded(vec<compute<S>> v) {
 template <class S> VF_INLINE bool differs(const compute<S> *v, const S *o, int32_t c) {
   using T = compute<S>;
   constexpr int L = lanes<T>;
-  typename Vec<T>::mask m = {};
+  Difference<T> moved;
   int32_t k = 0;
-  for (; k + L <= c; k += L) m |= rounded<S>(load(v + k)) != load(o + k);
-  if (k < c) m |= rounded<S>(load_part(v + k, c - k)) != load_part(o + k, c - k);
-  return any(m);
+  for (; k + L <= c; k += L) moved.add(rounded<S>(load(v + k)), load(o + k));
+  if (k < c) moved.add(rounded<S>(load_part(v + k, c - k)), load_part(o + k, c - k));
+  return moved.found();
 }
 template <class S> VF_INLINE void copy_row(const compute<S> *v, S *o, int32_t c) {
   using T = compute<S>;
@@ -42,19 +42,19 @@ template <class S> VF_INLINE void copy_row(const compute<S> *v, S *o, int32_t c)
 template <class S> VF_INLINE bool exchange(const compute<S> *v, S *o, int32_t c) {
   using T = compute<S>;
   constexpr int L = lanes<T>;
-  typename Vec<T>::mask m = {};
+  Difference<T> moved;
   int32_t k = 0;
   for (; k + L <= c; k += L) {
     vec<T> x = load(v + k);
-    m |= rounded<S>(x) != load(o + k);
+    moved.add(rounded<S>(x), load(o + k));
     store(o + k, x);
   }
   if (k < c) {
     vec<T> x = load_part(v + k, c - k);
-    m |= rounded<S>(x) != load_part(o + k, c - k);
+    moved.add(rounded<S>(x), load_part(o + k, c - k));
     store_part(o + k, x, c - k);
   }
-  return any(m);
+  return moved.found();
 }
 template <class S> VF_INLINE compute<S> square_sum(const compute<S> *v, const S *o, int32_t c) {
   using T = compute<S>;
