@@ -1,6 +1,7 @@
 """Where the time of a streaming frame goes: the slowest ops by the plan's own clock, and what is outside.
 
     python benchmarks/cpu_profile.py resnet50 --size 720x1280 --share 0.05 --threads 2
+    python benchmarks/cpu_profile.py resnet50 --clip campus --threshold 0.2
 
 Per op: its time, its share of the frame, the pixels it computed, and its rate of multiply-accumulates.
 *outside the plan* is the rest of a call: checks, the copy of the outputs, regions that run elsewhere.
@@ -11,18 +12,22 @@ from __future__ import annotations
 import argparse
 import itertools
 import statistics
+import tempfile
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 import videoeff
 from videoeff.bench import suite
+from videoeff.bench.clip_frames import write_frames
 from videoeff.bench.clips import BlobClip
 from videoeff.bench.measure import job_of
 from videoeff.bench.network import load
-from videoeff.bench.spec import Settings
+from videoeff.bench.spec import CLIP_INPUT, Settings
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -36,6 +41,18 @@ def native_times(stream: Any, reset: bool) -> dict[str, int]:
     return found
 
 
+def pictures(task: suite.Task, size: tuple[int, int], options: argparse.Namespace) -> Iterable[Any]:
+    """Three untimed pictures and the timed ones, (3, H, W)."""
+    count = options.frames + 3
+    if not options.clip:
+        return itertools.islice(BlobClip(size, options.share), count)
+    clip, first = options.data / f"{options.clip}.avi", suite.CLIPS[options.clip][1]
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "frames.npy"
+        write_frames(clip, path, size, first, count, bgr=task.model.bgr)
+        return list(np.load(path))
+
+
 def main() -> None:
     """Profile one setting."""
     parser = argparse.ArgumentParser(
@@ -44,6 +61,8 @@ def main() -> None:
     parser.add_argument("model", choices=[m.name for m in suite.MODELS])
     parser.add_argument("--size", default="360x480", metavar="HxW")
     parser.add_argument("--share", type=float, default=0.05, help="of the pixels that changes")
+    parser.add_argument("--clip", choices=list(suite.CLIPS), help="a real clip instead, of its own size")
+    parser.add_argument("--threshold", type=float, default=0.1, help="of the real clip")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--frames", type=int, default=20)
     parser.add_argument("--top", type=int, default=25)
@@ -51,15 +70,20 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, default=ROOT / "build" / "bench")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    height, _, width = options.size.partition("x")
-    choice = suite.Choice((options.model,), ((int(height), int(width)),), ("synthetic",), options.data)
+    if options.clip:
+        size = suite.CLIPS[options.clip][0]
+    else:
+        height, _, width = options.size.partition("x")
+        size = (int(height), int(width))
+    choice = suite.Choice((options.model,), (size,), ("synthetic",), options.data)
     (task,) = suite.tasks(choice)
     job = job_of(task.model, task.size, Settings(threads=options.threads), options.cache)
     example = torch.rand(1, 3, *job.size).contiguous(memory_format=torch.channels_last)
-    stream = videoeff.convert(load(job), example, name=job.name)
+    changes = {"threshold": options.threshold, **CLIP_INPUT} if options.clip else {}
+    stream = videoeff.convert(load(job), example, name=job.name, **changes)
     frames = [
         torch.from_numpy(f[None]).contiguous(memory_format=torch.channels_last)
-        for f in itertools.islice(BlobClip(job.size, options.share), options.frames + 3)
+        for f in pictures(task, job.size, options)
     ]
     for frame in frames[:3]:
         stream(frame)
@@ -70,7 +94,7 @@ def main() -> None:
         begin = time.perf_counter_ns()
         stream(frame)
         times.append(time.perf_counter_ns() - begin)
-    spent = {k: v / options.frames for k, v in native_times(stream, reset=False).items()}
+    spent = {k: v / len(times) for k, v in native_times(stream, reset=False).items()}
     total = statistics.mean(times)
     layers = {layer.name: layer for layer in stream.report().layers}
     print(f"{'us':>10} {'share':>7} {'active':>8} {'GMAC/s':>8}  op")
