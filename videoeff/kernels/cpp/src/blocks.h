@@ -8,12 +8,18 @@
 
 namespace vf {
 
-static void cut_blocks(vf_plan &plan, const Op &op, int64_t pixels, int workers, bool apart) {
+// Pixels of a block: few enough that every worker has some.
+static int64_t block_size(const Op &op, int64_t pixels, int workers) {
   int64_t size = op.block_pixels, count = (pixels + size - 1) / size;
   if (workers > 1 && count < 4 * workers && pixels >= 16 * workers) {
     count = (count + workers - 1) / workers * workers;
     size = std::min<int64_t>(size, ((pixels + count - 1) / count + 3) / 4 * 4);
   }
+  return size;
+}
+
+// Cuts the runs into blocks of `size` pixels, those of different rows apart where wanted.
+static void cut_blocks(vf_plan &plan, int64_t pixels, int64_t size, bool apart) {
   plan.cut.clear(), plan.blocks.clear();
   plan.cut.reserve(plan.runs.size() + size_t(pixels / size) + 2);
   size_t first = 0;
@@ -69,36 +75,92 @@ static void block_task(void *context, int64_t index, int worker) {
   store_outcome(*work.mask, block, changed, wanted);
 }
 
-static void panel_task(void *context, int64_t index, int) {
-  const Work &work = *static_cast<Work *>(context);
-  vf_plan &plan = *work.plan;  // all workers fill the registers of the first, panel by panel
-  plan.kernels->panel(*work.op, plan.blocks[0], plan.workers[0].scratch, int32_t(index));
+// Blocks that the workers compute together, panel of weights by panel, in registers they share.
+struct Shared {
+  vf_plan *plan;
+  const Op *op;
+  Mask *mask;
+  size_t first, last;             // of the plan's blocks
+  int32_t whole, parts;           // panels computed by one worker each; parts of the pixels for each other panel
+  int32_t pieces;                 // of the pixels, for the rest of the work
+  int32_t workers;
+
+  // Blocks `from` .. `to` - 1 as one, and the shared registers from there on.
+  Block joined(size_t from, size_t to, Scratch &scratch) const {
+    const Block *blocks = plan->blocks.data();
+    Block all{blocks[from].runs, 0, 0};
+    for (size_t i = from; i < to; i++) all.count += blocks[i].count, all.pixels += blocks[i].pixels;
+    int64_t before = 0;
+    for (size_t i = first; i < from; i++) before += blocks[i].pixels;
+    const int64_t item = op->d.dtype == VF_F64 ? 8 : 4;
+    scratch.reg[0] = static_cast<char *>(plan->shared.data) + before * op->ld * item;
+    return all;
+  }
+  // Part `index` of `count` of the blocks.
+  size_t start(int64_t index, int64_t count) const { return first + size_t(int64_t(last - first) * index / count); }
+};
+
+static void panel_task(void *context, int64_t index, int worker) {
+  const Shared &work = *static_cast<Shared *>(context);
+  Scratch scratch = work.plan->workers[worker].scratch;
+  int32_t panel = int32_t(index);
+  size_t from = work.first, to = work.last;
+  if (panel >= work.whole) {
+    const int32_t part = (panel - work.whole) % work.parts;
+    panel = work.whole + (panel - work.whole) / work.parts;
+    from = work.start(part, work.parts), to = work.start(part + 1, work.parts);
+  }
+  if (from == to) return;
+  const Block block = work.joined(from, to, scratch);
+  work.plan->kernels->panel(*work.op, block, scratch, panel, std::min(panel + work.workers, work.whole));
 }
 
-// A few pixels of a layer with many weights: the workers share the weights instead of the pixels.
-static bool run_panels(vf_plan &plan, const Op &op, int64_t pixels, const Frame &frame) {
-  if (frame.workers < 2 || op.panels.size() < 2 || op.gather || op.d.groups != 1 || op.d.kind != VF_CONV ||
-      pixels > op.block_pixels || op.weight.bytes < (size_t(512) << 10))
-    return false;
-  cut_blocks(plan, op, pixels, 1, frame.any_fresh);
-  if (plan.blocks.size() != 1) return false;
-  Work work{&plan, &op, &plan.masks[op.d.mask]};
-  plan.pool.run(int64_t(op.panels.size()), frame.workers, panel_task, &work);
-  const Block &block = plan.blocks[0];
+static void finish_task(void *context, int64_t index, int worker) {
+  const Shared &work = *static_cast<Shared *>(context);
+  vf_plan &plan = *work.plan;
   uint64_t changed[kMaxBlock / 64 + 1];
   float squares[kMaxBlock];
-  float *wanted = op.d.magnitude ? squares : nullptr;
-  plan.kernels->finish(op, block, plan.workers[0].scratch, plan.fresh_rows[block.runs->r] != 0, changed, wanted);
-  store_outcome(*work.mask, block, changed, wanted);
+  float *wanted = work.op->d.magnitude ? squares : nullptr;
+  for (size_t i = work.start(index, work.pieces); i < work.start(index + 1, work.pieces); i++) {
+    Scratch scratch = plan.workers[worker].scratch;
+    const Block block = work.joined(i, i + 1, scratch);
+    plan.kernels->finish(*work.op, block, scratch, plan.fresh_rows[block.runs->r] != 0, changed, wanted);
+    store_outcome(*work.mask, block, changed, wanted);
+  }
+}
+
+constexpr int32_t kSharedPiece = 24;                // pixels: a multiple of the register blocks' heights
+
+// A layer of many weights: the workers share the weights instead of the pixels. Each reads its own part of them, once
+// for as many pixels as a block may have.
+static bool shares_weights(const Op &op) {
+  return op.d.kind == VF_CONV && !op.depthwise && op.d.groups == 1 && !op.gather && op.panels.size() >= 2 &&
+         op.weight.bytes >= kManyWeights;
+}
+
+static bool run_shared(vf_plan &plan, const Op &op, int64_t pixels, const Frame &frame) {
+  if (frame.workers < 2 || !shares_weights(op)) return false;
+  cut_blocks(plan, pixels, kSharedPiece, frame.any_fresh);
+  const int32_t panels = int32_t(op.panels.size()), left = panels % frame.workers;
+  Shared work{&plan, &op, &plan.masks[op.d.mask], 0, 0, panels - left, 1, 1, frame.workers};
+  while (work.last < plan.blocks.size()) {
+    work.first = work.last;
+    for (int32_t held = 0; work.last < plan.blocks.size(); work.last++)
+      if ((held += plan.blocks[work.last].pixels) > kMaxBlock) break;
+    if (left) work.parts = std::min(int32_t(work.last - work.first), (frame.workers + left - 1) / left);
+    work.pieces = std::min(int32_t(work.last - work.first), frame.workers);
+    plan.pool.run(work.whole + int64_t(left) * work.parts, frame.workers, panel_task, &work);
+    plan.pool.run(work.pieces, frame.workers, finish_task, &work);
+  }
   return true;
 }
 
 constexpr int64_t kAlone = 12000;  // cycles that are over before another thread has joined and left
 
 static void run_blocks(vf_plan &plan, const Op &op, int64_t pixels, const Frame &frame) {
-  if (run_panels(plan, op, pixels, frame)) return;
+  if (run_shared(plan, op, pixels, frame)) return;
   const int workers = pixels * op.cycles < kAlone ? 1 : frame.workers;
-  cut_blocks(plan, op, pixels, workers, frame.any_fresh);
+  cut_blocks(plan, pixels, block_size(op, pixels, workers), frame.any_fresh);
   Work work{&plan, &op, &plan.masks[op.d.mask]};
   plan.pool.run(int64_t(plan.blocks.size()), workers, block_task, &work);
 }

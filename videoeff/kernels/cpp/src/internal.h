@@ -69,6 +69,7 @@ struct Op {
   int32_t rest = 0;                  // output channels after the panels, each computed along the reduction
   bool depthwise = false;
   bool gather = false;               // input pixels are copied together first: their channels are not neighbours
+  bool asks_old = false;             // a convolution that asks for the values kept while it computes
   int32_t reduction = 0;             // kh kw I / groups
   std::vector<std::vector<Segment>> inner, edge;  // by block of the reduction; transposed: edge by phase
   std::vector<uint8_t> whole;        // by row: the last frame computed everything because most of it was active
@@ -84,6 +85,7 @@ struct Scratch {
   int32_t done = 0;                  // instructions of the epilogue that were carried out already
 };
 constexpr int kSpareRows = 32;       // rows after the last pixel of a register that may be overwritten
+constexpr size_t kManyWeights = size_t(256) << 10;  // bytes; what lies between them and the next frame evicts these
 constexpr int kMaxBlock = 192;       // no block has more pixels
 
 // A row of a frame under test. The amount of a pixel is 1 or 0 at threshold 0.
@@ -101,8 +103,9 @@ struct Kernels {
   // Compute the block into register 0, then finish it. `force`: store and count everything as changed (a fresh
   // stream). Sets bit i of `changed` for the block's pixel i and, where wanted, its squared magnitude.
   void (*block)(const Op &op, const Block &block, Scratch &scratch, bool force, uint64_t *changed, float *squares);
-  // The part of `block` before the epilogue, for one panel of output channels of a convolution.
-  void (*panel)(const Op &op, const Block &block, Scratch &scratch, int32_t panel);
+  // The part of `block` before the epilogue, for one panel of output channels of a convolution. `later`: the panel that
+  // this worker will probably have next.
+  void (*panel)(const Op &op, const Block &block, Scratch &scratch, int32_t panel, int32_t later);
   // The second half of `block`, with register 0 given: epilogue, test, store.
   void (*finish)(const Op &op, const Block &block, Scratch &scratch, bool force, uint64_t *changed, float *squares);
   // Outputs first .. last - 1 of the linear layer that is instruction 0 of a block of one pixel.

@@ -54,6 +54,7 @@ template <class S> void prepare_op(Op &op) {
   pack_convolution<S>(op);
   op.ld = ld;
   plan_reduction<S>(op);
+  op.asks_old = asks_old<S>(op);
   if (op.gather) {
     int64_t row = int64_t(op.reduction) * int64_t(sizeof(S));
     while (op.block_pixels > 24 && row * op.block_pixels > kScratchBytes) op.block_pixels -= 24;
@@ -87,7 +88,7 @@ void compute_block(const Op &op, const Block &block, Scratch &scratch, bool forc
     case VF_CONV:
     case VF_TRANSPOSED:
       if (op.depthwise) depthwise<S>(op, block, scratch);
-      else convolution<S>(op, block, scratch, -1);
+      else convolution<S>(op, block, scratch, -1, -1);
       break;
     case VF_MAXPOOL: maxpool<S>(op, block, scratch); break;
     case VF_SEPARABLE: separable<S>(op, block, scratch); break;
@@ -118,8 +119,8 @@ static void any_prepare(Op &op) { VF_BY_DTYPE(op.d.dtype, prepare, op) }
 static void any_block(const Op &op, const Block &block, Scratch &s, bool force, uint64_t *changed, float *squares) {
   VF_BY_DTYPE(op.d.dtype, compute_block, op, block, s, force, changed, squares)
 }
-static void any_panel(const Op &op, const Block &block, Scratch &s, int32_t panel) {
-  VF_BY_DTYPE(op.d.dtype, convolution, op, block, s, panel)
+static void any_panel(const Op &op, const Block &block, Scratch &s, int32_t panel, int32_t later) {
+  VF_BY_DTYPE(op.d.dtype, convolution, op, block, s, panel, later)
 }
 static void any_finish(const Op &op, const Block &block, Scratch &s, bool force, uint64_t *changed, float *squares) {
   VF_BY_DTYPE(op.d.dtype, finish, op, block, s, force, changed, squares)

@@ -157,6 +157,7 @@ static int32_t test_frames(vf_plan &plan, const Frame &frame) {
 }
 
 static void reserve_workers(vf_plan &plan, int workers) {
+  if (workers > 1) plan.shared.reserve(plan.shared_bytes);
   while (int(plan.workers.size()) < workers) {
     Worker worker;
     worker.registers.reserve(plan.register_bytes * VF_MAX_REGS);
@@ -190,6 +191,10 @@ static void build(vf_plan &plan, const vf_op *ops, int64_t nops, const vf_mask *
     plan.kernels->prepare(op);
     plan.register_bytes = std::max(plan.register_bytes, (register_bytes(op) + 127) / 64 * 64);
     plan.temp_bytes = std::max(plan.temp_bytes, op.temp_bytes);
+    if (shares_weights(op)) {
+      const size_t rows = kMaxBlock + kSpareRows;
+      plan.shared_bytes = std::max(plan.shared_bytes, rows * size_t(op.ld) * size_t(d.dtype == VF_F64 ? 8 : 4));
+    }
   }
 }
 
@@ -300,7 +305,7 @@ int64_t vf_plan_bytes(const vf_plan *plan, int32_t what) {
     for (const Sums &s : plan->sums) total += (s.tile.size() + s.row.size()) * 8;
   } else {
     for (const Worker &w : plan->workers) total += w.registers.bytes + w.temp.bytes;
-    total += plan->plane.size() * 4;
+    total += plan->shared.bytes + plan->plane.size() * 4;
   }
   return int64_t(total);
 }

@@ -40,7 +40,8 @@ struct vf_plan {
   std::vector<vf::Sums> sums;            // by op
   std::vector<int64_t> counts, times;    // (ops, 2), (ops)
   std::vector<vf::Worker> workers;
-  size_t register_bytes = 0, temp_bytes = 0;
+  vf::Memory shared;                     // registers that all workers fill together
+  size_t register_bytes = 0, temp_bytes = 0, shared_bytes = 0;
   vf::Pool pool;
   // reused from op to op
   std::vector<uint64_t> words;
