@@ -52,7 +52,7 @@ def threads(request: pytest.FixtureRequest) -> Iterator[int]:
 
 
 def frames() -> Iterator[tuple[Tensor, bool]]:
-    """Frames of which all, a few pixels, most of the second stream, nothing changes; whether to reset stream 1."""
+    """Frames where all, few pixels, most of the second stream, nothing changes; whether to reset that."""
     generator = torch.Generator().manual_seed(7)
     frame = torch.rand(2, 48, *SIZE, generator=generator)
     yield frame, False
