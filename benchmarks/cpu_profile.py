@@ -111,7 +111,10 @@ def main() -> None:
         f"{len(spent)} ops {inside / 1e6:.3f} ms, outside the plan {(total - inside) / 1e6:.3f} ms, ", end=""
     )
     print(f"a frame {total / 1e6:.3f} ms (median {statistics.median(times) / 1e6:.3f})")
-    print(f"{macs['dense'] / 1e9:.3f} GMACs dense, E/D {macs['needed'] / macs['dense']:.3f}, A/D {macs['scheduled'] / macs['dense']:.3f}")
+    print(
+        f"{macs['dense'] / 1e9:.3f} GMACs dense, E/D {macs['needed'] / macs['dense']:.3f}, "
+        f"A/D {macs['scheduled'] / macs['dense']:.3f}"
+    )
 
 
 if __name__ == "__main__":
