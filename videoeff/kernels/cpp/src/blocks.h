@@ -81,9 +81,8 @@ struct Shared {
   const Op *op;
   Mask *mask;
   size_t first, last;             // of the plan's blocks
-  int32_t whole, parts;           // panels computed by one worker each; parts of the pixels for each other panel
-  int32_t pieces;                 // of the pixels, for the rest of the work
-  int32_t workers;
+  int32_t whole, turns;           // panels computed by one worker each; panels that a worker has a part in
+  int32_t parts;                  // of the work
 
   // Blocks `from` .. `to` - 1 as one, and the shared registers from there on.
   Block joined(size_t from, size_t to, Scratch &scratch) const {
@@ -100,19 +99,21 @@ struct Shared {
   size_t start(int64_t index, int64_t count) const { return first + size_t(int64_t(last - first) * index / count); }
 };
 
+// Each worker has as many whole panels as the others, and then its part of the pixels of each panel that is left.
 static void panel_task(void *context, int64_t index, int worker) {
   const Shared &work = *static_cast<Shared *>(context);
   Scratch scratch = work.plan->workers[worker].scratch;
-  int32_t panel = int32_t(index);
+  const int32_t turn = int32_t(index) % work.turns, whole = work.whole / work.parts;
+  const int32_t part = int32_t(index) / work.turns, first = part * whole;
   size_t from = work.first, to = work.last;
-  if (panel >= work.whole) {
-    const int32_t part = (panel - work.whole) % work.parts;
-    panel = work.whole + (panel - work.whole) / work.parts;
+  int32_t panel = first + turn, later = turn + 1 < whole ? panel + 1 : work.whole;
+  if (turn >= whole) {
+    panel = work.whole + turn - whole, later = panel + 1;
     from = work.start(part, work.parts), to = work.start(part + 1, work.parts);
   }
   if (from == to) return;
   const Block block = work.joined(from, to, scratch);
-  work.plan->kernels->panel(*work.op, block, scratch, panel, std::min(panel + work.workers, work.whole));
+  work.plan->kernels->panel(*work.op, block, scratch, panel, later);
 }
 
 static void finish_task(void *context, int64_t index, int worker) {
@@ -121,7 +122,7 @@ static void finish_task(void *context, int64_t index, int worker) {
   uint64_t changed[kMaxBlock / 64 + 1];
   float squares[kMaxBlock];
   float *wanted = work.op->d.magnitude ? squares : nullptr;
-  for (size_t i = work.start(index, work.pieces); i < work.start(index + 1, work.pieces); i++) {
+  for (size_t i = work.start(index, work.parts); i < work.start(index + 1, work.parts); i++) {
     Scratch scratch = plan.workers[worker].scratch;
     const Block block = work.joined(i, i + 1, scratch);
     plan.kernels->finish(*work.op, block, scratch, plan.fresh_rows[block.runs->r] != 0, changed, wanted);
@@ -129,7 +130,7 @@ static void finish_task(void *context, int64_t index, int worker) {
   }
 }
 
-constexpr int32_t kSharedPiece = 24;                // pixels: a multiple of the register blocks' heights
+constexpr int32_t kSharedPiece = 24;  // pixels: a multiple of the register blocks' heights
 
 // A layer of many weights: the workers share the weights instead of the pixels. Each reads its own part of them, once
 // for as many pixels as a block may have.
@@ -140,17 +141,17 @@ static bool shares_weights(const Op &op) {
 
 static bool run_shared(vf_plan &plan, const Op &op, int64_t pixels, const Frame &frame) {
   if (frame.workers < 2 || !shares_weights(op)) return false;
+  const int32_t panels = int32_t(op.panels.size());
+  if (panels < frame.workers && pixels > op.block_pixels) return false;  // there are more pixels to share than panels
   cut_blocks(plan, pixels, kSharedPiece, frame.any_fresh);
-  const int32_t panels = int32_t(op.panels.size()), left = panels % frame.workers;
-  Shared work{&plan, &op, &plan.masks[op.d.mask], 0, 0, panels - left, 1, 1, frame.workers};
+  const int32_t parts = frame.workers, whole = panels / parts * parts;
+  Shared work{&plan, &op, &plan.masks[op.d.mask], 0, 0, whole, whole / parts + panels - whole, parts};
   while (work.last < plan.blocks.size()) {
     work.first = work.last;
     for (int32_t held = 0; work.last < plan.blocks.size(); work.last++)
       if ((held += plan.blocks[work.last].pixels) > kMaxBlock) break;
-    if (left) work.parts = std::min(int32_t(work.last - work.first), (frame.workers + left - 1) / left);
-    work.pieces = std::min(int32_t(work.last - work.first), frame.workers);
-    plan.pool.run(work.whole + int64_t(left) * work.parts, frame.workers, panel_task, &work);
-    plan.pool.run(work.pieces, frame.workers, finish_task, &work);
+    plan.pool.run(int64_t(work.turns) * parts, parts, panel_task, &work);
+    plan.pool.run(parts, parts, finish_task, &work);
   }
   return true;
 }

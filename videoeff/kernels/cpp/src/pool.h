@@ -49,7 +49,7 @@ class Pool {
       return;
     }
     if (Parallel parallel = openmp().load(std::memory_order_acquire)) {
-      Job job{task, context, n};
+      Job job(task, context, n, workers);
       parallel(Job::work, &job, unsigned(workers), 0);
       return;
     }
@@ -71,19 +71,32 @@ class Pool {
   }
 
  private:
-  // A region of OpenMP. Its threads count themselves and take indices until none are left.
+  // A region of OpenMP. Each thread has a part of the indices to itself, the same part from op to op, so that it finds
+  // in its own cache what it left there; who is done takes from the others' parts.
   struct Job {
+    struct alignas(64) Part {
+      std::atomic<int64_t> next;
+      int64_t stop;
+    };
+    static constexpr int kMost = 64;
+
     Task task;
     void *context;
-    int64_t count;
-    std::atomic<int64_t> next{0};
-    std::atomic<int> workers{0};
+    int parts;
+    std::thread::id caller = std::this_thread::get_id();
+    std::atomic<int> helpers{1};
+    Part part[kMost];
 
+    Job(Task t, void *c, int64_t count, int workers) : task(t), context(c), parts(workers < kMost ? workers : kMost) {
+      for (int i = 0; i < parts; i++) part[i].next.store(count * i / parts), part[i].stop = count * (i + 1) / parts;
+    }
     static void work(void *data) {
       Job &job = *static_cast<Job *>(data);
-      const int worker = job.workers.fetch_add(1, std::memory_order_relaxed);
-      for (int64_t i; (i = job.next.fetch_add(1, std::memory_order_relaxed)) < job.count;)
-        job.task(job.context, i, worker);
+      const int worker = std::this_thread::get_id() == job.caller ? 0 : job.helpers.fetch_add(1, std::memory_order_relaxed);
+      for (int i = 0; i < job.parts; i++) {
+        Part &part = job.part[(worker + i) % job.parts];
+        for (int64_t k; (k = part.next.fetch_add(1, std::memory_order_relaxed)) < part.stop;) job.task(job.context, k, worker);
+      }
     }
   };
 
