@@ -23,7 +23,7 @@ from videoeff.kernels.forms.codes import EpiOp as EpiOp
 from videoeff.kernels.forms.codes import Kind as Kind
 from videoeff.kernels.forms.codes import ReachKind as ReachKind
 
-ABI = 3
+ABI = 4
 MAX_ARGS = 6
 MAX_EPI = 24
 MAX_REGS = 4
@@ -46,6 +46,7 @@ class Flag(IntEnum):
 
     COUNT = 1
     FINITE = 2
+    OP_BY_OP = 4
 
 
 class Answer(IntEnum):
@@ -152,6 +153,7 @@ FUNCTIONS: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "vf_plan_run": (c_int32, (c_void_p, POINTER(Frame), c_int64, c_void_p, c_int64, c_int32, c_int32)),
     "vf_plan_invalidate": (None, (c_void_p,)),
     "vf_plan_counts": (POINTER(c_int64), (c_void_p,)),
+    "vf_plan_bands": (c_int64, (c_void_p,)),
     "vf_plan_bytes": (c_int64, (c_void_p, c_int32)),
     "vf_mask_read": (c_int32, (c_void_p, c_int32, c_int32, c_void_p)),
     "vf_mask_write": (c_int32, (c_void_p, c_int32, c_void_p)),

@@ -76,6 +76,8 @@ class NativePlan(Group):
         self._destroy: weakref.finalize[Any, Any] | None = None
         #: From which share of active pixels on everything is computed; None: by the table of costs.
         self.whole_from: float | None = None
+        #: Compute the whole map of an op before the next op: what bands are compared with.
+        self.op_by_op = False
         self._counted = 0
         self._carried = [0] * (2 * len(self.calls))
         self._carried_frames = 0
@@ -111,7 +113,9 @@ class NativePlan(Group):
             into.data, (into.sr, into.sh, into.sw, into.sc) = frame.data_ptr(), strides
             kept.append(frame)
         count = 0 if context.any_fresh else int(abi.Flag.COUNT)
-        flags = count | (abi.Flag.FINITE if context.refuse else 0)
+        flags = (
+            count | (abi.Flag.FINITE if context.refuse else 0) | (abi.Flag.OP_BY_OP if self.op_by_op else 0)
+        )
         fresh = context.fresh
         answer = native.vf_plan_run(
             handle, self._frames, len(kept), fresh.data_ptr(), fresh.numel(), torch.get_num_threads(), flags
@@ -176,6 +180,11 @@ class NativePlan(Group):
             return {"weights": 0, "masks": 0, "scratch": 0}
         names = ("weights", "masks", "scratch")
         return {name: self._library.vf_plan_bytes(self._handle, i) for i, name in enumerate(names)}
+
+    @property
+    def bands(self) -> int:
+        """Parts of large maps computed apart so far, so that the next layer found them in the cache."""
+        return self._library.vf_plan_bands(self._handle) if self._handle and self._library is not None else 0
 
     def times(self, reset: bool = False) -> dict[str, int]:
         """Nanoseconds spent in each layer."""

@@ -124,7 +124,7 @@ static void run_input(vf_plan &plan, const Op &op, Mask &hits, const Frame &fram
         mask.any = true;
       }
   } else {
-    reach_same(hits, mask);
+    reach_same(hits, mask, {0, mask.h});
   }
   for (int32_t i = 0; i < d.out.r; i++)
     if (plan.fresh_rows[i]) mask.fill_row(i);

@@ -255,7 +255,8 @@ void run_panels(const Op &op, const std::vector<Segment> &segments, bool edges, 
     return used;
   };
   const int32_t only = pixels.only;
-  const int64_t length = segments.back().k + segments.back().length - segments[0].k;
+  // of the reduction in this list; those of an edge may be empty, and nothing is asked for there
+  const int64_t length = edges ? 0 : segments.back().k + segments.back().length - segments[0].k;
   const int64_t kept = int64_t(op.d.out.c) * int64_t(sizeof(S)) / int64_t(op.panels.size());  // a panel's part of a pixel
   for (size_t index = 0; index < op.panels.size(); index++) {
     const int32_t vectors = op.panels[index];

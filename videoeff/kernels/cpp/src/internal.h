@@ -74,6 +74,7 @@ struct Op {
   std::vector<std::vector<Segment>> inner, edge;  // by block of the reduction; transposed: edge by phase
   std::vector<uint8_t> whole;        // by row: the last frame computed everything because most of it was active
   size_t temp_bytes = 0;             // of Scratch::temp
+  int32_t span = 0;                  // separable sums: columns that a stretch of pixels reads, 0: pixel by pixel
   // the ending in one pass (fused.h): its source, the first argument of that, and its instruction
   int32_t ending = -1, operand = 0, activation = -1;
 };

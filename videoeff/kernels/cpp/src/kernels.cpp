@@ -39,6 +39,8 @@ template <class S> void prepare_op(Op &op) {
   op.block_pixels = op.block_pixels < 24 ? 24 : op.block_pixels > kMaxBlock ? kMaxBlock : op.block_pixels;
   if (d.kind != VF_CONV && d.kind != VF_TRANSPOSED) {
     if (op.block_pixels > 96) op.block_pixels = 96;
+    op.span = find_span(op);
+    op.temp_bytes = size_t(op.span) * size_t(round_up(d.in.c, lanes<T>)) * sizeof(T);
     return;
   }
   op.depthwise = d.kind == VF_CONV && d.groups == d.in.c && d.groups > 1 && producer_channels(op) == d.in.c && !d.gate;

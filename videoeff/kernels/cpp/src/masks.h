@@ -39,14 +39,15 @@ struct Mask {
       }
     any = false;
   }
-  void fill_row(int32_t i) {
-    for (int32_t y = 0; y < h; y++) {
+  void fill_row(int32_t i) { fill_rows(i, 0, h); }
+  void fill_rows(int32_t i, int32_t first, int32_t stop) {
+    for (int32_t y = first; y < stop; y++) {
       uint64_t *to = row(i, y);
       for (int32_t k = 0; k < words; k++) to[k] = ~uint64_t(0);
       to[words - 1] = last();
       flag(i, y) = 1;
     }
-    any = true;
+    any |= first < stop;
   }
   bool row_any(int32_t i) const {
     if (!any) return false;
@@ -56,11 +57,16 @@ struct Mask {
   }
   bool get(int32_t i, int32_t y, int32_t x) const { return row(i, y)[x >> 6] >> (x & 63) & 1; }
   int64_t count() const {
-    if (!any) return 0;
     int64_t n = 0;
-    for (size_t i = 0; i < rows.size(); i++)
-      if (rows[i])
-        for (int32_t k = 0; k < words; k++) n += __builtin_popcountll(bits[i * words + k]);
+    for (int32_t i = 0; any && i < r; i++) n += count(i, 0, h);
+    return n;
+  }
+  // Rows first .. stop - 1 of entry i.
+  int64_t count(int32_t i, int32_t first, int32_t stop) const {
+    int64_t n = 0;
+    for (int32_t y = first; y < stop; y++)
+      if (flag(i, y))
+        for (int32_t k = 0; k < words; k++) n += __builtin_popcountll(row(i, y)[k]);
     return n;
   }
   // Recompute `any` from the row flags, which workers set.
@@ -114,13 +120,18 @@ inline void add_row(Mask &to, int32_t i, int32_t y, const uint64_t *row) {
   if (seen) to.flag(i, y) = 1, to.any = true;
 }
 
+// Some rows of every entry of a mask: first .. stop - 1.
+struct Band {
+  int32_t first, stop;
+};
+
 // Pixels whose window holds a set bit: rows of the window are ORed, then the columns by shifts.
-inline void reach_window(const Mask &from, const Window &w, Mask &to, std::vector<uint64_t> &temp) {
+inline void reach_window(const Mask &from, const Window &w, Mask &to, std::vector<uint64_t> &temp, Band band) {
   if (!from.any) return;
   temp.resize(size_t(from.words) + to.words);
   uint64_t *column = temp.data(), *out = temp.data() + from.words;
   for (int32_t i = 0; i < to.r; i++)
-    for (int32_t y = 0; y < to.h; y++) {
+    for (int32_t y = band.first; y < band.stop; y++) {
       bool seen = false;
       for (int32_t k = 0; k < w.kh; k++) {
         int64_t v = int64_t(y) * w.sy - w.py + int64_t(k) * w.dy;
@@ -207,18 +218,18 @@ inline void reach_table(const Mask &from, const int32_t *iy, int32_t ty, const i
     }
 }
 
-inline void reach_same(const Mask &from, Mask &to) {
+inline void reach_same(const Mask &from, Mask &to, Band band) {
   if (!from.any) return;
   for (int32_t i = 0; i < to.r; i++)
-    for (int32_t y = 0; y < to.h; y++)
+    for (int32_t y = band.first; y < band.stop; y++)
       if (from.flag(i, y)) add_row(to, i, y, from.row(i, y));
 }
 
-// Append the set bits as runs; `ends` gets nothing: runs are cut into blocks by the caller.
-inline void runs_of(const Mask &mask, std::vector<Run> &runs) {
+// Append the set bits as runs.
+inline void runs_of(const Mask &mask, std::vector<Run> &runs, Band band) {
   if (!mask.any) return;
   for (int32_t i = 0; i < mask.r; i++)
-    for (int32_t y = 0; y < mask.h; y++) {
+    for (int32_t y = band.first; y < band.stop; y++) {
       if (!mask.flag(i, y)) continue;
       const uint64_t *row = mask.row(i, y);
       int32_t open = -1;  // where the run that is not closed yet began

@@ -13,6 +13,7 @@
 #endif
 #include <pthread.h>
 
+#include "bands.h"
 #include "blocks.h"
 #include "check.h"
 #include "frames.h"
@@ -70,12 +71,6 @@ static void copy_tables(Op &op) {
 
 // ---------------------------------------------------------------- ops
 
-static int64_t since(std::chrono::steady_clock::time_point start) {
-  return std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::steady_clock::now() - start).count();
-}
-
-constexpr double kHysteresis = 0.05;  // an op that was computed whole stays so until this much less is active
-
 static void write_scales(vf_plan &plan, const Op &op) {
   const vf_op &d = op.d;
   if (!d.scale) return;
@@ -87,25 +82,6 @@ static void write_scales(vf_plan &plan, const Op &op) {
     const double spread = std::sqrt(std::max(0.0, sums[1] / n - mean * mean));
     d.scale[i] = std::isfinite(spread) && std::isfinite(sums[0]) ? float(spread) : 0.f;
   }
-}
-
-// Rows of which most is active are computed whole where that is faster. Each row decides for itself: streams do not
-// influence each other. Returns the pixels to compute.
-static int64_t complete(Op &op, Mask &active) {
-  const vf_op &d = op.d;
-  op.whole.resize(size_t(d.out.r), 0);
-  int64_t pixels = 0;
-  for (int32_t i = 0; i < d.out.r; i++) {
-    int64_t count = 0;
-    for (int32_t y = 0; y < d.out.h; y++)
-      if (active.flag(i, y))
-        for (int32_t k = 0; k < active.words; k++) count += __builtin_popcountll(active.row(i, y)[k]);
-    const double share = d.dense_share - (op.whole[i] ? kHysteresis : 0);
-    op.whole[i] = double(count) >= share * double(d.out.h) * d.out.w;
-    if (op.whole[i]) active.fill_row(i), count = int64_t(d.out.h) * d.out.w;
-    pixels += count;
-  }
-  return pixels;
 }
 
 static void run_op(vf_plan &plan, size_t index, const Frame &frame, bool count) {
@@ -132,9 +108,9 @@ static void run_op(vf_plan &plan, size_t index, const Frame &frame, bool count) 
   if (d.kind == VF_MEAN) {
     run_mean(plan, index, op, active, frame);
   } else {
-    if (d.dense_share <= 1 && d.factor == 0 && pixels < total) scheduled = complete(op, active);
+    if (d.dense_share <= 1 && d.factor == 0 && pixels < total) scheduled = complete(op, active, {0, active.h});
     plan.runs.clear();
-    runs_of(active, plan.runs);
+    runs_of(active, plan.runs, {0, active.h});
     run_blocks(plan, op, scheduled, frame);
   }
   mask.settle();
@@ -196,6 +172,7 @@ static void build(vf_plan &plan, const vf_op *ops, int64_t nops, const vf_mask *
       plan.shared_bytes = std::max(plan.shared_bytes, rows * size_t(op.ld) * size_t(d.dtype == VF_F64 ? 8 : 4));
     }
   }
+  find_chains(plan);
 }
 
 }  // namespace vf
@@ -269,6 +246,11 @@ int32_t vf_plan_run(vf_plan *plan, const vf_frame *frames, int64_t nframes, cons
     const int32_t bad = test_frames(*plan, frame);
     if (bad >= 0 && flags & VF_FINITE) return VF_NOT_FINITE + bad;
     for (size_t i = 0; i < plan->ops.size(); i++) {
+      const size_t stop = flags & VF_OP_BY_OP ? i + 1 : plan->chain[i];
+      if (stop > i + 1 && run_chain(*plan, i, stop, frame, (flags & VF_COUNT) != 0)) {
+        i = stop - 1;
+        continue;
+      }
       auto start = std::chrono::steady_clock::now();
       run_op(*plan, i, frame, (flags & VF_COUNT) != 0);
       plan->times[i] += since(start);
@@ -294,6 +276,8 @@ int64_t *vf_plan_times(vf_plan *plan, int32_t reset) {
   if (reset) std::fill(plan->times.begin(), plan->times.end(), 0);
   return plan->times.data();
 }
+
+int64_t vf_plan_bands(const vf_plan *plan) { return plan->bands; }
 
 int64_t vf_plan_bytes(const vf_plan *plan, int32_t what) {
   size_t total = 0;

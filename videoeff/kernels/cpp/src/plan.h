@@ -36,6 +36,7 @@ struct Frame {
 struct vf_plan {
   const vf::Kernels *kernels = nullptr;
   std::vector<vf::Op> ops;
+  std::vector<size_t> chain;             // by op: where the chain that it begins ends, or the op itself
   std::vector<vf::Mask> masks, active;   // changed pixels; pixels computed
   std::vector<vf::Sums> sums;            // by op
   std::vector<int64_t> counts, times;    // (ops, 2), (ops)
@@ -49,6 +50,8 @@ struct vf_plan {
   std::vector<vf::Block> blocks;
   std::vector<float> plane;
   std::vector<uint8_t> fresh_rows, holds;
+  std::vector<int32_t> done;             // rows, by op of a chain
+  int64_t bands = 0;
 };
 
 #endif

@@ -15,7 +15,7 @@ static void find_fresh(vf_plan &plan, const Op &op, const Frame &frame) {
   for (int32_t i = 0; i < op.d.out.r; i++) plan.fresh_rows[i] = op.streams.empty() || frame.fresh[op.streams[i]];
 }
 
-static void find_reach(vf_plan &plan, const Op &op, Mask &active) {
+static void find_reach(vf_plan &plan, const Op &op, Mask &active, Band band) {
   const vf_op &d = op.d;
   const Window window{d.kh, d.kw, d.sy, d.sx, d.py, d.px, d.dy, d.dx};
   for (int32_t k = 0; k < d.nreach; k++) {
@@ -23,8 +23,8 @@ static void find_reach(vf_plan &plan, const Op &op, Mask &active) {
     if (!from.any) continue;
     int32_t kind = d.dense ? int32_t(VF_WHOLE) : d.reach[k].kind;
     switch (kind) {
-      case VF_SAME: reach_same(from, active); break;
-      case VF_WINDOW: reach_window(from, window, active, plan.words); break;
+      case VF_SAME: reach_same(from, active, band); break;
+      case VF_WINDOW: reach_window(from, window, active, plan.words, band); break;
       case VF_TABLE: reach_table(from, d.iy, d.ty, d.ix, d.tx, active, plan.words); break;
       case VF_SPREAD: reach_spread(from, window, active); break;
       default:
@@ -32,6 +32,11 @@ static void find_reach(vf_plan &plan, const Op &op, Mask &active) {
           if (from.row_any(i)) active.fill_row(i);
     }
   }
+}
+
+// Tables, spreads and whole rows are found for the whole mask, whatever the band.
+static void find_reach(vf_plan &plan, const Op &op, Mask &active) {
+  find_reach(plan, op, active, {0, active.h});
 }
 
 static void add_energy(const vf_plan &plan, const vf_term *terms, int32_t count, int32_t i, int32_t y, float *row) {

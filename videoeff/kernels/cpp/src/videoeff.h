@@ -19,7 +19,7 @@ extern "C" {
 #define VF_API
 #endif
 
-#define VF_ABI 3
+#define VF_ABI 4
 #define VF_MAX_ARGS 6
 #define VF_MAX_EPI 24
 #define VF_MAX_REGS 4
@@ -178,8 +178,9 @@ VF_API vf_plan *vf_plan_create(const vf_op *ops, int64_t nops, const vf_mask *ma
 VF_API void vf_plan_destroy(vf_plan *plan);
 
 // One frame. `fresh` (streams) bytes; `threads` to use; `flags`: VF_COUNT adds to the counters, VF_FINITE refuses a
-// frame with NaN or infinity before anything is changed. Returns 0, or VF_NOT_FINITE + the number of such a frame.
-enum vf_flags { VF_COUNT = 1, VF_FINITE = 2 };
+// frame with NaN or infinity before anything is changed, VF_OP_BY_OP computes the whole map of an op before the next op.
+// Returns 0, or VF_NOT_FINITE + the number of a frame that is not finite.
+enum vf_flags { VF_COUNT = 1, VF_FINITE = 2, VF_OP_BY_OP = 4 };
 enum vf_answer { VF_NOT_FINITE = 16 };
 VF_API int32_t vf_plan_run(vf_plan *plan, const vf_frame *frames, int64_t nframes, const uint8_t *fresh,
                            int64_t streams, int32_t threads, int32_t flags);
@@ -189,6 +190,7 @@ VF_API void vf_plan_invalidate(vf_plan *plan);
 
 // Counters: (nops, 2) active and scheduled pixels, in op order, summed over the frames counted.
 VF_API int64_t *vf_plan_counts(vf_plan *plan);
+VF_API int64_t vf_plan_bands(const vf_plan *plan);  // parts of maps that were computed apart, over all frames
 VF_API int64_t vf_plan_bytes(const vf_plan *plan, int32_t what);  // 0 packed weights, 1 masks and sums, 2 scratch
 
 // Masks as bytes (R, H, W). `which` 0: changed, 1: active (computed), by mask index.

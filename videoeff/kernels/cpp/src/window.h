@@ -91,8 +91,69 @@ VF_INLINE void flush_taps(const Tap<S> *taps, int count, bool fresh, const vf_vi
   for (; c < in.c; c += N) add_taps<1>(taps, count, fresh, c * in.sc, in.sc, out + c, std::min(in.c - c, N));
 }
 
+constexpr int kStretch = 32;  // pixels of a run that share the sums over rows
+
+// Columns that any kStretch pixels of a row read, where it pays to sum over rows first: with several taps both ways, and
+// hardly more columns than pixels, as in enlarging. Else 0.
+inline int32_t find_span(const Op &op) {
+  const vf_op &d = op.d;
+  if (d.kind != VF_SEPARABLE || d.in.sc != 1 || d.ty < 2 || d.tx < 2) return 0;
+  int32_t most = 0;
+  for (int32_t x = 0; x < d.out.w; x++) {
+    const auto range = std::minmax_element(op.ix.data() + int64_t(x) * d.tx,
+                                           op.ix.data() + int64_t(std::min(x + kStretch, d.out.w)) * d.tx);
+    most = std::max(most, *range.second - *range.first + 1);
+  }
+  return most <= kStretch + 2 * d.tx ? most : 0;
+}
+
+// Up to kStretch pixels of a run: the columns they read are summed over the rows, then each pixel over its columns.
+template <class S>
+void stretch(const Op &op, const Run &run, typename Compute<S>::type *sums, typename Compute<S>::type *out) {
+  using T = typename Compute<S>::type;
+  constexpr int N = lanes<T>;
+  const vf_op &d = op.d;
+  const int64_t ld = round_up(d.in.c, N);
+  const int32_t *iy = op.iy.data() + int64_t(run.y) * d.ty, *ix = op.ix.data() + int64_t(run.x) * d.tx;
+  const double *wy = op.wy.data() + int64_t(run.y) * d.ty, *wx = op.wx.data() + int64_t(run.x) * d.tx;
+  const auto range = std::minmax_element(ix, ix + int64_t(run.n) * d.tx);
+  const int32_t low = *range.first, columns = *range.second - low + 1;
+  const S *data = static_cast<const S *>(d.in.data) + run.r * d.in.sr + low * d.in.sw;
+  bool fresh = true;
+  for (int a = 0; a < d.ty; a++) {
+    if (wy[a] == 0 && !(fresh && a + 1 == d.ty)) continue;
+    const T weight = T(wy[a]);
+    const S *from = data + iy[a] * d.in.sh;
+    T *to = sums;
+    for (int32_t x = 0; x < columns; x++, from += d.in.sw, to += ld) {
+      int32_t c = 0;
+      for (; c + N <= d.in.c; c += N) store<T>(to + c, weight * load(from + c) + (fresh ? vec<T>{} : load(to + c)));
+      if (c < d.in.c)
+        store<T>(to + c, weight * load_part(from + c, d.in.c - c) + (fresh ? vec<T>{} : load(to + c)));
+    }
+    fresh = false;
+  }
+  for (int32_t i = 0; i < run.n; i++, ix += d.tx, wx += d.tx, out += op.ld)
+    for (int64_t c = 0; c < ld; c += N) {
+      vec<T> acc = {};
+      for (int b = 0; b < d.tx; b++) acc += T(wx[b]) * load(sums + (ix[b] - low) * ld + c);
+      store<T>(out + c, acc);
+    }
+}
+
 template <class S> void separable(const Op &op, const Block &block, Scratch &scratch) {
   using T = typename Compute<S>::type;
+  if (op.span) {
+    T *out = static_cast<T *>(scratch.reg[0]);
+    for (int i = 0; i < block.count; i++) {
+      const Run &run = block.runs[i];
+      for (int32_t at = 0, n; at < run.n; at += n, out += int64_t(n) * op.ld) {
+        n = std::min(run.n - at, kStretch);
+        stretch<S>(op, {run.r, run.y, run.x + at, n}, static_cast<T *>(scratch.temp), out);
+      }
+    }
+    return;
+  }
   constexpr int kTaps = 64;  // at a time
   const vf_op &d = op.d;
   const vf_view &in = d.in;

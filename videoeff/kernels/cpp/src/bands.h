@@ -1,0 +1,143 @@
+// Chains of ops over large maps, band by band: some rows of each op after the other, so that an op finds what it reads in
+// the cache. Op after op, a map of megabytes is gone to memory before the next op reads it.
+#ifndef VIDEOEFF_BANDS_H
+#define VIDEOEFF_BANDS_H
+
+#include <algorithm>
+#include <chrono>
+
+#include "blocks.h"
+#include "reach.h"
+
+namespace vf {
+
+constexpr int64_t kLargeMap = int64_t(3) << 19;  // bytes; a smaller map is still there when the next op reads it
+constexpr int64_t kBandBytes = int64_t(1) << 19;  // of a band of the widest map, for each worker
+
+static int64_t since(std::chrono::steady_clock::time_point start) {
+  return std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::steady_clock::now() - start).count();
+}
+
+constexpr double kHysteresis = 0.05;  // an op that was computed whole stays so until this much less is active
+
+static int64_t count_rows(const Mask &mask, Band band) {
+  int64_t n = 0;
+  for (int32_t i = 0; i < mask.r; i++) n += mask.count(i, band.first, band.stop);
+  return n;
+}
+
+// Rows of which most is active are computed whole where that is faster. Each stream decides for itself: they do not
+// influence each other. Returns the pixels to compute.
+static int64_t complete(Op &op, Mask &active, Band band) {
+  const vf_op &d = op.d;
+  op.whole.resize(size_t(d.out.r), 0);
+  const int64_t extent = int64_t(band.stop - band.first) * d.out.w;
+  int64_t pixels = 0;
+  for (int32_t i = 0; i < d.out.r; i++) {
+    int64_t count = active.count(i, band.first, band.stop);
+    const double share = d.dense_share - (op.whole[i] ? kHysteresis : 0);
+    op.whole[i] = double(count) >= share * double(extent);
+    if (op.whole[i]) active.fill_rows(i, band.first, band.stop), count = extent;
+    pixels += count;
+  }
+  return pixels;
+}
+
+static int64_t map_bytes(const Op &op) {
+  const vf_view &v = op.d.out;
+  return int64_t(v.r) * v.h * v.w * v.c * (op.d.dtype == VF_F64 ? 8 : op.d.dtype == VF_BF16 ? 2 : 4);
+}
+
+// Whether rows of an op follow from some rows of what it reads.
+static bool goes_by_rows(const Op &op) {
+  const vf_op &d = op.d;
+  if (d.kind != VF_CONV && d.kind != VF_MAXPOOL && d.kind != VF_POINTWISE) return false;
+  if (d.factor != 0 || d.dense || d.nreach < 1 || shares_weights(op)) return false;
+  return std::all_of(d.reach, d.reach + d.nreach, [](const vf_reach &r) { return r.kind == VF_SAME || r.kind == VF_WINDOW; });
+}
+
+static bool reads(const Op &op, int32_t mask) {
+  return std::any_of(op.d.reach, op.d.reach + op.d.nreach, [&](const vf_reach &r) { return r.mask == mask; });
+}
+
+static void find_chains(vf_plan &plan) {
+  const size_t count = plan.ops.size();
+  plan.chain.resize(count), plan.done.resize(count);
+  for (size_t i = 0, stop; i < count; i = stop) {
+    stop = i + 1;
+    while (stop < count && goes_by_rows(plan.ops[stop - 1]) && goes_by_rows(plan.ops[stop]) &&
+           map_bytes(plan.ops[stop - 1]) >= kLargeMap && plan.ops[stop].d.out.r == plan.ops[i].d.out.r &&
+           reads(plan.ops[stop], plan.ops[stop - 1].d.mask))
+      stop++;
+    plan.chain[i] = stop;
+    for (size_t k = i + 1; k < stop; k++) plan.chain[k] = k + 1;
+  }
+}
+
+// Rows of op `index` that can be computed now, of a chain that begins with `first`.
+static int32_t rows_ready(const vf_plan &plan, size_t first, size_t index) {
+  const vf_op &d = plan.ops[index].d;
+  int32_t ready = d.out.h;
+  for (int32_t k = 0; k < d.nreach; k++)
+    for (size_t from = first; from < index; from++) {
+      const vf_op &source = plan.ops[from].d;
+      if (source.mask != d.reach[k].mask || plan.done[from] == source.out.h) continue;
+      int32_t rows = plan.done[from];
+      if (d.reach[k].kind == VF_WINDOW) {
+        const int32_t top = rows - 1 - (d.kh - 1) * d.dy + d.py;  // of the last window that is whole
+        rows = top < 0 ? 0 : top / d.sy + 1;
+      }
+      ready = std::min(ready, rows);
+    }
+  return ready;
+}
+
+// Rows of one op. As in `complete`, those of a stream are computed whole where most of them is active.
+static void run_rows(vf_plan &plan, size_t index, Band band, const Frame &frame, bool count) {
+  Op &op = plan.ops[index];
+  const vf_op &d = op.d;
+  Mask &mask = plan.masks[d.mask], &active = plan.active[d.mask];
+  find_reach(plan, op, active, band);
+  const int64_t pixels = active.any ? count_rows(active, band) : 0;
+  if (!pixels) return;
+  plan.bands++;
+  const int64_t scheduled = d.dense_share <= 1 ? complete(op, active, band) : pixels;
+  plan.runs.clear();
+  runs_of(active, plan.runs, band);
+  run_blocks(plan, op, scheduled, frame);
+  mask.settle();
+  if (count) plan.counts[2 * index] += pixels, plan.counts[2 * index + 1] += scheduled;
+}
+
+// Runs ops first .. stop - 1 band by band, if so much is active that it pays. Returns whether it did.
+static bool run_chain(vf_plan &plan, size_t first, size_t stop, const Frame &frame, bool count) {
+  if (frame.any_fresh) return false;
+  const Op &head = plan.ops[first];
+  Mask &active = plan.active[head.d.mask];
+  active.clear();
+  find_reach(plan, head, active);
+  int64_t widest = 0;
+  for (size_t i = first; i < stop; i++) widest = std::max(widest, map_bytes(plan.ops[i]));
+  const double share = double(active.count()) / (double(head.d.out.r) * head.d.out.h * head.d.out.w);
+  const double bands = share * double(widest) / double(kBandBytes * frame.workers);
+  if (bands < 2) return false;
+  const int32_t step = std::max(int32_t(double(head.d.out.h) / bands), 1);
+  find_fresh(plan, head, frame);
+  for (size_t i = first; i < stop; i++) {
+    const vf_op &d = plan.ops[i].d;
+    plan.masks[d.mask].clear(), plan.done[i] = 0;
+    if (i > first) plan.active[d.mask].clear();
+  }
+  while (plan.done[stop - 1] < plan.ops[stop - 1].d.out.h)
+    for (size_t i = first; i < stop; i++) {
+      const auto start = std::chrono::steady_clock::now();
+      const int32_t height = plan.ops[i].d.out.h;
+      const Band band{plan.done[i], i == first ? std::min(plan.done[i] + step, height) : rows_ready(plan, first, i)};
+      if (band.stop > band.first) run_rows(plan, i, band, frame, count), plan.done[i] = band.stop;
+      plan.times[i] += since(start);
+    }
+  return true;
+}
+
+}  // namespace vf
+#endif
