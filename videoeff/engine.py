@@ -17,6 +17,7 @@ from videoeff.analysis import annotate
 from videoeff.errors import CaptureError, StateError
 from videoeff.kernels import NotFinite
 from videoeff.kernels.cpp.library import warn_if_missing
+from videoeff.kernels.cpp.memory import OutputMemory
 from videoeff.kernels.reference.tests_of_change import scale_of
 from videoeff.lower import Plan, lower
 from videoeff.ops.call import Context
@@ -69,6 +70,7 @@ class Engine(nn.Module):
         if backend == "auto" and device_of(self.network).type == "cpu":
             warn_if_missing()
         self.plan: Plan = lower(program, backend)
+        self.memory = OutputMemory(2 * program.out_spec.num_leaves)
         self.counts = Counts()
         self.observer: Observer | None = None
         self._state: dict[str, Tensor] = {}

@@ -12,6 +12,7 @@ from torch import Tensor
 from videoeff.errors import StateError
 from videoeff.kernels.base import Group
 from videoeff.kernels.cpp.finite import native_all_finite
+from videoeff.kernels.cpp.memory import OutputMemory
 from videoeff.kernels.cpp.planes import native_planes
 from videoeff.program import Argument
 from videoeff.signature import describe, describe_example
@@ -194,9 +195,9 @@ def own(values: Any, storages: set[int]) -> Any:
     return pytree.tree_map(lambda value: owned(value, storages), values)
 
 
-def owned(value: Any, storages: set[int]) -> Any:
-    """One value, copied if it is a tensor that lies in one of ``storages``."""
+def owned(value: Any, storages: set[int], memory: OutputMemory | None = None) -> Any:
+    """One value, copied, to ``memory`` if it is large, if it is a tensor that lies in one of ``storages``."""
     if isinstance(value, Tensor) and value.untyped_storage().data_ptr() in storages:
-        copied = native_planes(value)
+        copied = native_planes(value, memory)
         return value.clone(memory_format=torch.contiguous_format) if copied is None else copied
     return value

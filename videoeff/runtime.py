@@ -201,7 +201,7 @@ class StreamingModule(nn.Module):
         except NotFinite as error:
             raise StateError(not_finite(self.name, error.index, frames[error.index])) from None
         if not self.alias_outputs:
-            flat = tuple([owned(value, engine.storages) for value in flat])
+            flat = tuple([owned(value, engine.storages, engine.memory) for value in flat])
         if engine.single:
             return flat[0]
         return pytree.tree_unflatten(flat, engine.program.out_spec)
