@@ -73,6 +73,7 @@ struct Op {
   int32_t reduction = 0;             // kh kw I / groups
   std::vector<std::vector<Segment>> inner, edge;  // by block of the reduction; transposed: edge by phase
   std::vector<uint8_t> whole;        // by row: the last frame computed everything because most of it was active
+  int32_t narrow = 0;                // pointwise over few channels (narrow.h): vectors that hold whole pixels, else 0
   size_t temp_bytes = 0;             // of Scratch::temp
   int32_t span = 0;                  // separable sums: columns that a stretch of pixels reads, 0: pixel by pixel
   // the ending in one pass (fused.h): its source, the first argument of that, and its instruction

@@ -8,6 +8,7 @@
 #include "fused.h"
 #include "gemm.h"
 #include "input.h"
+#include "narrow.h"
 #include "reduce.h"
 #include "window.h"
 
@@ -40,6 +41,7 @@ template <class S> void prepare_op(Op &op) {
   if (d.kind != VF_CONV && d.kind != VF_TRANSPOSED) {
     if (op.block_pixels > 96) op.block_pixels = 96;
     op.span = find_span(op);
+    op.narrow = find_narrow<S>(op);
     op.temp_bytes = size_t(op.span) * size_t(round_up(d.in.c, lanes<T>)) * sizeof(T);
     return;
   }
@@ -94,6 +96,10 @@ void compute_block(const Op &op, const Block &block, Scratch &scratch, bool forc
       break;
     case VF_MAXPOOL: maxpool<S>(op, block, scratch); break;
     case VF_SEPARABLE: separable<S>(op, block, scratch); break;
+    case VF_POINTWISE:
+      if constexpr (kMain<S>)
+        if (op.narrow) return narrow_block<S>(op, block, force, changed);
+      break;
     default: break;
   }
   finish<S>(op, block, scratch, force, changed, squares);
