@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 import videoeff
 from videoeff.kernels.cpp import library
-from videoeff.testing import TOLERANCES, poison, relative_error
+from videoeff.testing import poison, relative_error
 
 pytestmark = pytest.mark.skipif(bool(library.unavailable()), reason=library.unavailable() or "native library")
 
@@ -39,24 +39,23 @@ class Net(nn.Module):
         return x, self.layer(x)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
-@pytest.mark.parametrize("channels", [1, 2, 3, 5, 6, 24])
+@pytest.mark.parametrize("channels", [1, 3, 5, 24])
 @pytest.mark.parametrize("form", FORMS)
-def test_parts_are_as_the_whole(form: str, channels: int, dtype: torch.dtype) -> None:
+def test_parts_are_as_the_whole(form: str, channels: int) -> None:
     torch.manual_seed(channels)
-    model = Net(FORMS[form], channels).eval().to(dtype)
-    frame = torch.rand(2, channels, 11, 67, dtype=dtype)
+    model = Net(FORMS[form], channels).eval()
+    frame = torch.rand(2, channels, 11, 67)
     stream = videoeff.convert(model, frame)
     poison(stream)
     with torch.no_grad():
         stream(frame)
         for y, x, n in ((0, 0, 1), (3, 15, 3), (10, 60, 7), (5, 0, 67), (7, 5, 40)):
             frame = frame.clone()
-            frame[0, channels // 2, y, x : x + n] = torch.rand(n, dtype=dtype)  # one channel alone
+            frame[0, channels // 2, y, x : x + n] = torch.rand(n)  # one channel alone
             stream.clear_report()
             found = stream(frame)
             for mine, wanted in zip(found, model(frame), strict=True):
-                assert relative_error(mine, wanted) <= TOLERANCES[dtype].relative
+                assert relative_error(mine, wanted) <= 1e-5
             layer = next(x for x in stream.report().layers if x.name == "layer")
             height, width = min(11, y + 2) - max(0, y - 1), min(67, x + n + 1) - max(0, x - 1)
             assert layer.active_share == pytest.approx(
