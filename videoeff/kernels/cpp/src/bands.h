@@ -43,6 +43,15 @@ static int64_t complete(Op &op, Mask &active, Band band) {
   return pixels;
 }
 
+// Computes the `pixels` active pixels of a band, or all of it. Returns how many were computed.
+static int64_t run_active(vf_plan &plan, Op &op, Mask &active, int64_t pixels, Band band, const Frame &frame) {
+  if (op.d.dense_share <= 1 && op.d.factor == 0) pixels = complete(op, active, band);
+  plan.runs.clear();
+  runs_of(active, plan.runs, band);
+  run_blocks(plan, op, pixels, frame);
+  return pixels;
+}
+
 static int64_t map_bytes(const Op &op) {
   const vf_view &v = op.d.out;
   return int64_t(v.r) * v.h * v.w * v.c * (op.d.dtype == VF_F64 ? 8 : op.d.dtype == VF_BF16 ? 2 : 4);
@@ -92,7 +101,7 @@ static int32_t rows_ready(const vf_plan &plan, size_t first, size_t index) {
   return ready;
 }
 
-// Rows of one op. As in `complete`, those of a stream are computed whole where most of them is active.
+// Rows of one op, all or those pixels that are active.
 static void run_rows(vf_plan &plan, size_t index, Band band, const Frame &frame, bool count) {
   Op &op = plan.ops[index];
   const vf_op &d = op.d;
@@ -101,10 +110,7 @@ static void run_rows(vf_plan &plan, size_t index, Band band, const Frame &frame,
   const int64_t pixels = active.any ? count_rows(active, band) : 0;
   if (!pixels) return;
   plan.bands++;
-  const int64_t scheduled = d.dense_share <= 1 ? complete(op, active, band) : pixels;
-  plan.runs.clear();
-  runs_of(active, plan.runs, band);
-  run_blocks(plan, op, scheduled, frame);
+  const int64_t scheduled = run_active(plan, op, active, pixels, band, frame);
   mask.settle();
   if (count) plan.counts[2 * index] += pixels, plan.counts[2 * index + 1] += scheduled;
 }

@@ -108,10 +108,7 @@ static void run_op(vf_plan &plan, size_t index, const Frame &frame, bool count) 
   if (d.kind == VF_MEAN) {
     run_mean(plan, index, op, active, frame);
   } else {
-    if (d.dense_share <= 1 && d.factor == 0 && pixels < total) scheduled = complete(op, active, {0, active.h});
-    plan.runs.clear();
-    runs_of(active, plan.runs, {0, active.h});
-    run_blocks(plan, op, scheduled, frame);
+    scheduled = run_active(plan, op, active, pixels, {0, active.h}, frame);
   }
   mask.settle();
   if (frame.any_fresh) write_scales(plan, op);
