@@ -182,6 +182,22 @@ class SpatialAttention(nn.Module):
         return x * self.conv(torch.cat([x.mean(1, keepdim=True), x.amax(1, keepdim=True)], 1)).sigmoid()
 
 
+class Inverted(nn.Module):
+    """Widens, filters each channel, narrows: two wide maps that may be recomputed."""
+
+    def __init__(self, rng: random.Random) -> None:
+        super().__init__()
+        wide, kernel, stride = rng.choice((16, 20)), rng.choice((3, 5)), rng.choice((1, 1, 2))
+        self.widen, self.narrow = conv(WIDTH, wide, 1), conv(wide, WIDTH, 1)
+        self.filter = conv(wide, wide, kernel, stride, groups=wide)
+        self.activation = rng.choice((F.relu6, F.silu, F.hardswish))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.activation(self.filter(self.activation(self.widen(x))))
+        y = self.narrow(y)
+        return y + x if y.shape == x.shape else y
+
+
 class GroupNorm(nn.Module):
     """Dense in the middle of the network: a norm over all pixels."""
 
@@ -197,6 +213,7 @@ BLOCKS: dict[str, Callable[[random.Random], nn.Module]] = {
     "conv": Convolution, "residual": Residual, "concat": Concat, "dense": Dense, "shuffle": Shuffle,
     "squeeze-excite": SqueezeExcite, "pool": Pool, "upsample": Upsample, "transposed": Transposed,
     "layer-norm": LayerNorm, "spatial-attention": SpatialAttention, "group-norm": GroupNorm,
+    "inverted": Inverted,
 }  # fmt: skip
 
 #: Blocks through which a change stays local.
@@ -265,5 +282,6 @@ ZOO: dict[str, Spec] = {
     "gates": Spec(("squeeze-excite", "conv", "squeeze-excite"), streams=2),
     "convnext": Spec(("layer-norm", "layer-norm")),
     "decoder": Spec(("pool", "upsample", "transposed")),
+    "inverted": Spec(("inverted", "inverted"), streams=2),
     "mixed": Spec(("group-norm", "spatial-attention", "residual"), inputs=2, outputs=2),
 }

@@ -20,9 +20,10 @@ from videoeff.analysis import annotate
 from videoeff.engine import Engine
 from videoeff.kernels.reference.tests_of_change import blocks_moved, distance
 from videoeff.ops.call import RegionCall
-from videoeff.ops.markers import cache_name, is_cache
+from videoeff.ops.markers import cache_name, cache_option, is_cache
 from videoeff.passes import Pass, recipe, run_passes
 from videoeff.passes.insert_thresholds import InsertThresholds
+from videoeff.passes.recompute_expansions import RecomputeExpansions
 from videoeff.program import Program
 from videoeff.runtime import StreamingModule
 from videoeff.testing import TOLERANCES, moving_clip, poison, relative_error
@@ -67,9 +68,13 @@ def make(
     thresholds: InsertThresholds | None = None,
     dtype: torch.dtype = torch.float64,
     backend: str = "auto",
+    keep: bool = False,
 ) -> StreamingModule:
-    """A poisoned stream of a spec's network."""
-    passes: list[Pass] = list(recipe("delta"))
+    """A poisoned stream of a spec's network; wide maps are recomputed however small, unless ``keep``."""
+    passes: list[Pass] = [
+        RecomputeExpansions(least=0) if isinstance(p, RecomputeExpansions) and not keep else p
+        for p in recipe("delta")
+    ]
     if thresholds is not None:
         passes[-1] = thresholds
     stream = StreamingModule(Engine(run_passes(program(spec, dtype), passes), backend))
@@ -139,8 +144,11 @@ def test_law_8_a_frame_that_changes_everywhere_equals_dense(spec: Spec) -> None:
         frame = clip(spec, 1, seed=seed)[0]
         assert relative_error(stream(*frame), dense(spec, frame)) <= 1e-9
     report = stream.report()
-    assert report.macs["scheduled"] <= report.macs["dense"]
     assert report.macs["needed"] <= report.macs["dense"]
+    if len(report.layers) == len(
+        make(spec, keep=True).report().layers
+    ):  # else some pixels are computed twice
+        assert report.macs["scheduled"] <= report.macs["dense"]
 
 
 # ---------------------------------------------------------------- laws 3 to 6: memory
@@ -313,9 +321,10 @@ def test_law_9_every_node_of_every_backend(backend: str, spec: Spec) -> None:
     with torch.no_grad():
         Record(engine.program.module).run(*frames[-1])
     values = stream.values()
-    assert set(values) == set(truth)
-    for name, value in truth.items():
-        assert relative_error(values[name], value) <= 1e-9, name
+    marked = {cache_name(n) for n in nodes if cache_option(n, "recompute")} if backend == "auto" else set()
+    assert set(truth) - marked <= set(values) <= set(truth)
+    for name, value in values.items():
+        assert relative_error(value, truth[name]) <= 1e-9, name
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -330,7 +339,7 @@ def test_law_9_every_backend_decides_like_the_reference(
     other way where a value lies on the threshold to the last bit: at most one pixel in a thousand. At
     threshold 0 that is wherever two backends round differently, so there only what really moved is asked for.
     """
-    stream, reference = make(spec, thresholds, backend=backend), make(spec, thresholds, backend="reference")
+    stream, reference = (make(spec, thresholds, backend=b, keep=True) for b in (backend, "reference"))
     tests = {call.name: call for _, call in calls(reference)}
     for number, frame in enumerate(clip(spec, 4)):
         before = {name: value.clone() for name, value in reference.values().items()}

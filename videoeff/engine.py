@@ -36,6 +36,8 @@ class Activity:
     pixels: int = 0
     active: int | Tensor = 0
     scheduled: int | Tensor = 0
+    more_needed: float = 0.0  # multiply-accumulates beside those of the pixels
+    more_scheduled: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -212,6 +214,8 @@ class Engine(nn.Module):
                     entry.pixels += counted.frames * pixels[counted.layer]
                     entry.active = entry.active + counted.active
                     entry.scheduled = entry.scheduled + counted.scheduled
+                    entry.more_needed += counted.more_needed
+                    entry.more_scheduled += counted.more_scheduled
         return self.counts
 
     def clear_counts(self) -> None:
@@ -274,7 +278,9 @@ class Engine(nn.Module):
         with torch.no_grad():
             for name in new:
                 layer, _, what = name.rpartition(".")
-                if what == "scale" and settled:
+                if what == "value":  # one that was recomputed so far: nobody knows it
+                    self.reset()
+                elif what == "scale" and settled:
                     self._state[name].copy_(scale_of(self._state[f"{layer}.value"], layouts[layer]))
                 elif what == "pending":
                     self._state[name].zero_()
@@ -317,10 +323,11 @@ class Engine(nn.Module):
                 self.collect()
                 self.plan = lower(self.program, self.backend)
                 self.allocate()
-                for spec in self.plan.state:
-                    if spec.parent is None:
-                        self._state[spec.name].copy_(old[spec.name])
-                self._fresh = fresh
+                kept = [s.name for s in self.plan.state if s.parent is None]
+                for name in set(kept) & set(old):
+                    self._state[name].copy_(old[name])
+                if set(kept) <= set(old):  # else another backend keeps what was recomputed so far
+                    self._fresh = fresh
             self._bind()
         return self
 

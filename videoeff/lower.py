@@ -6,23 +6,25 @@ A Plan's step is a function of (frame, state): it writes the state in place and 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, fx
 
 from videoeff.analysis import is_convolution, macs
 from videoeff.analysis.predict import magnitude_terms, residual_terms
-from videoeff.analysis.regions import Region, cone, planned_slice, regions
+from videoeff.analysis.regions import Region, regions
 from videoeff.errors import BackendError, LoweringError
+from videoeff.function import compile_cone, steps_of
 from videoeff.kernels import IMPLEMENTATIONS, Group, Implementation
 from videoeff.ops.base import bind, op_of, pair, shape_of
-from videoeff.ops.call import Context, Operand, Prediction, Read, RegionCall, Step, Test
+from videoeff.ops.call import Context, Prediction, Read, RegionCall, Step, Test
 from videoeff.ops.convolution import explicit_padding
 from videoeff.ops.markers import cache_name, cache_option, is_cache
 from videoeff.program import PixelLayout, Program, StateSpec, arguments, info, input_node
+from videoeff.rewrite import drop_caches
 from videoeff.state import allocate, device_of
 from videoeff.verify import verify
 
@@ -51,6 +53,7 @@ class Plan:
     """A lowered Program.
 
     Attributes:
+        program: the Program it was made of, less the caches whose values are recomputed.
         instructions: the calls in order.
         steps: what runs them, in order; one step may run several.
         groups: those of the steps that run several calls as one.
@@ -60,6 +63,7 @@ class Plan:
         read_outputs: from those buffers to the flat outputs (views of them where nothing is moved).
     """
 
+    program: Program
     instructions: tuple[Instruction, ...]
     steps: tuple[Callable[[Context], None], ...]
     groups: tuple[Group, ...]
@@ -117,16 +121,10 @@ def lower(program: Program, backend: str = "auto") -> Plan:
         )
     verify(program)
     implementations = choose_implementations(backend)
-    found = regions(program)
-    predicted = _predictions(found)
-    wanted = {name for p in predicted.values() for name, _ in (*p.sources, *p.residuals)}
-    device = device_of(program.module).type
-    states = _states(found, predicted, lambda channels: _pixel(implementations, channels, device))
-    placeholders = {n: i for i, n in enumerate(program.placeholders)}
-    buffers = allocate(list(states.values()), torch.device("meta"))
+    program = _without_recomputed(program, implementations)
+    calls, states = _calls(program, implementations)
     instructions, chosen = [], []
-    for region in found:
-        call = _call(program, region, states, predicted, wanted, placeholders, buffers)
+    for region, call in calls:
         implementation, reason = _choose(call, implementations, backend)
         chosen.append(implementation)
         instructions.append(
@@ -136,8 +134,52 @@ def lower(program: Program, backend: str = "auto") -> Plan:
     outputs, constants, read_outputs = _outputs(program)
     frames = tuple(n.meta["input"] for n in program.placeholders)
     return Plan(
-        tuple(instructions), steps, groups, tuple(states.values()), frames, outputs, constants, read_outputs
+        program=program,
+        instructions=tuple(instructions),
+        steps=steps,
+        groups=groups,
+        state=tuple(states.values()),
+        frames=frames,
+        outputs=outputs,
+        output_constants=constants,
+        read_outputs=read_outputs,
     )
+
+
+def _calls(
+    program: Program, implementations: Sequence[Implementation]
+) -> tuple[list[tuple[Region, RegionCall]], dict[str, StateSpec]]:
+    """All regions as calls, and the state they keep."""
+    found = regions(program)
+    predicted = _predictions(found)
+    wanted = {name for p in predicted.values() for name, _ in (*p.sources, *p.residuals)}
+    device = device_of(program.module).type
+    states = _states(found, predicted, lambda channels: _pixel(implementations, channels, device))
+    placeholders = {n: i for i, n in enumerate(program.placeholders)}
+    buffers = allocate(list(states.values()), torch.device("meta"))
+    return [(r, _call(program, r, states, predicted, wanted, placeholders, buffers)) for r in found], states
+
+
+def _without_recomputed(program: Program, implementations: Sequence[Implementation]) -> Program:
+    """The Program without the caches that are marked to be recomputed, where a kernel takes what is left."""
+    marked = {
+        cache_name(n): input_node(n).name
+        for n in program.nodes
+        if is_cache(n) and cache_option(n, "recompute") and cache_option(n, "threshold") == 0
+    }
+    takers = [i for i in implementations if i.recomputes]
+    while marked and takers:
+        merged = drop_caches(program, marked)
+        refused: set[str] = set()
+        for region, call in _calls(merged, implementations)[0]:
+            nodes = {n.name for n in region.nodes}
+            inside = {name for name, node in marked.items() if node in nodes}
+            if inside and all(i.declines(call) for i in takers):
+                refused |= inside
+        if not refused:
+            return merged
+        marked = {name: node for name, node in marked.items() if name not in refused}
+    return program
 
 
 def _steps(
@@ -358,113 +400,6 @@ def _reach(region: Region) -> Callable[[Mapping[str, Tensor]], Tensor]:
         return inner[last]
 
     return reach
-
-
-def compile_cone(
-    program: Program, results: Sequence[Any], single: bool
-) -> tuple[tuple[Read, ...], tuple[str, ...], Callable[..., Any]]:
-    """A Python function for part of the graph.
-
-    Args:
-        program: the planned Program.
-        results: nodes (or literals) to return.
-        single: return the one result itself, not a tuple.
-
-    Returns:
-        The buffers it reads, the constants it reads (by path), and ``function(*buffers, *constants)``.
-    """
-    order = _order(results)
-    graph = fx.Graph()
-    env: dict[fx.Node, fx.Node] = {}
-    needed = _needed(order, results)
-    reads, constants = _sources(needed)
-    for node in (*reads, *constants):
-        env[node] = graph.placeholder(node.name)
-    for node in order:
-        if node in env or node not in needed:
-            continue
-        env[node] = graph.node_copy(node, lambda n: env[n])
-        env[node].meta = {}
-    values = [env[r] if isinstance(r, fx.Node) else r for r in results]
-    graph.output(values[0] if single else tuple(values))
-    module = fx.GraphModule(torch.nn.Module(), graph)
-    function: Callable[..., Any] = module.forward
-    return tuple(reads.values()), tuple(constants.values()), function
-
-
-def steps_of(value: fx.Node) -> tuple[tuple[Step, ...], Operand]:
-    """A value's operators one by one, and what the value is among them; numbered as ``compile_cone`` does."""
-    order = _order([value])
-    needed = _needed(order, [value])
-    reads, constants = ({n: i for i, n in enumerate(found)} for found in _sources(needed))
-    inside = {n: i for i, n in enumerate(n for n in order if n in needed and n not in reads)}
-
-    def operand(node: fx.Node) -> Operand:
-        source, found = next(
-            (what, among[node])
-            for what, among in (("read", reads), ("constant", constants), ("step", inside))
-            if node in among
-        )
-        known = info(node)
-        masks: tuple[str, ...] = ()
-        if source == "read":
-            masks = tuple(cache_name(n) for n in ([node] if is_cache(node) else arguments(node)[0]))
-        shape, dtype = known.shape or (), known.dtype or torch.float32  # several results: never read as one
-        return Operand(source, found, shape, dtype, known.layout, masks)
-
-    steps = []
-    for node in inside:
-        target: Any = node.target
-        bound = bind(node) if isinstance(target, torch._ops.OpOverload) else _positional(node)
-        given: dict[str, Any] = {k: fx.map_arg(v, cast(Any, operand)) for k, v in bound.items()}
-        known = info(node)
-        steps.append(
-            Step(str(target), given, known.shape, known.dtype, known.layout, not known.dense, target)
-        )
-    return tuple(steps), operand(value)
-
-
-def _positional(node: fx.Node) -> dict[str, Any]:
-    return {**{str(i): a for i, a in enumerate(node.args)}, **node.kwargs}
-
-
-def _order(results: Sequence[Any]) -> list[fx.Node]:
-    order: list[fx.Node] = []
-    for result in results:
-        if isinstance(result, fx.Node):
-            order += [n for n in cone(result) if n not in order]
-    return order
-
-
-def _sources(needed: Iterable[fx.Node]) -> tuple[dict[fx.Node, Read], dict[fx.Node, str]]:
-    """The buffers and the constants among the nodes that are evaluated."""
-    reads: dict[fx.Node, Read] = {}
-    constants: dict[fx.Node, str] = {}
-    for node in needed:
-        if is_cache(node):
-            reads[node] = Read(f"{cache_name(node)}.value")
-        elif node.op == "get_attr":
-            constants[node] = str(node.target)
-        elif (part := planned_slice(node)) is not None:
-            buffer, dim, first, _, last = part
-            reads[node] = Read(f"{buffer}.buffer", (dim, first, last))
-    return reads, constants
-
-
-def _needed(order: Sequence[fx.Node], results: Sequence[Any]) -> dict[fx.Node, None]:
-    """Nodes really evaluated: what lies behind a planned concatenation is not."""
-    needed: dict[fx.Node, None] = {}
-    stack = [r for r in results if isinstance(r, fx.Node)]
-    while stack:
-        node = stack.pop()
-        if node in needed:
-            continue
-        needed[node] = None
-        if is_cache(node) or node.op != "call_function" or planned_slice(node) is not None:
-            continue
-        stack.extend(node.all_input_nodes)
-    position = {n: i for i, n in enumerate(order)}
-    return dict.fromkeys(sorted(needed, key=lambda n: position.get(n, -1)))
 
 
 def _outputs(program: Program) -> tuple[tuple[Read, ...], tuple[str, ...], Callable[..., tuple[Any, ...]]]:

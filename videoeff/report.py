@@ -201,8 +201,9 @@ def layer_reports(engine: Engine, prefix: str = "") -> Iterable[LayerReport]:
         share = needed = scheduled = None
         if entry is not None and entry.pixels:
             share = float(entry.active) / entry.pixels
-            needed = call.macs * share
-            scheduled = call.macs * float(entry.scheduled) / entry.pixels
+            worked = float(entry.scheduled) / entry.pixels
+            needed = call.macs * share + entry.more_needed / entry.frames
+            scheduled = call.macs * worked + entry.more_scheduled / entry.frames
         parent = call.value.parent
         state = bytes_of.get(call.name, 0)
         if parent is not None:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 from torch import Tensor, fx
 
 from videoeff.analysis import invalidate
 from videoeff.ops.markers import cache_name, is_cache
-from videoeff.program import Program, set_tensor
+from videoeff.program import Program, input_node, set_tensor
 
 
 def call(program: Program, after: fx.Node, target: Any, args: tuple[Any, ...], **kwargs: Any) -> fx.Node:
@@ -95,3 +95,13 @@ def caches(program: Program) -> Iterator[fx.Node]:
 def cache_by_name(program: Program) -> dict[str, fx.Node]:
     """The ``delta_cache`` nodes by layer name."""
     return {cache_name(n): n for n in caches(program)}
+
+
+def drop_caches(program: Program, names: Collection[str]) -> Program:
+    """A copy of a Program in which these values are no longer kept."""
+    left = program.clone()
+    for name, cache in cache_by_name(left).items():
+        if name in names:
+            cache.replace_all_uses_with(input_node(cache))
+            left.graph.erase_node(cache)
+    return left

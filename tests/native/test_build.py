@@ -30,7 +30,8 @@ struct vf_plan { std::vector<vf_op> ops; };
 extern "C" {
 int32_t vf_abi(void) { return VF_ABI; }
 int64_t vf_sizeof(int32_t what) {
-  const int64_t sizes[] = {sizeof(vf_op), sizeof(vf_view), sizeof(vf_epi), sizeof(vf_mask), sizeof(vf_frame)};
+  const int64_t sizes[] = {sizeof(vf_op),   sizeof(vf_view),  sizeof(vf_epi),
+                           sizeof(vf_mask), sizeof(vf_frame), sizeof(vf_stage)};
   return sizes[what];
 }
 int32_t vf_best_isa(void) { return VF_X86; }
@@ -105,7 +106,7 @@ def test_structures_are_those_of_the_header() -> None:
     plain = {"int32_t": ctypes.c_int32, "int64_t": ctypes.c_int64, "double": ctypes.c_double}
     structures = {
         f"vf_{s.__name__.lower()}": s
-        for s in (abi.Epi, abi.View, abi.Reach, abi.Term, abi.Op, abi.Mask, abi.Frame)
+        for s in (abi.Epi, abi.View, abi.Reach, abi.Term, abi.Stage, abi.Op, abi.Mask, abi.Frame)
     }
     there = re.findall(r"typedef struct \{([^}]*)\} (\w+);", header())
     assert {name for _, name in there} == structures.keys()

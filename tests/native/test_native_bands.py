@@ -12,6 +12,8 @@ from torch import Tensor, nn
 import videoeff
 from videoeff.kernels.cpp import library
 from videoeff.kernels.cpp.plan import NativePlan
+from videoeff.passes import recipe
+from videoeff.passes.insert_thresholds import InsertThresholds
 from videoeff.runtime import StreamingModule
 from videoeff.testing import relative_error
 
@@ -75,7 +77,9 @@ def threads(request: pytest.FixtureRequest) -> Iterator[int]:
 def test_as_layer_by_layer(threshold: float, whole_from: float, threads: int) -> None:
     torch.manual_seed(4)
     model = Net().eval()
-    apart = videoeff.convert(model, torch.rand(2, 3, *SIZE), threshold=threshold)
+    kept = [p for p in recipe("delta")[:-1] if p.name != "recompute-expansions"]
+    passes = [*kept, InsertThresholds(threshold)]
+    apart = videoeff.convert(model, torch.rand(2, 3, *SIZE), passes=passes)
     for plan in plans(apart):
         plan.whole_from = whole_from
     after = copy.deepcopy(apart)

@@ -105,7 +105,7 @@ def stream_to_networkx(stream: StreamingModule, *, activity: Activity | None = N
     reports = _reports(stream)
     if activity is not None:
         _check_activity(stream.name, activity, reports)
-    graph = _whole(stream, {k: e.program for k, e in stream.engines.items()}, "lowered")
+    graph = _whole(stream, {k: e.plan.program for k, e in stream.engines.items()}, "lowered")
     for _, data in graph.nodes(data=True):
         found = [reports[name] for name in _layers_of(data) if name in reports]
         if not found or data["kind"] == "const":
@@ -132,7 +132,7 @@ def captured_to_networkx(stream: StreamingModule) -> nx.DiGraph:
     Program to :func:`program_to_networkx`.
     """
     programs = {name: captured_program(engine.program) for name, engine in stream.engines.items()}
-    feeds: dict[str, dict[str, list[str]]] = {k: _feeds(e.program) for k, e in stream.engines.items()}
+    feeds: dict[str, dict[str, list[str]]] = {k: _feeds(e.plan.program) for k, e in stream.engines.items()}
     return _whole(stream, programs, "captured", feeds)
 
 

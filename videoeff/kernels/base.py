@@ -12,12 +12,23 @@ from videoeff.ops.call import Context, RegionCall
 
 @dataclass(frozen=True)
 class Counted:
-    """What one layer did in some frames: their number, pixels computed, pixels the kernel worked on."""
+    """What one layer did in some frames.
+
+    Attributes:
+        layer: its name.
+        frames: their number.
+        active: pixels computed.
+        scheduled: pixels the kernel worked on.
+        more_needed, more_scheduled: multiply-accumulates beside those of these pixels; below 0 where some of
+            a pixel's were not done.
+    """
 
     layer: str
     frames: int
     active: int
     scheduled: int
+    more_needed: float = 0.0
+    more_scheduled: float = 0.0
 
 
 class NotFinite(Exception):
@@ -71,6 +82,9 @@ class Implementation:
 
     #: Whether it runs consecutive calls as one, by :meth:`build_group`.
     grouping: ClassVar[bool] = False
+
+    #: Whether it takes regions of several convolutions, whose results between them are then not kept.
+    recomputes: ClassVar[bool] = False
 
     def pixel_of(self, channels: int, device: str) -> int:
         """Elements from pixel to pixel that its kernels want of a map on a kind of device; 0: no matter."""

@@ -34,6 +34,7 @@ def delta_cache(
     predict: float = 0.0,
     dense: str = "",
     into: tuple[str, int, int, int] | None = None,
+    recompute: bool = False,
 ) -> Tensor:
     """Keep the value last propagated, and pass on only what changed.
 
@@ -51,6 +52,8 @@ def delta_cache(
         predict: π of the predicted changes; 0 computes every pixel its inputs reach.
         dense: a reason to compute the whole value whenever anything before it changed, "" for sparse.
         into: (concatenation, first channel, channel step, channel dimension) of the slice written.
+        recompute: the value need not be kept where its only reader can compute it anew (and its threshold
+            is 0): a wide map is often cheaper to compute than to write, read and compare.
 
     Returns:
         ``value``.

@@ -12,6 +12,7 @@ from videoeff.passes.insert_delta_caches import InsertDeltaCaches
 from videoeff.passes.insert_thresholds import InsertThresholds
 from videoeff.passes.mark_dense import MarkDense
 from videoeff.passes.plan_layout import PlanLayout
+from videoeff.passes.recompute_expansions import RecomputeExpansions
 from videoeff.passes.trace_channels import TraceChannels
 
 #: Every pass by its command-line word.
@@ -26,6 +27,7 @@ PASSES: dict[str, type[Pass]] = {
         PlanLayout,
         HoldGates,
         MarkDense,
+        RecomputeExpansions,
         InsertThresholds,
     )
 }
@@ -39,6 +41,7 @@ RECIPES: dict[str, tuple[Pass, ...]] = {
         PlanLayout(),
         HoldGates(),
         MarkDense(),
+        RecomputeExpansions(),
     ),
     "delta": (
         FoldBatchnorm(),
@@ -49,6 +52,7 @@ RECIPES: dict[str, tuple[Pass, ...]] = {
         PlanLayout(),
         HoldGates(),
         MarkDense(),
+        RecomputeExpansions(),
         InsertThresholds(),
     ),
 }

@@ -23,12 +23,13 @@ from videoeff.kernels.forms.codes import EpiOp as EpiOp
 from videoeff.kernels.forms.codes import Kind as Kind
 from videoeff.kernels.forms.codes import ReachKind as ReachKind
 
-ABI = 4
+ABI = 5
 MAX_ARGS = 6
 MAX_EPI = 24
 MAX_REGS = 4
 MAX_REACH = 40
 MAX_TERMS = 8
+MAX_STAGES = 2
 #: In an `Epi`, arguments are named from this number on; below it are registers.
 ARG = 16
 
@@ -90,6 +91,19 @@ class Term(Structure):
     _fields_ = (("mask", c_int32), ("reserved", c_int32), ("share", c_double))
 
 
+class Stage(Structure):
+    """``vf_stage``: a convolution before the op's own, of which nothing is kept."""
+
+    __slots__ = ()
+    _fields_ = (
+        *((name, c_int32) for name in ("h", "w", "c")),
+        *((name, c_int32) for name in ("kh", "kw", "sy", "sx", "py", "px", "dy", "dx", "groups")),
+        *((name, c_int32) for name in ("nepi", "reserved")),
+        ("epi", Epi),
+        *((name, c_void_p) for name in ("weight", "bias")),
+    )
+
+
 class Op(Structure):
     """``vf_op``: one op of a frame plan."""
 
@@ -119,6 +133,8 @@ class Op(Structure):
         ("factor", c_double),
         *((name, c_void_p) for name in ("pending", "taps")),
         ("dense_share", c_double),
+        *((name, c_int32) for name in ("nbefore", "reserved3")),
+        ("before", Stage * MAX_STAGES),
     )
 
 
@@ -137,7 +153,7 @@ class Frame(Structure):
 
 
 #: What ``vf_sizeof(i)`` measures, at index i.
-MEASURED: tuple[type[Structure], ...] = (Op, View, Epi, Mask, Frame)
+MEASURED: tuple[type[Structure], ...] = (Op, View, Epi, Mask, Frame, Stage)
 
 #: Result and arguments of every function.
 FUNCTIONS: dict[str, tuple[Any, tuple[Any, ...]]] = {

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 
 import torch
 
-from videoeff.kernels.cpp.abi import MAX_ARGS, MAX_REACH, MAX_TERMS, Kind
+from videoeff.kernels.cpp.abi import MAX_ARGS, MAX_REACH, MAX_STAGES, MAX_TERMS, EpiOp, Kind
 from videoeff.kernels.cpp.registers import Epilogue, assign
 from videoeff.kernels.forms.form import Form, form_of
 from videoeff.kernels.forms.trace import Declined
@@ -25,6 +26,11 @@ class Description(Form):
     """
 
     epilogue: Epilogue
+
+    @property
+    def expands(self) -> bool:
+        """Whether its first stage is a 1x1 convolution, computed in strips."""
+        return bool(self.stages) and self.stages[0].window["groups"] == 1
 
     @property
     def number(self) -> int:
@@ -51,6 +57,8 @@ def _describe(call: RegionCall) -> Description:
     else:
         exact = form.kind in (Kind.CONV, Kind.TRANSPOSED)
         epilogue = assign(form.code, form.channels, form.out.extent[3], exact)
+    if form.stages:
+        _check_stages(form, call.prediction is not None)
     if len(form.arguments) > MAX_ARGS:
         raise Declined(f"{len(form.arguments)} arguments in one region, at most {MAX_ARGS} are served")
     if len(form.reach) > MAX_REACH:
@@ -60,3 +68,46 @@ def _describe(call: RegionCall) -> Description:
         raise Declined(f"its prediction has more than {MAX_TERMS} terms")
     given = {field.name: getattr(form, field.name) for field in fields(Form)}
     return Description(**given, epilogue=epilogue)
+
+
+#: What may follow a stage.
+_ACTIVATIONS = (EpiOp.CLAMP, EpiOp.LEAKY, EpiOp.HARDSWISH, EpiOp.SILU, EpiOp.GELU)
+
+#: Channels up to which the inputs of a stage are summed in one part.
+_MOST_INPUTS = 1024
+
+_POINT = dict.fromkeys(("kh", "kw", "sy", "sx", "dy", "dx", "groups"), 1) | {"py": 0, "px": 0}
+
+
+def _check_stages(form: Form, predicted: bool) -> None:
+    """Whether the native kernel computes these convolutions in one: 1x1, depthwise, 1x1."""
+    if predicted:
+        raise Declined("predicted changes of convolutions that read one another")
+    if form.dtype == torch.bfloat16:
+        raise Declined("convolutions that read one another in bfloat16")
+    other = Declined("convolutions that read one another, of other kinds than 1x1, depthwise, 1x1")
+    last = len(form.stages)
+    if last > MAX_STAGES or form.input is None or form.input.strides[3] != 1 or form.window["gate"]:
+        raise other
+    sizes = [form.input.extent[1:3], *(s.extent[1:] for s in form.stages), form.out.extent[1:3]]
+    channels = [form.input.extent[3], *(s.channels for s in form.stages), form.channels]
+    windows = [*(s.window for s in form.stages), form.window]
+    deep = [w["groups"] == channels[i] == channels[i + 1] > 1 for i, w in enumerate(windows)]
+    if sum(deep) != 1 or not (deep[last - 1] or last == 1):
+        raise other
+    for at, window in enumerate(windows):
+        if deep[at]:
+            _check_depthwise(window, sizes[at], sizes[at + 1])
+        elif channels[at] > _MOST_INPUTS or any(window[name] != value for name, value in _POINT.items()):
+            raise other
+    for stage in form.stages:
+        if stage.code is not None and (stage.code.op not in _ACTIVATIONS or stage.code.a != 0):
+            raise Declined("an instruction between two convolutions that is no activation")
+
+
+def _check_depthwise(window: Mapping[str, int], size: Sequence[int], result: Sequence[int]) -> None:
+    for axis, extent, results in zip("yx", size, result, strict=True):
+        reach = (window[f"k{'h' if axis == 'y' else 'w'}"] - 1) * window[f"d{axis}"] + 1
+        stride, padding = window[f"s{axis}"], window[f"p{axis}"]
+        if reach > 64 or stride > 8 or padding >= reach or (results - 1) * stride - padding >= extent:
+            raise Declined("an unusual window of a depthwise convolution behind another convolution")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import math
 import weakref
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -16,7 +17,7 @@ from videoeff.kernels.cpp import abi, costs, library
 from videoeff.kernels.cpp.abi import Kind
 from videoeff.kernels.cpp.describe import DTYPES, TESTS, Description, describe
 from videoeff.kernels.forms.frames import FrameReader, index_of
-from videoeff.kernels.forms.trace import Constant, View
+from videoeff.kernels.forms.trace import Constant, Stage, View
 from videoeff.ops.call import Context, RegionCall
 
 _BF16 = DTYPES[torch.bfloat16]
@@ -79,7 +80,7 @@ class NativePlan(Group):
         #: Compute the whole map of an op before the next op: what bands are compared with.
         self.op_by_op = False
         self._counted = 0
-        self._carried = [0] * (2 * len(self.calls))
+        self._carried = [0] * (4 * len(self.calls))
         self._carried_frames = 0
 
     @property
@@ -155,7 +156,8 @@ class NativePlan(Group):
         frames, counts = self._carried_frames, self._carried
         self._carried, self._carried_frames = [0] * len(counts), 0
         return [
-            Counted(call.name, frames, counts[2 * i], counts[2 * i + 1]) for i, call in enumerate(self.calls)
+            _counted(call, found, frames, counts[4 * i : 4 * i + 4])
+            for i, (call, found) in enumerate(zip(self.calls, self._descriptions, strict=True))
         ]
 
     def _carry(self) -> None:
@@ -247,6 +249,18 @@ class NativePlan(Group):
         return masks
 
 
+def _counted(call: RegionCall, found: Description, frames: int, counts: Sequence[int]) -> Counted:
+    """The counters of a layer. A 1x1 stage has pixels of its own: in need are those that had changed."""
+    active, scheduled, changed, expanded = counts
+    needed = worked = 0.0
+    if found.expands and found.input is not None:
+        stage = found.stages[0]
+        pixel = stage.channels * found.input.extent[3]
+        share = pixel * math.prod(stage.extent) / math.prod(call.extent)  # its part of an active pixel's
+        needed, worked = pixel * changed - share * active, pixel * expanded - share * scheduled
+    return Counted(call.name, frames, active, scheduled, needed, worked)
+
+
 def _terms(call: RegionCall) -> list[str]:
     if call.prediction is None:
         return []
@@ -284,6 +298,9 @@ class Binder:
             op.weight = self.constant(found.weight, found.number).data_ptr()
         if found.bias is not None:
             op.bias = self.constant(found.bias, found.number).data_ptr()
+        op.nbefore = len(found.stages)
+        for i, stage in enumerate(found.stages):
+            self._fill_stage(op.before[i], stage, found.number)
         if found.tables is not None:
             rows, columns = found.tables
             self.kept += [rows, columns]
@@ -304,6 +321,18 @@ class Binder:
             op.streams = self.keep(torch.tensor(call.layout.streams, dtype=torch.int32)).data_ptr()
         self._fill_test(op, call)
         self._fill_prediction(op, call, masks)
+
+    def _fill_stage(self, into: Any, stage: Stage, dtype: int) -> None:
+        _, into.h, into.w = stage.extent
+        into.c = stage.channels
+        for name, number in stage.window.items():
+            if name != "gate":
+                setattr(into, name, number)
+        into.weight = self.constant(stage.weight, dtype).data_ptr()
+        if stage.bias is not None:
+            into.bias = self.constant(stage.bias, dtype).data_ptr()
+        if stage.code is not None:
+            into.nepi, into.epi = 1, abi.Epi(int(stage.code.op), 0, 0, 0, stage.code.p, stage.code.q)
 
     def _fill_test(self, op: Any, call: RegionCall) -> None:
         op.test, op.threshold = TESTS[call.test.kind], call.test.threshold

@@ -18,6 +18,7 @@ class CppRegion(Implementation):
     name = "cpp"
     backend = "cpp"
     grouping = True
+    recomputes = True
 
     def unavailable(self) -> str:
         """Why there is no native library."""

@@ -16,6 +16,7 @@ from videoeff.kernels.forms.trace import (
     Constant,
     Declined,
     Instruction,
+    Stage,
     Value,
     View,
     combined,
@@ -53,6 +54,8 @@ class Form:
         arguments: what the programme reads.
         reach: (mask, kind) of each cache that it follows.
         extents: (R, H, W) of those masks.
+        stages: convolutions before that of the producer, of which nothing is kept; the first reads ``input``,
+            each other the one before it, the producer the last.
     """
 
     kind: Kind
@@ -68,6 +71,7 @@ class Form:
     arguments: tuple[View, ...]
     reach: tuple[tuple[str, ReachKind], ...]
     extents: Mapping[str, tuple[int, int, int]]
+    stages: tuple[Stage, ...]
 
 
 def form_of(call: RegionCall) -> Form:
@@ -83,21 +87,23 @@ def form_of(call: RegionCall) -> Form:
     _check_out(call, out)
     dtype = call.value.dtype
     if call.kind == "input":
-        return Form(Kind.INPUT, dtype, out, None, {}, None, None, None, (), 0, (), (), {})
+        return Form(Kind.INPUT, dtype, out, None, {}, None, None, None, (), 0, (), (), {}, ())
     if call.test.block != 1 or call.test.dilation:
         raise Declined("a change test over blocks of a value that is no input")
     for step in call.steps:
         builder.steps.append(_value_of(builder, step))
+    builder.extent = call.extent
     final = _final(builder, call)
     producer = builder.producer
     if final != len(builder.code) - 1:
         builder.emit(EpiOp.COPY, final)
     if call.prediction is not None and producer.kind != Kind.CONV:
         raise Declined("its changes are predicted and it is no convolution")
+    source = builder.input if builder.stages else producer.input
     return Form(
-        producer.kind, dtype, out, producer.input, producer.window, producer.weight, producer.bias,
+        producer.kind, dtype, out, source, producer.window, producer.weight, producer.bias,
         producer.tables, tuple(builder.code), producer.channels, tuple(builder.arguments), _reach(builder),
-        dict(builder.extents),
+        dict(builder.extents), tuple(builder.stages),
     )  # fmt: skip
 
 

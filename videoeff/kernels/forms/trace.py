@@ -8,137 +8,26 @@ instruction that computes it.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from videoeff.kernels.forms.codes import EpiOp, Kind
-from videoeff.kernels.forms.tables import Table, picked
+from videoeff.kernels.forms.tables import picked
+from videoeff.kernels.forms.values import (
+    Constant,
+    Declined,
+    Extent,
+    Instruction,
+    Producer,
+    Stage,
+    Value,
+    View,
+    argument,
+)
 from videoeff.ops.call import Operand, PixelLayout, RegionCall, Step
-
-Extent = tuple[int, int, int]
-
-
-class Declined(Exception):
-    """Raised where a region has no native form; the message says why."""
-
-
-@dataclass(frozen=True, eq=False)
-class Constant:
-    """A tensor made once from constants of the network.
-
-    Attributes:
-        names: the constants it is made from.
-        make: the function of them.
-        shape: its shape.
-    """
-
-    names: tuple[str, ...]
-    make: Callable[..., Tensor]
-    shape: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class View:
-    """Where a value lies and how it is walked; strides and offset in elements.
-
-    Attributes:
-        source: the state's name, or the constant.
-        offset: of the first element from the beginning of the memory.
-        size: elements from there to its end.
-        strides: of rows, pixel rows, pixel columns and channels; 0 where it is broadcast.
-        extent: the same four; 1 where it is broadcast.
-    """
-
-    source: str | Constant
-    offset: int
-    size: int
-    strides: tuple[int, int, int, int]
-    extent: tuple[int, int, int, int]
-
-
-@dataclass(frozen=True, eq=False)
-class Value:
-    """What stands for a tensor of the region.
-
-    Attributes:
-        shape: its shape.
-        layout: its streams and pixels; for a constant nothing.
-        tensor: the buffer or constant as it is walked, None for what is computed.
-        source: the state's name or the constant, "" for what is computed.
-        masks: caches it comes from.
-        extent: (R, H, W) of their masks.
-        crop: the rows and columns of those masks that are left.
-        number: the instruction that computes it.
-        unrolled: the map (R, C, H, W) that it is the rows of, where that is no view.
-        gate: what a map's channels are multiplied with where a convolution reads them (R, C, 1, 1).
-    """
-
-    shape: tuple[int, ...]
-    layout: PixelLayout = field(default_factory=PixelLayout)
-    tensor: Tensor | None = None
-    source: str | Constant = ""
-    masks: tuple[str, ...] = ()
-    extent: Extent = (1, 1, 1)
-    crop: tuple[range, range] = (range(1), range(1))
-    number: int = -1
-    unrolled: Value | None = None
-    gate: Value | None = None
-
-    @property
-    def constant(self) -> bool:
-        """Whether it never changes."""
-        return isinstance(self.source, Constant)
-
-    @property
-    def computed(self) -> bool:
-        """Whether it is the result of an instruction or of the producer."""
-        return self.number >= 0
-
-    @property
-    def pixels(self) -> Extent:
-        """(R, H, W)."""
-        return self.layout.extent(self.shape)
-
-    @property
-    def cropped(self) -> bool:
-        """Whether pixels of its masks are left out."""
-        return self.crop != (range(self.extent[1]), range(self.extent[2]))
-
-
-@dataclass(frozen=True)
-class Instruction:
-    """``dst = op(a, b)``; operands are numbers of instructions, below zero arguments.
-
-    ``width`` is the number of channels, 0 where any will do: a broadcast value.
-    """
-
-    op: EpiOp
-    a: int
-    b: int
-    p: float
-    q: float
-    width: int
-
-
-def argument(index: int) -> int:
-    """An argument as an operand of an instruction under construction."""
-    return -1 - index
-
-
-@dataclass
-class Producer:
-    """How a pixel comes into register 0."""
-
-    kind: Kind = Kind.POINTWISE
-    channels: int = 0
-    input: View | None = None
-    window: dict[str, int] = field(default_factory=dict)
-    weight: Constant | None = None
-    bias: Constant | None = None
-    tables: tuple[Table, Table] | None = None
 
 
 class Builder:
@@ -150,12 +39,16 @@ class Builder:
         self.dtype = call.value.dtype
         self.producer = Producer()
         self.code: list[Instruction | None] = []  # None: the producer's result
+        self.stages: list[Stage] = []
+        self.input: View | None = None  # what the first of the stages reads
         self.arguments: list[View] = []
         self.reach: dict[tuple[str, str], None] = {}  # (mask, what)
         self.extents: dict[str, Extent] = {}
         self.steps: list[Value] = []
         self.constants: dict[str, Value] = {}
         names = ("aten.linear.", "aten.conv2d.")
+        #: Whether several convolutions follow one another in the region.
+        self.several = sum(s.target.startswith("aten.conv2d.") for s in call.steps) > 1
         #: Whether several linear layers follow one another in the region.
         self.more_linear = sum(s.target.startswith(names) for s in call.steps) > 1
 
@@ -261,9 +154,26 @@ class Builder:
         if self.producer.kind != Kind.POINTWISE:
             raise Declined("two operators that look at a neighbourhood in one region")
         self.producer = producer
-        self.reached(value, "whole" if producer.kind == Kind.MEAN else "producer")
+        if not value.computed:  # a stage's masks are noted already
+            self.reached(value, "whole" if producer.kind == Kind.MEAN else "producer")
         self.code.append(None)
         return len(self.code) - 1
+
+    def end_stage(self, value: Value, what: str) -> None:
+        """What was built so far is ``value``, which a convolution reads next and nothing else."""
+        self._check_here(value)
+        producer, after = self.producer, self.code[1:]
+        if producer.kind != Kind.CONV or producer.weight is None or producer.window["gate"]:
+            raise Declined(f"{what} reads a value that is not kept and no plain convolution")
+        if self.arguments or len(after) > 1 or value.number != len(self.code) - 1 or self.code[0] is not None:
+            raise Declined(f"{what} reads a value that is not kept: of more than a convolution and one step")
+        if not self.stages:
+            self.input = producer.input
+        code = after[0] if after else None
+        self.stages.append(
+            Stage(value.pixels, producer.channels, producer.window, producer.weight, producer.bias, code)
+        )
+        self.producer, self.code = Producer(), []
 
     def emit(
         self, op: EpiOp, a: int, b: int | None = None, p: float = 0.0, q: float = 0.0, width: int = -1
@@ -308,6 +218,7 @@ class Builder:
             what = "a scaled map" if value.gate is not None else "a flattened map"
             raise Declined(f"{what} is used other than by its convolution or linear layer")
         if value.tensor is None:
+            self._check_here(value)
             self._check_aligned(value, shape, layout)
             return value.number
         if value.cropped and not value.constant and self.extent[1:] != (1, 1):
@@ -329,6 +240,10 @@ class Builder:
         if self.width(found) not in (channels, 0) or (self.width(found) == 0 and channels > 1):
             raise Declined("it looks along channels of a broadcast value")
         return found if found >= 0 else self.emit(EpiOp.COPY, found, width=channels)
+
+    def _check_here(self, value: Value) -> None:
+        if value.stage != len(self.stages):
+            raise Declined("a value that is not kept is read by a convolution and by something else")
 
     def _check_aligned(self, value: Value, shape: tuple[int, ...], layout: PixelLayout) -> None:
         if value.pixels != self.extent:
@@ -374,7 +289,7 @@ class Builder:
         """The value of a step that an instruction computes."""
         assert step.shape is not None  # checked before its rule ran
         assert step.layout is not None
-        return Value(step.shape, step.layout, number=number)
+        return Value(step.shape, step.layout, number=number, stage=len(self.stages))
 
 
 def side_by_side(view: View) -> View:
@@ -465,6 +380,7 @@ __all__ = [
     "Instruction",
     "Producer",
     "Rule",
+    "Stage",
     "Value",
     "View",
     "argument",

@@ -53,7 +53,11 @@ def _make(
     weight: Constant | None = None,
     bias: Constant | None = None,
 ) -> Value:
-    view = b.map_of(value, short(step))
+    if kind == Kind.CONV and value.computed and value.gate is None and b.producer.kind == Kind.CONV:
+        b.end_stage(value, short(step))
+        view = None
+    else:
+        view = b.map_of(value, short(step))
     return b.result(step, b.produce(Producer(kind, width, view, window or {}, weight, bias), value))
 
 
@@ -67,9 +71,12 @@ def convolution(b: Builder, step: Step) -> Value:
     given = step.arguments
     value, weight = b.value(given["input"]), b.known(given["weight"], "its weight")
     bias, groups = _bias(b, step), int(given["groups"])
+    shape, layout = result_layout(step)
     gate, value = value.gate, replace(value, gate=None)
     if len(weight.shape) != 4:
         raise Declined("a convolution over three dimensions of pixels")
+    if b.several:  # each has an extent of its own
+        b.extent = layout.extent(shape)
     _image(b, step, value)
     kernel = weight.shape[2:]
     pads = explicit_padding(dict(given), kernel)
@@ -320,7 +327,7 @@ def _crop_after(value: Value, step: Step, shape: tuple[int, ...]) -> tuple[range
 
 def _move_computed(value: Value, step: Step) -> Value:
     shape, layout = result_layout(step)
-    after = Value(shape, layout, number=value.number)
+    after = Value(shape, layout, number=value.number, stage=value.stage)
     name = step.target
     if after.pixels != value.pixels or channels(after) != channels(value):
         raise Declined(f"{short(step)} of a value that is not kept")

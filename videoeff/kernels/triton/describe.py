@@ -43,6 +43,8 @@ def describe(call: RegionCall) -> Form | str:
 
 
 def _check(call: RegionCall, form: Form) -> None:
+    if form.stages:
+        raise Declined("convolutions that read one another in one region")
     streams = call.layout.streams
     if streams is None or len(streams) != call.extent[0]:
         raise Declined("its rows mix streams")

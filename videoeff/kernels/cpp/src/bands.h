@@ -8,6 +8,7 @@
 
 #include "blocks.h"
 #include "reach.h"
+#include "strips.h"
 
 namespace vf {
 
@@ -46,6 +47,7 @@ static int64_t complete(Op &op, Mask &active, Band band) {
 // Computes the `pixels` active pixels of a band, or all of it. Returns how many were computed.
 static int64_t run_active(vf_plan &plan, Op &op, Mask &active, int64_t pixels, Band band, const Frame &frame) {
   if (op.d.dense_share <= 1 && op.d.factor == 0) pixels = complete(op, active, band);
+  if (op.columns) return run_strips(plan, op, active, pixels, frame), pixels;
   plan.runs.clear();
   runs_of(active, plan.runs, band);
   run_blocks(plan, op, pixels, frame);
@@ -61,7 +63,7 @@ static int64_t map_bytes(const Op &op) {
 static bool goes_by_rows(const Op &op) {
   const vf_op &d = op.d;
   if (d.kind != VF_CONV && d.kind != VF_MAXPOOL && d.kind != VF_POINTWISE) return false;
-  if (d.factor != 0 || d.dense || d.nreach < 1 || shares_weights(op)) return false;
+  if (d.factor != 0 || d.dense || d.nreach < 1 || shares_weights(op) || !op.before.empty()) return false;
   return std::all_of(d.reach, d.reach + d.nreach, [](const vf_reach &r) { return r.kind == VF_SAME || r.kind == VF_WINDOW; });
 }
 
@@ -112,7 +114,7 @@ static void run_rows(vf_plan &plan, size_t index, Band band, const Frame &frame,
   plan.bands++;
   const int64_t scheduled = run_active(plan, op, active, pixels, band, frame);
   mask.settle();
-  if (count) plan.counts[2 * index] += pixels, plan.counts[2 * index + 1] += scheduled;
+  if (count) plan.counts[4 * index] += pixels, plan.counts[4 * index + 1] += scheduled;
 }
 
 // Runs ops first .. stop - 1 band by band, if so much is active that it pays. Returns whether it did.

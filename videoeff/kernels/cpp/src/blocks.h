@@ -63,16 +63,19 @@ static void store_outcome(Mask &mask, const Block &block, const uint64_t *change
   }
 }
 
-static void block_task(void *context, int64_t index, int worker) {
-  const Work &work = *static_cast<Work *>(context);
+static void compute_block(const Work &work, const Block &block, Worker &worker) {
   vf_plan &plan = *work.plan;
-  const Block &block = plan.blocks[index];
   uint64_t changed[kMaxBlock / 64 + 1];
   float squares[kMaxBlock];
   float *wanted = work.op->d.magnitude ? squares : nullptr;
   bool force = plan.fresh_rows[block.runs->r] != 0;
-  plan.kernels->block(*work.op, block, plan.workers[worker].scratch, force, changed, wanted);
+  plan.kernels->block(*work.op, block, worker.scratch, force, changed, wanted);
   store_outcome(*work.mask, block, changed, wanted);
+}
+
+static void block_task(void *context, int64_t index, int worker) {
+  const Work &work = *static_cast<Work *>(context);
+  compute_block(work, work.plan->blocks[index], work.plan->workers[worker]);
 }
 
 // Blocks that the workers compute together, panel of weights by panel, in registers they share.
@@ -135,7 +138,7 @@ constexpr int32_t kSharedPiece = 24;  // pixels: a multiple of the register bloc
 // A layer of many weights: the workers share the weights instead of the pixels. Each reads its own part of them, once
 // for as many pixels as a block may have.
 static bool shares_weights(const Op &op) {
-  return op.d.kind == VF_CONV && !op.depthwise && op.d.groups == 1 && !op.gather && op.panels.size() >= 2 &&
+  return op.d.kind == VF_CONV && op.before.empty() && !op.depthwise && op.d.groups == 1 && !op.gather && op.panels.size() >= 2 &&
          op.weight.bytes >= kManyWeights;
 }
 

@@ -43,7 +43,7 @@ VF_INLINE void inside(int start, int dilation, int taps, int extent, int &first,
 // which only the taps inside are read.
 template <class S> struct Window {
   using T = typename Compute<S>::type;
-  const S *in;
+  const S *origin, *in;
   int64_t row, column;  // input elements between taps below and beside one another
   int64_t step;         // input elements between output pixels
   const T *weight, *bias;
@@ -63,15 +63,16 @@ template <class S> struct Window {
     weight = static_cast<const T *>(op.weight.data), bias = static_cast<const T *>(op.bias.data);
     padded = (d.in.c + 15) / 16 * 16;
     kw = d.kw, ld = op.ld;
-    asks_old = d.out.sc == 1, old_step = d.out.sw;
-    out = static_cast<T *>(scratch.reg[0]);
+    asks_old = d.out.sc == 1 && !op.stage, old_step = d.out.sw;
+    origin = static_cast<const S *>(op.reads == Op::kStrip ? scratch.strip : d.in.data);
+    out = static_cast<T *>(op.stage ? scratch.rows : scratch.reg[0]);
   }
   // Go to output pixel (r, y, x), whose group reads `columns` columns.
   VF_INLINE void place(const vf_op &d, int r, int y, int x, int columns) {
     const int top = y * d.sy - d.py, left = x * d.sx - d.px;
     inside(top, d.dy, d.kh, d.in.h, first_y, last_y);
     inside(left, d.dx, columns, d.in.w, first_x, last_x);
-    in = static_cast<const S *>(d.in.data) + (r * d.in.sr + top * d.in.sh + left * d.in.sw);
+    in = origin + (r * d.in.sr + top * d.in.sh + left * d.in.sw);
     if (asks_old) old = static_cast<const S *>(d.out.data) + (r * d.out.sr + y * d.out.sh + x * d.out.sw);
   }
 };

@@ -7,6 +7,7 @@
 #include <algorithm>
 
 #include "micro.h"
+#include "stages.h"
 
 namespace vf {
 namespace VF_SPACE {
@@ -213,6 +214,7 @@ template <class S> struct Pixels {
   Place place[kMaxBlock];
   const S *base[kMaxBlock], *old[kMaxBlock];  // the first tap, where all are inside; the value kept (Op::asks_old)
   compute<S> *out;                            // scratch rows
+  compute<S> *row[kMaxBlock];                 // of a stage instead: where the results belong
   int32_t only, later;
 };
 
@@ -229,7 +231,10 @@ void run_panels(const Op &op, const std::vector<Segment> &segments, bool edges, 
   const T *bias = static_cast<const T *>(op.bias.data) + int64_t(group) * outputs;
   const S *from[kMaxBlock], *table[64 * 12];
   T *rows[kMaxBlock];
-  for (int32_t i = 0; i < n; i++) from[i] = pixels.base[order[i]], rows[i] = pixels.out + int64_t(order[i]) * op.ld;
+  for (int32_t i = 0; i < n; i++) {
+    from[i] = pixels.base[order[i]];
+    rows[i] = op.stage ? pixels.row[order[i]] : pixels.out + int64_t(order[i]) * op.ld;
+  }
   int64_t column = int64_t(group) * outputs;
   std::vector<const S *> longer;
   std::vector<Segment> longer_list;
@@ -280,6 +285,7 @@ void run_panels(const Op &op, const std::vector<Segment> &segments, bool edges, 
         }
         kernel(from + at, nullptr, segments.data(), count, panel, first ? bias : nullptr, rows + at, column, ahead, step);
         if (after) after += share * length;
+        if (op.stage) activate<T>(op.d, rows + at, mr, column, int64_t(vectors) * L);
       }
     }
     panel += int64_t(op.reduction) * vectors * L;
@@ -294,6 +300,7 @@ void run_panels(const Op &op, const std::vector<Segment> &segments, bool edges, 
       MicroRest<S> kernel = micro_of_rest<S>(op.rest, mr == 1);
       if (edges) kernel(nullptr, edge, live, find_taps(at, mr), panel, op.reduction, last_bias, rows + at, column);
       else kernel(from + at, nullptr, segments.data(), count, panel, op.reduction, last_bias, rows + at, column);
+      if (op.stage) activate<T>(op.d, rows + at, mr, column, op.rest);
     }
   }
 }
@@ -337,6 +344,15 @@ template <class S> void convolution(const Op &op, const Block &block, Scratch &s
     if (transposed) {
       for (int32_t i = 0; i < run.n; i++, p++) places[p] = {run.r, run.y, run.x + i}, base[p] = nullptr;
       continue;
+    }
+    if (op.reads == Op::kRows) {
+      const S *rows = static_cast<const S *>(scratch.rows);
+      for (int32_t i = 0; i < run.n; i++, p++) order[inside++] = p, base[p] = rows + p * d.in.sw;
+      continue;
+    }
+    if (op.stage) {
+      T *to = static_cast<T *>(scratch.strip) + (run.y * d.out.sh + run.x * d.out.sw);
+      for (int32_t i = 0; i < run.n; i++) pixels.row[p + i] = to + i * d.out.sw;
     }
     const int32_t y = run.y * d.sy - d.py, first = run.x * d.sx - d.px;
     const bool row = y >= 0 && y < below && !op.gather;

@@ -76,6 +76,11 @@ struct Op {
   int32_t narrow = 0;                // pointwise over few channels (narrow.h): vectors that hold whole pixels, else 0
   size_t temp_bytes = 0;             // of Scratch::temp
   int32_t span = 0;                  // separable sums: columns that a stretch of pixels reads, 0: pixel by pixel
+  // what comes before a convolution and is not kept (strips.h)
+  std::vector<Op> before;
+  bool stage = false;                // a stage: its result goes to a strip, or if it is depthwise to Scratch::rows
+  enum { kMap, kStrip, kRows } reads = kMap;
+  int32_t columns = 0, height = 0;   // of the results that a strip serves at a time; 0: there is no strip
   // the ending in one pass (fused.h): its source, the first argument of that, and its instruction
   int32_t ending = -1, operand = 0, activation = -1;
 };
@@ -85,6 +90,8 @@ struct Scratch {
   void *reg[VF_MAX_REGS];
   void *temp;                        // Op::temp_bytes, for the kernel's own use
   int32_t done = 0;                  // instructions of the epilogue that were carried out already
+  void *strip = nullptr;             // pixel (0, 0) of the map of which a strip is there; may lie outside
+  void *rows = nullptr;              // results of a depthwise stage, those of the block's pixels one after the other
 };
 constexpr int kSpareRows = 32;       // rows after the last pixel of a register that may be overwritten
 constexpr size_t kManyWeights = size_t(256) << 10;  // bytes; what lies between them and the next frame evicts these
@@ -110,6 +117,8 @@ struct Kernels {
   void (*panel)(const Op &op, const Block &block, Scratch &scratch, int32_t panel, int32_t later);
   // The second half of `block`, with register 0 given: epilogue, test, store.
   void (*finish)(const Op &op, const Block &block, Scratch &scratch, bool force, uint64_t *changed, float *squares);
+  // The results of a 1x1 stage, to Scratch::strip.
+  void (*expand)(const Op &op, const Block &block, Scratch &scratch);
   // Outputs first .. last - 1 of the linear layer that is instruction 0 of a block of one pixel.
   void (*linear)(const Op &op, Scratch &scratch, int32_t first, int32_t last);
   // Set row `row` of register 0 to `values` (c).
@@ -133,6 +142,11 @@ const Kernels *kernels_avx512();
 inline int32_t producer_channels(const Op &op) {
   if (op.d.kind == VF_CONV || op.d.kind == VF_TRANSPOSED) return op.d.width[0];
   return op.d.kind == VF_POINTWISE ? 0 : op.d.in.c;
+}
+
+// The op or its stage that looks at a neighbourhood, if any does.
+inline const Op &window_of(const Op &op) {
+  return !op.before.empty() && op.before.back().depthwise ? op.before.back() : op;
 }
 
 // Registers of an op, for the widest of its rows.

@@ -85,12 +85,21 @@ void finish(const Op &op, const Block &block, Scratch &scratch, bool force, uint
   commit<S>(op, block, scratch, force, changed, squares);
 }
 
+template <class S> void depthwise_stage(const Op &op, const Block &block, Scratch &scratch) {
+  using T = compute<S>;
+  depthwise<S>(op, block, scratch);
+  T *rows[kMaxBlock];
+  for (int32_t i = 0; i < block.pixels; i++) rows[i] = static_cast<T *>(scratch.rows) + int64_t(i) * op.ld;
+  activate<T>(op.d, rows, block.pixels, 0, op.d.out.c);
+}
+
 template <class S>
 void compute_block(const Op &op, const Block &block, Scratch &scratch, bool force, uint64_t *changed,
                    float *squares) {
   switch (op.d.kind) {
     case VF_CONV:
     case VF_TRANSPOSED:
+      if (op.reads == Op::kRows) depthwise_stage<S>(op.before.back(), block, scratch);
       if (op.depthwise) depthwise<S>(op, block, scratch);
       else convolution<S>(op, block, scratch, -1, -1);
       break;
@@ -103,6 +112,10 @@ void compute_block(const Op &op, const Block &block, Scratch &scratch, bool forc
     default: break;
   }
   finish<S>(op, block, scratch, force, changed, squares);
+}
+
+template <class S> void expand(const Op &op, const Block &block, Scratch &scratch) {
+  convolution<S>(op, block, scratch, -1, -1);
 }
 
 template <class S> void set_row(const Op &op, Scratch &scratch, int32_t row, const double *values, int32_t c) {
@@ -132,6 +145,9 @@ static void any_panel(const Op &op, const Block &block, Scratch &s, int32_t pane
 }
 static void any_finish(const Op &op, const Block &block, Scratch &s, bool force, uint64_t *changed, float *squares) {
   VF_BY_DTYPE(op.d.dtype, finish, op, block, s, force, changed, squares)
+}
+static void any_expand(const Op &op, const Block &block, Scratch &s) {
+  VF_BY_DTYPE(op.d.dtype, expand, op, block, s)
 }
 static void any_linear(const Op &op, Scratch &s, int32_t first, int32_t last) {
   VF_BY_DTYPE(op.d.dtype, linear_part, op, s, first, last)
@@ -163,8 +179,8 @@ static bool any_finite(const void *data, int64_t count, int32_t dtype) {
   }
 }
 
-static const Kernels table = {any_prepare, any_block,  any_panel,   any_finish,     any_linear, any_set_row,
-                              any_row,  any_store,  any_moments, any_accumulate, any_finite};
+static const Kernels table = {any_prepare, any_block,  any_panel,   any_finish,     any_expand, any_linear, any_set_row,
+                              any_row,     any_store,  any_moments, any_accumulate, any_finite};
 
 }  // namespace VF_SPACE
 

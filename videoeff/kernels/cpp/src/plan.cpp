@@ -20,6 +20,7 @@
 #include "means.h"
 #include "planes.h"
 #include "reach.h"
+#include "strips.h"
 
 namespace vf {
 
@@ -93,7 +94,7 @@ static void run_op(vf_plan &plan, size_t index, const Frame &frame, bool count) 
   find_fresh(plan, op, frame);
   if (d.kind == VF_INPUT) {
     run_input(plan, op, active, frame);
-    if (count) plan.counts[2 * index] += total;
+    if (count) plan.counts[4 * index] += total;
     write_scales(plan, op);
     return;
   }
@@ -112,7 +113,10 @@ static void run_op(vf_plan &plan, size_t index, const Frame &frame, bool count) 
   }
   mask.settle();
   if (frame.any_fresh) write_scales(plan, op);
-  if (count) plan.counts[2 * index] += pixels, plan.counts[2 * index + 1] += scheduled;
+  if (!count) return;
+  int64_t *counts = plan.counts.data() + 4 * index;
+  counts[0] += pixels, counts[1] += scheduled;
+  if (op.columns) counts[2] += changed_before(plan, op), counts[3] += take_expanded(plan);
 }
 
 // Tests all frames before anything is changed. Returns the first frame that is not finite, -1 if all are.
@@ -135,9 +139,10 @@ static void reserve_workers(vf_plan &plan, int workers) {
     Worker worker;
     worker.registers.reserve(plan.register_bytes * VF_MAX_REGS);
     worker.temp.reserve(plan.temp_bytes + 64);
+    worker.rows.reserve(plan.row_bytes), worker.strip.reserve(plan.strip_bytes);
     for (int k = 0; k < VF_MAX_REGS; k++)
       worker.scratch.reg[k] = static_cast<char *>(worker.registers.data) + plan.register_bytes * k;
-    worker.scratch.temp = worker.temp.data;
+    worker.scratch.temp = worker.temp.data, worker.scratch.rows = worker.rows.data;
     plan.workers.push_back(std::move(worker));
   }
 }
@@ -149,7 +154,7 @@ static void build(vf_plan &plan, const vf_op *ops, int64_t nops, const vf_mask *
     plan.active[i].resize(1, 1, 1, false);
   }
   plan.ops.resize(size_t(nops)), plan.sums.resize(size_t(nops));
-  plan.counts.assign(size_t(nops) * 2, 0), plan.times.assign(size_t(nops), 0);
+  plan.counts.assign(size_t(nops) * 4, 0), plan.times.assign(size_t(nops), 0);
   for (int64_t i = 0; i < nops; i++) {
     Op &op = plan.ops[i];
     op.d = ops[i];
@@ -161,7 +166,9 @@ static void build(vf_plan &plan, const vf_op *ops, int64_t nops, const vf_mask *
     plan.active[d.mask].resize(d.out.r, (d.out.h + b - 1) / b, (d.out.w + b - 1) / b, false);
     const int64_t item = d.dtype == VF_F64 ? 8 : d.dtype == VF_F32 ? 4 : 2, r = d.out.r - 1, h = d.out.h - 1;
     advise_large_pages(d.out.data, size_t((r * d.out.sr + h * d.out.sh + d.out.w * d.out.sw) * item));
+    if (d.nbefore) make_stages(*plan.kernels, op);
     plan.kernels->prepare(op);
+    if (d.nbefore) prepare_stages(plan, op);
     plan.register_bytes = std::max(plan.register_bytes, (register_bytes(op) + 127) / 64 * 64);
     plan.temp_bytes = std::max(plan.temp_bytes, op.temp_bytes);
     if (shares_weights(op)) {
@@ -181,8 +188,9 @@ extern "C" {
 int32_t vf_abi(void) { return VF_ABI; }
 
 int64_t vf_sizeof(int32_t what) {
-  const int64_t sizes[] = {sizeof(vf_op), sizeof(vf_view), sizeof(vf_epi), sizeof(vf_mask), sizeof(vf_frame)};
-  return what >= 0 && what < 5 ? sizes[what] : -1;
+  const int64_t sizes[] = {sizeof(vf_op),   sizeof(vf_view),  sizeof(vf_epi),
+                           sizeof(vf_mask), sizeof(vf_frame), sizeof(vf_stage)};
+  return what >= 0 && what < 6 ? sizes[what] : -1;
 }
 
 int32_t vf_best_isa(void) {
@@ -279,13 +287,16 @@ int64_t vf_plan_bands(const vf_plan *plan) { return plan->bands; }
 int64_t vf_plan_bytes(const vf_plan *plan, int32_t what) {
   size_t total = 0;
   if (what == 0) {
-    for (const Op &op : plan->ops) total += op.weight.bytes + op.bias.bytes;
+    for (const Op &op : plan->ops) {
+      total += op.weight.bytes + op.bias.bytes;
+      for (const Op &stage : op.before) total += stage.weight.bytes + stage.bias.bytes;
+    }
   } else if (what == 1) {
     for (const auto *masks : {&plan->masks, &plan->active})
       for (const Mask &m : *masks) total += m.bits.size() * 8 + m.rows.size() + m.squares.size() * 4;
     for (const Sums &s : plan->sums) total += (s.tile.size() + s.row.size()) * 8;
   } else {
-    for (const Worker &w : plan->workers) total += w.registers.bytes + w.temp.bytes;
+    for (const Worker &w : plan->workers) total += w.registers.bytes + w.temp.bytes + w.rows.bytes + w.strip.bytes;
     total += plan->shared.bytes + plan->plane.size() * 4;
   }
   return int64_t(total);

@@ -19,8 +19,17 @@ struct Sums {
 };
 
 struct Worker {
-  Memory registers, temp;
+  Memory registers, temp, rows, strip;
   Scratch scratch{};
+  // of a strip, reused
+  std::vector<Run> runs, inner, cut;
+  std::vector<uint64_t> bits;
+  int64_t expanded = 0;  // pixels of stages since they were counted
+};
+
+// Some rows of results of entry r.
+struct Part {
+  int32_t r, first, stop;
 };
 
 // What one call of vf_plan_run carries from op to op.
@@ -39,15 +48,16 @@ struct vf_plan {
   std::vector<size_t> chain;             // by op: where the chain that it begins ends, or the op itself
   std::vector<vf::Mask> masks, active;   // changed pixels; pixels computed
   std::vector<vf::Sums> sums;            // by op
-  std::vector<int64_t> counts, times;    // (ops, 2), (ops)
+  std::vector<int64_t> counts, times;    // (ops, 4), (ops)
   std::vector<vf::Worker> workers;
   vf::Memory shared;                     // registers that all workers fill together
-  size_t register_bytes = 0, temp_bytes = 0, shared_bytes = 0;
+  size_t register_bytes = 0, temp_bytes = 0, shared_bytes = 0, row_bytes = 0, strip_bytes = 0;
   vf::Pool pool;
   // reused from op to op
   std::vector<uint64_t> words;
   std::vector<vf::Run> runs, cut;
   std::vector<vf::Block> blocks;
+  std::vector<vf::Part> parts;
   std::vector<float> plane;
   std::vector<uint8_t> fresh_rows, holds;
   std::vector<int32_t> done;             // rows, by op of a chain

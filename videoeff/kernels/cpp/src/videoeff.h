@@ -19,12 +19,13 @@ extern "C" {
 #define VF_API
 #endif
 
-#define VF_ABI 4
+#define VF_ABI 5
 #define VF_MAX_ARGS 6
 #define VF_MAX_EPI 24
 #define VF_MAX_REGS 4
 #define VF_MAX_REACH 40
 #define VF_MAX_TERMS 8
+#define VF_MAX_STAGES 2
 
 enum vf_dtype { VF_F32 = 0, VF_F64 = 1, VF_BF16 = 2 };
 
@@ -105,6 +106,15 @@ typedef struct {
   double share;
 } vf_term;
 
+// A convolution whose result is not kept: computed anew for the pixels that the next one reads.
+typedef struct {
+  int32_t h, w, c;         // extent of its result
+  int32_t kh, kw, sy, sx, py, px, dy, dx, groups;
+  int32_t nepi, reserved;
+  vf_epi epi;              // one instruction over register 0, such as an activation
+  const void *weight, *bias;
+} vf_stage;
+
 typedef struct {
   int32_t kind, dtype;
   int32_t mask;        // index of this op's own mask, unique in the plan
@@ -146,6 +156,10 @@ typedef struct {
   float *pending;          // (R, H, W) contiguous
   const float *taps;       // (kh, kw) kappa of each tap
   double dense_share;      // compute everything when at least this share of the pixels is active; > 1: never
+  // VF_CONV: what comes before it. The first reads `in`, each other the one before it, the op itself the last. One of
+  // them and the op is depthwise, the others are 1x1; VF_WINDOW is the window of the depthwise one.
+  int32_t nbefore, reserved3;
+  vf_stage before[VF_MAX_STAGES];
 } vf_op;
 
 // A mask that the plan does not compute itself but is told, or that only has an extent.
@@ -163,7 +177,7 @@ typedef struct {
 
 // Instruction sets: 0 portable, 1 AVX2 with FMA, 2 AVX-512 (F, BW, DQ, VL).
 VF_API int32_t vf_abi(void);
-VF_API int64_t vf_sizeof(int32_t what);  // 0 vf_op, 1 vf_view, 2 vf_epi, 3 vf_mask, 4 vf_frame: checked by the caller
+VF_API int64_t vf_sizeof(int32_t what);  // 0 vf_op, 1 vf_view, 2 vf_epi, 3 vf_mask, 4 vf_frame, 5 vf_stage
 VF_API int32_t vf_best_isa(void);
 
 // From now on all plans work on the threads of this runtime of OpenMP, given by its `GOMP_parallel`; null: on threads of
@@ -188,7 +202,8 @@ VF_API int32_t vf_plan_run(vf_plan *plan, const vf_frame *frames, int64_t nframe
 // Forget everything derived from the values (sums of means): call after the buffers were written from outside.
 VF_API void vf_plan_invalidate(vf_plan *plan);
 
-// Counters: (nops, 2) active and scheduled pixels, in op order, summed over the frames counted.
+// Counters: (nops, 4) active and scheduled pixels, in op order, summed over the frames counted; of a stage that is
+// computed in strips the pixels that had changed and those that were computed.
 VF_API int64_t *vf_plan_counts(vf_plan *plan);
 VF_API int64_t vf_plan_bands(const vf_plan *plan);  // parts of maps that were computed apart, over all frames
 VF_API int64_t vf_plan_bytes(const vf_plan *plan, int32_t what);  // 0 packed weights, 1 masks and sums, 2 scratch

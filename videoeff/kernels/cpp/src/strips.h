@@ -1,0 +1,248 @@
+// Convolutions before a depthwise one whose results are not kept: a worker computes them anew in a strip of a few rows
+// that stays in its cache, down the picture, and goes on from there. Kept, such a map is the widest of its network, and
+// is written, read and compared in memory.
+#ifndef VIDEOEFF_STRIPS_H
+#define VIDEOEFF_STRIPS_H
+
+#include <algorithm>
+#include <cstring>
+
+#include "blocks.h"
+
+namespace vf {
+
+constexpr int64_t kStripBytes = int64_t(320) << 10;  // beside weights and a block's rows in L2
+constexpr int32_t kStripRows = 8;                    // of results at a time, at most
+constexpr int32_t kStripColumns = 32;                // at least, where the map has as many
+constexpr int32_t kStageBlock = 48;                  // pixels: their rows of a depthwise stage are few
+constexpr int32_t kPartRows = 8;                     // at least, of a part: each computes the fringe of its rows anew
+constexpr int64_t kPartsEach = 2;                    // for a worker
+
+static int64_t item_of(const vf_op &d) { return d.dtype == VF_F64 ? 8 : 4; }
+
+// Rows and columns of a strip that `rows` and `columns` results read.
+static int64_t strip_rows(const vf_op &w, int64_t rows) { return (rows - 1) * w.sy + int64_t(w.kh - 1) * w.dy + 1; }
+static int64_t strip_columns(const vf_op &w, int64_t columns) {
+  return (columns - 1) * w.sx + int64_t(w.kw - 1) * w.dx + 1;
+}
+
+// How large a strip is: as many columns as leave room for some rows.
+static void size_strip(Op &op, Op &expansion) {
+  const vf_op &w = window_of(op).d;
+  const int64_t pixel = expansion.ld * item_of(op.d), wanted = strip_rows(w, 3);
+  int32_t columns = w.out.w;
+  while (columns > kStripColumns && strip_columns(w, columns) * wanted * pixel > kStripBytes)
+    columns = std::max((columns / 2 + 15) / 16 * 16, kStripColumns);
+  const int64_t pitch = strip_columns(w, columns);
+  const int64_t room = (kStripBytes / (pitch * pixel) - strip_rows(w, 1)) / w.sy + 1;
+  op.columns = columns, op.height = int32_t(std::clamp<int64_t>(room, 1, kStripRows));
+  expansion.d.out.sw = expansion.ld, expansion.d.out.sh = expansion.ld * pitch;
+}
+
+// The stages as ops of their own. `op` has only its descriptor yet, and is left to be prepared.
+static void make_stages(const Kernels &kernels, Op &op) {
+  const vf_op d = op.d;
+  vf_view from = d.in;
+  for (int32_t k = 0; k < d.nbefore; k++) {
+    const vf_stage &s = d.before[k];
+    Op stage;
+    vf_op &to = stage.d;
+    stage.stage = true;
+    stage.reads = k == 0 ? Op::kMap : Op::kStrip;
+    to.kind = VF_CONV, to.dtype = d.dtype, to.in = from;
+    to.out.r = d.out.r, to.out.h = s.h, to.out.w = s.w, to.out.c = s.c, to.out.sc = 1, to.out.dtype = d.dtype;
+    to.kh = s.kh, to.kw = s.kw, to.sy = s.sy, to.sx = s.sx, to.py = s.py, to.px = s.px, to.dy = s.dy, to.dx = s.dx;
+    to.groups = s.groups, to.weight = s.weight, to.bias = s.bias, to.width[0] = s.c;
+    to.nepi = s.nepi, to.epi[0] = s.epi;
+    kernels.prepare(stage);
+    to.out.sw = stage.ld;
+    from = to.out;
+    op.before.push_back(std::move(stage));
+  }
+  op.d.in = from;
+}
+
+static void prepare_stages(vf_plan &plan, Op &op) {
+  Op &first = op.before.front(), &last = op.before.back();
+  op.reads = last.depthwise ? Op::kRows : Op::kStrip;
+  for (const Op &stage : op.before) op.cycles += stage.cycles;
+  size_t rows = 0, strip = 0;
+  if (last.depthwise) {
+    op.block_pixels = std::min(op.block_pixels, kStageBlock);
+    rows = size_t(op.block_pixels + kSpareRows) * size_t(last.ld * item_of(op.d));
+  }
+  if (!first.depthwise) {
+    size_strip(op, first);
+    const Op &w = window_of(op);
+    (&w == &op ? op.d.in : last.d.in) = first.d.out;
+    // a group of neighbouring results may be computed that is longer than their run
+    strip = size_t(strip_rows(w.d, op.height) * first.d.out.sh + kSpareRows * w.d.sx * first.ld) * size_t(item_of(op.d));
+  }
+  plan.row_bytes = std::max(plan.row_bytes, (rows + 127) / 64 * 64);
+  plan.strip_bytes = std::max(plan.strip_bytes, (strip + 127) / 64 * 64);
+}
+
+// The bits first .. stop - 1 of a row as runs, to `add(x, n)`.
+template <class F> static void each_run(const uint64_t *row, int32_t words, int32_t first, int32_t stop, F add) {
+  for (int32_t x = first; x < stop;) {
+    uint64_t bits = bits_at(row, words, x);
+    if (!bits) {
+      x += 64;
+      continue;
+    }
+    x += __builtin_ctzll(bits);
+    int32_t n = 0;
+    while (x + n < stop && (bits = ~bits_at(row, words, x + n)) == 0) n += 64;
+    if (x + n < stop) n += __builtin_ctzll(bits);
+    n = std::min(n, stop - x);
+    if (n > 0) add(x, n);
+    x += n;
+  }
+}
+
+struct Strips {
+  vf_plan *plan;
+  const Op *op;
+  const Mask *active;
+  Work work;
+  int32_t across;  // strips beside one another
+
+  // Computes blocks of at most `most` pixels.
+  template <class F> static void each_block(const std::vector<Run> &runs, std::vector<Run> &cut, int32_t most, F compute) {
+    cut.clear();
+    int32_t held = 0;
+    auto close = [&] {
+      if (held) compute(Block{cut.data(), int32_t(cut.size()), held});
+      cut.clear(), held = 0;
+    };
+    for (const Run &run : runs)
+      for (int32_t at = 0; at < run.n;) {
+        const int32_t take = std::min(run.n - at, most - held);
+        cut.push_back({run.r, run.y, run.x + at, take});
+        held += take, at += take;
+        if (held == most) close();
+      }
+    close();
+  }
+
+  void run(const Part &part, int32_t left, Worker &worker) const;
+};
+
+// A strip down the rows of a part: what the next rows read of it is moved up, the rest is computed.
+void Strips::run(const Part &part, int32_t left, Worker &worker) const {
+  const Op &expansion = op->before.front();
+  const vf_op &w = window_of(*op).d;
+  const vf_view &map = expansion.d.out;
+  const int32_t right = std::min(left + op->columns, w.out.w), top = int32_t(strip_rows(w, 1));
+  const int64_t item = item_of(op->d), row = map.sh * item, x0 = int64_t(left) * w.sx - w.px;
+  const int32_t reach = int32_t(strip_columns(w, 1));
+  Scratch &scratch = worker.scratch;
+  char *memory = static_cast<char *>(worker.strip.data);
+  std::vector<uint64_t> &bits = worker.bits;
+  bits.assign(size_t(map.w + 63) / 64, 0);
+  int32_t begin = 0, end = 0;  // rows of the map that are in the strip
+  for (int32_t y = part.first; y < part.stop; y += op->height) {
+    const int32_t stop = std::min(y + op->height, part.stop);
+    worker.runs.clear();
+    for (int32_t k = y; k < stop; k++)
+      if (active->flag(part.r, k))
+        each_run(active->row(part.r, k), active->words, left, right,
+                 [&](int32_t x, int32_t n) { worker.runs.push_back({part.r, k, x, n}); });
+    if (worker.runs.empty()) {
+      begin = end = 0;
+      continue;
+    }
+    const int32_t first = std::max(y * w.sy - w.py, 0), last = std::min((stop - 1) * w.sy - w.py + top, map.h);
+    if (end > first)
+      std::memmove(memory, memory + (first - begin) * row, size_t((end - first) * row));
+    else
+      end = first;
+    begin = first;
+    scratch.strip = memory - begin * row - x0 * map.sw * item;
+    worker.inner.clear();
+    for (; end < last; end++) {  // with all columns that rows below will read as well
+      const int32_t above = end + w.py - top + 1;
+      const int32_t from = std::max(part.first, above > 0 ? (above + w.sy - 1) / w.sy : 0);
+      const int32_t to = std::min(part.stop - 1, (end + w.py) / w.sy);
+      for (int32_t k = from; k <= to; k++) {
+        if (!active->flag(part.r, k)) continue;
+        each_run(active->row(part.r, k), active->words, left, right, [&](int32_t x, int32_t n) {
+          const int64_t a = std::max<int64_t>(int64_t(x) * w.sx - w.px, 0);
+          const int64_t b = std::min<int64_t>(int64_t(x + n - 1) * w.sx - w.px + reach, map.w);
+          for (int64_t u = a; u < b;) {
+            const int64_t some = std::min<int64_t>(b - u, 64 - (u & 63));
+            bits[size_t(u >> 6)] |= (some == 64 ? ~uint64_t(0) : (uint64_t(1) << some) - 1) << (u & 63);
+            u += some;
+          }
+        });
+      }
+      each_run(bits.data(), int32_t(bits.size()), 0, map.w,
+               [&](int32_t x, int32_t n) { worker.inner.push_back({part.r, end, x, n}), worker.expanded += n; });
+      std::fill(bits.begin(), bits.end(), 0);
+    }
+    const Kernels &kernels = *plan->kernels;
+    each_block(worker.inner, worker.cut, kMaxBlock, [&](const Block &b) { kernels.expand(expansion, b, scratch); });
+    each_block(worker.runs, worker.cut, op->block_pixels, [&](const Block &b) { compute_block(work, b, worker); });
+  }
+}
+
+// Pixels of stages that all workers computed since this was asked last.
+static int64_t take_expanded(vf_plan &plan) {
+  int64_t n = 0;
+  for (Worker &worker : plan.workers) n += worker.expanded, worker.expanded = 0;
+  return n;
+}
+
+// Pixels of the first stage that have changed: all that would have been computed if they were kept.
+static int64_t changed_before(vf_plan &plan, const Op &op) {
+  const vf_op &d = op.d;
+  const auto before = [&](int32_t k) { return d.reach[k].kind == VF_WINDOW && plan.masks[d.reach[k].mask].any; };
+  int64_t n = 0;
+  for (int32_t i = 0; i < d.out.r; i++)
+    for (int32_t y = 0; y < op.before[0].d.out.h; y++) {
+      plan.words.assign(size_t(op.before[0].d.out.w + 63) / 64, 0);
+      for (int32_t k = 0; k < d.nreach; k++) {
+        if (!before(k)) continue;
+        const Mask &m = plan.masks[d.reach[k].mask];
+        for (int32_t j = 0; m.flag(i, y) && j < m.words; j++) plan.words[size_t(j)] |= m.row(i, y)[j];
+      }
+      for (uint64_t word : plan.words) n += __builtin_popcountll(word);
+    }
+  return n;
+}
+
+static void strip_task(void *context, int64_t index, int worker) {
+  const Strips &strips = *static_cast<Strips *>(context);
+  vf_plan &plan = *strips.plan;
+  const Part &part = plan.parts[size_t(index / strips.across)];
+  strips.run(part, int32_t(index % strips.across) * strips.op->columns, plan.workers[worker]);
+}
+
+// The active pixels of an op with a strip.
+static void run_strips(vf_plan &plan, const Op &op, const Mask &active, int64_t pixels, const Frame &frame) {
+  take_expanded(plan);
+  const int workers = pixels * op.cycles < kAlone ? 1 : frame.workers;
+  const int64_t share = pixels / (kPartsEach * workers) + 1;
+  plan.parts.clear();
+  for (int32_t i = 0; i < active.r; i++) {
+    int64_t held = 0;
+    Part part{i, 0, 0};
+    auto close = [&](int32_t y) {
+      if (held) part.stop = y, plan.parts.push_back(part);
+      held = 0;
+    };
+    for (int32_t y = 0; y < active.h; y++) {
+      const int64_t count = active.flag(i, y) ? active.count(i, y, y + 1) : 0;
+      if (!count || (held >= share && y - part.first >= kPartRows)) close(y);
+      if (count && !held) part.first = y;
+      held += count;
+    }
+    close(active.h);
+  }
+  const int32_t across = (op.d.out.w + op.columns - 1) / op.columns;
+  Strips strips{&plan, &op, &active, {&plan, &op, &plan.masks[op.d.mask]}, across};
+  plan.pool.run(int64_t(plan.parts.size()) * across, workers, strip_task, &strips);
+}
+
+}  // namespace vf
+#endif

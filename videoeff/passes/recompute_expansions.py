@@ -1,0 +1,103 @@
+"""Recompute expansions: values that are cheaper to compute anew than to keep."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import fx
+
+from videoeff import rewrite
+from videoeff.analysis.regions import region_of
+from videoeff.errors import PassError
+from videoeff.ops.base import bind, pair, shape_of
+from videoeff.ops.convolution import explicit_padding
+from videoeff.ops.markers import cache_option, is_cache
+from videoeff.passes.base import Notes, Pass
+from videoeff.program import Program, info
+
+
+@dataclass(frozen=True)
+class RecomputeExpansions(Pass):
+    """Mark large maps between a 1x1 convolution and the depthwise one that alone reads it, either way round.
+
+    An inverted residual (Sandler et al., MobileNetV2, CVPR 2018) widens a map, filters every channel and
+    narrows it again. Its two wide maps are most of a network's memory traffic: written, compared and read at
+    every frame. A kernel that computes all three convolutions at once needs neither of them. Exact; a kernel
+    that cannot keeps them, and so does a threshold, which has to know the value last passed on.
+
+    Attributes:
+        least: bytes of a map of one stream from which on it is marked; a smaller one stays in the cache.
+            Twice as many where the map behind the depthwise convolution has to be kept.
+        widest: channels of a map up to which it is marked: of more, neither some rows nor the weights stay in
+            the cache while they are recomputed.
+    """
+
+    least: int = 3 << 19
+    widest: int = 256
+
+    name: ClassVar[str] = "recompute-expansions"
+    needs: ClassVar[frozenset[str]] = frozenset({"caches"})
+
+    def rewrite(self, program: Program, note: Notes) -> bool:
+        """Mark caches."""
+        for option in ("least", "widest"):
+            value = getattr(self, option)
+            if value < 0:
+                raise PassError(f"recompute-expansions: {option} must be 0 or larger; it is {value}")
+        found = {cache: kind for cache in rewrite.caches(program) if (kind := _place(cache))}
+        changed = False
+        for cache, place in found.items():
+            after = next((u for user in cache.users for u in _readers(user)), None)
+            alone = place == "before" and (after is None or found.get(after) != "behind")
+            if self._is_large(cache, 2 if alone else 1):
+                changed |= rewrite.set_option(cache, recompute=True)
+        return changed
+
+    def _is_large(self, cache: fx.Node, times: int) -> bool:
+        value = info(cache)
+        if value.layout is None or value.shape is None or value.dtype is None:
+            return False
+        rows, height, width = value.layout.extent(value.shape)
+        channels = value.numel // (rows * height * width)
+        return channels <= self.widest and value.numel * value.dtype.itemsize >= times * self.least * rows
+
+
+def _readers(node: fx.Node) -> list[fx.Node]:
+    """The caches that a call's result is kept in, behind what is fused with it."""
+    if is_cache(node):
+        return [node]
+    return [found for user in node.users for found in _readers(user)] if len(node.users) == 1 else []
+
+
+def _place(cache: fx.Node) -> str:
+    """Whether a map lies "before" a depthwise convolution or "behind" one, with a 1x1 one on its other side.
+
+    "" for any other map, and where more is computed than these two and an activation.
+    """
+    user = next(iter(cache.users), None)
+    if len(cache.users) != 1 or user is None or cache_option(cache, "kind") != "map":
+        return ""
+    if cache_option(cache, "into") is not None or cache_option(cache, "dense"):
+        return ""
+    region = region_of(cache)
+    if len(region.anchors) != 1 or len(region.reads) != 1 or len(region.nodes) > 2:
+        return ""
+    kinds = _kind(region.anchors[0]), _kind(user)
+    place = {("1x1", "depthwise"): "before", ("depthwise", "1x1"): "behind"}.get(kinds, "")
+    return place if place and bind(user)["input"] is cache else ""
+
+
+def _kind(node: fx.Node) -> str:
+    """Whether a node is a "1x1" or a "depthwise" convolution with a constant weight; "" for any other."""
+    if str(node.target) not in ("aten.conv2d.default", "aten.conv2d.padding") or info(node).dense:
+        return ""
+    bound = bind(node)
+    weight, source = bound["weight"], bound["input"]
+    if weight.op != "get_attr":
+        return ""
+    outputs, inputs, height, width = shape_of(weight)
+    if int(bound["groups"]) == outputs == shape_of(source)[1] and inputs == 1 and outputs > 1:
+        return "depthwise"
+    still = explicit_padding(bound, (height, width)) == [(0, 0), (0, 0)] and pair(bound["stride"]) == (1, 1)
+    return "1x1" if (height, width) == (1, 1) and int(bound["groups"]) == 1 and still else ""
