@@ -14,6 +14,7 @@ from videoeff.ops.base import Lambda
 from videoeff.ops.markers import TESTS, cache_name, cache_option, is_cache
 from videoeff.passes.base import PassResult
 from videoeff.passes.insert_thresholds import InsertThresholds
+from videoeff.passes.recompute_expansions import RecomputeExpansions
 from videoeff.program import Program
 from videoeff.runtime import StreamingModule
 from videoeff.testing import changing_frames, moving_clip, poison
@@ -151,3 +152,15 @@ def test_higher_thresholds_change_less() -> None:
         counts.append(total)
     assert counts == sorted(counts, reverse=True)
     assert counts[0] > counts[1] > counts[2] > counts[3] == 0
+
+
+def test_maps_that_are_computed_anew_get_none_unless_changes_are_predicted() -> None:
+    model = nn.Sequential(
+        nn.Conv2d(3, 8, 1), nn.Conv2d(8, 8, 3, groups=8), nn.Conv2d(8, 4, 1), nn.Conv2d(4, 2, 1)
+    )
+    program = RecomputeExpansions(least=0).run(before(model, FRAME)).program
+    result = InsertThresholds(0.2).run(program)
+    assert options(result, "threshold") == {"input_1": 0.2, "0": 0.0, "1": 0.0, "2": 0.2, "3": 0.0}
+    assert "0: threshold kept at 0: it is computed anew rather than kept" in result.notes[0]
+    predicted = InsertThresholds(0.2, predict=1.0).run(program)
+    assert options(predicted, "threshold") == {"input_1": 0.2, "0": 0.2, "1": 0.2, "2": 0.2, "3": 0.0}

@@ -22,6 +22,9 @@ from videoeff.program import Program, info
 class InsertThresholds(Pass):
     """Set the change test and threshold of every cache, the input's on its own.
 
+    Caches marked by recompute-expansions get none, so that they need not be kept: what follows them has one.
+    With predicted changes, which are told from the map in front, they do.
+
     Attributes:
         threshold: τ of maps and gates; 0 keeps the stream exact.
         test: ``max``, ``l2``, ``rms`` over the channels, or ``rms-relative`` to the standard deviation of
@@ -99,6 +102,8 @@ class InsertThresholds(Pass):
             return "it mixes streams"
         if all(user.op == "output" for user in _final_users(cache)):
             return "it is an output: holding it back would save nothing"
+        if cache_option(cache, "recompute") and self.predict == 0:
+            return "it is computed anew rather than kept; a threshold set by its name keeps it"
         return ""
 
 

@@ -107,7 +107,7 @@ template <class S> struct Operand {
     int i = 0;
     if (stride == 1)
       for (; i + lanes<T> <= n; i += lanes<T>) store<T>(copy + i, load(from + i));
-    for (; i < n; i++) copy[i] = widen(from[i * stride]);
+    copy_strided(from + i * stride, stride, n - i, copy + i);
     return copy;
   }
 

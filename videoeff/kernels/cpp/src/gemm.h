@@ -311,6 +311,7 @@ VF_INLINE void copy_channels(const Op &op, const S *from, int32_t r, int32_t fir
   const vf_op &d = op.d;
   constexpr int L = lanes<compute<S>>;
   if (!d.gate) {
+    if constexpr (sizeof(S) == sizeof(compute<S>)) return copy_strided(from, d.in.sc, count, to);
     for (int32_t c = 0; c < count; c++) to[c] = from[c * d.in.sc];
     return;
   }

@@ -3,6 +3,7 @@
 #define VIDEOEFF_VECTOR_H
 
 #include <cstring>
+#include <utility>
 
 #include "internal.h"
 
@@ -121,6 +122,27 @@ VF_INLINE vfloat load_part(const bf16 *p, int n) {
 }
 VF_INLINE void store_part(bf16 *p, vfloat v, int n) {
   for (int i = 0; i < n; i++) narrow(v[i], p + i);
+}
+
+// p[0], p[2], ..: a whole vector; nothing behind the last of them is touched.
+template <class T, int... I> VF_INLINE vec<T> load_evens(const T *p, std::integer_sequence<int, I...>) {
+  constexpr int L = int(sizeof...(I));
+  return __builtin_shufflevector(load(p), load(p + L - 1), (2 * I < L ? 2 * I : 2 * I + 1)...);
+}
+
+// n elements `stride` apart, side by side.
+template <class S, class T> VF_INLINE void copy_strided(const S *from, int64_t stride, int n, T *to) {
+  constexpr int L = lanes<T>;
+  int i = 0;
+  if constexpr (sizeof(S) == sizeof(T)) {
+    constexpr auto all = std::make_integer_sequence<int, L>{};
+    if (stride == 2 && n >= L) {
+      for (; i + L <= n; i += L) store<T>(to + i, load_evens<T>(from + 2 * i, all));
+      if (i < n) store<T>(to + n - L, load_evens<T>(from + 2 * (n - L), all));
+      return;
+    }
+  }
+  for (; i < n; i++) to[i] = widen(from[i * stride]);
 }
 
 // n lanes with a stride between the elements in memory.
