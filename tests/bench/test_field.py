@@ -89,7 +89,7 @@ def test_rounds_and_rows(field: Field) -> None:
     assert rows["1"]["needed_share"] == 1
     for row in rows.values():
         assert row["best_peer"] == "eager"
-        expected = dense["eager"]["median"] * row["scheduled_share"] / row["ms"]
+        expected = dense["eager"]["median"] * row["needed_share"] / row["ms"]
         assert row["efficiency"] == pytest.approx(expected)
 
 
