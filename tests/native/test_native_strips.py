@@ -68,16 +68,19 @@ class Inverted(nn.Module):
 
 
 class Net(nn.Module):
-    """A few blocks between a stem and a head."""
+    """A few blocks between a stem, of which a maximum may be taken, and a head."""
 
-    def __init__(self, *blocks: dict[str, Any], channels: int = 8) -> None:
+    def __init__(
+        self, *blocks: dict[str, Any], channels: int = 8, pool: nn.Module | None = None, stem: int = 3
+    ) -> None:
         super().__init__()
-        self.stem = nn.Conv2d(3, channels, 3, padding=1)
+        self.stem = nn.Conv2d(3, channels, stem, 1 + stem // 5, stem // 2)
+        self.pool = nn.Identity() if pool is None else pool
         self.blocks = nn.Sequential(*(Inverted(channels, **options) for options in blocks))
         self.head = nn.LazyConv2d(5, 3, 2, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.head(self.blocks(torch.relu(self.stem(x))))
+        return self.head(self.blocks(self.pool(torch.relu(self.stem(x)))))
 
 
 BLOCKS: dict[str, tuple[dict[str, Any], ...]] = {
@@ -88,6 +91,16 @@ BLOCKS: dict[str, tuple[dict[str, Any], ...]] = {
     "no-narrowing": ({"narrow": False, "act": nn.LeakyReLU},),
     "dilated": ({"dilation": 3, "kernel": 3}, {"dilation": 2, "kernel": 5, "act": nn.ReLU}),
     "unpadded": ({"padding": 0, "act": nn.Identity}, {"padding": 0, "stride": 3, "kernel": 4}),
+    "pooled": (),
+    "pooled-apart": ({},),
+    "stem-first": ({"widen": False, "stride": 2}, {}),
+}
+
+#: Other stems than a 3x3 convolution.
+STEMS: dict[str, dict[str, Any]] = {
+    "pooled": {"pool": nn.MaxPool2d(3, 2, 1), "stem": 7},
+    "pooled-apart": {"pool": nn.MaxPool2d(2, 3, dilation=2), "stem": 5},
+    "stem-first": {"stem": 5},
 }
 
 #: Wider than a strip; of odd sizes; narrower than a vector of pixels.
@@ -102,7 +115,7 @@ def passes(*more: Pass, threshold: float = 0.0) -> list[Pass]:
 
 def net(name: str, dtype: torch.dtype = torch.float32) -> nn.Module:
     torch.manual_seed(3)
-    made = Net(*BLOCKS[name], channels=18 if name == "five" else 8)
+    made = Net(*BLOCKS[name], channels=18 if name == "five" else 8, **STEMS.get(name, {}))
     made(torch.rand(1, 3, 64, 64))
     return made.to(dtype).eval()
 
@@ -169,12 +182,12 @@ def test_as_with_every_map_kept(name: str, shape: tuple[int, ...]) -> None:
     # a kept value also tells where an activation swallowed a change
     assert 1 - 1e-9 < found["needed"] / expected["needed"] < 1.01
     assert found["scheduled"] > (1 - 1e-9) * found["needed"]
-    assert one.report().state_bytes < 0.7 * other.report().state_bytes
+    assert one.report().state_bytes < 0.8 * other.report().state_bytes
 
 
 @pytest.mark.parametrize("isa", range(len(library.isa_names())), ids=library.isa_names())
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
-@pytest.mark.parametrize("name", ["inverted", "five", "gated"])
+@pytest.mark.parametrize("name", ["inverted", "five", "pooled"])
 def test_every_instruction_set(name: str, dtype: torch.dtype, isa: int) -> None:
     model = net(name, dtype)
     one, other = pair(model, torch.rand(SIZES[1], dtype=dtype), isa)

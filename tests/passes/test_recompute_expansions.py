@@ -74,11 +74,18 @@ def test_values_that_leave_the_network_stay() -> None:
     assert marked(run(RecomputeExpansions(least=0), Seen())) == set()
 
 
-def test_only_1x1_convolutions_are_recomputed() -> None:
-    for first in (nn.Conv2d(3, 8, 3), nn.Conv2d(3, 8, 1, 2), nn.Conv2d(3, 9, 1, groups=3)):
+def test_convolutions_of_many_products_or_groups_stay() -> None:
+    for first, expected in (
+        (nn.Conv2d(3, 8, 3), {"0"}),
+        (nn.Conv2d(3, 8, 9, 2), {"0"}),
+        (nn.Conv2d(3, 8, 10), set()),
+        (nn.Conv2d(3, 9, 1, groups=3), set()),
+    ):
         channels = first.out_channels
-        model = nn.Sequential(first, nn.Conv2d(channels, channels, 3, groups=channels))
-        assert marked(run(RecomputeExpansions(least=0), model)) == set()
+        for then in (nn.Conv2d(channels, channels, 3, groups=channels), nn.MaxPool2d(3, 2)):
+            assert marked(run(RecomputeExpansions(least=0), nn.Sequential(first, then))) == expected
+        for then in (nn.Conv2d(channels, channels, 3), nn.AvgPool2d(3, 2)):
+            assert marked(run(RecomputeExpansions(least=0), nn.Sequential(first, then))) == set()
 
 
 def test_idempotent_exact_and_in_the_text() -> None:

@@ -16,19 +16,23 @@ from videoeff.ops.markers import cache_option, is_cache
 from videoeff.passes.base import Notes, Pass
 from videoeff.program import Program, info
 
+_FEW = 256  # products of a pixel and a channel up to which the fringe of a change is cheap
+
 
 @dataclass(frozen=True)
 class RecomputeExpansions(Pass):
-    """Mark large maps between a 1x1 convolution and the depthwise one that alone reads it, either way round.
+    """Mark large maps that are cheap to compute and that one depthwise convolution or maximum alone reads.
 
-    An inverted residual (Sandler et al., MobileNetV2, CVPR 2018) widens a map, filters every channel and
-    narrows it again. Its two wide maps are most of a network's memory traffic: written, compared and read at
-    every frame. A kernel that computes all three convolutions at once needs neither of them. Exact; a kernel
-    that cannot keeps them, and so does a threshold, which has to know the value last passed on.
+    These are the results of 1x1 convolutions, and of those over a few channels that networks begin with; and
+    the result of a depthwise convolution that one 1x1 convolution reads. An inverted residual (Sandler et
+    al., MobileNetV2, CVPR 2018) widens a map, filters every channel and narrows it again. Its two wide maps
+    are most of a network's memory traffic: written, compared and read at every frame. A kernel that computes
+    all three convolutions at once needs neither of them. Exact; a kernel that cannot keeps them, and so does
+    a threshold, which has to know the value last passed on.
 
     Attributes:
         least: bytes of a map of one stream from which on it is marked; a smaller one stays in the cache.
-            Twice as many where the map behind the depthwise convolution has to be kept.
+            Twice as many where the map behind what reads it has to be kept.
         widest: channels of a map up to which it is marked: of more, neither some rows nor the weights stay in
             the cache while they are recomputed.
     """
@@ -71,7 +75,7 @@ def _readers(node: fx.Node) -> list[fx.Node]:
 
 
 def _place(cache: fx.Node) -> str:
-    """Whether a map lies "before" a depthwise convolution or "behind" one, with a 1x1 one on its other side.
+    """Where a map lies: "before" a depthwise convolution or a maximum; "behind" the former, before a 1x1 one.
 
     "" for any other map, and where more is computed than these two and an activation.
     """
@@ -84,14 +88,22 @@ def _place(cache: fx.Node) -> str:
     if len(region.anchors) != 1 or len(region.reads) != 1 or len(region.nodes) > 2:
         return ""
     kinds = _kind(region.anchors[0]), _kind(user)
-    place = {("1x1", "depthwise"): "before", ("depthwise", "1x1"): "behind"}.get(kinds, "")
-    return place if place and bind(user)["input"] is cache else ""
+    if kinds[0] in ("1x1", "small") and kinds[1] in ("depthwise", "maximum"):
+        place = "before"
+    elif kinds == ("depthwise", "1x1"):
+        place = "behind"
+    else:
+        return ""
+    return place if next(iter(bind(user).values())) is cache else ""
 
 
 def _kind(node: fx.Node) -> str:
-    """Whether a node is a "1x1" or a "depthwise" convolution with a constant weight; "" for any other."""
-    if str(node.target) not in ("aten.conv2d.default", "aten.conv2d.padding") or info(node).dense:
+    """What a node is: "1x1", "depthwise", "small" (of few inputs) or "maximum"; "" for anything else."""
+    target = str(node.target)
+    if not target.startswith(("aten.conv2d.", "aten.max_pool2d.")) or info(node).dense:
         return ""
+    if target.startswith("aten.max_pool2d."):
+        return "maximum"
     bound = bind(node)
     weight, source = bound["weight"], bound["input"]
     if weight.op != "get_attr":
@@ -99,5 +111,9 @@ def _kind(node: fx.Node) -> str:
     outputs, inputs, height, width = shape_of(weight)
     if int(bound["groups"]) == outputs == shape_of(source)[1] and inputs == 1 and outputs > 1:
         return "depthwise"
+    if int(bound["groups"]) != 1:
+        return ""
     still = explicit_padding(bound, (height, width)) == [(0, 0), (0, 0)] and pair(bound["stride"]) == (1, 1)
-    return "1x1" if (height, width) == (1, 1) and int(bound["groups"]) == 1 and still else ""
+    if (height, width) == (1, 1) and still:
+        return "1x1"
+    return "small" if inputs * height * width <= _FEW else ""

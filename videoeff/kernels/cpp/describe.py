@@ -29,7 +29,7 @@ class Description(Form):
 
     @property
     def expands(self) -> bool:
-        """Whether its first stage is a 1x1 convolution, computed in strips."""
+        """Whether its first stage is not depthwise: it is computed in strips."""
         return bool(self.stages) and self.stages[0].window["groups"] == 1
 
     @property
@@ -73,41 +73,47 @@ def _describe(call: RegionCall) -> Description:
 #: What may follow a stage.
 _ACTIVATIONS = (EpiOp.CLAMP, EpiOp.LEAKY, EpiOp.HARDSWISH, EpiOp.SILU, EpiOp.GELU)
 
-#: Channels up to which the inputs of a stage are summed in one part.
+#: Inputs of a stage's sums up to which they are taken in one part.
 _MOST_INPUTS = 1024
 
 _POINT = dict.fromkeys(("kh", "kw", "sy", "sx", "dy", "dx", "groups"), 1) | {"py": 0, "px": 0}
 
 
 def _check_stages(form: Form, predicted: bool) -> None:
-    """Whether the native kernel computes these convolutions in one: 1x1, depthwise, 1x1."""
+    """Whether one native op computes these: any convolution, a depthwise one or a maximum, a 1x1 one."""
     if predicted:
         raise Declined("predicted changes of convolutions that read one another")
     if form.dtype == torch.bfloat16:
         raise Declined("convolutions that read one another in bfloat16")
-    other = Declined("convolutions that read one another, of other kinds than 1x1, depthwise, 1x1")
+    other = Declined("convolutions that read one another, of other kinds than any, depthwise, 1x1")
     last = len(form.stages)
-    if last > MAX_STAGES or form.input is None or form.input.strides[3] != 1 or form.window["gate"]:
+    if last > MAX_STAGES or form.input is None or form.input.strides[3] != 1 or form.window.get("gate"):
         raise other
     sizes = [form.input.extent[1:3], *(s.extent[1:] for s in form.stages), form.out.extent[1:3]]
     channels = [form.input.extent[3], *(s.channels for s in form.stages), form.channels]
     windows = [*(s.window for s in form.stages), form.window]
-    deep = [w["groups"] == channels[i] == channels[i + 1] > 1 for i, w in enumerate(windows)]
-    if sum(deep) != 1 or not (deep[last - 1] or last == 1):
+    filters = [w["groups"] == channels[i] == channels[i + 1] > 1 for i, w in enumerate(windows)]
+    if form.kind == Kind.MAXPOOL:
+        filters[last] = True
+    at = filters.index(True) if sum(filters) == 1 else -1
+    if at not in (last - 1, last) or at > 1 or (form.kind == Kind.MAXPOOL and at != 1):
         raise other
-    for at, window in enumerate(windows):
-        if deep[at]:
-            _check_depthwise(window, sizes[at], sizes[at + 1])
-        elif channels[at] > _MOST_INPUTS or any(window[name] != value for name, value in _POINT.items()):
+    for index, window in enumerate(windows):
+        _check_window(window, sizes[index], sizes[index + 1])
+        if index == at:
+            continue
+        inputs = window["kh"] * window["kw"] * channels[index]
+        point = all(window[name] == value for name, value in _POINT.items())
+        if inputs > _MOST_INPUTS or window["groups"] != 1 or (index > at and not point):
             raise other
     for stage in form.stages:
         if stage.code is not None and (stage.code.op not in _ACTIVATIONS or stage.code.a != 0):
             raise Declined("an instruction between two convolutions that is no activation")
 
 
-def _check_depthwise(window: Mapping[str, int], size: Sequence[int], result: Sequence[int]) -> None:
+def _check_window(window: Mapping[str, int], size: Sequence[int], result: Sequence[int]) -> None:
     for axis, extent, results in zip("yx", size, result, strict=True):
         reach = (window[f"k{'h' if axis == 'y' else 'w'}"] - 1) * window[f"d{axis}"] + 1
         stride, padding = window[f"s{axis}"], window[f"p{axis}"]
         if reach > 64 or stride > 8 or padding >= reach or (results - 1) * stride - padding >= extent:
-            raise Declined("an unusual window of a depthwise convolution behind another convolution")
+            raise Declined("an unusual window among convolutions that read one another")

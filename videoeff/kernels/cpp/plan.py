@@ -250,12 +250,12 @@ class NativePlan(Group):
 
 
 def _counted(call: RegionCall, found: Description, frames: int, counts: Sequence[int]) -> Counted:
-    """The counters of a layer. A 1x1 stage has pixels of its own: in need are those that had changed."""
+    """The counters of a layer. A stage in strips has pixels of its own: changes reach those needed."""
     active, scheduled, changed, expanded = counts
     needed = worked = 0.0
     if found.expands and found.input is not None:
         stage = found.stages[0]
-        pixel = stage.channels * found.input.extent[3]
+        pixel = stage.channels * found.input.extent[3] * stage.window["kh"] * stage.window["kw"]
         share = pixel * math.prod(stage.extent) / math.prod(call.extent)  # its part of an active pixel's
         needed, worked = pixel * changed - share * active, pixel * expanded - share * scheduled
     return Counted(call.name, frames, active, scheduled, needed, worked)

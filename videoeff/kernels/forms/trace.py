@@ -47,8 +47,8 @@ class Builder:
         self.steps: list[Value] = []
         self.constants: dict[str, Value] = {}
         names = ("aten.linear.", "aten.conv2d.")
-        #: Whether several convolutions follow one another in the region.
-        self.several = sum(s.target.startswith("aten.conv2d.") for s in call.steps) > 1
+        #: Whether several operators with a window follow one another in the region.
+        self.several = sum(s.target.startswith(("aten.conv2d.", "aten.max_pool2d.")) for s in call.steps) > 1
         #: Whether several linear layers follow one another in the region.
         self.more_linear = sum(s.target.startswith(names) for s in call.steps) > 1
 

@@ -53,7 +53,7 @@ def _make(
     weight: Constant | None = None,
     bias: Constant | None = None,
 ) -> Value:
-    if kind == Kind.CONV and value.computed and value.gate is None and b.producer.kind == Kind.CONV:
+    if kind in (Kind.CONV, Kind.MAXPOOL) and value.computed and b.producer.kind == Kind.CONV:
         b.end_stage(value, short(step))
         view = None
     else:
@@ -66,17 +66,22 @@ def _bias(b: Builder, step: Step) -> Constant | None:
     return None if given is None else b.known(given, "its bias")
 
 
+def _begin(b: Builder, step: Step) -> None:
+    """Of several operators with a window each has an extent of its own."""
+    if b.several:
+        shape, layout = result_layout(step)
+        b.extent = layout.extent(shape)
+
+
 def convolution(b: Builder, step: Step) -> Value:
     """``conv2d``; of one pixel that was just computed, a linear layer."""
     given = step.arguments
     value, weight = b.value(given["input"]), b.known(given["weight"], "its weight")
     bias, groups = _bias(b, step), int(given["groups"])
-    shape, layout = result_layout(step)
     gate, value = value.gate, replace(value, gate=None)
     if len(weight.shape) != 4:
         raise Declined("a convolution over three dimensions of pixels")
-    if b.several:  # each has an extent of its own
-        b.extent = layout.extent(shape)
+    _begin(b, step)
     _image(b, step, value)
     kernel = weight.shape[2:]
     pads = explicit_padding(dict(given), kernel)
@@ -145,6 +150,7 @@ def max_pool(b: Builder, step: Step) -> Value:
     """``max_pool2d``."""
     given = step.arguments
     value = b.value(given["self"])
+    _begin(b, step)
     _image(b, step, value)
     (kh, kw), (sy, sx) = pair(given["kernel_size"]), pair(given["stride"] or given["kernel_size"])
     (py, px), (dy, dx) = pair(given["padding"]), pair(given["dilation"])

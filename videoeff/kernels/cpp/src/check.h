@@ -144,7 +144,7 @@ inline bool check_terms(const vf_op &d, int64_t index, const vf_mask *masks, int
   return true;
 }
 
-inline bool check_reach(const vf_op &d, const vf_view &in, int64_t index, const vf_mask *masks, int64_t nmasks, const Problem &problem) {
+inline bool check_reach(const vf_op &d, int64_t index, const vf_mask *masks, int64_t nmasks, const Problem &problem) {
   long long i = index;
   if (d.nreach < 0 || d.nreach > VF_MAX_REACH) return problem("op %lld: reached from %d masks", i, d.nreach);
   for (int k = 0; k < d.nreach; k++) {
@@ -154,9 +154,9 @@ inline bool check_reach(const vf_op &d, const vf_view &in, int64_t index, const 
     bool fits = m.r == d.out.r;
     if (r.kind == VF_SAME) fits &= m.h == d.out.h && m.w == d.out.w;
     else if (r.kind == VF_WINDOW)
-      fits &= (d.kind == VF_CONV || d.kind == VF_MAXPOOL) && m.h == in.h && m.w == in.w;
-    else if (r.kind == VF_TABLE) fits &= d.kind == VF_SEPARABLE && m.h == in.h && m.w == in.w;
-    else if (r.kind == VF_SPREAD) fits &= d.kind == VF_TRANSPOSED && m.h == in.h && m.w == in.w;
+      fits &= (d.kind == VF_CONV || d.kind == VF_MAXPOOL) && m.h == d.in.h && m.w == d.in.w;
+    else if (r.kind == VF_TABLE) fits &= d.kind == VF_SEPARABLE && m.h == d.in.h && m.w == d.in.w;
+    else if (r.kind == VF_SPREAD) fits &= d.kind == VF_TRANSPOSED && m.h == d.in.h && m.w == d.in.w;
     else fits &= r.kind == VF_WHOLE;
     if (!fits) return problem("op %lld: reach %d (kind %d) does not fit its mask", i, k, r.kind);
   }
@@ -191,45 +191,47 @@ inline bool check_window(const vf_op &d, int64_t index, const Problem &problem) 
   return true;
 }
 
-// What comes before a convolution: 1x1 and depthwise, one of the latter in all.
-inline bool check_stages(vf_op d, int64_t index, const Problem &problem, vf_op &last) {
+// What comes before an op: a convolution, then a depthwise one, or one of them; the op follows, 1x1, depthwise, or after
+// the convolution a maximum. `in` becomes what the op itself reads.
+inline bool check_stages(const vf_op &d, int64_t index, const Problem &problem, vf_view &in) {
   long long i = index;
   if (d.nbefore > VF_MAX_STAGES || d.nbefore < 0) return problem("op %lld: %d stages", i, d.nbefore);
-  if (d.dtype == VF_BF16 || d.in.sc != 1 || d.gate || d.factor != 0)
-    return problem("op %lld: stages of a convolution with a gate, predicted changes or another dtype", i);
-  int depthwise = 0;
+  if (d.dtype == VF_BF16 || d.in.sc != 1 || d.gate || d.factor != 0 || (d.kind != VF_CONV && d.kind != VF_MAXPOOL))
+    return problem("op %lld: stages of an op of kind %d, with a gate, predicted changes or another dtype", i, d.kind);
+  int windows = 0;
   for (int32_t k = 0; k <= d.nbefore; k++) {
     vf_op probe = d;
+    probe.in = in, probe.nbefore = 0;
     if (k < d.nbefore) {
       const vf_stage &s = d.before[k];
       for (int32_t v : {s.h, s.w, s.c})
         if (v < 1 || v > (1 << 20)) return problem("op %lld: stage %d has extent %d", i, k, v);
-      probe.kh = s.kh, probe.kw = s.kw, probe.sy = s.sy, probe.sx = s.sx, probe.py = s.py, probe.px = s.px;
-      probe.dy = s.dy, probe.dx = s.dx, probe.groups = s.groups, probe.weight = s.weight, probe.width[0] = s.c;
-      probe.out.h = s.h, probe.out.w = s.w, probe.out.c = s.c, probe.nargs = 0;
+      probe.kind = VF_CONV, probe.kh = s.kh, probe.kw = s.kw, probe.sy = s.sy, probe.sx = s.sx, probe.py = s.py;
+      probe.px = s.px, probe.dy = s.dy, probe.dx = s.dx, probe.groups = s.groups, probe.weight = s.weight;
+      probe.width[0] = s.c, probe.out.h = s.h, probe.out.w = s.w, probe.out.c = s.c, probe.nargs = 0;
       const vf_epi &e = s.epi;
       const bool known = e.op == VF_CLAMP || e.op == VF_LEAKY || e.op == VF_HARDSWISH || e.op == VF_SILU || e.op == VF_GELU;
       if (s.nepi < 0 || s.nepi > 1 || (s.nepi && (!known || e.a != 0 || e.dst != 0)))
         return problem("op %lld: stage %d has instructions that are not served", i, k);
     }
     if (!check_window(probe, index, problem)) return false;
-    const bool deep = probe.groups > 1 && probe.groups == probe.in.c && probe.width[0] == probe.in.c;
-    const bool plain = probe.groups == 1 && probe.kh == 1 && probe.kw == 1 && probe.sy == 1 && probe.sx == 1 && !probe.py &&
-                       !probe.px && probe.out.h == probe.in.h && probe.out.w == probe.in.w && probe.in.c <= 1024;
-    const bool place = k == d.nbefore - 1 || (d.nbefore == 1 && k == 1);  // of the depthwise one
-    if (deep ? !place || depthwise++ > 0 : !plain)
-      return problem("op %lld: stage %d is neither 1x1 nor depthwise in its place", i, k);
-    if (deep) {
-      const int64_t tall = int64_t(probe.kh - 1) * probe.dy + 1, wide = int64_t(probe.kw - 1) * probe.dx + 1;
-      const bool fits = tall <= 64 && wide <= 64 && probe.sy <= 8 && probe.sx <= 8 && probe.py < tall && probe.px < wide &&
-                        int64_t(probe.out.h - 1) * probe.sy - probe.py < probe.in.h &&
-                        int64_t(probe.out.w - 1) * probe.sx - probe.px < probe.in.w;
-      if (!fits) return problem("op %lld: stage %d has a window of %d x %d", i, k, probe.kh, probe.kw);
-      last = probe;
-    }
-    d.in.h = probe.out.h, d.in.w = probe.out.w, d.in.c = probe.out.c;
+    const bool most = probe.kind == VF_MAXPOOL;
+    const bool deep = !most && probe.groups > 1 && probe.groups == in.c && probe.width[0] == in.c;
+    const bool sums = !most && probe.groups == 1 && int64_t(probe.kh) * probe.kw * in.c <= 1024;
+    const bool plain = sums && probe.kh == 1 && probe.kw == 1 && probe.sy == 1 && probe.sx == 1 && !probe.py && !probe.px &&
+                       probe.out.h == in.h && probe.out.w == in.w;
+    const bool first = k == 0 && sums && !(d.nbefore == 1 && d.kind == VF_CONV && d.groups == 1);
+    const bool place = most ? k == 1 && d.nbefore == 1 : k == d.nbefore - 1 || (k == 1 && d.nbefore == 1);
+    if (deep || most ? !place || windows++ > 0 : !(first || plain))
+      return problem("op %lld: stage %d is of another kind than serves in its place", i, k);
+    const int64_t tall = int64_t(probe.kh - 1) * probe.dy + 1, wide = int64_t(probe.kw - 1) * probe.dx + 1;
+    const bool fits = tall <= 64 && wide <= 64 && probe.sy <= 8 && probe.sx <= 8 && probe.py < tall && probe.px < wide &&
+                      int64_t(probe.out.h - 1) * probe.sy - probe.py < in.h &&
+                      int64_t(probe.out.w - 1) * probe.sx - probe.px < in.w;
+    if (!fits) return problem("op %lld: stage %d has a window of %d x %d", i, k, probe.kh, probe.kw);
+    if (k < d.nbefore) in.h = probe.out.h, in.w = probe.out.w, in.c = probe.out.c;
   }
-  return depthwise == 1 || problem("op %lld: no stage is depthwise", i);
+  return windows == 1 || problem("op %lld: no stage looks at a neighbourhood", i);
 }
 
 inline bool check_op(const vf_op &d, int64_t index, const vf_mask *masks, int64_t nmasks, const Problem &problem) {
@@ -256,10 +258,9 @@ inline bool check_op(const vf_op &d, int64_t index, const vf_mask *masks, int64_
     if (d.in.dtype != d.dtype || d.in.r != d.out.r) return problem("op %lld: its input does not fit its value", i);
     if (overlap(d.in, d.out)) return problem("op %lld: its input overlaps its value", i);
   }
-  vf_op window = d;  // what VF_WINDOW looks at
+  vf_op last = d;  // without its stages
   if (d.nbefore) {
-    if (d.kind != VF_CONV) return problem("op %lld: stages of an op of kind %d", i, d.kind);
-    if (!check_stages(d, index, problem, window)) return false;
+    if (!check_stages(d, index, problem, last.in)) return false;
   } else if ((d.kind == VF_CONV || d.kind == VF_MAXPOOL || d.kind == VF_TRANSPOSED) && !check_window(d, index, problem)) {
     return false;
   }
@@ -272,7 +273,7 @@ inline bool check_op(const vf_op &d, int64_t index, const vf_mask *masks, int64_
       if (d.ix[k] < 0 || d.ix[k] >= d.in.w) return problem("op %lld: table column %lld", i, (long long)k);
   }
   if (d.kind == VF_MEAN && (d.out.h != 1 || d.out.w != 1)) return problem("op %lld: a mean has one pixel", i);
-  return check_epilogue(d, index, problem) && check_reach(d, window.in, index, masks, nmasks, problem) &&
+  return check_epilogue(last, index, problem) && check_reach(d, index, masks, nmasks, problem) &&
          check_terms(d, index, masks, nmasks, problem);
 }
 

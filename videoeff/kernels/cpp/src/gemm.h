@@ -277,6 +277,7 @@ void run_panels(const Op &op, const std::vector<Segment> &segments, bool edges, 
         int64_t step = share * int64_t(sizeof(T));
         if (edges) {
           kernel(nullptr, edge, live, find_taps(at, mr), panel, first ? bias : nullptr, rows + at, column, ahead, 0);
+          if (op.stage) activate<T>(op.d, rows + at, mr, column, int64_t(vectors) * L);
           continue;
         }
         if (op.asks_old) {

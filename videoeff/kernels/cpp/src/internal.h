@@ -53,6 +53,10 @@ struct Segment {
   int32_t length, k, tap, channel;
 };
 
+struct Window {
+  int32_t kh, kw, sy, sx, py, px, dy, dx;
+};
+
 struct Op {
   vf_op d{};
   std::vector<int32_t> streams;      // copies of what the descriptor points to
@@ -78,6 +82,7 @@ struct Op {
   int32_t span = 0;                  // separable sums: columns that a stretch of pixels reads, 0: pixel by pixel
   // what comes before a convolution and is not kept (strips.h)
   std::vector<Op> before;
+  Window window{};                   // what VF_WINDOW looks at: of an op and its first stage, the window of both
   bool stage = false;                // a stage: its result goes to a strip, or if it is depthwise to Scratch::rows
   enum { kMap, kStrip, kRows } reads = kMap;
   int32_t columns = 0, height = 0;   // of the results that a strip serves at a time; 0: there is no strip
@@ -144,8 +149,8 @@ inline int32_t producer_channels(const Op &op) {
   return op.d.kind == VF_POINTWISE ? 0 : op.d.in.c;
 }
 
-// The op or its stage that looks at a neighbourhood, if any does.
-inline const Op &window_of(const Op &op) {
+// The depthwise convolution or maximum among an op and its stages, which reads a strip if anything does.
+inline const Op &reader_of(const Op &op) {
   return !op.before.empty() && op.before.back().depthwise ? op.before.back() : op;
 }
 

@@ -109,10 +109,6 @@ inline uint64_t even_bits(uint64_t v) {
   return (v | v >> 16) & 0x00000000ffffffffu;
 }
 
-struct Window {
-  int32_t kh, kw, sy, sx, py, px, dy, dx;
-};
-
 inline void add_row(Mask &to, int32_t i, int32_t y, const uint64_t *row) {
   uint64_t *out = to.row(i, y);
   uint64_t seen = 0;

@@ -116,7 +116,7 @@ static void run_op(vf_plan &plan, size_t index, const Frame &frame, bool count) 
   if (!count) return;
   int64_t *counts = plan.counts.data() + 4 * index;
   counts[0] += pixels, counts[1] += scheduled;
-  if (op.columns) counts[2] += changed_before(plan, op), counts[3] += take_expanded(plan);
+  if (op.columns) counts[2] += reached_before(plan, op), counts[3] += take_expanded(plan);
 }
 
 // Tests all frames before anything is changed. Returns the first frame that is not finite, -1 if all are.
@@ -168,6 +168,7 @@ static void build(vf_plan &plan, const vf_op *ops, int64_t nops, const vf_mask *
     advise_large_pages(d.out.data, size_t((r * d.out.sr + h * d.out.sh + d.out.w * d.out.sw) * item));
     if (d.nbefore) make_stages(*plan.kernels, op);
     plan.kernels->prepare(op);
+    op.window = window_of(d);
     if (d.nbefore) prepare_stages(plan, op);
     plan.register_bytes = std::max(plan.register_bytes, (register_bytes(op) + 127) / 64 * 64);
     plan.temp_bytes = std::max(plan.temp_bytes, op.temp_bytes);

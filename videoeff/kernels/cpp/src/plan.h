@@ -58,6 +58,7 @@ struct vf_plan {
   std::vector<vf::Run> runs, cut;
   std::vector<vf::Block> blocks;
   std::vector<vf::Part> parts;
+  vf::Mask reached;
   std::vector<float> plane;
   std::vector<uint8_t> fresh_rows, holds;
   std::vector<int32_t> done;             // rows, by op of a chain

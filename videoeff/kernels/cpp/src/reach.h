@@ -17,8 +17,7 @@ static void find_fresh(vf_plan &plan, const Op &op, const Frame &frame) {
 
 static void find_reach(vf_plan &plan, const Op &op, Mask &active, Band band) {
   const vf_op &d = op.d;
-  const vf_op &w = window_of(op).d;
-  const Window window{w.kh, w.kw, w.sy, w.sx, w.py, w.px, w.dy, w.dx};
+  const Window &window = op.window;
   for (int32_t k = 0; k < d.nreach; k++) {
     const Mask &from = plan.masks[d.reach[k].mask];
     if (!from.any) continue;

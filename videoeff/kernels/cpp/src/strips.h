@@ -1,6 +1,6 @@
-// Convolutions before a depthwise one whose results are not kept: a worker computes them anew in a strip of a few rows
-// that stays in its cache, down the picture, and goes on from there. Kept, such a map is the widest of its network, and
-// is written, read and compared in memory.
+// Convolutions before a depthwise one or a maximum whose results are not kept: a worker computes them anew in a strip of
+// a few rows that stays in its cache, down the picture, and goes on from there. Kept, such a map is among the largest of
+// its network, and is written, read and compared in memory.
 #ifndef VIDEOEFF_STRIPS_H
 #define VIDEOEFF_STRIPS_H
 
@@ -28,7 +28,7 @@ static int64_t strip_columns(const vf_op &w, int64_t columns) {
 
 // How large a strip is: as many columns as leave room for some rows.
 static void size_strip(Op &op, Op &expansion) {
-  const vf_op &w = window_of(op).d;
+  const vf_op &w = reader_of(op).d;
   const int64_t pixel = expansion.ld * item_of(op.d), wanted = strip_rows(w, 3);
   int32_t columns = w.out.w;
   while (columns > kStripColumns && strip_columns(w, columns) * wanted * pixel > kStripBytes)
@@ -37,6 +37,16 @@ static void size_strip(Op &op, Op &expansion) {
   const int64_t room = (kStripBytes / (pitch * pixel) - strip_rows(w, 1)) / w.sy + 1;
   op.columns = columns, op.height = int32_t(std::clamp<int64_t>(room, 1, kStripRows));
   expansion.d.out.sw = expansion.ld, expansion.d.out.sh = expansion.ld * pitch;
+}
+
+static Window window_of(const vf_op &d) { return {d.kh, d.kw, d.sy, d.sx, d.py, d.px, d.dy, d.dx}; }
+
+// What a result reads of the first stage's input: one window behind another is a window.
+static Window both(const Window &first, const Window &then) {
+  const int32_t tall = (then.kh - 1) * then.dy, wide = (then.kw - 1) * then.dx;
+  const int32_t high = (first.kh - 1) * first.dy, broad = (first.kw - 1) * first.dx;
+  return {tall * first.sy + high + 1, wide * first.sx + broad + 1, first.sy * then.sy, first.sx * then.sx,
+          then.py * first.sy + first.py, then.px * first.sx + first.px, 1, 1};
 }
 
 // The stages as ops of their own. `op` has only its descriptor yet, and is left to be prepared.
@@ -66,6 +76,7 @@ static void prepare_stages(vf_plan &plan, Op &op) {
   Op &first = op.before.front(), &last = op.before.back();
   op.reads = last.depthwise ? Op::kRows : Op::kStrip;
   for (const Op &stage : op.before) op.cycles += stage.cycles;
+  op.window = window_of(reader_of(op).d);
   size_t rows = 0, strip = 0;
   if (last.depthwise) {
     op.block_pixels = std::min(op.block_pixels, kStageBlock);
@@ -73,8 +84,9 @@ static void prepare_stages(vf_plan &plan, Op &op) {
   }
   if (!first.depthwise) {
     size_strip(op, first);
-    const Op &w = window_of(op);
+    const Op &w = reader_of(op);
     (&w == &op ? op.d.in : last.d.in) = first.d.out;
+    op.window = both(window_of(first.d), window_of(w.d));
     // a group of neighbouring results may be computed that is longer than their run
     strip = size_t(strip_rows(w.d, op.height) * first.d.out.sh + kSpareRows * w.d.sx * first.ld) * size_t(item_of(op.d));
   }
@@ -131,7 +143,7 @@ struct Strips {
 // A strip down the rows of a part: what the next rows read of it is moved up, the rest is computed.
 void Strips::run(const Part &part, int32_t left, Worker &worker) const {
   const Op &expansion = op->before.front();
-  const vf_op &w = window_of(*op).d;
+  const vf_op &w = reader_of(*op).d;
   const vf_view &map = expansion.d.out;
   const int32_t right = std::min(left + op->columns, w.out.w), top = int32_t(strip_rows(w, 1));
   const int64_t item = item_of(op->d), row = map.sh * item, x0 = int64_t(left) * w.sx - w.px;
@@ -193,22 +205,16 @@ static int64_t take_expanded(vf_plan &plan) {
   return n;
 }
 
-// Pixels of the first stage that have changed: all that would have been computed if they were kept.
-static int64_t changed_before(vf_plan &plan, const Op &op) {
-  const vf_op &d = op.d;
-  const auto before = [&](int32_t k) { return d.reach[k].kind == VF_WINDOW && plan.masks[d.reach[k].mask].any; };
-  int64_t n = 0;
-  for (int32_t i = 0; i < d.out.r; i++)
-    for (int32_t y = 0; y < op.before[0].d.out.h; y++) {
-      plan.words.assign(size_t(op.before[0].d.out.w + 63) / 64, 0);
-      for (int32_t k = 0; k < d.nreach; k++) {
-        if (!before(k)) continue;
-        const Mask &m = plan.masks[d.reach[k].mask];
-        for (int32_t j = 0; m.flag(i, y) && j < m.words; j++) plan.words[size_t(j)] |= m.row(i, y)[j];
-      }
-      for (uint64_t word : plan.words) n += __builtin_popcountll(word);
-    }
-  return n;
+// Pixels of the first stage that a change reaches: all that would have been computed if they were kept.
+static int64_t reached_before(vf_plan &plan, const Op &op) {
+  const vf_op &d = op.before[0].d;
+  const Window window = window_of(d);
+  Mask &reached = plan.reached;
+  reached.resize(d.out.r, d.out.h, d.out.w, false);
+  for (int32_t k = 0; k < op.d.nreach; k++)
+    if (op.d.reach[k].kind == VF_WINDOW)
+      reach_window(plan.masks[op.d.reach[k].mask], window, reached, plan.words, {0, d.out.h});
+  return reached.count();
 }
 
 static void strip_task(void *context, int64_t index, int worker) {

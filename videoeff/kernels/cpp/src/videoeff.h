@@ -156,8 +156,9 @@ typedef struct {
   float *pending;          // (R, H, W) contiguous
   const float *taps;       // (kh, kw) kappa of each tap
   double dense_share;      // compute everything when at least this share of the pixels is active; > 1: never
-  // VF_CONV: what comes before it. The first reads `in`, each other the one before it, the op itself the last. One of
-  // them and the op is depthwise, the others are 1x1; VF_WINDOW is the window of the depthwise one.
+  // VF_CONV, VF_MAXPOOL: what comes before it. The first reads `in`, each other the one before it, the op itself the last:
+  // a convolution, a depthwise one (or the op, a maximum), a 1x1 one (the op), of which the first or the last may be
+  // absent. VF_WINDOW is the window of all of them.
   int32_t nbefore, reserved3;
   vf_stage before[VF_MAX_STAGES];
 } vf_op;

@@ -34,6 +34,7 @@ template <class S> void maxpool(const Op &op, const Block &block, Scratch &scrat
   const vf_op &d = op.d;
   const vf_view &in = d.in;
   T *out = static_cast<T *>(scratch.reg[0]);
+  const S *origin = static_cast<const S *>(op.reads == Op::kStrip ? scratch.strip : in.data);
   for (int i = 0; i < block.count; i++) {
     const Run &run = block.runs[i];
     const int top = run.y * d.sy - d.py;
@@ -42,7 +43,7 @@ template <class S> void maxpool(const Op &op, const Block &block, Scratch &scrat
     for (int j = 0; j < run.n; j++, out += op.ld) {
       const int left = (run.x + j) * d.sx - d.px;
       inside(left, d.dx, d.kw, in.w, range[2], range[3]);
-      const S *from = static_cast<const S *>(in.data) + (run.r * in.sr + top * in.sh + left * in.sw);
+      const S *from = origin + (run.r * in.sr + top * in.sh + left * in.sw);
       int c = 0;
       if (in.sc == 1) {
         for (; c + 4 * N <= in.c; c += 4 * N) maximum<4>(from + c, d, range, out + c, 4 * N);
