@@ -66,7 +66,7 @@ def test_the_notebook_runs(tmp_path: Path) -> None:
     assert sum("image/png" in data for data in shown) == 2
     html = ["".join(data["text/html"]) for data in shown if "text/html" in data]
     assert any("iframe" in text and "segmenter: before and after" in text for text in html)
-    assert any("<table" in text and "stage1.0.expand.0" in text for text in html), "the report"
+    assert any("<table" in text and "stage1.0.project.0" in text for text in html), "the report"
     text = "".join("".join(o["text"]) for o in outputs if "text" in o)
     assert "- batch_norm_default" in text, "folding drops the batch norm"
     assert "- delta_cache_1" in text, "fusing drops a cache"

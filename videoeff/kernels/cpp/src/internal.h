@@ -82,7 +82,7 @@ struct Op {
   int32_t span = 0;                  // separable sums: columns that a stretch of pixels reads, 0: pixel by pixel
   // what comes before a convolution and is not kept (strips.h)
   std::vector<Op> before;
-  Window window{};                   // what VF_WINDOW looks at: of an op and its first stage, the window of both
+  Window window{};                   // of the op, or of the one among its stages that reads a strip
   bool stage = false;                // a stage: its result goes to a strip, or if it is depthwise to Scratch::rows
   enum { kMap, kStrip, kRows } reads = kMap;
   int32_t columns = 0, height = 0;   // of the results that a strip serves at a time; 0: there is no strip
@@ -148,6 +148,8 @@ inline int32_t producer_channels(const Op &op) {
   if (op.d.kind == VF_CONV || op.d.kind == VF_TRANSPOSED) return op.d.width[0];
   return op.d.kind == VF_POINTWISE ? 0 : op.d.in.c;
 }
+
+inline Window window_of(const vf_op &d) { return {d.kh, d.kw, d.sy, d.sx, d.py, d.px, d.dy, d.dx}; }
 
 // The depthwise convolution or maximum among an op and its stages, which reads a strip if anything does.
 inline const Op &reader_of(const Op &op) {

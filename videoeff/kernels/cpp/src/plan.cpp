@@ -116,7 +116,7 @@ static void run_op(vf_plan &plan, size_t index, const Frame &frame, bool count) 
   if (!count) return;
   int64_t *counts = plan.counts.data() + 4 * index;
   counts[0] += pixels, counts[1] += scheduled;
-  if (op.columns) counts[2] += reached_before(plan, op), counts[3] += take_expanded(plan);
+  if (op.columns) counts[2] += plan.reached[d.mask].count(), counts[3] += take_expanded(plan);
 }
 
 // Tests all frames before anything is changed. Returns the first frame that is not finite, -1 if all are.
@@ -148,7 +148,7 @@ static void reserve_workers(vf_plan &plan, int workers) {
 }
 
 static void build(vf_plan &plan, const vf_op *ops, int64_t nops, const vf_mask *masks, int64_t nmasks) {
-  plan.masks.resize(size_t(nmasks)), plan.active.resize(size_t(nmasks));
+  plan.masks.resize(size_t(nmasks)), plan.active.resize(size_t(nmasks)), plan.reached.resize(size_t(nmasks));
   for (int64_t i = 0; i < nmasks; i++) {
     plan.masks[i].resize(masks[i].r, masks[i].h, masks[i].w, masks[i].magnitude != 0);
     plan.active[i].resize(1, 1, 1, false);
@@ -170,6 +170,7 @@ static void build(vf_plan &plan, const vf_op *ops, int64_t nops, const vf_mask *
     plan.kernels->prepare(op);
     op.window = window_of(d);
     if (d.nbefore) prepare_stages(plan, op);
+    if (op.columns) plan.reached[d.mask].resize(d.out.r, d.before[0].h, d.before[0].w, false);
     plan.register_bytes = std::max(plan.register_bytes, (register_bytes(op) + 127) / 64 * 64);
     plan.temp_bytes = std::max(plan.temp_bytes, op.temp_bytes);
     if (shares_weights(op)) {
@@ -293,7 +294,7 @@ int64_t vf_plan_bytes(const vf_plan *plan, int32_t what) {
       for (const Op &stage : op.before) total += stage.weight.bytes + stage.bias.bytes;
     }
   } else if (what == 1) {
-    for (const auto *masks : {&plan->masks, &plan->active})
+    for (const auto *masks : {&plan->masks, &plan->active, &plan->reached})
       for (const Mask &m : *masks) total += m.bits.size() * 8 + m.rows.size() + m.squares.size() * 4;
     for (const Sums &s : plan->sums) total += (s.tile.size() + s.row.size()) * 8;
   } else {

@@ -47,6 +47,7 @@ struct vf_plan {
   std::vector<vf::Op> ops;
   std::vector<size_t> chain;             // by op: where the chain that it begins ends, or the op itself
   std::vector<vf::Mask> masks, active;   // changed pixels; pixels computed
+  std::vector<vf::Mask> reached;         // by mask: what changes reach of a first stage that is computed in strips
   std::vector<vf::Sums> sums;            // by op
   std::vector<int64_t> counts, times;    // (ops, 4), (ops)
   std::vector<vf::Worker> workers;
@@ -58,7 +59,6 @@ struct vf_plan {
   std::vector<vf::Run> runs, cut;
   std::vector<vf::Block> blocks;
   std::vector<vf::Part> parts;
-  vf::Mask reached;
   std::vector<float> plane;
   std::vector<uint8_t> fresh_rows, holds;
   std::vector<int32_t> done;             // rows, by op of a chain

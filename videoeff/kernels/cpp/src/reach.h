@@ -18,13 +18,18 @@ static void find_fresh(vf_plan &plan, const Op &op, const Frame &frame) {
 static void find_reach(vf_plan &plan, const Op &op, Mask &active, Band band) {
   const vf_op &d = op.d;
   const Window &window = op.window;
+  const bool strips = op.columns > 0;  // what changes reach of the first stage, then what follows from that
+  const Window inner = strips ? window_of(op.before[0].d) : window;
+  Mask &next = strips ? plan.reached[d.mask] : active;
+  if (strips) next.clear();
+  const Band all = strips ? Band{0, next.h} : band;
   for (int32_t k = 0; k < d.nreach; k++) {
     const Mask &from = plan.masks[d.reach[k].mask];
     if (!from.any) continue;
     int32_t kind = d.dense ? int32_t(VF_WHOLE) : d.reach[k].kind;
     switch (kind) {
       case VF_SAME: reach_same(from, active, band); break;
-      case VF_WINDOW: reach_window(from, window, active, plan.words, band); break;
+      case VF_WINDOW: reach_window(from, inner, next, plan.words, all); break;
       case VF_TABLE: reach_table(from, d.iy, d.ty, d.ix, d.tx, active, plan.words); break;
       case VF_SPREAD: reach_spread(from, window, active); break;
       default:
@@ -32,6 +37,7 @@ static void find_reach(vf_plan &plan, const Op &op, Mask &active, Band band) {
           if (from.row_any(i)) active.fill_row(i);
     }
   }
+  if (strips) reach_window(next, window, active, plan.words, band);
 }
 
 // Tables, spreads and whole rows are found for the whole mask, whatever the band.

@@ -39,16 +39,6 @@ static void size_strip(Op &op, Op &expansion) {
   expansion.d.out.sw = expansion.ld, expansion.d.out.sh = expansion.ld * pitch;
 }
 
-static Window window_of(const vf_op &d) { return {d.kh, d.kw, d.sy, d.sx, d.py, d.px, d.dy, d.dx}; }
-
-// What a result reads of the first stage's input: one window behind another is a window.
-static Window both(const Window &first, const Window &then) {
-  const int32_t tall = (then.kh - 1) * then.dy, wide = (then.kw - 1) * then.dx;
-  const int32_t high = (first.kh - 1) * first.dy, broad = (first.kw - 1) * first.dx;
-  return {tall * first.sy + high + 1, wide * first.sx + broad + 1, first.sy * then.sy, first.sx * then.sx,
-          then.py * first.sy + first.py, then.px * first.sx + first.px, 1, 1};
-}
-
 // The stages as ops of their own. `op` has only its descriptor yet, and is left to be prepared.
 static void make_stages(const Kernels &kernels, Op &op) {
   const vf_op d = op.d;
@@ -86,7 +76,6 @@ static void prepare_stages(vf_plan &plan, Op &op) {
     size_strip(op, first);
     const Op &w = reader_of(op);
     (&w == &op ? op.d.in : last.d.in) = first.d.out;
-    op.window = both(window_of(first.d), window_of(w.d));
     // a group of neighbouring results may be computed that is longer than their run
     strip = size_t(strip_rows(w.d, op.height) * first.d.out.sh + kSpareRows * w.d.sx * first.ld) * size_t(item_of(op.d));
   }
@@ -203,18 +192,6 @@ static int64_t take_expanded(vf_plan &plan) {
   int64_t n = 0;
   for (Worker &worker : plan.workers) n += worker.expanded, worker.expanded = 0;
   return n;
-}
-
-// Pixels of the first stage that a change reaches: all that would have been computed if they were kept.
-static int64_t reached_before(vf_plan &plan, const Op &op) {
-  const vf_op &d = op.before[0].d;
-  const Window window = window_of(d);
-  Mask &reached = plan.reached;
-  reached.resize(d.out.r, d.out.h, d.out.w, false);
-  for (int32_t k = 0; k < op.d.nreach; k++)
-    if (op.d.reach[k].kind == VF_WINDOW)
-      reach_window(plan.masks[op.d.reach[k].mask], window, reached, plan.words, {0, d.out.h});
-  return reached.count();
 }
 
 static void strip_task(void *context, int64_t index, int worker) {
