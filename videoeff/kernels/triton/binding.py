@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -17,6 +17,9 @@ from videoeff.kernels.forms.trace import Constant, View
 from videoeff.kernels.triton.configs import Config, by_channel
 from videoeff.kernels.triton.work import Edge, Work, edges_of
 from videoeff.ops.call import RegionCall
+
+#: Most registers of a thread, and of a multiprocessor.
+REGISTERS, FILE = 255, 65536
 
 #: Numbers of the tests in ``device.py``.
 TESTS = {"max": 1, "l2": 2, "rms": 3, "rms-relative": 3}
@@ -41,6 +44,14 @@ class Launch:
     arguments: Mapping[str, Any]
     options: Mapping[str, int]
     told: tuple[str, ...] = ("full", "counting")
+
+    def bounded(self) -> Launch:
+        """With as many registers as a thread may have.
+
+        Without a bound, the assembler spills a few to fit one more program.
+        """
+        most = min(REGISTERS, FILE // (32 * self.options["num_warps"]))
+        return replace(self, options={**self.options, "maxnreg": most})
 
     def run(self, full: bool, counting: bool) -> None:
         """Launch it on the current stream."""
@@ -255,7 +266,7 @@ class Binding:
                 memory.scratch("partials", 2 * block, torch.float32),
                 memory.scratch("arrived", chunks, torch.int32),
                 per_group,
-                -(-per_group // config.BN),
+                -(-per_group // config.BN) if self.groups > 1 else None,
             )
         return (
             float(call.test.threshold),

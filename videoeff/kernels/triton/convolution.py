@@ -28,7 +28,8 @@ def convolution(
         weight: (KH KW, inputs of a group, outputs), contiguous, its last dimension padded as ``shape`` says.
         bias: (outputs) float32, or None.
         gate: a factor (pointer, row, channel) for each channel of the input, or None.
-        shape: (H, W of the input, inputs of a group, outputs of a group, blocks of a group, outputs padded);
+        shape: (H, W of the input, inputs of a group, outputs of a group, blocks of a group
+            or None for one group, outputs padded);
             inputs in units of what they are known to divide by, or, where FLAT, known at compile time.
         window: (stride y, x, padding y, x, dilation y, x).
         FLAT: whether taps and channels are walked as one dimension, for few channels.
@@ -39,13 +40,16 @@ def convolution(
     inputs = shape[2]
     if not FLAT:
         inputs = shape[2] * source[5]
-    for t in tl.range(tl.program_id(0), chunks * NB, tl.num_programs(0)):
+    # Moved ahead of the loop, what threads know of their places would occupy registers all along.
+    for t in tl.range(tl.program_id(0), chunks * NB, tl.num_programs(0), disable_licm=True):
         chunk = t // NB
         block = t % NB
         r, y, x, valid = pixels(chunk, units, whole, work, site, U, BM)
         count_pixels(work, valid, block, counting)
         cols, exists = block_columns(block, shape[3], shape[4], BN)
-        base = (block // shape[4]) * inputs
+        base = 0
+        if shape[4] is not None:
+            base = (block // shape[4]) * inputs
         top = y * window[0] - window[2]
         left = x * window[1] - window[3]
         start = r * source[6]
@@ -129,7 +133,7 @@ def launch(b: Binding) -> Launch:
             *form.input.extent[1:3],
             tl.constexpr(room) if flat else room // even,
             per_group,
-            blocks,
+            blocks if groups > 1 else None,
             wide,
         ),
         "window": tuple(window[n] for n in ("sy", "sx", "py", "px", "dy", "dx")),
@@ -139,4 +143,5 @@ def launch(b: Binding) -> Launch:
         "FLAT": flat,
         "PRECISION": "tf32" if b.memory.tf32 else "ieee",
     }
-    return b.launch(convolution, blocks * groups, per_group, special)
+    made = b.launch(convolution, blocks * groups, per_group, special)
+    return made.bounded() if config.programs == 1 else made

@@ -24,6 +24,9 @@ from videoeff.kernels.triton.device import (
 #: Most columns of a window that are unrolled.
 UNROLLED = tl.constexpr(7)
 
+#: Taps from which on the number of registers of a thread is bounded.
+MANY = 25
+
 
 @triton.jit
 def _line(y, k, size, padding, dilation, STRIDE: tl.constexpr, SPREAD: tl.constexpr):
@@ -45,7 +48,7 @@ def _tap(
     """Add one tap."""
     ix, beside = _line(x, kx, shape[1], window[1], window[3], SX, SPREAD)
     a = load_argument(source, r, iy, ix, channel, inside & beside, exists[None, :])
-    w = tl.load(weight + tap * shape[4] + cols, mask=cols < shape[4], other=0.0)
+    w = tl.load(weight + tap * shape[3] + cols, mask=cols < shape[3], other=0.0)
     return acc + a * w[None, :]
 
 
@@ -65,7 +68,7 @@ def depthwise(
         weight: (KH KW, outputs) float32, contiguous, its last dimension padded as ``shape`` says.
         bias: (outputs) float32, or None.
         gate: a factor (pointer, row, channel) for each channel of the input, or None.
-        shape: (H, W of the input, outputs, blocks of them, outputs padded).
+        shape: (H, W of the input, outputs, outputs padded).
         window: (padding y, x, dilation y, x).
         SY, SX: the stride.
         MULTIPLIER: outputs of each channel of the input.
@@ -78,7 +81,7 @@ def depthwise(
         block = t % NB
         r, y, x, valid = pixels(chunk, units, whole, work, site, U, BM)
         count_pixels(work, valid, block, counting)
-        cols, exists = block_columns(block, shape[2], shape[3], BN)
+        cols, exists = block_columns(block, shape[2], None, BN)
         channel = cols // MULTIPLIER
         acc = tl.zeros([BM, BN], tl.float32)
         for ky in range(KH):
@@ -126,7 +129,7 @@ def launch(b: Binding) -> Launch:
         "weight": b.memory.constant(combined([form.weight], packed, (kh * kw, wide)), torch.float32),
         "bias": None if form.bias is None else b.memory.constant(form.bias, torch.float32),
         "gate": gate,
-        "shape": (form.input.extent[1], form.input.extent[2], outputs, blocks, wide),
+        "shape": (form.input.extent[1], form.input.extent[2], outputs, wide),
         "window": tuple(window[n] for n in ("py", "px", "dy", "dx")),
         "KH": kh,
         "KW": kw,
@@ -135,4 +138,5 @@ def launch(b: Binding) -> Launch:
         "MULTIPLIER": multiplier,
         "SPREAD": spread,
     }
-    return b.launch(depthwise, blocks, outputs, special)
+    made = b.launch(depthwise, blocks, outputs, special)
+    return made.bounded() if kh * kw >= MANY else made

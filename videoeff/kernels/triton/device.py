@@ -367,10 +367,14 @@ def _decide(
 
 @triton.jit
 def block_columns(block, per_group, blocks_per_group, BN: tl.constexpr):
-    """The channels of a block, none of which belongs to two groups, and which exist."""
-    group = block // blocks_per_group
-    inner = (block % blocks_per_group) * BN + tl.arange(0, BN)
-    return group * per_group + inner, inner < per_group
+    """The channels of a block, none of which belongs to two groups (None: there is one), and which exist."""
+    if blocks_per_group is None:
+        cols = block * BN + tl.arange(0, BN)
+        return cols, cols < per_group
+    else:
+        group = block // blocks_per_group
+        inner = (block % blocks_per_group) * BN + tl.arange(0, BN)
+        return group * per_group + inner, inner < per_group
 
 
 @triton.jit

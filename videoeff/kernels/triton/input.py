@@ -31,7 +31,7 @@ def _watch(value, ok, bad, frame):
 
 @triton.jit(do_not_specialize=["full", "counting", "number"])
 def arrived(
-    site, work, out, test, args, edges, full, counting, frames, number, bad, shape,
+    site, work, out, test, args, edges, full, counting, frames, number, bad, channels,
     U: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, NB: tl.constexpr,
     CODE: tl.constexpr, TEST: tl.constexpr, TOGETHER: tl.constexpr, EDGES: tl.constexpr,
 ):  # fmt: skip
@@ -41,7 +41,7 @@ def arrived(
         frames: int64 (inputs, 5): address and strides over rows, lines, columns, channels of each frame.
         number: which of them.
         bad: int32, the number of the first frame with NaN or infinity, 0 for none.
-        shape: (channels, blocks of channels).
+        channels: of the value.
     """
     frame = tl.load(work[2])
     pointer, row, line, column, channel = _frame(frames, number, out[0])
@@ -50,7 +50,7 @@ def arrived(
         chunk = t // NB
         block = t % NB
         r, y, x, valid = all_pixels(chunk, site, U, BM)
-        cols, exists = block_columns(block, shape[0], shape[1], BN)
+        cols, exists = block_columns(block, channels, None, BN)
         place = (r * row + y * line + x * column)[:, None] + cols[None, :] * channel
         here = valid[:, None] & exists[None, :]
         value = tl.load(pointer + place, mask=here, other=0.0)
@@ -143,9 +143,9 @@ def taken(
 
 def launches(b: Binding, frames: Tensor, number: int, bad: Tensor) -> list[Launch]:
     """The launches of an input; two where blocks are tested."""
-    test, shape = b.call.test, (b.channels, -(-b.channels // b.config.BN))
+    test, blocks = b.call.test, -(-b.channels // b.config.BN)
     told = {"frames": frames, "number": number, "bad": bad}
-    common = b.launch(arrived, shape[1], b.channels, told | {"shape": shape})
+    common = b.launch(arrived, blocks, b.channels, told | {"channels": b.channels}).bounded()
     arguments = dict(common.arguments)
     if test.threshold == 0 or (test.block == 1 and test.dilation == 0):
         return [common]

@@ -20,14 +20,14 @@ from videoeff.kernels.triton.device import (
 
 @triton.jit(do_not_specialize=["full", "counting"])
 def pointwise(
-    site, work, out, test, args, edges, full, counting, shape,
+    site, work, out, test, args, edges, full, counting, channels,
     U: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, NB: tl.constexpr,
     CODE: tl.constexpr, TEST: tl.constexpr, TOGETHER: tl.constexpr, EDGES: tl.constexpr,
 ):  # fmt: skip
     """A programme without a producer: arithmetic, activations, norms over channels.
 
     Args:
-        shape: (channels, blocks of channels).
+        channels: of the value.
     """
     units, whole = length(work, site, full)
     chunks = tl.cdiv(units, BM // (U * U))
@@ -36,7 +36,7 @@ def pointwise(
         block = t % NB
         r, y, x, valid = pixels(chunk, units, whole, work, site, U, BM)
         count_pixels(work, valid, block, counting)
-        cols, exists = block_columns(block, shape[0], shape[1], BN)
+        cols, exists = block_columns(block, channels, None, BN)
         value = programme(None, args, CODE, r, y, x, cols, valid, exists[None, :], test[5])
         value = tl.broadcast_to(value, [BM, BN])
         commit(value, chunk, block, full, r, y, x, valid, cols, exists[None, :], site, work, out, test,
@@ -69,4 +69,4 @@ def begin(frame, counts, number, BLOCK: tl.constexpr):
 def launch(b: Binding) -> Launch:
     """The launch of a region without a producer."""
     blocks = -(-b.channels // b.config.BN)
-    return b.launch(pointwise, blocks, b.channels, {"shape": (b.channels, blocks)})
+    return b.launch(pointwise, blocks, b.channels, {"channels": b.channels})

@@ -40,7 +40,7 @@ def maximum(
 
     Args:
         source: the input, like ``out``.
-        shape: (H, W of the input, channels, blocks of them).
+        shape: (H, W of the input, channels).
         window: (stride y, x, padding y, x, dilation y, x).
     """
     units, whole = length(work, site, full)
@@ -50,7 +50,7 @@ def maximum(
         block = t % NB
         r, y, x, valid = pixels(chunk, units, whole, work, site, U, BM)
         count_pixels(work, valid, block, counting)
-        cols, exists = block_columns(block, shape[2], shape[3], BN)
+        cols, exists = block_columns(block, shape[2], None, BN)
         left = x * window[1] - window[3]
         top = tl.full([BM, BN], float("-inf"), source[0].dtype.element_ty)
         for ky in range(KH):
@@ -74,7 +74,7 @@ def launch(b: Binding) -> Launch:
     blocks = -(-b.channels // b.config.BN)
     special = {
         "source": b.view(form.input),
-        "shape": (form.input.extent[1], form.input.extent[2], b.channels, blocks),
+        "shape": (form.input.extent[1], form.input.extent[2], b.channels),
         "window": tuple(window[n] for n in ("sy", "sx", "py", "px", "dy", "dx")),
         "KH": window["kh"],
         "KW": window["kw"],

@@ -42,7 +42,7 @@ def _tap(acc, source, columns, r, iy, above, at, cols, valid, exists):
 
 @triton.jit(do_not_specialize=["full", "counting"])
 def resampling(
-    site, work, out, test, args, edges, full, counting, source, rows, columns, shape,
+    site, work, out, test, args, edges, full, counting, source, rows, columns, channels,
     U: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, NB: tl.constexpr,
     TY: tl.constexpr, TX: tl.constexpr, PICKED: tl.constexpr,
     CODE: tl.constexpr, TEST: tl.constexpr, TOGETHER: tl.constexpr, EDGES: tl.constexpr,
@@ -53,7 +53,7 @@ def resampling(
         source: the input, like ``out``.
         rows: (index, weight) of the lines, each (H, TY); where PICKED, a line of -1 is zero.
         columns: the same of the columns, (W, TX).
-        shape: (channels, blocks of them).
+        channels: of the value.
         PICKED: whether each pixel is one of the input's as it is, or zero.
     """
     units, whole = length(work, site, full)
@@ -63,7 +63,7 @@ def resampling(
         block = t % NB
         r, y, x, valid = pixels(chunk, units, whole, work, site, U, BM)
         count_pixels(work, valid, block, counting)
-        cols, exists = block_columns(block, shape[0], shape[1], BN)
+        cols, exists = block_columns(block, channels, None, BN)
         if PICKED:
             iy = tl.load(rows[0] + y, mask=valid, other=-1)
             ix = tl.load(columns[0] + x, mask=valid, other=-1)
@@ -104,7 +104,7 @@ def launch(b: Binding) -> Launch:
         "source": b.view(form.input),
         "rows": kept(form.tables[0]),
         "columns": kept(form.tables[1]),
-        "shape": (b.channels, blocks),
+        "channels": b.channels,
         "TY": form.tables[0].index.shape[1],
         "TX": form.tables[1].index.shape[1],
         "PICKED": picked,

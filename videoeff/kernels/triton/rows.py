@@ -25,9 +25,6 @@ from videoeff.kernels.triton.device import commit, count_pixels, length, load_ar
 #: Elements of a matrix taken at once.
 AREA = 8192
 
-#: Most registers of a thread. Without a bound, the assembler spills a few to fit one more program.
-REGISTERS = 255
-
 #: Weights of a linear layer from which on several programs share it.
 MANY = 1 << 17
 
@@ -284,8 +281,8 @@ def launches(
         starts.append(starts[-1] + -(-part.width // 16) * 16)
     scratch = b.memory.scratch("rows", b.work.extent[0] * starts[-1], torch.float32)
     slots = [_slot(scratch[s:], starts[-1], p.width > 1) for s, p in zip(starts, parts, strict=False)]
-    made = b.launch(rows, 1, b.channels, {"mean": mean, "stale": stale, "channels": b.channels})
-    made = replace(made, options={**made.options, "maxnreg": REGISTERS})
+    special = {"mean": mean, "stale": stale, "channels": b.channels}
+    made = b.launch(rows, 1, b.channels, special).bounded()
     args = (*(made.arguments["args"] or ()), *slots)
     told = [_told(b.form, parts, p, mean[1] if mean else 1) for p in range(len(parts))]
     shared = {"args": args, "CODE": _code(b, parts)}

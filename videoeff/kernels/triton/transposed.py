@@ -43,7 +43,8 @@ def transposed(
         source: the input, like ``out``.
         weight: (KH KW, inputs of a group, outputs), contiguous, its last dimension padded as ``shape`` says.
         bias: (outputs) float32, or None.
-        shape: (H, W of the input, inputs of a group, outputs of a group, blocks of a group, outputs padded);
+        shape: (H, W of the input, inputs of a group, outputs of a group, blocks of a group
+            or None for one group, outputs padded);
             inputs in units of what they are known to divide by.
         window: (padding y, x, dilation y, x).
         SY, SX: the stride.
@@ -66,7 +67,9 @@ def transposed(
         valid = valid & (y < site[0]) & (x < site[1])
         count_pixels(work, valid, block, counting)
         cols, exists = block_columns(block, shape[3], shape[4], BN)
-        base = (block // shape[4]) * inputs
+        base = 0
+        if shape[4] is not None:
+            base = (block // shape[4]) * inputs
         first_y = (first_y + window[0]) % APART  # now of the taps
         first_x = (first_x + window[1]) % APART
         high = tl.cdiv(KH - first_y, APART)
@@ -120,7 +123,7 @@ def launch(b: Binding) -> Launch:
         "source": b.view(form.input, even),
         "weight": b.memory.constant(combined([form.weight], packed, (kh * kw, room, wide)), form.dtype),
         "bias": None if form.bias is None else b.memory.constant(form.bias, torch.float32),
-        "shape": (*form.input.extent[1:3], room // even, per_group, blocks, wide),
+        "shape": (*form.input.extent[1:3], room // even, per_group, blocks if groups > 1 else None, wide),
         "window": tuple(window[n] for n in ("py", "px", "dy", "dx")),
         "BK": config.BK,
         "KH": kh,
