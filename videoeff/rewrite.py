@@ -104,4 +104,5 @@ def drop_caches(program: Program, names: Collection[str]) -> Program:
         if name in names:
             cache.replace_all_uses_with(input_node(cache))
             left.graph.erase_node(cache)
+    left.module.recompile()
     return left

@@ -311,7 +311,7 @@ class StreamingModule(nn.Module):
         self._set({n: check_threshold(self.name, n, value) for n in names}, everywhere=layer is None)
 
     def set_thresholds(self, values: Mapping[str, float]) -> None:
-        """Set thresholds by layer name.
+        """Set thresholds by layer name. To keep a value that was computed anew, the stream starts afresh.
 
         Raises:
             StateError: a name is unknown, or a value is negative or not finite.
