@@ -71,15 +71,17 @@ def fuzz(seed: int, rounds: int) -> None:
     rng = random.Random(seed)
     torch.manual_seed(seed)
     native = library.load()
-    how = ("exact", "predicted", "l2", "exact")[seed]
+    how = ("exact", "predicted", "l2", "exact", "predicted")[seed]
     middle = Inverted(8, 16, gate=False).eval() if seed == 3 else None
     chosen = [RecomputeExpansions(least=0) if isinstance(p, RecomputeExpansions) else p for p in passes(how)]
     stream = stream_of(Net(middle).eval(), torch.rand(SHAPE), passes=chosen)
     frame = torch.rand(SHAPE)
-    stream(frame)
     (plan,), engine = plans_of(stream), engine_of(stream)
+    plan.tiles = seed == 4
+    stream(frame)
     valid, masks, kept = plan.descriptors(engine._state, engine._constants)
     assert any(op.nbefore for op in valid) == (seed == 3)
+    assert any(op.tiles for op in valid) == (seed == 4)
     empty = torch.zeros(64 << 20, dtype=torch.uint8)
     for op in valid:
         for name in BARE:
@@ -108,7 +110,7 @@ def fuzz(seed: int, rounds: int) -> None:
     del kept
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(5))
 def test_corrupted_descriptors(seed: int) -> None:
     """In a process of its own, which a mistake of the native side would end."""
     code = f"from tests.native.test_native_fuzz import fuzz; fuzz({seed}, {ROUNDS})"

@@ -23,7 +23,7 @@ from videoeff.kernels.forms.codes import EpiOp as EpiOp
 from videoeff.kernels.forms.codes import Kind as Kind
 from videoeff.kernels.forms.codes import ReachKind as ReachKind
 
-ABI = 5
+ABI = 6
 MAX_ARGS = 6
 MAX_EPI = 24
 MAX_REGS = 4
@@ -133,7 +133,7 @@ class Op(Structure):
         ("factor", c_double),
         *((name, c_void_p) for name in ("pending", "taps")),
         ("dense_share", c_double),
-        *((name, c_int32) for name in ("nbefore", "reserved3")),
+        *((name, c_int32) for name in ("nbefore", "tiles")),
         ("before", Stage * MAX_STAGES),
     )
 

@@ -16,6 +16,7 @@ from videoeff.kernels.base import Counted, Group, NotFinite
 from videoeff.kernels.cpp import abi, costs, library
 from videoeff.kernels.cpp.abi import Kind
 from videoeff.kernels.cpp.describe import DTYPES, TESTS, Description, describe
+from videoeff.kernels.cpp.tiles import fits_tiles, tiles
 from videoeff.kernels.forms.frames import FrameReader, index_of
 from videoeff.kernels.forms.trace import Constant, Stage, View
 from videoeff.ops.call import Context, RegionCall
@@ -77,6 +78,8 @@ class NativePlan(Group):
         self._destroy: weakref.finalize[Any, Any] | None = None
         #: From which share of active pixels on everything is computed; None: by the table of costs.
         self.whole_from: float | None = None
+        #: Compute 3x3 convolutions by minimal filtering wherever that is served; None: where it is faster.
+        self.tiles: bool | None = None
         #: Compute the whole map of an op before the next op: what bands are compared with.
         self.op_by_op = False
         self._counted = 0
@@ -232,6 +235,7 @@ class NativePlan(Group):
         ops = (abi.Op * len(self.calls))()
         for index, (call, found) in enumerate(zip(self.calls, self._descriptions, strict=True)):
             binder.fill(ops[index], call, found, self._masks)
+            ops[index].tiles = tiles(found) if self.tiles is None else self.tiles and fits_tiles(found)
             ops[index].dense_share = dense_share(found) if self.whole_from is None else self.whole_from
         for number, entry in enumerate(self._inputs):
             ops[index_of(entry.call, self.calls)].input = number

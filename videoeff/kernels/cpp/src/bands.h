@@ -9,6 +9,7 @@
 #include "blocks.h"
 #include "reach.h"
 #include "strips.h"
+#include "tiles.h"
 
 namespace vf {
 
@@ -48,6 +49,7 @@ static int64_t complete(Op &op, Mask &active, Band band) {
 static int64_t run_active(vf_plan &plan, Op &op, Mask &active, int64_t pixels, Band band, const Frame &frame) {
   if (op.d.dense_share <= 1 && op.d.factor == 0) pixels = complete(op, active, band);
   if (op.columns) return run_strips(plan, op, active, pixels, frame), pixels;
+  if (op.tiles) return run_tiles(plan, op, active, pixels, band, frame), pixels;
   plan.runs.clear();
   runs_of(active, plan.runs, band);
   run_blocks(plan, op, pixels, frame);

@@ -234,6 +234,12 @@ inline bool check_stages(const vf_op &d, int64_t index, const Problem &problem, 
   return windows == 1 || problem("op %lld: no stage looks at a neighbourhood", i);
 }
 
+// Whether 2x2 results can be computed together (winograd.h).
+inline bool fits_tiles(const vf_op &d) {
+  return d.kind == VF_CONV && d.dtype == VF_F32 && d.nbefore == 0 && d.groups == 1 && !d.gate && d.kh == 3 && d.kw == 3 &&
+         d.sy == 1 && d.sx == 1 && d.dy == d.dx && d.dx <= kMaxTileDilation && d.in.sc == 1 && d.in.c <= kMaxTileInputs;
+}
+
 inline bool check_op(const vf_op &d, int64_t index, const vf_mask *masks, int64_t nmasks, const Problem &problem) {
   long long i = index;
   if (d.kind < VF_INPUT || d.kind > VF_TRANSPOSED) return problem("op %lld: kind %d", i, d.kind);
@@ -264,6 +270,7 @@ inline bool check_op(const vf_op &d, int64_t index, const vf_mask *masks, int64_
   } else if ((d.kind == VF_CONV || d.kind == VF_MAXPOOL || d.kind == VF_TRANSPOSED) && !check_window(d, index, problem)) {
     return false;
   }
+  if (d.tiles && !fits_tiles(d)) return problem("op %lld: its results cannot be computed in tiles", i);
   if (d.kind == VF_SEPARABLE) {
     if (d.ty < 1 || d.tx < 1 || !d.iy || !d.ix || !d.wy || !d.wx || d.ty > d.in.h || d.tx > d.in.w)
       return problem("op %lld: no tables", i);

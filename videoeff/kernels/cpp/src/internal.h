@@ -78,6 +78,7 @@ struct Op {
   std::vector<std::vector<Segment>> inner, edge;  // by block of the reduction; transposed: edge by phase
   std::vector<uint8_t> whole;        // by row: the last frame computed everything because most of it was active
   int32_t narrow = 0;                // pointwise over few channels (narrow.h): vectors that hold whole pixels, else 0
+  int32_t tiles = 0;                 // computed in tiles of 2x2 results (winograd.h): at most so many a block, else 0
   size_t temp_bytes = 0;             // of Scratch::temp
   int32_t span = 0;                  // separable sums: columns that a stretch of pixels reads, 0: pixel by pixel
   // what comes before a convolution and is not kept (strips.h)
@@ -101,6 +102,7 @@ struct Scratch {
 constexpr int kSpareRows = 32;       // rows after the last pixel of a register that may be overwritten
 constexpr size_t kManyWeights = size_t(256) << 10;  // bytes; what lies between them and the next frame evicts these
 constexpr int kMaxBlock = 192;       // no block has more pixels
+constexpr int kMaxTiles = kMaxBlock / 4, kMaxTileDilation = 16, kMaxTileInputs = 2048;
 
 // A row of a frame under test. The amount of a pixel is 1 or 0 at threshold 0.
 struct RowTest {
@@ -120,6 +122,8 @@ struct Kernels {
   // The part of `block` before the epilogue, for one panel of output channels of a convolution. `later`: the panel that
   // this worker will probably have next.
   void (*panel)(const Op &op, const Block &block, Scratch &scratch, int32_t panel, int32_t later);
+  // The part of `block` before the epilogue, for panels first .. last - 1 of a convolution that is computed in tiles.
+  void (*tiles)(const Op &op, const Block &block, Scratch &scratch, int32_t first, int32_t last);
   // The second half of `block`, with register 0 given: epilogue, test, store.
   void (*finish)(const Op &op, const Block &block, Scratch &scratch, bool force, uint64_t *changed, float *squares);
   // The results of a 1x1 stage, to Scratch::strip.

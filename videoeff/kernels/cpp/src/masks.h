@@ -86,6 +86,24 @@ inline uint64_t bits_at(const uint64_t *row, int32_t words, int64_t x) {
   return low >> s | high << (64 - s);
 }
 
+// The bits first .. stop - 1 of a row as runs, to `add(x, n)`.
+template <class F> inline void each_run(const uint64_t *row, int32_t words, int32_t first, int32_t stop, F add) {
+  for (int32_t x = first; x < stop;) {
+    uint64_t bits = bits_at(row, words, x);
+    if (!bits) {
+      x += 64;
+      continue;
+    }
+    x += __builtin_ctzll(bits);
+    int32_t n = 0;
+    while (x + n < stop && (bits = ~bits_at(row, words, x + n)) == 0) n += 64;
+    if (x + n < stop) n += __builtin_ctzll(bits);
+    n = std::min(n, stop - x);
+    if (n > 0) add(x, n);
+    x += n;
+  }
+}
+
 // OR `n` bits of `from`, beginning at bit `first`, into `row` at bit x. Workers share words at the seams.
 inline void or_bits(uint64_t *row, int32_t x, int32_t n, const uint64_t *from, int32_t first) {
   while (n > 0) {

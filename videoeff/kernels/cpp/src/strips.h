@@ -83,24 +83,6 @@ static void prepare_stages(vf_plan &plan, Op &op) {
   plan.strip_bytes = std::max(plan.strip_bytes, (strip + 127) / 64 * 64);
 }
 
-// The bits first .. stop - 1 of a row as runs, to `add(x, n)`.
-template <class F> static void each_run(const uint64_t *row, int32_t words, int32_t first, int32_t stop, F add) {
-  for (int32_t x = first; x < stop;) {
-    uint64_t bits = bits_at(row, words, x);
-    if (!bits) {
-      x += 64;
-      continue;
-    }
-    x += __builtin_ctzll(bits);
-    int32_t n = 0;
-    while (x + n < stop && (bits = ~bits_at(row, words, x + n)) == 0) n += 64;
-    if (x + n < stop) n += __builtin_ctzll(bits);
-    n = std::min(n, stop - x);
-    if (n > 0) add(x, n);
-    x += n;
-  }
-}
-
 struct Strips {
   vf_plan *plan;
   const Op *op;

@@ -19,7 +19,7 @@ extern "C" {
 #define VF_API
 #endif
 
-#define VF_ABI 5
+#define VF_ABI 6
 #define VF_MAX_ARGS 6
 #define VF_MAX_EPI 24
 #define VF_MAX_REGS 4
@@ -159,7 +159,8 @@ typedef struct {
   // VF_CONV, VF_MAXPOOL: what comes before it. The first reads `in`, each other the one before it, the op itself the last:
   // a convolution, a depthwise one (or the op, a maximum), a 1x1 one (the op), of which the first or the last may be
   // absent. VF_WINDOW is the window of all of them.
-  int32_t nbefore, reserved3;
+  int32_t nbefore;
+  int32_t tiles;           // VF_CONV of 3x3 in float32: 1: compute 2x2 results together, by minimal filtering
   vf_stage before[VF_MAX_STAGES];
 } vf_op;
 

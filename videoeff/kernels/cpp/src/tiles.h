@@ -1,0 +1,148 @@
+// Active pixels in blocks of tiles, for convolutions that compute 2x2 results together (winograd.h).
+#ifndef VIDEOEFF_TILES_H
+#define VIDEOEFF_TILES_H
+
+#include <algorithm>
+
+#include "blocks.h"
+
+namespace vf {
+
+// Cuts active pixels into blocks of at most `most` tiles. The results of a tile lie `s`, the dilation, apart: 2 s rows
+// and columns make s x s tiles. Of those that hold an active pixel only the active ones are computed.
+struct TileCutter {
+  vf_plan &plan;
+  const Mask &active;
+  int32_t s, most, longest;  // pixels of a run
+
+  size_t first = 0;          // run of the block that is open
+  int32_t held = 0, pixels = 0;
+  int64_t total = 0;         // tiles
+
+  void close() {
+    total += held;
+    if (pixels) plan.blocks.push_back({nullptr, int32_t(plan.cut.size() - first), pixels});
+    first = plan.cut.size(), held = pixels = 0;
+  }
+
+  void add_row(int32_t r, int32_t y, int32_t from, int32_t to) {
+    each_run(active.row(r, y), active.words, from, to, [&](int32_t x, int32_t n) {
+      for (int32_t at = 0; at < n; at += longest) plan.cut.push_back({r, y, x + at, std::min(longest, n - at)});
+      pixels += n;
+    });
+  }
+
+  // Columns from .. to - 1, whole tiles but at the border, of rows y and y + s, which are there if they are not negative.
+  void add(int32_t r, int32_t upper, int32_t lower, int32_t from, int32_t to) {
+    while (from < to) {
+      int32_t units = (most - held) / s;
+      if (units == 0) {
+        close();
+        continue;
+      }
+      const int32_t stop = std::min(to, from + units * 2 * s);
+      if (upper >= 0) add_row(r, upper, from, stop);
+      if (lower >= 0) add_row(r, lower, from, stop);
+      held += (stop - from + 2 * s - 1) / (2 * s) * s;
+      from = stop;
+    }
+  }
+
+  void cut(Band band, bool apart) {
+    plan.cut.clear(), plan.blocks.clear();
+    first = 0, total = 0;
+    plan.words.resize(size_t(active.words));
+    for (int32_t r = 0; r < active.r; r++) {
+      if (apart) close();
+      for (int32_t group = band.first / (2 * s); group * 2 * s < band.stop; group++)
+        for (int32_t k = 0; k < s; k++) {
+          const int32_t y = group * 2 * s + k;
+          auto there = [&](int32_t v) { return v >= band.first && v < band.stop && active.flag(r, v) ? v : -1; };
+          const int32_t upper = there(y), lower = there(y + s);
+          if (upper < 0 && lower < 0) continue;
+          for (int32_t j = 0; j < active.words; j++)
+            plan.words[j] = (upper < 0 ? 0 : active.row(r, upper)[j]) | (lower < 0 ? 0 : active.row(r, lower)[j]);
+          int32_t done = 0;  // columns before this one are taken
+          each_run(plan.words.data(), active.words, 0, active.w, [&](int32_t x, int32_t n) {
+            const int32_t from = std::max(done, x / (2 * s) * 2 * s);
+            done = std::min(active.w, (x + n + 2 * s - 1) / (2 * s) * 2 * s);
+            add(r, upper, lower, from, done);
+          });
+        }
+    }
+    close();
+    const Run *runs = plan.cut.data();
+    for (Block &block : plan.blocks) block.runs = runs, runs += block.count;
+  }
+};
+
+// One block that all workers compute: each has some of the panels of weights, then some of the pixels.
+struct SharedTiles {
+  vf_plan *plan;
+  const Op *op;
+  Mask *mask;
+  Block block;
+  int32_t parts;
+
+  int32_t panel(int64_t part) const { return int32_t(int64_t(op->panels.size()) * part / parts); }
+  // Part `index` of the block, and the shared registers from there on.
+  Block part(int64_t index, Scratch &scratch) const {
+    const int64_t from = block.count * index / parts, to = block.count * (index + 1) / parts;
+    int64_t before = 0;
+    for (int64_t i = 0; i < from; i++) before += block.runs[i].n;
+    Block some{block.runs + from, int32_t(to - from), 0};
+    for (int64_t i = from; i < to; i++) some.pixels += block.runs[i].n;
+    scratch.reg[0] = static_cast<char *>(plan->shared.data) + before * op->ld * int64_t(sizeof(float));
+    return some;
+  }
+};
+
+static void tile_panels_task(void *context, int64_t index, int worker) {
+  const SharedTiles &work = *static_cast<SharedTiles *>(context);
+  Scratch scratch = work.plan->workers[worker].scratch;
+  scratch.reg[0] = work.plan->shared.data;
+  work.plan->kernels->tiles(*work.op, work.block, scratch, work.panel(index), work.panel(index + 1));
+}
+
+static void tile_finish_task(void *context, int64_t index, int worker) {
+  const SharedTiles &work = *static_cast<SharedTiles *>(context);
+  vf_plan &plan = *work.plan;
+  Scratch scratch = plan.workers[worker].scratch;
+  const Block block = work.part(index, scratch);
+  if (block.pixels == 0) return;
+  uint64_t changed[kMaxBlock / 64 + 1];
+  float squares[kMaxBlock];
+  float *wanted = work.op->d.magnitude ? squares : nullptr;
+  plan.kernels->finish(*work.op, block, scratch, plan.fresh_rows[block.runs->r] != 0, changed, wanted);
+  store_outcome(*work.mask, block, changed, wanted);
+}
+
+constexpr int32_t kSharedRun = 16;  // pixels at most, of a run that may go to another worker than its neighbour
+
+// The active pixels of an op with tiles.
+static void run_tiles(vf_plan &plan, const Op &op, const Mask &active, int64_t pixels, Band band, const Frame &frame) {
+  const int32_t s = op.d.dx;
+  Mask &mask = plan.masks[op.d.mask];
+  if (frame.workers > 1 && shares_weights(op) && int32_t(op.panels.size()) >= frame.workers) {
+    TileCutter cutter{plan, active, s, op.tiles, kSharedRun};
+    cutter.cut(band, frame.any_fresh);
+    if (const int64_t rounds = int64_t(plan.blocks.size()); rounds > 1) {  // of the same length: each reads all weights
+      cutter.most = int32_t(std::min<int64_t>(op.tiles, ((cutter.total + rounds - 1) / rounds + s + 3) / 4 * 4));
+      cutter.cut(band, frame.any_fresh);
+    }
+    for (const Block &block : plan.blocks) {
+      SharedTiles work{&plan, &op, &mask, block, frame.workers};
+      plan.pool.run(frame.workers, frame.workers, tile_panels_task, &work);
+      plan.pool.run(frame.workers, frame.workers, tile_finish_task, &work);
+    }
+    return;
+  }
+  const int workers = pixels * op.cycles < kAlone ? 1 : frame.workers;
+  const int32_t most = int32_t((block_size(op, pixels, workers) + 3) / 4);
+  TileCutter{plan, active, s, std::max(most, s), 1 << 20}.cut(band, frame.any_fresh);
+  Work work{&plan, &op, &mask};
+  plan.pool.run(int64_t(plan.blocks.size()), workers, block_task, &work);
+}
+
+}  // namespace vf
+#endif

@@ -1,0 +1,81 @@
+"""Which 3x3 convolutions are computed by minimal filtering: 2x2 results together, 16 products instead of 36.
+
+F(2x2, 3x3) of Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks" (2016). Every result is the
+same, to the last bit, whichever of its neighbours are computed with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+
+from videoeff.kernels.cpp.abi import Kind
+from videoeff.kernels.cpp.describe import Description
+
+#: What the kernels serve (``fits_tiles`` in check.h refuses other descriptors).
+MOST_DILATION = 16
+MOST_INPUTS = 2048
+
+#: With fewer channels vectors are too empty for the tiles' transforms to pay.
+_LEAST_CHANNELS = 24
+
+#: Transformed weights are 16/9 as many: on smaller maps reading them takes what the products save.
+_LEAST_PIXELS = 128
+
+#: Time of a tile's product with its share of the transforms, over that of a product in a plain convolution.
+_COST = 1.5
+
+_SHAPE = {"kh": 3, "kw": 3, "sy": 1, "sx": 1, "groups": 1}
+
+
+def fits_tiles(found: Description) -> bool:
+    """Whether the kernels can compute it in tiles."""
+    return (
+        found.kind == Kind.CONV
+        and found.dtype == torch.float32
+        and not found.stages
+        and not found.window.get("gate")
+        and found.input is not None
+        and found.input.strides[3] == 1
+        and fits_window(found.window, found.input.extent[3])
+    )
+
+
+def fits_window(window: Mapping[str, int], inputs: int) -> bool:
+    """Whether a window over a map of so many channels is one of those that tiles serve."""
+    return (
+        all(window[name] == number for name, number in _SHAPE.items())
+        and window["dy"] == window["dx"] <= MOST_DILATION
+        and inputs <= MOST_INPUTS
+    )
+
+
+def tiles(found: Description) -> bool:
+    """Whether it is computed in tiles: where they serve and are faster."""
+    if not fits_tiles(found) or found.input is None:
+        return False
+    channels = (found.input.extent[3], found.channels)
+    return pays(channels, found.window, found.input.extent[1:3], found.out.extent[1:3])
+
+
+def pays(
+    channels: Sequence[int], window: Mapping[str, int], size: Sequence[int], result: Sequence[int]
+) -> bool:
+    """Whether tiles are faster, by the products they take.
+
+    Args:
+        channels: of the input and of the result.
+        window: one that tiles serve.
+        size: height and width of the input.
+        result: those of the result.
+    """
+    if min(channels) < _LEAST_CHANNELS or result[0] * result[1] < _LEAST_PIXELS:
+        return False
+    apart = window["dy"]
+    tiles = taps = 1
+    for extent, results, padding in zip(size, result, (window["py"], window["px"]), strict=True):
+        tiles *= results // (2 * apart) * apart + min(results % (2 * apart), apart)
+        # of wide dilations many taps lie outside, and a plain convolution leaves them out
+        taps *= sum(0 <= at + k * apart - padding < extent for at in range(results) for k in range(3))
+    return _COST * 16 * tiles < taps
