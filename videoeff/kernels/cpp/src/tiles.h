@@ -76,6 +76,8 @@ struct TileCutter {
   }
 };
 
+constexpr size_t kMostTileWeights = size_t(8) << 20;
+
 // One block that all workers compute: each has some of the panels of weights, then some of the pixels.
 struct SharedTiles {
   vf_plan *plan;
@@ -84,7 +86,18 @@ struct SharedTiles {
   Block block;
   int32_t parts;
 
-  int32_t panel(int64_t part) const { return int32_t(int64_t(op->panels.size()) * part / parts); }
+  // The first panel of a part: as many vectors of output channels before it as fit best.
+  int32_t panel(int64_t part) const {
+    int64_t all = 0, before = 0;
+    for (const int32_t vectors : op->panels) all += vectors;
+    int32_t index = 0;
+    for (; index < int32_t(op->panels.size()); index++) {
+      const int32_t vectors = op->panels[size_t(index)];
+      if ((2 * before + vectors) * parts > 2 * all * part) break;
+      before += vectors;
+    }
+    return index;
+  }
   // Part `index` of the block, and the shared registers from there on.
   Block part(int64_t index, Scratch &scratch) const {
     const int64_t from = block.count * index / parts, to = block.count * (index + 1) / parts;
@@ -117,13 +130,20 @@ static void tile_finish_task(void *context, int64_t index, int worker) {
   store_outcome(*work.mask, block, changed, wanted);
 }
 
+// Whether the workers share the weights: where those are very many, or few tiles have to be computed. With more tiles each
+// worker reads the weights once for tiles of its own, and waits for nobody.
+static bool shares_tiles(const Op &op, int64_t pixels, int workers) {
+  if (workers < 2 || !shares_weights(op) || int32_t(op.panels.size()) < workers) return false;
+  return op.weight.bytes >= kMostTileWeights || pixels < int64_t(2 * kMaxBlock) * workers;
+}
+
 constexpr int32_t kSharedRun = 16;  // pixels at most, of a run that may go to another worker than its neighbour
 
 // The active pixels of an op with tiles.
 static void run_tiles(vf_plan &plan, const Op &op, const Mask &active, int64_t pixels, Band band, const Frame &frame) {
   const int32_t s = op.d.dx;
   Mask &mask = plan.masks[op.d.mask];
-  if (frame.workers > 1 && shares_weights(op) && int32_t(op.panels.size()) >= frame.workers) {
+  if (shares_tiles(op, pixels, frame.workers)) {
     TileCutter cutter{plan, active, s, op.tiles, kSharedRun};
     cutter.cut(band, frame.any_fresh);
     if (const int64_t rounds = int64_t(plan.blocks.size()); rounds > 1) {  // of the same length: each reads all weights
