@@ -89,7 +89,7 @@ sanitize: $(STAMP)
 	$(NATIVE) --if-changed --sanitize address,undefined --out $(SANITIZED)
 	LD_PRELOAD="$$($(NATIVE) --runtime --sanitize address,undefined)" PYTHONMALLOC=malloc \
 	  ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 VIDEOEFF_NATIVE="$(abspath $(SANITIZED))" \
-	  $(BIN)/pytest -q -p no:cacheprovider tests/native/test_native_*.py
+	  $(BIN)/pytest -q -n $(WORKERS) --dist worksteal -p no:cacheprovider tests/native/test_native_*.py
 
 format: $(STAMP)
 	$(BIN)/ruff check --fix $(SOURCES)
