@@ -187,9 +187,7 @@ class Native:
         names = ("kh", "kw", "sy", "sx", "py", "px", "dy", "dx", "groups")
         window = {name: int(getattr(op, name)) for name in names}
         channels, size = (shape.inputs, shape.outputs), (shape.height, shape.width)
-        op.tiles = int(
-            tiles.fits_window(window, shape.inputs) and tiles.pays(channels, window, size, shape.result)
-        )
+        op.tiles = int(tiles.pays(channels, window, size, shape.result))
         op.weight, op.bias = self._keep[0].data_ptr(), bias.data_ptr()
         op.width[0] = shape.outputs
         op.reach[0] = abi.Reach(0, abi.ReachKind.WINDOW)

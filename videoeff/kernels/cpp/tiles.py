@@ -62,14 +62,16 @@ def tiles(found: Description) -> bool:
 def pays(
     channels: Sequence[int], window: Mapping[str, int], size: Sequence[int], result: Sequence[int]
 ) -> bool:
-    """Whether tiles are faster, by the products they take.
+    """Whether tiles serve and are faster, by the products they take.
 
     Args:
         channels: of the input and of the result.
-        window: one that tiles serve.
+        window: kernel, stride, padding, dilation and groups by their short names.
         size: height and width of the input.
         result: those of the result.
     """
+    if not fits_window(window, channels[0]):
+        return False
     if min(channels) < _LEAST_CHANNELS or result[0] * result[1] < _LEAST_PIXELS:
         return False
     apart = window["dy"]

@@ -73,6 +73,15 @@ static void compute_block(const Work &work, const Block &block, Worker &worker) 
   store_outcome(*work.mask, block, changed, wanted);
 }
 
+// What follows once the block's results lie in register 0.
+static void finish_block(vf_plan &plan, const Op &op, Mask &mask, const Block &block, Scratch &scratch) {
+  uint64_t changed[kMaxBlock / 64 + 1];
+  float squares[kMaxBlock];
+  float *wanted = op.d.magnitude ? squares : nullptr;
+  plan.kernels->finish(op, block, scratch, plan.fresh_rows[block.runs->r] != 0, changed, wanted);
+  store_outcome(mask, block, changed, wanted);
+}
+
 static void block_task(void *context, int64_t index, int worker) {
   const Work &work = *static_cast<Work *>(context);
   compute_block(work, work.plan->blocks[index], work.plan->workers[worker]);
@@ -122,14 +131,10 @@ static void panel_task(void *context, int64_t index, int worker) {
 static void finish_task(void *context, int64_t index, int worker) {
   const Shared &work = *static_cast<Shared *>(context);
   vf_plan &plan = *work.plan;
-  uint64_t changed[kMaxBlock / 64 + 1];
-  float squares[kMaxBlock];
-  float *wanted = work.op->d.magnitude ? squares : nullptr;
   for (size_t i = work.start(index, work.parts); i < work.start(index + 1, work.parts); i++) {
     Scratch scratch = plan.workers[worker].scratch;
     const Block block = work.joined(i, i + 1, scratch);
-    plan.kernels->finish(*work.op, block, scratch, plan.fresh_rows[block.runs->r] != 0, changed, wanted);
-    store_outcome(*work.mask, block, changed, wanted);
+    finish_block(plan, *work.op, *work.mask, block, scratch);
   }
 }
 

@@ -122,12 +122,7 @@ static void tile_finish_task(void *context, int64_t index, int worker) {
   vf_plan &plan = *work.plan;
   Scratch scratch = plan.workers[worker].scratch;
   const Block block = work.part(index, scratch);
-  if (block.pixels == 0) return;
-  uint64_t changed[kMaxBlock / 64 + 1];
-  float squares[kMaxBlock];
-  float *wanted = work.op->d.magnitude ? squares : nullptr;
-  plan.kernels->finish(*work.op, block, scratch, plan.fresh_rows[block.runs->r] != 0, changed, wanted);
-  store_outcome(*work.mask, block, changed, wanted);
+  if (block.pixels) finish_block(plan, *work.op, *work.mask, block, scratch);
 }
 
 // Whether the workers share the weights: where those are very many, or few tiles have to be computed. With more tiles each
