@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import zlib
+from collections.abc import Iterator
+
 import pytest
 import torch
 
@@ -19,6 +22,15 @@ def pytest_configure(config: pytest.Config) -> None:
 def interpreter() -> None:
     """Triton, where it is installed."""
     pytest.importorskip("triton", reason="needs triton, which is not installed here")
+
+
+@pytest.fixture(autouse=True)
+def accesses(request: pytest.FixtureRequest, interpreter: None) -> Iterator[None]:
+    """The programs of every test's kernels take turns; none may touch what it should not, or when."""
+    from tests.cuda.interpreted.watch import watched
+
+    with watched(seed=zlib.crc32(request.node.nodeid.encode())):
+        yield
 
 
 @pytest.fixture

@@ -488,7 +488,8 @@ def _reach_rows(edge, some, row, frame):
 @triton.jit
 def _append(unit, ok, stamps, listed, count, frame):
     """Append units that are not yet on the list; one place counter for all of them."""
-    seen = tl.load(stamps + unit, mask=ok, other=0, cache_modifier=".cg")
+    # Volatile, as other programs exchange the stamps at the same time; one that comes late costs an exchange.
+    seen = tl.load(stamps + unit, mask=ok, other=0, volatile=True)
     want = ok & (seen != frame)
     if tl.max(want.to(tl.int32), 0) != 0:
         before = tl.atomic_xchg(stamps + unit, frame, mask=want, sem="relaxed")
