@@ -113,38 +113,18 @@ def convolution(reference: str) -> nn.Module | None:
     return nn.Conv2d(inputs[0], outputs[0], kernel, stride, padding, dilation, groups[0])  # type: ignore[arg-type]
 
 
-class Pretended:
-    """Triton's driver of a GPU that is not touched: enough to compile as a launch would, into its cache."""
-
-    def __init__(self, capability: int) -> None:
-        self.capability = capability
-
-    def get_current_device(self) -> int:
-        """Its number."""
-        return 0
-
-    def get_current_stream(self, device: int) -> int:
-        """The stream of the launch."""
-        return 0
-
-    def get_current_target(self) -> Any:
-        """What is compiled for."""
-        from triton.backends.compiler import GPUTarget
-
-        return GPUTarget("cuda", self.capability, 32)
-
-
 def compile_part(wanted: Ahead, part: int, parts: int) -> tuple[int, int]:
     """Compile every ``parts``-th launch from the ``part``-th on; how many were and how many could not be."""
     from triton.runtime import driver
+
+    from videoeff.kernels.triton.ahead import Pretended
 
     torch.set_num_threads(1)
     driver.set_active(Pretended(wanted.capability))
     done = failed = 0
     for launch in launches(wanted)[part::parts]:
-        told = dict.fromkeys(launch.told, 0)
         try:
-            launch.kernel.warmup(grid=(launch.grid,), **launch.arguments, **told, **launch.options)
+            launch.warm()
             done += 1
         except Exception:  # noqa: BLE001 - the frame itself will meet it, and say where
             failed += 1

@@ -123,7 +123,7 @@ class Kernel:
 
         def open_frame() -> None:
             self.opening.run(full=False, counting=False)
-            self.memory.lists[self.work.number : self.work.number + 1].copy_(self._count)
+            self.memory.count(self.work)[:1].copy_(self._count)
 
         def frame() -> None:
             open_frame()

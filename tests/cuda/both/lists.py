@@ -73,7 +73,7 @@ def test_lists_of_a_stream(name: str, how: str, cut: Callable[..., None], device
             continue
         for layer in regions:
             work = plan.works[layer]
-            count = int(plan.memory.lists[work.number])
+            count = int(plan.memory.count(work)[0])
             units = work.tensors["listed"][:count].tolist()
             stamped = torch.nonzero(work.tensors["stamps"] == plan.memory.frame).flatten().tolist()
             assert len(set(units)) == count, f"{layer}: a unit twice"

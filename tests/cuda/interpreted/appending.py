@@ -1,4 +1,4 @@
-"""A kernel around one of the device's helpers."""
+"""Kernels around the device's helpers."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import triton
 import triton.language as tl
 
 from videoeff.kernels.triton.device import _append
+from videoeff.kernels.triton.programme import place_of
 
 
 @triton.jit
@@ -13,3 +14,11 @@ def append(units, wanted, stamps, listed, count, frame, N: tl.constexpr):
     """Append those of N units that are wanted."""
     place = tl.arange(0, N)
     _append(tl.load(units + place), tl.load(wanted + place) != 0, stamps, listed, count, frame)
+
+
+@triton.jit
+def places(view, found, r, y, x):
+    """Where two channels of a pixel lie."""
+    one = tl.arange(0, 1)
+    c = tl.arange(0, 2)
+    tl.store(found + c[None, :], place_of(view, one + r, one + y, one + x, c))

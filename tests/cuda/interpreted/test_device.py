@@ -1,10 +1,16 @@
-"""Lists on the device, interpreted: no unit twice, nothing left over from the frame before."""
+"""Lists on the device, interpreted: no unit twice, nothing left from the frame before; places of pixels."""
 
 from __future__ import annotations
 
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+
+from tests.cuda.compare import dense, squares
+from tests.cuda.nets import NETS, build
+from tests.support import stream_of
+from videoeff.testing import TOLERANCES, relative_error
 
 UNITS, WIDTH = 24, 16
 APPENDS = st.lists(
@@ -30,3 +36,38 @@ def test_append_lists_every_unit_once(frames: list[list[list[tuple[int, bool]]]]
             assert len(found) == len(set(found)), "a unit twice"
             assert set(found) == wanted
             assert set(torch.nonzero(stamps == frame).flatten().tolist()) == wanted
+
+
+@pytest.mark.parametrize("r", [0, 3, 40])
+def test_places_in_large_memory(r: int) -> None:
+    """Of 40 streams of a map of 2^26 elements some lie past what 32 bits tell."""
+    from tests.cuda.interpreted.appending import places
+    from videoeff.kernels.triton.binding import VAST
+
+    strides, even, found = (1 << 26, 1 << 14, 8), 8, torch.zeros(2, dtype=torch.int64)
+    vast = tl_constexpr(strides[0] * (r + 1) >= VAST)
+    halves = tuple(s // even for s in strides)
+    view = (torch.zeros(1), *strides, 1, tl_constexpr(even), *halves, None, vast)
+    places[(1,)](view, found, r, 5, 7)
+    first = r * strides[0] + 5 * strides[1] + 7 * strides[2]
+    assert found.tolist() == [first, first + 1]
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_networks_in_large_memory(name: str, monkeypatch: pytest.MonkeyPatch, device: torch.device) -> None:
+    """Places in 64 bits are the same places."""
+    from videoeff.kernels.triton import binding
+
+    frames = list(squares(2, (2, 3, 13, 18), device))
+    expected = [dense(build(name, device), f) for f in frames]
+    monkeypatch.setattr(binding, "VAST", 1)
+    stream = stream_of(build(name, device), frames[0], backend="triton")
+    for frame, truth in zip(frames, expected, strict=True):
+        assert relative_error(stream(frame), truth) <= TOLERANCES[torch.float32].relative
+
+
+def tl_constexpr(value: int) -> object:
+    """A number known at compile time."""
+    import triton.language as tl
+
+    return tl.constexpr(value)

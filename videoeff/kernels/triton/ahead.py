@@ -40,6 +40,27 @@ class Compiled:
     warp: bool
 
 
+class Pretended:
+    """Triton's driver of a GPU that is not touched: enough to compile as a launch would, into its cache."""
+
+    def __init__(self, capability: int) -> None:
+        self.capability = capability
+
+    def get_current_device(self) -> int:
+        """Its number."""
+        return 0
+
+    def get_current_stream(self, device: int) -> int:
+        """The stream of the launch."""
+        return 0
+
+    def get_current_target(self) -> Any:
+        """What is compiled for."""
+        from triton.backends.compiler import GPUTarget
+
+        return GPUTarget("cuda", self.capability, 32)
+
+
 def compile_ahead(launch: Launch, capability: int) -> Compiled:
     """Compile a launch for compute capability 80, 90, ... as the launcher would at run time.
 

@@ -21,6 +21,15 @@ from videoeff.ops.call import RegionCall
 #: Most registers of a thread, and of a multiprocessor.
 REGISTERS, FILE = 255, 65536
 
+#: Channels of a block from which on it is one of the widest.
+WIDEST = 1024
+
+#: Elements from which on places take more than 32 bits.
+VAST = 1 << 31
+
+#: Counters lie as far apart as Triton looks at addresses: a kernel serves any of them.
+APART = 4
+
 #: Numbers of the tests in ``device.py``.
 TESTS = {"max": 1, "l2": 2, "rms": 3, "rms-relative": 3}
 
@@ -45,6 +54,11 @@ class Launch:
     options: Mapping[str, int]
     told: tuple[str, ...] = ("full", "counting")
 
+    @property
+    def widest(self) -> bool:
+        """Whether a program holds the widest blocks in float32, for which registers are scarce."""
+        return bool(self.arguments["BN"] >= WIDEST and self.arguments["out"][0].itemsize == 4)
+
     def bounded(self) -> Launch:
         """With as many registers as a thread may have.
 
@@ -58,6 +72,11 @@ class Launch:
         given = {"full": int(full), "counting": int(counting)}
         self.kernel[(self.grid,)](**self.arguments, **{n: given[n] for n in self.told}, **self.options)
 
+    def warm(self) -> None:
+        """Compile it as a launch would."""
+        told = dict.fromkeys(self.told, 0)
+        self.kernel.warmup(grid=(self.grid,), **self.arguments, **told, **self.options)
+
 
 @dataclass
 class Memory:
@@ -66,11 +85,11 @@ class Memory:
     Attributes:
         device: where they lie.
         state, constants: the stream's.
-        lists: int32 (lists,), the lengths.
-        pixels: int64 (lists,), pixels computed since the counters were read.
+        lists: int32 (lists * APART,), the lengths.
+        pixels: int64 (lists * APART,), pixels computed since the counters were read.
         frame: int32 (1,), the frame's number.
         fresh: uint8 by the streams of a value's rows: which of them have no past.
-        stale: int32 (lists,): whether what is kept of a list's units beside the state is out of date.
+        stale: int32 (lists * APART,): whether what is kept of a list's units beside the state is out of date.
         shared: scratch by purpose, as large as its largest user needs; for launches that follow one another.
         kept: what addresses point to.
         processors: multiprocessors of the device.
@@ -98,6 +117,14 @@ class Memory:
             held = self.shared[key] = torch.zeros(count, dtype=dtype, device=self.device)
             self.kept.append(held)  # a smaller one before it may be in use
         return held
+
+    def place(self, work: Work) -> int:
+        """Where the counters of a list lie."""
+        return work.number * APART
+
+    def count(self, work: Work) -> Tensor:
+        """The length of a list, and what lies behind it."""
+        return self.lists[self.place(work) :]
 
     def keep(self, tensor: Tensor) -> Tensor:
         """On the device, for as long as the plan."""
@@ -166,17 +193,19 @@ class Binding:
     def view(self, view: View, even: int = 0) -> tuple[Any, ...]:
         """A view as kernels take it, see ``device.py``; ``even`` if it is known already."""
         row, line, column, channel = view.strides
+        memory = self.memory.tensor_of(view, self.call)
         even = even or self.even(view, self.channels // self.groups)
         room = self.room(view)
         apart = self.groups > 1  # the channels behind a block's last one are another group's
         return (
-            self.memory.tensor_of(view, self.call),
+            memory,
             *view.strides,
             tl.constexpr(even),
             row // even,
             line // even,
             column // even,
             room // even if channel == 1 and room % even == 0 and not apart else None,
+            tl.constexpr(memory.numel() >= VAST),
         )
 
     def even(self, view: View, per_group: int) -> int:
@@ -240,18 +269,18 @@ class Binding:
 
     def site_of(self, work: Work) -> tuple[int, ...]:
         """``site`` of the kernels."""
-        return (work.extent[1], work.extent[2], *work.grid, work.units)
+        return tuple(coded(n) for n in (*work.extent[1:], *work.grid, work.units))
 
     def work_of(self, work: Work) -> tuple[Any, ...]:
         """``work`` of the kernels."""
-        number, memory = work.number, self.memory
+        memory = self.memory
         switch = max(1, int(self.config.whole_from * work.units) + 1)
         return (
-            memory.lists[number:],
+            memory.count(work),
             work.tensors["listed"],
             memory.frame,
-            memory.pixels[number:],
-            switch,
+            memory.pixels[memory.place(work) :],
+            coded(switch),
             int(self.call.prediction is None or work is not self.work),
         )
 
@@ -294,10 +323,16 @@ class Binding:
 def edge_arguments(edge: Edge, memory: Memory) -> tuple[Any, ...]:
     """What kernels read of an edge."""
     target = edge.target
-    tensors = (target.tensors["stamps"], target.tensors["listed"], memory.lists[target.number :])
+    tensors = (target.tensors["stamps"], target.tensors["listed"], memory.count(target))
     high, wide = target.grid
     if edge.axes is None:
-        return (target.tensors["rows"], *tensors, high * wide, target.extent[0])
+        return (target.tensors["rows"], *tensors, coded(high * wide), coded(target.extent[0]))
     (low_y, high_y), (low_x, high_x) = edge.axes
     tables = (memory.keep(t.to(torch.int32)) for t in (low_y, high_y, low_x, high_x))
-    return (*tables, low_y.shape[1], low_x.shape[1], *tensors, high, wide)
+    source = coded(low_y.shape[1]), coded(low_x.shape[1])
+    return (*tables, *source, *tensors, coded(high), coded(wide))
+
+
+def coded(number: int) -> int:
+    """A number as ``plain`` of ``device.py`` takes it."""
+    return 2 * number + 1

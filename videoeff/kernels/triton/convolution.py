@@ -10,7 +10,8 @@ from torch import Tensor
 
 from videoeff.kernels.forms.trace import combined
 from videoeff.kernels.triton.binding import Binding, Launch
-from videoeff.kernels.triton.device import block_columns, commit, count_pixels, length, pixels, programme
+from videoeff.kernels.triton.device import block_columns, commit, count_pixels, length, pixels, plain_site
+from videoeff.kernels.triton.programme import begin_of, programme
 
 
 @triton.jit(do_not_specialize=["full", "counting"])
@@ -35,6 +36,7 @@ def convolution(
         FLAT: whether taps and channels are walked as one dimension, for few channels.
         PRECISION: "tf32" or "ieee" for float32.
     """
+    site = plain_site(site)
     units, whole = length(work, site, full)
     chunks = tl.cdiv(units, BM // (U * U))
     inputs = shape[2]
@@ -52,7 +54,6 @@ def convolution(
             base = (block // shape[4]) * inputs
         top = y * window[0] - window[2]
         left = x * window[1] - window[3]
-        start = r * source[6]
         kk = tl.arange(0, BK)
         acc = tl.zeros([BM, BN], tl.float32)
         if FLAT:
@@ -64,7 +65,7 @@ def convolution(
                 ix = left[:, None] + (tap % KW)[None, :] * window[5]
                 ok = valid[:, None] & (iy >= 0) & (iy < shape[0]) & (ix >= 0) & (ix < shape[1])
                 ok = ok & (k < KH * KW * inputs)[None, :]
-                begin = (start[:, None] + iy * source[7] + ix * source[8]) * source[5]
+                begin = begin_of(source, r[:, None], iy, ix)
                 place = begin + (base + c)[None, :] * source[4]
                 a = tl.load(source[0] + place, mask=ok, other=0.0)
                 if gate is not None:
@@ -82,7 +83,7 @@ def convolution(
                 iy = top + (tap // KW) * window[4]
                 ix = left + (tap % KW) * window[5]
                 ok = valid & (iy >= 0) & (iy < shape[0]) & (ix >= 0) & (ix < shape[1])
-                begin = (start + iy * source[7] + ix * source[8]) * source[5]
+                begin = begin_of(source, r, iy, ix)
                 place = begin[:, None] + tl.multiple_of(base + c, source[5])[None, :] * source[4]
                 held = ok[:, None] & (c < inputs)[None, :]
                 a = tl.load(source[0] + place, mask=held, other=0.0)

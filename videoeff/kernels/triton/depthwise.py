@@ -11,15 +11,8 @@ from torch import Tensor
 from videoeff.kernels.forms.codes import Kind
 from videoeff.kernels.forms.trace import combined
 from videoeff.kernels.triton.binding import Binding, Launch
-from videoeff.kernels.triton.device import (
-    block_columns,
-    commit,
-    count_pixels,
-    length,
-    load_argument,
-    pixels,
-    programme,
-)
+from videoeff.kernels.triton.device import block_columns, commit, count_pixels, length, pixels, plain_site
+from videoeff.kernels.triton.programme import load_argument, programme
 
 #: Most columns of a window that are unrolled.
 UNROLLED = tl.constexpr(7)
@@ -74,6 +67,7 @@ def depthwise(
         MULTIPLIER: outputs of each channel of the input.
         SPREAD: whether the convolution is transposed.
     """
+    site = plain_site(site)
     units, whole = length(work, site, full)
     chunks = tl.cdiv(units, BM // (U * U))
     for t in tl.range(tl.program_id(0), chunks * NB, tl.num_programs(0)):
@@ -139,4 +133,4 @@ def launch(b: Binding) -> Launch:
         "SPREAD": spread,
     }
     made = b.launch(depthwise, blocks, outputs, special)
-    return made.bounded() if kh * kw >= MANY else made
+    return made.bounded() if kh * kw >= MANY or made.widest else made

@@ -1,4 +1,4 @@
-"""What all kernels share on the device: lists of work, the programme behind a producer, the commit.
+"""What all kernels share on the device: lists of work, and the commit; arithmetic is in ``programme.py``.
 
 Work is listed in units: squares of U x U pixels of a region's value. A kernel is launched with a fixed
 number of programs; each takes chunks of BM pixels (BM / U² units) off its region's list, whose length it
@@ -8,14 +8,15 @@ their lists, once a frame.
 
 Parameters come in tuples, the same for all kernels:
 
-- ``site``: (H, W, UH, UW, units): pixels and units of the value, units of all rows.
+- ``site``: (H, W, UH, UW, units): pixels and units of the value, units of all rows; as ``plain`` takes them.
 - ``work``: (count, list, frame, pixels, switch, ordered): the list's length, the list, the frame's number,
-  the counter of pixels computed, the length from which on the list is not looked at: all units are computed
-  in order, and whether that is so in every full frame (1) or the list holds then, too (0).
-- ``out``: (pointer, row, line, column, channel, even, row/even, line/even, column/even, room/even): the
+  the counter of pixels computed, the length from which on the list is not looked at, as ``plain`` takes it:
+  all units are computed in order, and whether that is so in every full frame (1) or the list holds then,
+  too (0).
+- ``out``: (pointer, row, line, column, channel, even, row/even, line/even, column/even, room/even, vast): the
   value and its strides; a number known at compile time that they and the first channels of blocks divide
-  by; and the channels that may be loaded and stored, a gap of zeros included, None where they do not divide
-  by it.
+  by; the channels that may be loaded and stored, a gap of zeros included, None where they do not divide
+  by it; and whether places in it take more than 32 bits.
 - ``test``: (limit, scale, mask, magnitude, fresh, channels, candidates, partials, arrived): the change
   test's threshold, the rows' scales or None, the mask's stamps, the squared magnitudes or None, flags of
   rows without a past, the number of channels, and what blocks of channels that decide together exchange, or
@@ -28,6 +29,8 @@ from __future__ import annotations
 
 import triton
 import triton.language as tl
+
+from videoeff.kernels.triton.programme import place_of, room_of
 
 #: Kinds of edges.
 TABLE = tl.constexpr(0)
@@ -44,10 +47,22 @@ RMS = tl.constexpr(3)
 
 
 @triton.jit
+def plain(number):
+    """A number given as 2 n + 1: neither 1 nor a multiple of 16, for which Triton would compile anew."""
+    return number >> 1
+
+
+@triton.jit
+def plain_site(site):
+    """``site`` as plain numbers."""
+    return plain(site[0]), plain(site[1]), plain(site[2]), plain(site[3]), plain(site[4])
+
+
+@triton.jit
 def length(work, site, full):
     """Units to compute, and whether they are all units in order."""
     listed = tl.load(work[0])
-    whole = tl.where(listed >= work[4], 1, full * work[5])
+    whole = tl.where(listed >= plain(work[4]), 1, full * work[5])
     return tl.where(whole != 0, site[4], listed), whole
 
 
@@ -90,186 +105,6 @@ def count_pixels(work, valid, block, counting):
     """Add a chunk to the counter, once for all its blocks of channels."""
     if (counting != 0) & (block == 0):
         tl.atomic_add(work[3], tl.sum(valid.to(tl.int64)), sem="relaxed")
-
-
-# ---------------------------------------------------------------- the programme
-
-
-@triton.jit
-def _tanh(x):
-    return 2.0 * tl.sigmoid(2.0 * x) - 1.0
-
-
-@triton.jit
-def _softplus(x):
-    return tl.maximum(x, 0.0) + tl.log(1.0 + tl.exp(-tl.abs(x)))
-
-
-@triton.jit
-def _unary(op: tl.constexpr, x, cmask, channels, p: tl.constexpr, q: tl.constexpr):
-    if op == 0:  # COPY
-        return x
-    elif op == 7:  # AFFINE
-        return x * p + q
-    elif op == 8:  # RDIV
-        return p / x
-    elif op == 9:  # CLAMP. Comparisons let NaN through, as PyTorch does
-        low = x
-        if p != float("-inf"):
-            low = tl.where(x < p, p, x)
-        high = low
-        if q != float("inf"):
-            high = tl.where(low > q, q, low)
-        return high
-    elif op == 10:  # LEAKY
-        return tl.where(x < 0, x * p, x)
-    elif op == 11:  # SIGMOID
-        return tl.sigmoid(x)
-    elif op == 12:  # TANH
-        return _tanh(x)
-    elif op == 13:  # EXP
-        return tl.exp(x)
-    elif op == 14:  # LOG
-        return tl.log(x)
-    elif op == 15:  # SQRT
-        return tl.sqrt(x)
-    elif op == 16:  # ABS
-        return tl.abs(x)
-    elif op == 17:  # NEG
-        return -x
-    elif op == 18:  # SILU
-        return x * tl.sigmoid(x)
-    elif op == 19:  # HARDSWISH
-        t = tl.where(x + 3.0 < 0.0, 0.0, x + 3.0)
-        return x * tl.where(t > 6.0, 6.0, t) / 6.0
-    elif op == 20:  # HARDSIGMOID
-        t = tl.where(x + 3.0 < 0.0, 0.0, x + 3.0)
-        return tl.where(t > 6.0, 6.0, t) / 6.0
-    elif op == 21:  # GELU
-        return 0.5 * x * (1.0 + tl.erf(x * 0.7071067811865476))
-    elif op == 22:  # GELU_TANH
-        return 0.5 * x * (1.0 + _tanh(0.7978845608028654 * (x + 0.044715 * x * x * x)))
-    elif op == 23:  # ELU
-        return q * tl.where(x > 0, x, p * (tl.exp(tl.minimum(x, 0.0)) - 1.0))
-    elif op == 24:  # SOFTPLUS
-        return tl.where(x * p > q, x, _softplus(x * p) / p)
-    elif op == 25:  # MISH
-        return x * _tanh(_softplus(x))
-    elif op == 26:  # ERF
-        return tl.erf(x)
-    elif op == 28:  # SOFTMAX
-        top = tl.max(tl.where(cmask, x, float("-inf")), 1)
-        e = tl.where(cmask, tl.exp(x - top[:, None]), 0.0)
-        return e / tl.sum(e, 1)[:, None]
-    elif op == 29:  # LOG_SOFTMAX
-        top = tl.max(tl.where(cmask, x, float("-inf")), 1)
-        e = tl.where(cmask, tl.exp(x - top[:, None]), 0.0)
-        return x - top[:, None] - tl.log(tl.sum(e, 1))[:, None]
-    elif op == 30:  # NORMALIZE
-        mean = tl.sum(tl.where(cmask, x, 0.0), 1) / channels
-        d = tl.where(cmask, x - mean[:, None], 0.0)
-        return d * tl.rsqrt(tl.sum(d * d, 1) / channels + p)[:, None]
-    elif op == 31:  # RMS_NORMALIZE
-        d = tl.where(cmask, x, 0.0)
-        return x * tl.rsqrt(tl.sum(d * d, 1) / channels + p)[:, None]
-    else:  # POW
-        tl.static_assert(op == 33, "an instruction that this kernel has not")
-        if p == 0.5:
-            return tl.sqrt(x)
-        elif p == -0.5:
-            return tl.rsqrt(x)
-        elif p == 2.0:
-            return x * x
-        else:
-            return x * x * x
-
-
-@triton.jit
-def _binary(op: tl.constexpr, x, y):
-    if op == 1:  # ADD
-        return x + y
-    elif op == 2:  # SUB
-        return x - y
-    elif op == 3:  # MUL
-        return x * y
-    elif op == 4:  # DIV
-        return x / y
-    elif op == 5:  # MAXIMUM, NaN of either
-        return tl.where((x > y) | (x != x), x, y)
-    elif op == 6:  # MINIMUM
-        return tl.where((x < y) | (x != x), x, y)
-    else:  # PRELU
-        tl.static_assert(op == 27, "an instruction that this kernel has not")
-        return tl.where(x < 0, x * y, x)
-
-
-@triton.jit
-def place_of(view, r, y, x, cols):
-    """Where channels ``cols`` of pixels lie (BM, BN)."""
-    begin = (r * view[6] + y * view[7] + x * view[8]) * view[5]
-    return begin[:, None] + tl.multiple_of(cols, view[5])[None, :] * view[4]
-
-
-@triton.jit
-def room_of(view, cols, cmask):
-    """Which channels may be loaded and stored: those that exist and the gap behind them."""
-    if view[9] is None:
-        return cmask
-    else:
-        return (tl.multiple_of(cols, view[5]) < view[9] * view[5])[None, :]
-
-
-@triton.jit
-def load_argument(arg, r, y, x, cols, valid, cmask):
-    """An argument's block (BM, BN) as float32."""
-    held = tl.load(
-        arg[0] + place_of(arg, r, y, x, cols), mask=valid[:, None] & room_of(arg, cols, cmask), other=0.0
-    )
-    return held.to(tl.float32)
-
-
-@triton.jit
-def _operand(values, args, a: tl.constexpr, r, y, x, cols, valid, cmask):
-    if a >= 0:
-        return values[a]
-    else:
-        return load_argument(args[-1 - a], r, y, x, cols, valid, cmask)
-
-
-@triton.jit
-def _instruction(
-    values, args, made, op: tl.constexpr, a: tl.constexpr, b: tl.constexpr, p: tl.constexpr, q: tl.constexpr,
-    r, y, x, cols, valid, cmask, channels
-):  # fmt: skip
-    if op == -1:
-        return made
-    else:
-        first = _operand(values, args, a, r, y, x, cols, valid, cmask)
-        if op == 27 or (op >= 1 and op <= 6):
-            second = _operand(values, args, b, r, y, x, cols, valid, cmask)
-            return _binary(op, first, second)
-        else:
-            return _unary(op, first, cmask, channels, p, q)
-
-
-@triton.jit
-def programme(made, args, CODE: tl.constexpr, r, y, x, cols, valid, cmask, channels):
-    """The last value of the programme; ``made`` is the producer's result (BM, BN) in float32."""
-    return part_of(made, args, CODE, 0, len(CODE), r, y, x, cols, valid, cmask, channels)
-
-
-@triton.jit
-def part_of(
-    made, args, CODE: tl.constexpr, FIRST: tl.constexpr, BEHIND: tl.constexpr,
-    r, y, x, cols, valid, cmask, channels
-):  # fmt: skip
-    """The last value of some of a programme's instructions, which count each other from the first of them."""
-    values = ()
-    for i in tl.static_range(FIRST, BEHIND):
-        new = _instruction(values, args, made, CODE[i][0], CODE[i][1], CODE[i][2], CODE[i][3], CODE[i][4],
-                           r, y, x, cols, valid, cmask, channels)  # fmt: skip
-        values = values + (new,)  # type: ignore[assignment]  # noqa: RUF005 (Triton knows no stars)
-    return values[BEHIND - FIRST - 1]
 
 
 # ---------------------------------------------------------------- the commit
@@ -319,9 +154,9 @@ def commit(
         else:
             m = tl.arange(0, BM)
             c = tl.arange(0, BN)
-            kept = test[6] + ((chunk * NB + block) * BM + m)[:, None] * BN + c[None, :]
+            kept = _kept(test[6], chunk * NB + block, m, c, BM, BN)
             tl.store(kept, new)
-            told = test[7] + (chunk * NB) * 2 * BM
+            told = test[7] + (chunk * NB).to(tl.int64) * 2 * BM
             tl.store(told + block * 2 * BM + m, amount)
             if test[3] is not None:
                 tl.store(told + block * 2 * BM + BM + m, _squares(new, old, here))
@@ -355,7 +190,7 @@ def _decide(
     changed = valid & (_exceeds(amount, r, valid, test, TEST) | fresh)
     for b in range(NB):
         c = tl.arange(0, BN)
-        kept = test[6] + ((chunk * NB + b) * BM + m)[:, None] * BN + c[None, :]
+        kept = _kept(test[6], chunk * NB + b, m, c, BM, BN)
         new = tl.load(kept, mask=changed[:, None], other=0.0, cache_modifier=".cg")
         cols, cmask = block_columns(b, test[9], test[10], BN)
         room = room_of(out, cols, cmask[None, :])
@@ -363,6 +198,12 @@ def _decide(
     if test[3] is not None:
         _magnitude(squares, changed, fresh, r, y, x, site, test)
     announce(changed, full, frame, r, y, x, site, test[2], edges, U, BM, EDGES)
+
+
+@triton.jit
+def _kept(candidates, number, m, c, BM: tl.constexpr, BN: tl.constexpr):
+    """Where a block (BM, BN) waits for the decision."""
+    return candidates + number.to(tl.int64) * (BM * BN) + (m[:, None] * BN + c[None, :])
 
 
 @triton.jit
@@ -450,22 +291,23 @@ def _reach_units(
 
     ``edge``: (low rows, high rows, low columns, high columns, H, W, stamps, list, count, UH, UW): a line y of
     the source reaches the lines low[t, y] to high[t, y] for each of TY taps t, which lie in at most NY units
-    of edge U.
+    of edge U. All four sizes are as ``plain`` takes them.
     """
+    height, width = plain(edge[4]), plain(edge[5])
     J: tl.constexpr = TY * NY * TX * NX
     P: tl.constexpr = triton.next_power_of_2(J)
     j = tl.arange(0, P)[None, :]
     jx = j % (TX * NX)
     jy = j // (TX * NX)
     ok = some[:, None] & (j < J)
-    low_y = tl.load(edge[0] + (jy // NY) * edge[4] + first_y[:, None], mask=ok, other=0)
-    high_y = tl.load(edge[1] + (jy // NY) * edge[4] + last_y[:, None], mask=ok, other=-1)
-    low_x = tl.load(edge[2] + (jx // NX) * edge[5] + first_x[:, None], mask=ok, other=0)
-    high_x = tl.load(edge[3] + (jx // NX) * edge[5] + last_x[:, None], mask=ok, other=-1)
+    low_y = tl.load(edge[0] + (jy // NY) * height + first_y[:, None], mask=ok, other=0)
+    high_y = tl.load(edge[1] + (jy // NY) * height + last_y[:, None], mask=ok, other=-1)
+    low_x = tl.load(edge[2] + (jx // NX) * width + first_x[:, None], mask=ok, other=0)
+    high_x = tl.load(edge[3] + (jx // NX) * width + last_x[:, None], mask=ok, other=-1)
     uy = low_y // U + jy % NY
     ux = low_x // U + jx % NX
     ok = ok & (low_y <= high_y) & (low_x <= high_x) & (uy <= high_y // U) & (ux <= high_x // U)
-    unit = (row[:, None] * edge[9] + uy) * edge[10] + ux
+    unit = (row[:, None] * plain(edge[9]) + uy) * plain(edge[10]) + ux
     _append(tl.reshape(unit, [N * P]), tl.reshape(ok, [N * P]), edge[6], edge[7], edge[8], frame)
 
 
@@ -473,16 +315,17 @@ def _reach_units(
 def _reach_rows(edge, some, row, frame):
     """Append all units of each row in which anything changed.
 
-    ``edge``: (row stamps, stamps, list, count, units of a row, rows).
+    ``edge``: (row stamps, stamps, list, count, units of a row, rows), the last two as ``plain`` takes them.
     """
+    units, rows = plain(edge[4]), plain(edge[5])
     before = tl.atomic_xchg(edge[0] + row, frame, mask=some, sem="relaxed")
     new = some & (before != frame)
     if tl.max(new.to(tl.int32), 0) != 0:
-        for one in range(edge[5]):
+        for one in range(rows):
             if tl.max((new & (row == one)).to(tl.int32), 0) != 0:
-                for first in range(0, edge[4], 256):
+                for first in range(0, units, 256):
                     inner = first + tl.arange(0, 256)
-                    _append(one * edge[4] + inner, inner < edge[4], edge[1], edge[2], edge[3], frame)
+                    _append(one * units + inner, inner < units, edge[1], edge[2], edge[3], frame)
 
 
 @triton.jit

@@ -9,7 +9,17 @@ from torch import Tensor
 
 from videoeff.kernels.triton.binding import Binding, Launch
 from videoeff.kernels.triton.configs import power_of_two
-from videoeff.kernels.triton.device import L2, MAX, all_pixels, announce, block_columns, commit, flags
+from videoeff.kernels.triton.device import (
+    L2,
+    MAX,
+    all_pixels,
+    announce,
+    block_columns,
+    commit,
+    flags,
+    plain_site,
+)
+from videoeff.kernels.triton.programme import begin_of
 
 
 @triton.jit
@@ -44,6 +54,7 @@ def arrived(
         channels: of the value.
     """
     frame = tl.load(work[2])
+    site = plain_site(site)
     pointer, row, line, column, channel = _frame(frames, number, out[0])
     chunks = tl.cdiv(site[4], BM // (U * U))
     for t in tl.range(tl.program_id(0), chunks * NB, tl.num_programs(0)):
@@ -74,6 +85,7 @@ def moved_blocks(
         N: blocks tested at once.
     """
     frame = tl.load(work[2])
+    site = plain_site(site)
     pointer, row, line, column, channel = _frame(frames, number, out[0])
     inner = tl.arange(0, P)[None, :]
     for t in tl.range(tl.program_id(0), tl.cdiv(tiles[2], N), tl.num_programs(0)):
@@ -86,7 +98,7 @@ def moved_blocks(
         for c in range(channels):
             new = tl.load(pointer + r * row + y * line + x * column + c * channel, mask=ok, other=0.0)
             _watch(new, ok, bad, frame)
-            old = tl.load(out[0] + r * out[1] + y * out[2] + x * out[3] + c * out[4], mask=ok, other=0.0)
+            old = tl.load(out[0] + begin_of(out, r, y, x) + c * out[4], mask=ok, other=0.0)
             d = new.to(tl.float32) - old.to(tl.float32)
             if TEST == MAX:
                 amount = tl.maximum(amount, tl.where(d == d, tl.abs(d), float("inf")))
@@ -111,6 +123,7 @@ def taken(
 ):  # fmt: skip
     """Take over the pixels of stamped blocks and of the blocks around them; parameters as above."""
     frame = tl.load(work[2])
+    site = plain_site(site)
     pointer, row, line, column, channel = _frame(frames, number, out[0])
     cols = tl.arange(0, BN)
     for chunk in tl.range(tl.program_id(0), tl.cdiv(site[4], BM // (U * U)), tl.num_programs(0)):
@@ -130,7 +143,7 @@ def taken(
             here = (changed & valid)[:, None] & (c < channels)
             place = (r * row + y * line + x * column)[:, None] + c * channel
             new = tl.load(pointer + place, mask=here, other=0.0)
-            kept = out[0] + (r * out[1] + y * out[2] + x * out[3])[:, None] + c * out[4]
+            kept = out[0] + begin_of(out, r, y, x)[:, None] + c * out[4]
             if test[3] is not None:
                 d = new.to(tl.float32) - tl.load(kept, mask=here, other=0.0).to(tl.float32)
                 squares += tl.sum(d * d, 1)

@@ -9,7 +9,8 @@ import triton.language as tl
 from videoeff.kernels.triton import rows
 from videoeff.kernels.triton.binding import Binding, Launch
 from videoeff.kernels.triton.configs import power_of_two, present, special
-from videoeff.kernels.triton.device import length, place_of, room_of
+from videoeff.kernels.triton.device import length, plain_site
+from videoeff.kernels.triton.programme import place_of, room_of
 
 #: Edge of a tile in pixels.
 TILE = 16
@@ -35,6 +36,7 @@ def tile_sums(
         stale: whether all sums are to be made anew, int32.
         channels: of the map.
     """
+    site = plain_site(site)
     units, whole = length(work, site, full | tl.load(stale))
     inner = tl.arange(0, U * U)
     for t in tl.range(tl.program_id(0), units * NB, tl.num_programs(0)):
@@ -56,7 +58,7 @@ def launches(b: Binding) -> tuple[Launch, ...]:
     assert work is not None  # its tiles
     channels = form.channels
     sums = memory.keep(torch.zeros(work.units * channels, dtype=torch.float32))
-    stale = memory.stale[work.number :]
+    stale = memory.stale[memory.place(work) :]
     wide = power_of_two(min(channels, WIDE))
     blocks = -(-channels // wide)
     config = special("tiles", work.extent, channels, present(b.call.device))

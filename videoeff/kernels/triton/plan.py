@@ -27,7 +27,8 @@ from videoeff.kernels.triton import (
     rows,
     transposed,
 )
-from videoeff.kernels.triton.binding import Binding, Launch, Memory, edge_arguments
+from videoeff.kernels.triton.binding import APART, Binding, Launch, Memory, coded, edge_arguments
+from videoeff.kernels.triton.compiling import compile_all
 from videoeff.kernels.triton.configs import Config, by_channel, by_rows, choose, present
 from videoeff.kernels.triton.describe import describe
 from videoeff.kernels.triton.work import Edge, Work, edge, edges_of
@@ -137,11 +138,11 @@ class TritonPlan(Group):
                 device=device,
                 state=context.state,
                 constants=context.constants,
-                lists=torch.zeros(len(every), dtype=torch.int32, device=device),
-                pixels=torch.zeros(len(every), dtype=torch.int64, device=device),
+                lists=torch.zeros(len(every) * APART, dtype=torch.int32, device=device),
+                pixels=torch.zeros(len(every) * APART, dtype=torch.int64, device=device),
                 frame=torch.zeros(1, dtype=torch.int32, device=device),
                 fresh={s: torch.zeros(max(1, len(s)), dtype=torch.uint8, device=device) for s in streams},
-                stale=torch.ones(len(every), dtype=torch.int32, device=device),
+                stale=torch.ones(len(every) * APART, dtype=torch.int32, device=device),
                 processors=processors,
                 tf32=torch.backends.cudnn.allow_tf32,
             )
@@ -160,6 +161,9 @@ class TritonPlan(Group):
                 self._allocate(work, work.name in wanted, device)
             self.memory = memory
             self.launches = tuple(self._launches(memory))
+        if device.type == "cuda":
+            with self._device(memory):
+                compile_all(self.launches)
         self._told: list[tuple[int, ...]] = [()] * len(self.readers)
         self._ran = 0
         self._storages = {t.untyped_storage().data_ptr() for t in context.state.values()}
@@ -202,7 +206,7 @@ class TritonPlan(Group):
         edges: Sequence[Edge] = edges_of(work)
         config, chunks = IMPORT, -(-work.units // (IMPORT.BM // IMPORT.U**2))
         arguments = {
-            "site": (height, width, *work.grid, work.units),
+            "site": tuple(coded(n) for n in (height, width, *work.grid, work.units)),
             "work": (memory.lists, memory.lists, memory.frame, memory.pixels, 0),
             "mask": work.tensors["mask"],
             "told": work.tensors["told"],
@@ -335,7 +339,7 @@ class TritonPlan(Group):
         self.memory.pixels.zero_()
         result = []
         for call in self.calls:
-            done = pixels[self.works[call.name].number]
+            done = pixels[self.memory.place(self.works[call.name])]
             if call.kind == "input":
                 rows, height, width = call.extent
                 done = frames * rows * height * width

@@ -14,8 +14,9 @@ from videoeff.kernels.triton.device import (
     count_pixels,
     length,
     pixels,
-    programme,
+    plain_site,
 )
+from videoeff.kernels.triton.programme import programme
 
 
 @triton.jit(do_not_specialize=["full", "counting"])
@@ -29,6 +30,7 @@ def pointwise(
     Args:
         channels: of the value.
     """
+    site = plain_site(site)
     units, whole = length(work, site, full)
     chunks = tl.cdiv(units, BM // (U * U))
     for t in tl.range(tl.program_id(0), chunks * NB, tl.num_programs(0)):
@@ -49,6 +51,7 @@ def imported(
 ):  # fmt: skip
     """Stamp and announce the pixels of a mask (R, H, W) of bytes that other code made."""
     frame = tl.load(work[2])
+    site = plain_site(site)
     chunks = tl.cdiv(site[4], BM // (U * U))
     for chunk in tl.range(tl.program_id(0), chunks, tl.num_programs(0)):
         r, y, x, valid = all_pixels(chunk, site, U, BM)

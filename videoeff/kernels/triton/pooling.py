@@ -6,16 +6,8 @@ import triton
 import triton.language as tl
 
 from videoeff.kernels.triton.binding import Binding, Launch
-from videoeff.kernels.triton.device import (
-    block_columns,
-    commit,
-    count_pixels,
-    length,
-    pixels,
-    place_of,
-    programme,
-    room_of,
-)
+from videoeff.kernels.triton.device import block_columns, commit, count_pixels, length, pixels, plain_site
+from videoeff.kernels.triton.programme import place_of, programme, room_of
 
 #: Most columns of a window that are unrolled.
 UNROLLED = tl.constexpr(7)
@@ -43,6 +35,7 @@ def maximum(
         shape: (H, W of the input, channels).
         window: (stride y, x, padding y, x, dilation y, x).
     """
+    site = plain_site(site)
     units, whole = length(work, site, full)
     chunks = tl.cdiv(units, BM // (U * U))
     for t in tl.range(tl.program_id(0), chunks * NB, tl.num_programs(0)):
@@ -79,4 +72,5 @@ def launch(b: Binding) -> Launch:
         "KH": window["kh"],
         "KW": window["kw"],
     }
-    return b.launch(maximum, blocks, b.channels, special)
+    made = b.launch(maximum, blocks, b.channels, special)
+    return made.bounded() if made.widest else made

@@ -11,7 +11,7 @@ import triton.language as tl
 
 from videoeff.kernels.triton.binding import Binding, Launch
 from videoeff.kernels.triton.configs import Config, present, special
-from videoeff.kernels.triton.device import flags, length, pixels
+from videoeff.kernels.triton.device import flags, length, pixels, plain_site
 from videoeff.ops.call import RegionCall
 
 
@@ -56,6 +56,7 @@ def predicted(
         window: (stride y, x, padding y, x, dilation y, x).
     """
     frame = tl.load(work[2])
+    site = plain_site(site)
     units, whole = length(work, site, full)
     for chunk in tl.range(tl.program_id(0), tl.cdiv(units, BM // (U * U)), tl.num_programs(0)):
         r, y, x, valid = pixels(chunk, units, whole, work, site, U, BM)
@@ -107,7 +108,7 @@ def launch(b: Binding) -> Launch:
     given = {
         "site": b.site_of(work),
         "work": b.work_of(work),
-        "due": (own["listed"], own["stamps"], memory.lists[b.work.number :]),
+        "due": (own["listed"], own["stamps"], memory.count(b.work)),
         "test": (
             (prediction.factor * call.test.threshold) ** 2,
             memory.state[call.scale] if call.scale else None,

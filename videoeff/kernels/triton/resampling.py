@@ -10,15 +10,8 @@ import triton.language as tl
 
 from videoeff.kernels.forms.tables import Table
 from videoeff.kernels.triton.binding import Binding, Launch
-from videoeff.kernels.triton.device import (
-    block_columns,
-    commit,
-    count_pixels,
-    length,
-    load_argument,
-    pixels,
-    programme,
-)
+from videoeff.kernels.triton.device import block_columns, commit, count_pixels, length, pixels, plain_site
+from videoeff.kernels.triton.programme import load_argument, programme
 
 #: Most taps along a row that are unrolled.
 UNROLLED = tl.constexpr(4)
@@ -56,6 +49,7 @@ def resampling(
         channels: of the value.
         PICKED: whether each pixel is one of the input's as it is, or zero.
     """
+    site = plain_site(site)
     units, whole = length(work, site, full)
     chunks = tl.cdiv(units, BM // (U * U))
     for t in tl.range(tl.program_id(0), chunks * NB, tl.num_programs(0)):

@@ -20,7 +20,8 @@ from videoeff.kernels.forms.trace import Constant, Instruction, combined
 from videoeff.kernels.triton.binding import Binding, Launch
 from videoeff.kernels.triton.configs import ALONG, power_of_two
 from videoeff.kernels.triton.describe import WIDEST
-from videoeff.kernels.triton.device import commit, count_pixels, length, load_argument, part_of, pixels
+from videoeff.kernels.triton.device import commit, count_pixels, length, pixels, plain_site
+from videoeff.kernels.triton.programme import load_argument, part_of
 
 #: Elements of a matrix taken at once.
 AREA = 8192
@@ -123,6 +124,7 @@ def rows(
             own scratch argument; its first instruction, the one behind its last) of each part.
         LAST: the scratch argument that is the value, or None where other kernels compute further parts.
     """
+    site = plain_site(site)
     units, whole = length(work, site, full)
     if stale is not None:  # noqa: SIM102 (what is known at compile time is asked first)
         if tl.program_id(0) == 0:
@@ -147,6 +149,7 @@ def wide_part(
     U: tl.constexpr, BM: tl.constexpr, NB: tl.constexpr, PARTS: tl.constexpr, CODE: tl.constexpr,
 ):  # fmt: skip
     """Compute one part of the programme for listed rows, a program for each of its NB blocks of channels."""
+    site = plain_site(site)
     units, whole = length(work, site, full)
     for t in tl.range(tl.program_id(0), units * NB, tl.num_programs(0)):
         r, y, x, valid = pixels(t // NB, units, whole, work, site, U, BM)
@@ -255,7 +258,7 @@ def _padded(form: Form) -> Form:
 def _slot(memory: Tensor, row: int, many: bool) -> tuple[Any, ...]:
     """Scratch memory as a view of kernels, ``row`` elements a row."""
     even = 8 if many else 1
-    return (memory, row, 0, 0, int(many), tl.constexpr(even), row // even, 0, 0, None)
+    return (memory, row, 0, 0, int(many), tl.constexpr(even), row // even, 0, 0, None, tl.constexpr(False))
 
 
 def is_wide(form: Form, part: Part) -> bool:

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from videoeff.kernels.forms.trace import combined
 from videoeff.kernels.triton.binding import Binding, Launch
-from videoeff.kernels.triton.device import block_columns, commit, count_pixels, length, pixels, programme
+from videoeff.kernels.triton.device import block_columns, commit, count_pixels, length, pixels, plain_site
+from videoeff.kernels.triton.programme import begin_of, programme
 
 
 @triton.jit
@@ -52,6 +53,7 @@ def transposed(
         PRECISION: "tf32" or "ieee" for float32.
     """
     V: tl.constexpr = U // APART
+    site = plain_site(site)
     units, whole = length(work, site, full)
     chunks = tl.cdiv(units, BM // (V * V)) * (APART * APART)
     inputs = shape[2] * source[5]
@@ -83,7 +85,7 @@ def transposed(
             iy, above = _line(y, ky, shape[0], SY, window[0], window[2], APART)
             ix, beside = _line(x, kx, shape[1], SX, window[1], window[3], APART)
             ok = (valid & above & beside)[:, None] & (c < inputs)[None, :]
-            begin = (r * source[6] + iy * source[7] + ix * source[8]) * source[5]
+            begin = begin_of(source, r, iy, ix)
             place = begin[:, None] + tl.multiple_of(base + c, source[5])[None, :] * source[4]
             a = tl.load(source[0] + place, mask=ok, other=0.0)
             w = weight + ((ky * KW + kx) * inputs + c)[:, None] * shape[5] + cols[None, :]

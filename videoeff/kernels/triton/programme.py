@@ -1,0 +1,193 @@
+"""The arithmetic behind a producer, on the device; and where the elements of a view lie.
+
+Views come as tuples, described in ``device.py``.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def _tanh(x):
+    return 2.0 * tl.sigmoid(2.0 * x) - 1.0
+
+
+@triton.jit
+def _softplus(x):
+    return tl.maximum(x, 0.0) + tl.log(1.0 + tl.exp(-tl.abs(x)))
+
+
+@triton.jit
+def _unary(op: tl.constexpr, x, cmask, channels, p: tl.constexpr, q: tl.constexpr):
+    if op == 0:  # COPY
+        return x
+    elif op == 7:  # AFFINE
+        return x * p + q
+    elif op == 8:  # RDIV
+        return p / x
+    elif op == 9:  # CLAMP. Comparisons let NaN through, as PyTorch does
+        low = x
+        if p != float("-inf"):
+            low = tl.where(x < p, p, x)
+        high = low
+        if q != float("inf"):
+            high = tl.where(low > q, q, low)
+        return high
+    elif op == 10:  # LEAKY
+        return tl.where(x < 0, x * p, x)
+    elif op == 11:  # SIGMOID
+        return tl.sigmoid(x)
+    elif op == 12:  # TANH
+        return _tanh(x)
+    elif op == 13:  # EXP
+        return tl.exp(x)
+    elif op == 14:  # LOG
+        return tl.log(x)
+    elif op == 15:  # SQRT
+        return tl.sqrt(x)
+    elif op == 16:  # ABS
+        return tl.abs(x)
+    elif op == 17:  # NEG
+        return -x
+    elif op == 18:  # SILU
+        return x * tl.sigmoid(x)
+    elif op == 19:  # HARDSWISH
+        t = tl.where(x + 3.0 < 0.0, 0.0, x + 3.0)
+        return x * tl.where(t > 6.0, 6.0, t) / 6.0
+    elif op == 20:  # HARDSIGMOID
+        t = tl.where(x + 3.0 < 0.0, 0.0, x + 3.0)
+        return tl.where(t > 6.0, 6.0, t) / 6.0
+    elif op == 21:  # GELU
+        return 0.5 * x * (1.0 + tl.erf(x * 0.7071067811865476))
+    elif op == 22:  # GELU_TANH
+        return 0.5 * x * (1.0 + _tanh(0.7978845608028654 * (x + 0.044715 * x * x * x)))
+    elif op == 23:  # ELU
+        return q * tl.where(x > 0, x, p * (tl.exp(tl.minimum(x, 0.0)) - 1.0))
+    elif op == 24:  # SOFTPLUS
+        return tl.where(x * p > q, x, _softplus(x * p) / p)
+    elif op == 25:  # MISH
+        return x * _tanh(_softplus(x))
+    elif op == 26:  # ERF
+        return tl.erf(x)
+    elif op == 28:  # SOFTMAX
+        top = tl.max(tl.where(cmask, x, float("-inf")), 1)
+        e = tl.where(cmask, tl.exp(x - top[:, None]), 0.0)
+        return e / tl.sum(e, 1)[:, None]
+    elif op == 29:  # LOG_SOFTMAX
+        top = tl.max(tl.where(cmask, x, float("-inf")), 1)
+        e = tl.where(cmask, tl.exp(x - top[:, None]), 0.0)
+        return x - top[:, None] - tl.log(tl.sum(e, 1))[:, None]
+    elif op == 30:  # NORMALIZE
+        mean = tl.sum(tl.where(cmask, x, 0.0), 1) / channels
+        d = tl.where(cmask, x - mean[:, None], 0.0)
+        return d * tl.rsqrt(tl.sum(d * d, 1) / channels + p)[:, None]
+    elif op == 31:  # RMS_NORMALIZE
+        d = tl.where(cmask, x, 0.0)
+        return x * tl.rsqrt(tl.sum(d * d, 1) / channels + p)[:, None]
+    else:  # POW
+        tl.static_assert(op == 33, "an instruction that this kernel has not")
+        if p == 0.5:
+            return tl.sqrt(x)
+        elif p == -0.5:
+            return tl.rsqrt(x)
+        elif p == 2.0:
+            return x * x
+        else:
+            return x * x * x
+
+
+@triton.jit
+def _binary(op: tl.constexpr, x, y):
+    if op == 1:  # ADD
+        return x + y
+    elif op == 2:  # SUB
+        return x - y
+    elif op == 3:  # MUL
+        return x * y
+    elif op == 4:  # DIV
+        return x / y
+    elif op == 5:  # MAXIMUM, NaN of either
+        return tl.where((x > y) | (x != x), x, y)
+    elif op == 6:  # MINIMUM
+        return tl.where((x < y) | (x != x), x, y)
+    else:  # PRELU
+        tl.static_assert(op == 27, "an instruction that this kernel has not")
+        return tl.where(x < 0, x * y, x)
+
+
+@triton.jit
+def begin_of(view, r, y, x):
+    """Where the first channels of pixels lie."""
+    if view[10]:
+        r = r.to(tl.int64)
+    return (r * view[6] + y * view[7] + x * view[8]) * view[5]
+
+
+@triton.jit
+def place_of(view, r, y, x, cols):
+    """Where channels ``cols`` of pixels lie (BM, BN)."""
+    return begin_of(view, r, y, x)[:, None] + tl.multiple_of(cols, view[5])[None, :] * view[4]
+
+
+@triton.jit
+def room_of(view, cols, cmask):
+    """Which channels may be loaded and stored: those that exist and the gap behind them."""
+    if view[9] is None:
+        return cmask
+    else:
+        return (tl.multiple_of(cols, view[5]) < view[9] * view[5])[None, :]
+
+
+@triton.jit
+def load_argument(arg, r, y, x, cols, valid, cmask):
+    """An argument's block (BM, BN) as float32."""
+    held = tl.load(
+        arg[0] + place_of(arg, r, y, x, cols), mask=valid[:, None] & room_of(arg, cols, cmask), other=0.0
+    )
+    return held.to(tl.float32)
+
+
+@triton.jit
+def _operand(values, args, a: tl.constexpr, r, y, x, cols, valid, cmask):
+    if a >= 0:
+        return values[a]
+    else:
+        return load_argument(args[-1 - a], r, y, x, cols, valid, cmask)
+
+
+@triton.jit
+def _instruction(
+    values, args, made, op: tl.constexpr, a: tl.constexpr, b: tl.constexpr, p: tl.constexpr, q: tl.constexpr,
+    r, y, x, cols, valid, cmask, channels
+):  # fmt: skip
+    if op == -1:
+        return made
+    else:
+        first = _operand(values, args, a, r, y, x, cols, valid, cmask)
+        if op == 27 or (op >= 1 and op <= 6):
+            second = _operand(values, args, b, r, y, x, cols, valid, cmask)
+            return _binary(op, first, second)
+        else:
+            return _unary(op, first, cmask, channels, p, q)
+
+
+@triton.jit
+def programme(made, args, CODE: tl.constexpr, r, y, x, cols, valid, cmask, channels):
+    """The last value of the programme; ``made`` is the producer's result (BM, BN) in float32."""
+    return part_of(made, args, CODE, 0, len(CODE), r, y, x, cols, valid, cmask, channels)
+
+
+@triton.jit
+def part_of(
+    made, args, CODE: tl.constexpr, FIRST: tl.constexpr, BEHIND: tl.constexpr,
+    r, y, x, cols, valid, cmask, channels
+):  # fmt: skip
+    """The last value of some of a programme's instructions, which count each other from the first of them."""
+    values = ()
+    for i in tl.static_range(FIRST, BEHIND):
+        new = _instruction(values, args, made, CODE[i][0], CODE[i][1], CODE[i][2], CODE[i][3], CODE[i][4],
+                           r, y, x, cols, valid, cmask, channels)  # fmt: skip
+        values = values + (new,)  # type: ignore[assignment]  # noqa: RUF005 (Triton knows no stars)
+    return values[BEHIND - FIRST - 1]
