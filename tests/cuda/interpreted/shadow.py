@@ -20,7 +20,7 @@ SEVERAL = -1
 
 @dataclass
 class Footprint:
-    """The places one launch touched: byte addresses, each once."""
+    """The places one launch touched: byte addresses, each once; volatile loads count as atomic."""
 
     launch: Any
     reads: Ints
@@ -89,7 +89,7 @@ class Run:
     # -- accesses ----------------------------------------------------------------------------------------
 
     def read(self, program: int, addresses: Ints, size: int, volatile: bool) -> None:
-        self.touched["read"].append(addresses)
+        self.touched["atomic" if volatile else "read"].append(addresses)
         for block, places in self.places(addresses, size, program, "a load"):
             if self._unordered(block, "writer", "written", places, program).any():
                 self.fault(program, f"loads from {block.name} what another program stores")
@@ -160,3 +160,11 @@ class Run:
             for what, parts in self.touched.items()
         }
         return Footprint(launch, whole["read"], whole["write"], whole["atomic"])
+
+
+def conflicts(one: Footprint, other: Footprint) -> bool:
+    """Whether two launches must not run side by side."""
+    pairs = ((one, other), (other, one))
+    apart = [np.concatenate([f.reads, f.writes, f.atomics]) for f in (other, one)]
+    stored = any(np.isin(a.writes, rest).any() for (a, _), rest in zip(pairs, apart, strict=True))
+    return bool(stored or any(np.isin(a.atomics, b.reads).any() for a, b in pairs))

@@ -45,6 +45,7 @@ class Launch:
         arguments: by name; all but ``full`` and ``counting``, which change from frame to frame.
         options: ``num_warps`` and ``num_stages``.
         told: those of ``full`` and ``counting`` that it takes.
+        step: of the frame, which it belongs to.
     """
 
     layer: str
@@ -53,6 +54,7 @@ class Launch:
     arguments: Mapping[str, Any]
     options: Mapping[str, int]
     told: tuple[str, ...] = ("full", "counting")
+    step: int = 0
 
     @property
     def widest(self) -> bool:
@@ -91,6 +93,7 @@ class Memory:
         fresh: uint8 by the streams of a value's rows: which of them have no past.
         stale: int32 (lists * APART,): whether what is kept of a list's units beside the state is out of date.
         shared: scratch by purpose, as large as its largest user needs; for launches that follow one another.
+        lane: of the step whose launches are being made; steps of other lanes have scratch of their own.
         kept: what addresses point to.
         processors: multiprocessors of the device.
         tf32: whether float32 products may be rounded to tf32, as PyTorch's setting for convolutions says.
@@ -107,11 +110,12 @@ class Memory:
     processors: int
     tf32: bool = False
     shared: dict[str, Tensor] = field(default_factory=dict)
+    lane: int = 0
     kept: list[Tensor] = field(default_factory=list)
 
     def scratch(self, purpose: str, count: int, dtype: torch.dtype) -> Tensor:
-        """At least ``count`` elements that other launches use too; zeros when they are made."""
-        key = f"{purpose} {dtype}"
+        """At least ``count`` elements that other launches of the lane use too; zeros when they are made."""
+        key = f"{purpose} {dtype} {self.lane}"
         held = self.shared.get(key)
         if held is None or held.numel() < count:
             held = self.shared[key] = torch.zeros(count, dtype=dtype, device=self.device)

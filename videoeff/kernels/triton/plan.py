@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -31,6 +33,7 @@ from videoeff.kernels.triton.binding import APART, Binding, Launch, Memory, code
 from videoeff.kernels.triton.compiling import compile_all
 from videoeff.kernels.triton.configs import Config, by_channel, by_rows, choose, present
 from videoeff.kernels.triton.describe import describe
+from videoeff.kernels.triton.order import LANES, OPENING, Slot, Step, side_by_side, slots, step_of
 from videoeff.kernels.triton.work import Edge, Work, edge, edges_of
 from videoeff.ops.call import Context, RegionCall
 
@@ -47,9 +50,13 @@ class TritonPlan(Group):
         calls: the regions, each of which ``describe`` has a form for.
         exported: layers whose masks calls elsewhere need.
         sizes: by layer, instead of those of the tables.
+
+    Attributes:
+        lanes: most steps that the graph runs side by side.
     """
 
     watches = True
+    lanes = LANES
 
     def __init__(
         self,
@@ -73,10 +80,13 @@ class TritonPlan(Group):
         self.before: dict[str, Work] = {}
         self.imports: dict[str, Work] = {}
         self._lay_out()
+        self.steps = [OPENING, *self._steps()]
         self._storages: set[int] = set()
         self._counted = 0
         self.memory: Memory | None = None
         self.launches: tuple[Launch, ...] = ()
+        self.slots: list[Slot] = []
+        self._beside: list[torch.cuda.Stream] = []
         self.graph: Any = None
         self._bound: tuple[Any, Any] = (None, None)
 
@@ -122,6 +132,14 @@ class TritonPlan(Group):
         chunk = config.BM // config.U**2
         source.feeds.append(edge(source.extent, source.unit, target, kind, form, chunk))
 
+    def _steps(self) -> Iterable[Step]:
+        """What follows the opening: masks made elsewhere, then the regions."""
+        for work in self.imports.values():
+            yield step_of(work.name, (work,))
+        for call in self.calls:
+            own = [self.works[call.name], *filter(None, [self.before.get(call.name)])]
+            yield step_of(call.name, own, call, self.forms[call.name])
+
     # -- binding -----------------------------------------------------------------------------------------
 
     def _bind(self, context: Context) -> None:
@@ -160,10 +178,13 @@ class TritonPlan(Group):
             for work in every:
                 self._allocate(work, work.name in wanted, device)
             self.memory = memory
+            self.slots = slots(self.steps, self.lanes)
             self.launches = tuple(self._launches(memory))
         if device.type == "cuda":
             with self._device(memory):
                 compile_all(self.launches)
+                beside = max(slot.lane for slot in self.slots)
+                self._beside = [torch.cuda.Stream(device) for _ in range(beside)]  # type: ignore[no-untyped-call]
         self._told: list[tuple[int, ...]] = [()] * len(self.readers)
         self._ran = 0
         self._storages = {t.untyped_storage().data_ptr() for t in context.state.values()}
@@ -184,21 +205,31 @@ class TritonPlan(Group):
         number = memory.lists.numel()
         opening = {"frame": memory.frame, "counts": memory.lists, "number": number, "BLOCK": 1024}
         yield Launch("", pointwise.begin, 1, opening, {"num_warps": 4}, ())
-        for work in self.imports.values():
-            yield self._import(work, memory)
-        inputs = 0
+        parts = [*((self._import(w, memory),) for w in self.imports.values()), *self._regions(memory)]
+        for step, (part, slot) in enumerate(zip(parts, self.slots[1:], strict=True), 1):
+            memory.lane = slot.lane  # its scratch
+            yield from (replace(launch, step=step) for launch in part)
+
+    def _regions(self, memory: Memory) -> Iterable[Iterable[Launch]]:
+        """The launches of each region, made when they are asked for."""
+        inputs = itertools.count()
         masks = self.works | self.imports
         for call in self.calls:
             form, work = self.forms[call.name], self.works[call.name]
             before = self.before.get(call.name)
             b = Binding(call, form, self.configs[call.name], work, memory, before, masks)
-            if call.prediction is not None:
-                yield prediction.launch(b)
             if form.kind == Kind.INPUT:
-                yield from input.launches(b, self._frames, inputs, self._bad)
-                inputs += 1
+                yield self._arrivals(b, next(inputs))
             else:
-                yield from launch_of(form)(b)
+                yield self._region(b)
+
+    def _arrivals(self, b: Binding, number: int) -> Iterable[Launch]:
+        yield from input.launches(b, self._frames, number, self._bad)
+
+    def _region(self, b: Binding) -> Iterable[Launch]:
+        if b.call.prediction is not None:
+            yield prediction.launch(b)
+        yield from launch_of(b.form)(b)
 
     def _import(self, work: Work, memory: Memory) -> Launch:
         rows, height, width = work.extent
@@ -221,7 +252,7 @@ class TritonPlan(Group):
 
     def release(self) -> None:
         """Give up the launches and their memory; the next frame makes them anew."""
-        self.graph, self.launches, self.memory = None, (), None
+        self.graph, self.launches, self.memory, self._beside = None, (), None, []
         self._bound = (None, None)
 
     # -- running -----------------------------------------------------------------------------------------
@@ -281,18 +312,30 @@ class TritonPlan(Group):
 
     def _next(self, memory: Memory) -> None:
         """Compute what the frame's changes reach."""
-        if memory.device.type != "cuda" or torch.cuda.is_current_stream_capturing():
+        if memory.device.type != "cuda":
             self._launch_all(full=False)
-            return
-        if self.graph is None:
-            self.graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(self.graph):
-                self._launch_all(full=False)
-        self.graph.replay()
+        elif torch.cuda.is_current_stream_capturing():
+            self._record(memory)
+        else:
+            if self.graph is None:
+                self.graph = torch.cuda.CUDAGraph()
+                # other threads, of decoders say, may allocate meanwhile
+                with torch.cuda.graph(self.graph, capture_error_mode="thread_local"):
+                    self._record(memory)
+            self.graph.replay()
 
     def _launch_all(self, full: bool) -> None:
         for launch in self.launches:
             launch.run(full=full, counting=not full)
+        self._tell_bad()
+
+    def _record(self, memory: Memory) -> None:
+        """Into a graph, in lanes."""
+        streams = [torch.cuda.current_stream(memory.device), *self._beside]
+        side_by_side(self.launches, self.slots, streams, torch.cuda.stream)
+        self._tell_bad()
+
+    def _tell_bad(self) -> None:
         if self._bad_here is not self._bad:
             self._bad_here.copy_(self._bad, non_blocking=True)
 
