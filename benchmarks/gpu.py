@@ -297,7 +297,7 @@ class Run:
         return True
 
     def _measure(self, step: Step, key: str) -> None:
-        from gpu_frames import COMPILED, Subject
+        from gpu_frames import COMPILED, ONE_LANE, STREAM, Subject
 
         setting = self._setting(step)
         order = sorted(self.options.shares, key=lambda s: (s not in GOAL_SHARES, s == 1.0, s == 0.0, s))
@@ -320,17 +320,19 @@ class Run:
                 seconds = self.options.compile_seconds if kind in COMPILED else 60.0
                 if not subject.ready(kind, min(seconds, self.left - LEAST / 2)):
                     note(f"{key}: {kind}: {subject.failed[kind]}")
-        turns = [(kind, 0.0) for kind in subject.peers] + [("", share) for share in order]
+        turns = [(kind, 0.0) for kind in subject.peers] + [(STREAM, share) for share in order]
+        if step.part == "frames" and any(len({s.lane for s in p.slots}) > 1 for p in subject.plans()):
+            turns += [(ONE_LANE, share) for share in (0.05, 0.0) if share in order]
         for done in range(self.options.rounds):
             for index in range(len(turns)):
                 kind, share = turns[(index + done) % len(turns)] if done else turns[index]
                 if self.left < (LEAST / 3 if done else 2.0):
                     self._put(key, subject, done == 0)
                     return
-                if kind:
+                if kind in subject.peers:
                     subject.turn_of_peer(kind, self.options.frames)
                 else:
-                    subject.turn_of_stream(share, self.options.frames)
+                    subject.turn_of_stream(share, self.options.frames, kind)
             self._put(key, subject, False)
         subject.count_kernels(0.05)
         self._put(key, subject, False)

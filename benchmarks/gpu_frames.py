@@ -30,6 +30,9 @@ SETTLED = (96, 128)
 #: Frames of a clip; it is shown forth and back, which changes as much in every step.
 CLIP = 7
 
+#: A stream as users get it, and with the kernels of a frame one after the other.
+STREAM, ONE_LANE = "videoeff", "one lane"
+
 Function = Callable[[Tensor], tuple[Tensor, ...]]
 
 
@@ -260,6 +263,7 @@ class Subject:
         self.error: float | None = None
         self.kernels: int | None = None
         self._shown = 0
+        self._lanes = True
 
     def ready(self, kind: str, seconds: float) -> bool:
         """Get a peer ready; whether it is."""
@@ -303,9 +307,13 @@ class Subject:
             lambda frame: peer.run(),
         )
 
-    def turn_of_stream(self, share: float, frames: int) -> None:
-        """Time the stream over some frames of which a share changes, two frames untimed before them."""
+    def turn_of_stream(self, share: float, frames: int, kind: str = STREAM) -> None:
+        """Time the stream over some frames of which a share changes, three frames untimed before them."""
         setting = self.setting
+        if self._lanes != (kind == STREAM):
+            self._lanes = kind == STREAM
+            for plan in self.plans():
+                plan.record_anew(self._lanes)
         first = self._shown
         batches = [
             self.clips.batch(setting.size, share, setting.streams, first + n) for n in range(frames + 3)
@@ -313,7 +321,7 @@ class Subject:
         self._shown += frames + 2
         for frame in batches[:3]:
             self.stream(frame)
-        series = self.series.setdefault(("videoeff", share, self.threshold), Series())
+        series = self.series.setdefault((kind, share, self.threshold), Series())
         self.stream.clear_report()
         self._timed(series, batches[3:], frames, lambda frame: None, self.stream)
         macs = self.stream.report().macs
@@ -343,6 +351,10 @@ class Subject:
         series.ms += [begin.elapsed_time(end) for begin, end in events]
         series.host_us += host
 
+    def plans(self) -> list[Any]:
+        """The stream's sequences of kernels."""
+        return [plan for engine in self.stream.engines.values() for plan in engine.plan.groups]
+
     def count_kernels(self, share: float) -> None:
         """Ask the profiler how many kernels one frame runs on the device."""
         from torch.autograd import DeviceType
@@ -361,7 +373,7 @@ class Subject:
         """All that was measured so far."""
         height, width = self.setting.size
         dense: dict[str, Any] = {
-            kind: summary(s.ms) for (kind, _, _), s in self.series.items() if kind != "videoeff"
+            kind: summary(s.ms) for (kind, _, _), s in self.series.items() if kind in self.peers
         }
         dense |= {kind: {"failed": reason} for kind, reason in self.failed.items()}
         return {
@@ -371,9 +383,11 @@ class Subject:
             "dtype": str(self.setting.dtype).removeprefix("torch."),
             "state_bytes": self.stream.report().state_bytes,
             "kernels": self.kernels,
+            "chain": sum(plan.longest() for plan in self.plans()),
             "error": self.error,
             "dense": dense,
-            "stream": [self._entry(key, s) for key, s in self.series.items() if key[0] == "videoeff"],
+            "stream": [self._entry(key, s) for key, s in self.series.items() if key[0] == STREAM],
+            "one_lane": [self._entry(key, s) for key, s in self.series.items() if key[0] == ONE_LANE],
         }
 
     def _entry(self, key: tuple[str, float, float], series: Series) -> dict[str, Any]:

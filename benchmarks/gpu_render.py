@@ -191,6 +191,20 @@ def overview(document: Document, threshold: float = 0.0) -> str:
     return markdown(head, lines)
 
 
+def one_lane(row: Mapping[str, Any]) -> str:
+    """What it is worth that kernels run side by side, in a sentence for each share."""
+    said = ""
+    for one in row.get("one_lane", ()):
+        beside = setting_of(row, one["share"], one["threshold"])
+        if beside is not None:
+            gain = one["spread"]["median"] / beside["spread"]["median"]
+            said += (
+                f" With all of them one after the other {percent(one['share'])} changed takes "
+                f"{milliseconds(one['spread']['median'])} ms, {gain:.2f} times as long."
+            )
+    return said
+
+
 DETAIL_HEAD = [
     "changes", "τ", "E/D", "A/D", "ms (quartiles)", "speed-up", "efficiency", "TFLOP/s, as dense",
     "TFLOP/s, computed", "of the peak", "host, µs",
@@ -205,8 +219,9 @@ def details(document: Document) -> str:
         kernels = row.get("kernels") or NOT_MEASURED
         partial = " Only part of a round." if row.get("partial") else ""
         parts.append(
-            f"### {title_of(row)}\n\nState {megabytes:.0f} MB; kernels per frame: {kernels}; differs from "
-            f"the dense outputs by {row['error']:.1e}.{partial}\n"
+            f"### {title_of(row)}\n\nState {megabytes:.0f} MB; kernels per frame: {kernels}, of which "
+            f"{row['chain']} have to run one after the other; differs from the dense outputs by "
+            f"{row['error']:.1e}.{one_lane(row)}{partial}\n"
         )
         dense = [
             [k, f"{NOT_MEASURED}: {v['failed']}" if "failed" in v else spread_of(v)]

@@ -48,6 +48,7 @@ def row(model: str, streams: int, times: dict[float, float], dense: dict[str, fl
         "dtype": "float16",
         "state_bytes": 1_000_000,
         "kernels": 57,
+        "chain": 41,
         "error": 1e-3,
         "dense": {k: summary(v) for k, v in dense.items()} | {"compile": {"failed": "not ready within 9 s"}},
         "stream": [
@@ -176,6 +177,15 @@ def test_everything_is_written(scripts: dict[str, ModuleType], tmp_path: Path) -
     again = render.render(document(render), tmp_path, page)
     assert [p.name for p in again] == ["gpu.md", "gpu.png", "cuda.md"]
     assert page.read_text(encoding="utf-8") == text
+
+
+def test_what_lanes_are_worth(scripts: dict[str, ModuleType]) -> None:
+    render = scripts["gpu_render"]
+    made = row("hrnet_w18", 1, {0.05: 2.0, 0.0: 0.5}, {"eager": 12.0})
+    assert render.one_lane(made) == ""
+    slower = row("hrnet_w18", 1, {0.05: 3.0}, {})["stream"]
+    text = render.one_lane(made | {"one_lane": slower})
+    assert text == " With all of them one after the other 5.0 % changed takes 3.00 ms, 1.50 times as long."
 
 
 def test_without_results_only_the_page_is_written(scripts: dict[str, ModuleType], tmp_path: Path) -> None:

@@ -65,10 +65,29 @@ class Pyramid(nn.Module):
         return self.head(joined), self.far(F.gelu(self.grow(both)))
 
 
+class Branches(nn.Module):
+    """Two resolutions that go on side by side, exchange what they found, and end in one concatenation."""
+
+    def __init__(self, width: int = 8) -> None:
+        super().__init__()
+        self.stem = conv(3, width, 3, 2)
+        self.fine, self.coarse = conv(width, width), conv(width, 2 * width, 3, 2)
+        self.far, self.up = conv(2 * width, 2 * width), nn.Conv2d(2 * width, width, 1)
+        self.down, self.last = conv(width, 2 * width, 3, 2), nn.Conv2d(3 * width, 5, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.stem(x))
+        fine, coarse = F.relu(self.fine(x)), F.relu(self.coarse(x))
+        coarse = F.relu(self.far(coarse))
+        up = F.interpolate(self.up(coarse), fine.shape[2:], mode="nearest")
+        fine, coarse = F.relu(fine + up), F.relu(coarse + self.down(fine))
+        return self.last(torch.cat([fine, F.interpolate(coarse, fine.shape[2:], mode="nearest")], 1))
+
+
 NETS: dict[str, Callable[[], nn.Module]] = {"residual": Residual, "gates": Gates, "pyramid": Pyramid}
 
 
 def build(name: str, device: torch.device, dtype: torch.dtype = torch.float32) -> nn.Module:
     """A network by name, the same one each time."""
     torch.manual_seed(5)
-    return NETS[name]().to(device, dtype).eval()
+    return {**NETS, "branches": Branches}[name]().to(device, dtype).eval()

@@ -214,3 +214,18 @@ def test_every_threshold_has_a_graph(device: torch.device) -> None:
         stream(frames[0])
         (engine,) = stream.engines.values()
         assert all(group.graph is not None for group in engine.plan.groups), how
+
+
+@pytest.mark.parametrize("how", ["exact", "relative"])
+def test_branches_side_by_side(how: str, device: torch.device) -> None:
+    """In lanes or one after the other, every value is the same to the last bit; many times over."""
+    streams = [make("branches", how, device)[0] for _ in range(2)]
+    plans = [group for engine in streams[1].engines.values() for group in engine.plan.groups]
+    for plan in plans:
+        assert len({slot.lane for slot in plan.slots}) > 1
+        plan.record_anew(lanes=False)
+    for frame in squares(200, SHAPE, device, seed=3):
+        for stream in streams:
+            stream(frame)
+        for name, value in streams[0].values().items():
+            assert torch.equal(value, streams[1].values()[name]), name

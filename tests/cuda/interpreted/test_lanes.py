@@ -7,41 +7,15 @@ from typing import Any
 
 import pytest
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
 
 from tests.cuda.compare import passes, squares
 from tests.cuda.nets import NETS, build
 from tests.cuda.test_order import ordered
-from tests.nets import conv
 from tests.support import stream_of
 from videoeff.testing import poison
 
 SHAPE = (2, 3, 13, 18)
-
-
-class Branches(nn.Module):
-    """Two resolutions that go on side by side, exchange what they found, and end in one concatenation."""
-
-    def __init__(self, width: int = 8) -> None:
-        super().__init__()
-        self.stem = conv(3, width, 3, 2)
-        self.fine, self.coarse = conv(width, width), conv(width, 2 * width, 3, 2)
-        self.far, self.up = conv(2 * width, 2 * width), nn.Conv2d(2 * width, width, 1)
-        self.down, self.last = conv(width, 2 * width, 3, 2), nn.Conv2d(3 * width, 5, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = F.relu(self.stem(x))
-        fine, coarse = F.relu(self.fine(x)), F.relu(self.coarse(x))
-        coarse = F.relu(self.far(coarse))
-        up = F.interpolate(self.up(coarse), fine.shape[2:], mode="nearest")
-        fine, coarse = F.relu(fine + up), F.relu(coarse + self.down(fine))
-        return self.last(torch.cat([fine, F.interpolate(coarse, fine.shape[2:], mode="nearest")], 1))
-
-
-def network(name: str) -> nn.Module:
-    torch.manual_seed(3)
-    return Branches().eval() if name == "branches" else build(name, torch.device("cpu"))
+CPU = torch.device("cpu")
 
 
 def plan_of(stream: Any) -> Any:
@@ -60,8 +34,8 @@ def test_steps_side_by_side_share_nothing(name: str, how: str) -> None:
     from tests.cuda.interpreted.shadow import conflicts
     from tests.cuda.interpreted.watch import watched
 
-    frames = list(squares(3, SHAPE, torch.device("cpu")))
-    stream = stream_of(network(name), frames[0], passes=passes(how), backend="triton")
+    frames = list(squares(3, SHAPE, CPU))
+    stream = stream_of(build(name, CPU), frames[0], passes=passes(how), backend="triton")
     poison(stream)
     stream(frames[0])
     plan = plan_of(stream)
@@ -83,7 +57,7 @@ def test_steps_side_by_side_share_nothing(name: str, how: str) -> None:
 
 def test_branches_run_side_by_side() -> None:
     """And with one lane, nothing does."""
-    stream = stream_of(network("branches"), torch.rand(SHAPE), backend="triton")
+    stream = stream_of(build("branches", CPU), torch.rand(SHAPE), backend="triton")
     stream(torch.rand(SHAPE))
     plan = plan_of(stream)
     lanes = {slot.lane for slot in plan.slots}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
@@ -33,7 +34,7 @@ from videoeff.kernels.triton.binding import APART, Binding, Launch, Memory, code
 from videoeff.kernels.triton.compiling import compile_all
 from videoeff.kernels.triton.configs import Config, by_channel, by_rows, choose, present
 from videoeff.kernels.triton.describe import describe
-from videoeff.kernels.triton.order import LANES, OPENING, Slot, Step, side_by_side, slots, step_of
+from videoeff.kernels.triton.order import LANES, OPENING, Slot, Step, chain, side_by_side, slots, step_of
 from videoeff.kernels.triton.work import Edge, Work, edge, edges_of
 from videoeff.ops.call import Context, RegionCall
 
@@ -323,6 +324,16 @@ class TritonPlan(Group):
                 with torch.cuda.graph(self.graph, capture_error_mode="thread_local"):
                     self._record(memory)
             self.graph.replay()
+
+    def record_anew(self, lanes: bool = True) -> None:
+        """Make another graph for the next frame, with steps side by side or one after the other."""
+        self.graph = None
+        self.slots = slots(self.steps, self.lanes if lanes else 1)
+
+    def longest(self) -> int:
+        """Launches of a frame that have to run one after the other."""
+        counts = Counter(launch.step for launch in self.launches)
+        return chain(self.steps, [counts[n] for n in range(len(self.steps))])
 
     def _launch_all(self, full: bool) -> None:
         for launch in self.launches:
