@@ -194,13 +194,25 @@ class Binding:
         """Groups of channels that no block reaches across."""
         return 1 if by_channel(self.form) else self.form.window.get("groups", 1)
 
-    def view(self, view: View, even: int = 0) -> tuple[Any, ...]:
-        """A view as kernels take it, see ``device.py``; ``even`` if it is known already."""
+    def columns(self, per_group: int) -> int | None:
+        """The channels of a group; None where there is one, and all channels of all blocks exist."""
+        widths = {self.config.BN, self.config.long_BN or self.config.BN}
+        exact = self.groups == 1 and all(per_group % w == 0 for w in widths)
+        return None if exact else per_group
+
+    def view(self, view: View, even: int = 0, exact: bool = False) -> tuple[Any, ...]:
+        """A view as kernels take it, see ``device.py``.
+
+        Args:
+            view: of a buffer or a constant.
+            even: if it is known already.
+            exact: whether kernels ask for no channels but those that exist.
+        """
         row, line, column, channel = view.strides
         memory = self.memory.tensor_of(view, self.call)
         even = even or self.even(view, self.channels // self.groups)
         room = self.room(view)
-        apart = self.groups > 1  # the channels behind a block's last one are another group's
+        apart = exact or self.groups > 1  # the channels behind a block's last one are another group's
         return (
             memory,
             *view.strides,
@@ -254,9 +266,10 @@ class Binding:
         arguments = {
             "site": self.site_of(work),
             "work": self.work_of(work),
-            "out": self.view(self.form.out),
+            "out": self.view(self.form.out, exact=self.columns(per_group) is None),
             "test": self.test(blocks, per_group, chunks, together),
-            "args": tuple(self.view(v) for v in self.form.arguments) or None,
+            "args": tuple(self.view(v, exact=self.columns(per_group) is None) for v in self.form.arguments)
+            or None,
             "edges": tuple(edge_arguments(e, memory) for e in edges) or None,
             **special,
             "U": config.U,
@@ -293,12 +306,15 @@ class Binding:
         call, config, memory = self.call, self.config, self.memory
         exchange: tuple[Any, ...] = (None, None, None, None, None)
         if together:
-            block = chunks * blocks * config.BM
+            pixels, wide = chunks * config.BM, blocks * config.BN
+            if config.long_BM:  # as many chunks at most, but their last ones may be longer
+                pixels += config.long_BM
+                wide = max(wide, -(-per_group // config.long_BN) * config.long_BN)
             exchange = (
-                memory.scratch("candidates", block * config.BN, call.value.dtype),
-                memory.scratch("partials", 2 * block, torch.float32),
+                memory.scratch("candidates", pixels * wide, call.value.dtype),
+                memory.scratch("partials", 2 * pixels * blocks, torch.float32),
                 memory.scratch("arrived", chunks, torch.int32),
-                per_group,
+                self.columns(per_group),
                 -(-per_group // config.BN) if self.groups > 1 else None,
             )
         return (

@@ -38,6 +38,8 @@ class Config:
         warps, stages: of the compiler.
         programs: per multiprocessor.
         whole_from: share of the units from which on all are computed in order.
+        long_BM, long_BN: pixels and channels of a block of a convolution where small blocks are more than the
+            device takes at once; 0 where blocks are always the same.
     """
 
     U: int = 4
@@ -48,6 +50,13 @@ class Config:
     stages: int = 3
     programs: int = 2
     whole_from: float = 0.75
+    long_BM: int = 0
+    long_BN: int = 0
+
+    @property
+    def most(self) -> int:
+        """Pixels of the largest chunk."""
+        return max(self.BM, self.long_BM)
 
 
 @dataclass(frozen=True)
@@ -171,7 +180,7 @@ def choose(call: RegionCall, form: Form, device: Device | None = None) -> Config
     sizes: dict[str, Any] = {"U": unit_of(call.extent, device), **_rule(device, kind, facts, call.name).use}
     config = fitted(Config(**sizes), form, kind, device)
     if call.prediction is not None:  # exactly the pixels that are due
-        config = replace(config, U=1, BM=min(config.BM, SINGLE), whole_from=1.0)
+        config = replace(config, U=1, BM=min(config.BM, SINGLE), whole_from=1.0, long_BM=0, long_BN=0)
     return config
 
 
@@ -233,7 +242,10 @@ def fitted(config: Config, form: Form, kind: str, device: Device) -> Config:
         unit = max(unit, form.window["sy"])  # see ``transposed.py``
     while unit**2 > pixels:
         unit //= 2
-    return replace(config, U=unit, BM=pixels, BN=wide, BK=step)
+    long = (config.long_BM, min(config.long_BN, power_of_two(width_of(form, kind), least)))
+    if looks_along(form) or kind not in rules.LONG or long[0] * long[1] <= pixels * wide:
+        long = (0, 0)
+    return replace(config, U=unit, BM=pixels, BN=wide, BK=step, long_BM=long[0], long_BN=long[1])
 
 
 def shipped() -> Iterator[tuple[str, str, Rule, Config]]:

@@ -10,19 +10,32 @@ from torch import Tensor
 
 from videoeff.kernels.forms.trace import combined
 from videoeff.kernels.triton.binding import Binding, Launch
-from videoeff.kernels.triton.device import block_columns, commit, count_pixels, length, pixels, plain_site
+from videoeff.kernels.triton.device import (
+    block_columns,
+    commit,
+    count_pixels,
+    divided,
+    length,
+    pixels,
+    plain_site,
+    within,
+)
 from videoeff.kernels.triton.programme import begin_of, programme
 
 
-@triton.jit(do_not_specialize=["full", "counting"])
+@triton.jit(do_not_specialize=["full", "counting", "many"])
 def convolution(
     site, work, out, test, args, edges, full, counting,
-    source, weight, bias, gate, shape, window,
+    source, weight, bias, gate, shape, window, many,
     U: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, NB: tl.constexpr,
-    KH: tl.constexpr, KW: tl.constexpr, FLAT: tl.constexpr, PRECISION: tl.constexpr,
+    LONG: tl.constexpr, KH: tl.constexpr, KW: tl.constexpr, FLAT: tl.constexpr, EVEN: tl.constexpr,
+    PRECISION: tl.constexpr,
     CODE: tl.constexpr, TEST: tl.constexpr, TOGETHER: tl.constexpr, EDGES: tl.constexpr,
 ):  # fmt: skip
     """Any convolution: 1x1 to large, strided, dilated, grouped; padding with zeros.
+
+    Small blocks let a short list fill the device; large ones load less for each product, which bounds a long
+    one. Where a layer has both, the list's length decides.
 
     Args:
         source: the input, like ``out``.
@@ -30,14 +43,40 @@ def convolution(
         bias: (outputs) float32, or None.
         gate: a factor (pointer, row, channel) for each channel of the input, or None.
         shape: (H, W of the input, inputs of a group, outputs of a group, blocks of a group
-            or None for one group, outputs padded);
+            or None for one group, outputs padded); outputs None as ``block_columns`` takes it;
             inputs in units of what they are known to divide by, or, where FLAT, known at compile time.
         window: (stride y, x, padding y, x, dilation y, x).
+        many: units from which on a list is long.
+        LONG: (BM, BN, NB) of long lists, or None.
         FLAT: whether taps and channels are walked as one dimension, for few channels.
+        EVEN: whether BK divides the inputs.
         PRECISION: "tf32" or "ieee" for float32.
     """
     site = plain_site(site)
     units, whole = length(work, site, full)
+    if LONG is None:  # noqa: SIM114 (known at compile time, the other is not)
+        _blocks(site, work, out, test, args, edges, full, counting, source, weight, bias, gate, shape, window,
+                units, whole, U, BM, BN, BK, NB, KH, KW, FLAT, EVEN, PRECISION,
+                CODE, TEST, TOGETHER, EDGES)  # fmt: skip
+    elif units < many:
+        _blocks(site, work, out, test, args, edges, full, counting, source, weight, bias, gate, shape, window,
+                units, whole, U, BM, BN, BK, NB, KH, KW, FLAT, EVEN, PRECISION,
+                CODE, TEST, TOGETHER, EDGES)  # fmt: skip
+    else:
+        _blocks(site, work, out, test, args, edges, full, counting, source, weight, bias, gate, shape, window,
+                units, whole, U, LONG[0], LONG[1], BK, LONG[2], KH, KW, FLAT, EVEN, PRECISION,
+                CODE, TEST, TOGETHER, EDGES)  # fmt: skip
+
+
+@triton.jit
+def _blocks(
+    site, work, out, test, args, edges, full, counting,
+    source, weight, bias, gate, shape, window, units, whole,
+    U: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, NB: tl.constexpr,
+    KH: tl.constexpr, KW: tl.constexpr, FLAT: tl.constexpr, EVEN: tl.constexpr, PRECISION: tl.constexpr,
+    CODE: tl.constexpr, TEST: tl.constexpr, TOGETHER: tl.constexpr, EDGES: tl.constexpr,
+):  # fmt: skip
+    """A program's share of the blocks of BM pixels and BN channels."""
     chunks = tl.cdiv(units, BM // (U * U))
     inputs = shape[2]
     if not FLAT:
@@ -78,20 +117,25 @@ def convolution(
         else:
             steps = tl.cdiv(inputs, BK)
             for k in range(0, KH * KW * steps):
-                tap = k // steps
-                c = (k % steps) * BK + kk
+                tap, part = divided(k, steps)
+                c = part * BK + kk
                 iy = top + (tap // KW) * window[4]
                 ix = left + (tap % KW) * window[5]
-                ok = valid & (iy >= 0) & (iy < shape[0]) & (ix >= 0) & (ix < shape[1])
+                ok = valid & within(iy, shape[0]) & within(ix, shape[1])
                 begin = begin_of(source, r, iy, ix)
                 place = begin[:, None] + tl.multiple_of(base + c, source[5])[None, :] * source[4]
-                held = ok[:, None] & (c < inputs)[None, :]
+                held = ok[:, None]
+                if not EVEN:
+                    held = held & (c < inputs)[None, :]
                 a = tl.load(source[0] + place, mask=held, other=0.0)
                 if gate is not None:
                     factor = gate[0] + (r * gate[1])[:, None] + (base + c)[None, :] * gate[2]
                     a = (a.to(tl.float32) * tl.load(factor, mask=held, other=0.0).to(tl.float32)).to(a.dtype)
                 w = weight + (tap * inputs + c)[:, None] * shape[5] + cols[None, :]
-                b = tl.load(w, mask=(c < inputs)[:, None] & (cols < shape[5])[None, :], other=0.0)
+                if EVEN and shape[3] is None:
+                    b = tl.load(w)
+                else:
+                    b = tl.load(w, mask=(c < inputs)[:, None] & (cols < shape[5])[None, :], other=0.0)
                 acc = tl.dot(a, b, acc, input_precision=PRECISION)
         if bias is not None:
             acc += tl.load(bias + cols, mask=exists, other=0.0)[None, :]
@@ -133,15 +177,18 @@ def launch(b: Binding) -> Launch:
         "shape": (
             *form.input.extent[1:3],
             tl.constexpr(room) if flat else room // even,
-            per_group,
+            b.columns(per_group),
             blocks if groups > 1 else None,
             wide,
         ),
         "window": tuple(window[n] for n in ("sy", "sx", "py", "px", "dy", "dx")),
+        "many": b.memory.processors * config.BM // (blocks * config.U**2) + 1,
         "BK": config.BK,
+        "LONG": (config.long_BM, config.long_BN, -(-per_group // config.long_BN)) if config.long_BM else None,
         "KH": kh,
         "KW": kw,
         "FLAT": flat,
+        "EVEN": not flat and room % config.BK == 0,
         "PRECISION": "tf32" if b.memory.tf32 else "ieee",
     }
     made = b.launch(convolution, blocks * groups, per_group, special)

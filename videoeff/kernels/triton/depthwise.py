@@ -123,7 +123,7 @@ def launch(b: Binding) -> Launch:
         "weight": b.memory.constant(combined([form.weight], packed, (kh * kw, wide)), torch.float32),
         "bias": None if form.bias is None else b.memory.constant(form.bias, torch.float32),
         "gate": gate,
-        "shape": (form.input.extent[1], form.input.extent[2], outputs, wide),
+        "shape": (form.input.extent[1], form.input.extent[2], b.columns(outputs), wide),
         "window": tuple(window[n] for n in ("py", "px", "dy", "dx")),
         "KH": kh,
         "KW": kw,

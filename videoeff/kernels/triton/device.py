@@ -67,6 +67,19 @@ def length(work, site, full):
 
 
 @triton.jit
+def divided(number, by):
+    """Quotient and rest of numbers that are not negative; signs would cost as much again."""
+    quotient = (tl.cast(number, tl.uint32) // tl.cast(by, tl.uint32)).to(tl.int32)
+    return quotient, number - quotient * by
+
+
+@triton.jit
+def within(number, size):
+    """Whether numbers are among 0 to size - 1."""
+    return tl.cast(number, tl.uint32) < tl.cast(size, tl.uint32)
+
+
+@triton.jit
 def flags(flag, BM: tl.constexpr):
     """A number as BM truth values."""
     return (tl.zeros([BM], tl.int32) + flag) != 0
@@ -90,12 +103,11 @@ def all_pixels(chunk, site, U: tl.constexpr, BM: tl.constexpr):
 
 @triton.jit
 def _pixels_of(unit, inside, site, U: tl.constexpr, BM: tl.constexpr):
-    across = unit % site[3]
-    above = unit // site[3]
+    above, across = divided(unit, site[3])
+    r, down = divided(above, site[2])
     inner = tl.arange(0, BM) % (U * U)
     x = across * U + inner % U
-    y = (above % site[2]) * U + inner // U
-    r = above // site[2]
+    y = down * U + inner // U
     valid = inside & (y < site[0]) & (x < site[1])
     return r, y, x, valid
 
@@ -132,7 +144,7 @@ def commit(
     new = tl.where(cmask, value, 0.0).to(out[0].dtype.element_ty)
     fresh = tl.load(test[4] + r, mask=valid & flags(full, BM), other=0) != 0
     if TEST == ANY and not TOGETHER:
-        moved = tl.max(((new != old) & here).to(tl.int32), 1) != 0
+        moved = tl.max((new != old).to(tl.int32), 1) != 0  # what is not here is 0 in both
         changed = valid & (moved | fresh)
         tl.store(out[0] + place, new, mask=room & changed[:, None])
         if test[3] is not None:
@@ -142,7 +154,7 @@ def commit(
         if TEST == MAX:
             amount = _largest(new, old, here)
         elif TEST == ANY:
-            amount = tl.max(((new != old) & here).to(tl.float32), 1)
+            amount = tl.max((new != old).to(tl.float32), 1)
         else:
             amount = _squares(new, old, here)
         if not TOGETHER:
@@ -208,8 +220,13 @@ def _kept(candidates, number, m, c, BM: tl.constexpr, BN: tl.constexpr):
 
 @triton.jit
 def block_columns(block, per_group, blocks_per_group, BN: tl.constexpr):
-    """The channels of a block, none of which belongs to two groups (None: there is one), and which exist."""
-    if blocks_per_group is None:
+    """The channels of a block, none of which belongs to two groups (None: there is one), and which exist.
+
+    ``per_group`` is None where there is one group, and its blocks end where it does.
+    """
+    if per_group is None:
+        return block * BN + tl.arange(0, BN), tl.full([BN], 1, tl.int1)
+    elif blocks_per_group is None:
         cols = block * BN + tl.arange(0, BN)
         return cols, cols < per_group
     else:

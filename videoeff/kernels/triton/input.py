@@ -158,7 +158,7 @@ def launches(b: Binding, frames: Tensor, number: int, bad: Tensor) -> list[Launc
     """The launches of an input; two where blocks are tested."""
     test, blocks = b.call.test, -(-b.channels // b.config.BN)
     told = {"frames": frames, "number": number, "bad": bad}
-    common = b.launch(arrived, blocks, b.channels, told | {"channels": b.channels}).bounded()
+    common = b.launch(arrived, blocks, b.channels, told | {"channels": b.columns(b.channels)}).bounded()
     arguments = dict(common.arguments)
     if test.threshold == 0 or (test.block == 1 and test.dilation == 0):
         return [common]

@@ -130,7 +130,7 @@ class TritonPlan(Group):
         """Let a list follow a mask."""
         source = self.imports.get(mask) or self.works[mask]
         config = self.configs.get(mask, IMPORT)
-        chunk = config.BM // config.U**2
+        chunk = config.most // config.U**2
         source.feeds.append(edge(source.extent, source.unit, target, kind, form, chunk))
 
     def _steps(self) -> Iterable[Step]:

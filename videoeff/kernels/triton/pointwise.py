@@ -72,4 +72,4 @@ def begin(frame, counts, number, BLOCK: tl.constexpr):
 def launch(b: Binding) -> Launch:
     """The launch of a region without a producer."""
     blocks = -(-b.channels // b.config.BN)
-    return b.launch(pointwise, blocks, b.channels, {"channels": b.channels})
+    return b.launch(pointwise, blocks, b.channels, {"channels": b.columns(b.channels)})

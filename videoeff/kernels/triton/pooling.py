@@ -67,7 +67,7 @@ def launch(b: Binding) -> Launch:
     blocks = -(-b.channels // b.config.BN)
     special = {
         "source": b.view(form.input),
-        "shape": (form.input.extent[1], form.input.extent[2], b.channels),
+        "shape": (form.input.extent[1], form.input.extent[2], b.columns(b.channels)),
         "window": tuple(window[n] for n in ("sy", "sx", "py", "px", "dy", "dx")),
         "KH": window["kh"],
         "KW": window["kw"],

@@ -36,7 +36,10 @@ def _unary(op: tl.constexpr, x, cmask, channels, p: tl.constexpr, q: tl.constexp
             high = tl.where(low > q, q, low)
         return high
     elif op == 10:  # LEAKY
-        return tl.where(x < 0, x * p, x)
+        if p == 0.0:
+            return tl.maximum(x, 0.0, propagate_nan=tl.PropagateNan.ALL)
+        else:
+            return tl.where(x < 0, x * p, x)
     elif op == 11:  # SIGMOID
         return tl.sigmoid(x)
     elif op == 12:  # TANH

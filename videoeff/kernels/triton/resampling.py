@@ -98,7 +98,7 @@ def launch(b: Binding) -> Launch:
         "source": b.view(form.input),
         "rows": kept(form.tables[0]),
         "columns": kept(form.tables[1]),
-        "channels": b.channels,
+        "channels": b.columns(b.channels),
         "TY": form.tables[0].index.shape[1],
         "TX": form.tables[1].index.shape[1],
         "PICKED": picked,

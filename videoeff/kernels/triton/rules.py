@@ -51,9 +51,12 @@ FACTS = (
 #: Fields of a ``Config``, least and largest; those that are numbers of elements are powers of two.
 FIELDS: Mapping[str, tuple[float, float]] = {
     "U": (1, 16), "BM": (1, 1024), "BN": (1, 8192), "BK": (16, 256), "warps": (1, 32), "stages": (1, 8),
-    "programs": (1, 32), "whole_from": (0.0, 1.0),
+    "programs": (1, 32), "whole_from": (0.0, 1.0), "long_BM": (0, 1024), "long_BN": (0, 1024),
 }  # fmt: skip
-POWERS = ("U", "BM", "BN", "BK", "warps")
+POWERS = ("U", "BM", "BN", "BK", "warps", "long_BM", "long_BN")
+
+#: The kinds whose kernels take other blocks where their list is long.
+LONG = ("convolution", "convolution-1x1")
 
 #: Fewest pixels that Hopper's matrix units take at once.
 WARPGROUP = 64
@@ -196,6 +199,10 @@ def _check_together(
     if use.get("U", 1) ** 2 > use.get("BM", 1024):
         raise BackendError(
             f"{where}: use: BM is {use['BM']}, and a unit has {use['U'] ** 2} pixels; give a multiple of that"
+        )
+    if ("long_BM" in use) != ("long_BN" in use) or ("long_BM" in use and kind not in LONG):
+        raise BackendError(
+            f"{where}: use: long_BM and long_BN go together, and only {' and '.join(LONG)} have them"
         )
     along = when.get("along", (0, 1))[0] == 1
     if kind in MATRIX:
