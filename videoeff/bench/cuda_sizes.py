@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -109,9 +109,22 @@ def _products(layer: Layer, now: Config, shared: int) -> Iterable[Config]:
                     if taken > shared or step < 16:
                         continue
                     programs = max(1, min(16 // warps, shared // taken))
-                    yield Config(
+                    plain = Config(
                         now.U, pixels, channels, step, warps, stages, programs, whole_from=now.whole_from
                     )
+                    yield plain
+                    if layer.kind in rules.LONG and pixels == channels == 64:
+                        yield from _with_long_blocks(plain, wide, shared, size)
+
+
+def _with_long_blocks(config: Config, wide: int, shared: int, size: int) -> Iterable[Config]:
+    """The same small blocks, with larger ones for long lists."""
+    for pixels, channels in ((128, 64), (128, 128), (256, 128)):
+        taken = config.stages * size * config.BK * (pixels + channels)
+        if channels <= wide and taken <= shared:
+            warps = 8 if pixels * channels > 128 * 64 else 4
+            programs = max(1, min(12 // warps, shared // taken))
+            yield replace(config, warps=warps, programs=programs, long_BM=pixels, long_BN=channels)
 
 
 def _without_products(layer: Layer, now: Config) -> Iterable[Config]:
@@ -152,7 +165,8 @@ def table_of(device: str, chosen: Iterable[Measured]) -> Table:
         ]
         for one, low, high in zip(members, edges[:-1], edges[1:], strict=True):
             when = {n: (v, v) for n, v in exact} | {"all_pixels": (low, high)}
-            use = {n: v for n, v in asdict(one.config).items() if n != "U"}
+            left_out = {"U"} if one.config.long_BM else {"U", "long_BM", "long_BN"}
+            use = {n: v for n, v in asdict(one.config).items() if n not in left_out}
             kinds[kind] = (*kinds.get(kind, ()), Rule(when, use))
     return {device: kinds}
 

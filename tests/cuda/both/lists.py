@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from tests.cuda.compare import calls, dense, entry, kernels, passes, same, squares, twins
 from tests.cuda.nets import NETS, build
 from tests.support import stream_of
+from videoeff.kernels.triton import rules
 from videoeff.runtime import StreamingModule
 from videoeff.testing import TOLERANCES, poison, relative_error
 
@@ -112,6 +114,38 @@ def test_a_frame_that_changes_everywhere(
         frame = torch.rand(SHAPE, device=device)
         assert relative_error(stream(frame), dense(module, frame)) <= BOUND
     assert set(shares(stream).values()) == {1.0}
+
+
+@pytest.mark.parametrize(("name", "how"), [("residual", "exact"), ("pyramid", "relative"), ("gates", "exact")])
+def test_large_blocks_for_long_lists(
+    name: str, how: str, monkeypatch: pytest.MonkeyPatch, device: torch.device
+) -> None:
+    """Convolutions whose blocks differ with the length of the list; a frame has lists of both kinds."""
+    from videoeff.kernels.triton import configs, plan
+
+    def choose(call: Any, form: Any, *rest: Any) -> Any:
+        config = configs.choose(call, form, *rest)
+        if configs.kind_of(form) not in rules.LONG or call.prediction is not None:
+            return config
+        most = torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 2
+        size = {"BM": 64, "BN": 16, "long_BM": 128} if most > 2 else {"BM": 16, "BN": 16, "long_BM": 32}
+        return replace(config, U=1, long_BN=32, programs=1, **size)
+
+    monkeypatch.setattr(plan, "choose", choose)
+    shape = SHAPE if device.type == "cpu" else (2, 3, 250, 300)
+    frames = [*squares(3, shape, device), torch.rand(shape, device=device)]
+    pair = twins(build(name, device), frames[0], how=how)
+    met = set()
+    for frame in frames:
+        pair.frame(frame, follow=how != "exact")
+        (engine,) = pair.stream.engines.values()
+        (group,) = engine.plan.groups
+        for launch in group.launches:
+            if launch.arguments.get("LONG") is not None:
+                listed = int(group.memory.count(group.works[launch.layer])[0])
+                met.add("long" if listed >= launch.arguments["many"] else "short" if listed else "none")
+    assert {"long", "short"} <= met
+    assert len(pair.flips) <= 1
 
 
 def test_the_switch_to_all_units(cut: Cut, device: torch.device) -> None:

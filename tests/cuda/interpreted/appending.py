@@ -5,7 +5,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from videoeff.kernels.triton.device import _append
+from videoeff.kernels.triton.device import _append, divided
 from videoeff.kernels.triton.programme import place_of
 
 
@@ -22,3 +22,12 @@ def places(view, found, r, y, x):
     one = tl.arange(0, 1)
     c = tl.arange(0, 2)
     tl.store(found + c[None, :], place_of(view, one + r, one + y, one + x, c))
+
+
+@triton.jit
+def divide(numbers, by, how, quotient, rest, N: tl.constexpr):
+    """Divide N numbers."""
+    place = tl.arange(0, N)
+    found, left = divided(tl.load(numbers + place), by, how)
+    tl.store(quotient + place, found)
+    tl.store(rest + place, left)

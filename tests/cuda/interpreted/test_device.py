@@ -38,6 +38,31 @@ def test_append_lists_every_unit_once(frames: list[list[list[tuple[int, bool]]]]
             assert set(torch.nonzero(stamps == frame).flatten().tolist()) == wanted
 
 
+@given(number=st.integers(0, (1 << 30) - 1), by=st.integers(1, (1 << 30) - 1))
+def test_division_by_a_product(number: int, by: int) -> None:
+    """Of every number that may come, by every size that may be."""
+    from videoeff.kernels.triton.binding import divisor
+
+    how = divisor(by)
+    factor, shift = how >> 5, how & 31
+    assert factor < 1 << 32
+    assert (2 * number * factor >> 32) >> shift == number // by
+
+
+def test_division_on_the_device() -> None:
+    """At the ends of what may come."""
+    from tests.cuda.interpreted.appending import divide
+    from videoeff.kernels.triton.binding import divisor
+
+    for by in (1, 2, 3, 7, 16, 480, 65535, 1 << 29):
+        numbers = [n for n in (0, 1, by - 1, by, by + 1, 3 * by - 1, (1 << 30) - 1) if n < 1 << 30]
+        given_ = torch.tensor((numbers + [0] * 8)[:8], dtype=torch.int32)
+        quotient, rest = torch.zeros_like(given_), torch.zeros_like(given_)
+        divide[(1,)](given_, by, divisor(by), quotient, rest, N=8)
+        assert torch.equal(quotient, given_ // by), by
+        assert torch.equal(rest, given_ % by), by
+
+
 @pytest.mark.parametrize("r", [0, 3, 40])
 def test_places_in_large_memory(r: int) -> None:
     """Of 40 streams of a map of 2^26 elements some lie past what 32 bits tell."""

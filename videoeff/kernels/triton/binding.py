@@ -286,7 +286,7 @@ class Binding:
 
     def site_of(self, work: Work) -> tuple[int, ...]:
         """``site`` of the kernels."""
-        return tuple(coded(n) for n in (*work.extent[1:], *work.grid, work.units))
+        return site_of(work)
 
     def work_of(self, work: Work) -> tuple[Any, ...]:
         """``work`` of the kernels."""
@@ -351,6 +351,23 @@ def edge_arguments(edge: Edge, memory: Memory) -> tuple[Any, ...]:
     tables = (memory.keep(t.to(torch.int32)) for t in (low_y, high_y, low_x, high_x))
     source = coded(low_y.shape[1]), coded(low_x.shape[1])
     return (*tables, *source, *tensors, coded(high), coded(wide))
+
+
+def site_of(work: Work) -> tuple[int, ...]:
+    """``site`` of the kernels."""
+    high, wide = work.grid
+    numbers = (*work.extent[1:], high, wide, work.units, divisor(high), divisor(wide))
+    return tuple(coded(n) for n in numbers)
+
+
+def divisor(number: int) -> int:
+    """How ``divided`` of ``device.py`` divides by a number: a factor and a shift.
+
+    With s = ceil(log2 d) and m = ceil(2^(31 + s) / d), floor(n m / 2^(31 + s)) = floor(n / d) for n < 2^31
+    (Granlund and Montgomery, "Division by invariant integers using multiplication", 1994).
+    """
+    shift = (number - 1).bit_length()
+    return (-(-(1 << (31 + shift)) // number) << 5) | shift
 
 
 def coded(number: int) -> int:

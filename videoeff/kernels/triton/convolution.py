@@ -9,7 +9,7 @@ import triton.language as tl
 from torch import Tensor
 
 from videoeff.kernels.forms.trace import combined
-from videoeff.kernels.triton.binding import Binding, Launch
+from videoeff.kernels.triton.binding import Binding, Launch, coded, divisor
 from videoeff.kernels.triton.device import (
     block_columns,
     commit,
@@ -17,6 +17,7 @@ from videoeff.kernels.triton.device import (
     divided,
     length,
     pixels,
+    plain,
     plain_site,
     within,
 )
@@ -43,7 +44,8 @@ def convolution(
         bias: (outputs) float32, or None.
         gate: a factor (pointer, row, channel) for each channel of the input, or None.
         shape: (H, W of the input, inputs of a group, outputs of a group, blocks of a group
-            or None for one group, outputs padded); outputs None as ``block_columns`` takes it;
+            or None for one group, outputs padded, outputs None as ``block_columns`` takes it;
+            blocks of BK inputs and how to divide by them, as ``plain`` takes both);
             inputs in units of what they are known to divide by, or, where FLAT, known at compile time.
         window: (stride y, x, padding y, x, dilation y, x).
         many: units from which on a list is long.
@@ -115,9 +117,12 @@ def _blocks(
                 b = tl.load(w, mask=inside, other=0.0)
                 acc = tl.dot(a, b, acc, input_precision=PRECISION)
         else:
-            steps = tl.cdiv(inputs, BK)
+            steps, how = plain(shape[6]), plain(shape[7])
             for k in range(0, KH * KW * steps):
-                tap, part = divided(k, steps)
+                if KH * KW == 1:
+                    tap, part = 0, k
+                else:
+                    tap, part = divided(k, steps, how)
                 c = part * BK + kk
                 iy = top + (tap // KW) * window[4]
                 ix = left + (tap % KW) * window[5]
@@ -165,6 +170,7 @@ def launch(b: Binding) -> Launch:
         taps = weight.permute(2, 3, 1, 0).reshape(kh * kw, inputs, outputs)
         return F.pad(taps, (0, wide - outputs, 0, room - inputs))
 
+    steps = -(-room // config.BK)
     gate = None
     if window.get("gate"):
         view = form.arguments[window["gate"] - 1]
@@ -180,9 +186,11 @@ def launch(b: Binding) -> Launch:
             b.columns(per_group),
             blocks if groups > 1 else None,
             wide,
+            coded(steps),
+            coded(divisor(steps)),
         ),
         "window": tuple(window[n] for n in ("sy", "sx", "py", "px", "dy", "dx")),
-        "many": b.memory.processors * config.BM // (blocks * config.U**2) + 1,
+        "many": b.memory.processors * config.programs * config.BM // (blocks * config.U**2) + 1,
         "BK": config.BK,
         "LONG": (config.long_BM, config.long_BN, -(-per_group // config.long_BN)) if config.long_BM else None,
         "KH": kh,
@@ -192,4 +200,5 @@ def launch(b: Binding) -> Launch:
         "PRECISION": "tf32" if b.memory.tf32 else "ieee",
     }
     made = b.launch(convolution, blocks * groups, per_group, special)
-    return made.bounded() if config.programs == 1 else made
+    exact = form.dtype == torch.float32 and not b.memory.tf32
+    return made.bounded() if config.programs == 1 or exact else made

@@ -8,7 +8,8 @@ their lists, once a frame.
 
 Parameters come in tuples, the same for all kernels:
 
-- ``site``: (H, W, UH, UW, units): pixels and units of the value, units of all rows; as ``plain`` takes them.
+- ``site``: (H, W, UH, UW, units, by UH, by UW): pixels and units of the value, units of all rows, how to
+  divide by two of them; all as ``plain`` takes them.
 - ``work``: (count, list, frame, pixels, switch, ordered): the list's length, the list, the frame's number,
   the counter of pixels computed, the length from which on the list is not looked at, as ``plain`` takes it:
   all units are computed in order, and whether that is so in every full frame (1) or the list holds then,
@@ -55,7 +56,10 @@ def plain(number):
 @triton.jit
 def plain_site(site):
     """``site`` as plain numbers."""
-    return plain(site[0]), plain(site[1]), plain(site[2]), plain(site[3]), plain(site[4])
+    return (
+        plain(site[0]), plain(site[1]), plain(site[2]), plain(site[3]), plain(site[4]), plain(site[5]),
+        plain(site[6]),
+    )  # fmt: skip
 
 
 @triton.jit
@@ -67,9 +71,11 @@ def length(work, site, full):
 
 
 @triton.jit
-def divided(number, by):
-    """Quotient and rest of numbers that are not negative; signs would cost as much again."""
-    quotient = (tl.cast(number, tl.uint32) // tl.cast(by, tl.uint32)).to(tl.int32)
+def divided(number, by, how):
+    """Quotient and rest of numbers from 0 to 2^30, by a product instead of a division; see ``divisor``."""
+    factor = tl.cast(how >> 5, tl.uint32)
+    twice = tl.cast(number, tl.uint32) * 2
+    quotient = (tl.umulhi(twice, factor) >> tl.cast(how & 31, tl.uint32)).to(tl.int32)
     return quotient, number - quotient * by
 
 
@@ -103,8 +109,8 @@ def all_pixels(chunk, site, U: tl.constexpr, BM: tl.constexpr):
 
 @triton.jit
 def _pixels_of(unit, inside, site, U: tl.constexpr, BM: tl.constexpr):
-    above, across = divided(unit, site[3])
-    r, down = divided(above, site[2])
+    above, across = divided(unit, site[3], site[6])
+    r, down = divided(above, site[2], site[5])
     inner = tl.arange(0, BM) % (U * U)
     x = across * U + inner % U
     y = down * U + inner // U

@@ -30,7 +30,7 @@ from videoeff.kernels.triton import (
     rows,
     transposed,
 )
-from videoeff.kernels.triton.binding import APART, Binding, Launch, Memory, coded, edge_arguments
+from videoeff.kernels.triton.binding import APART, Binding, Launch, Memory, edge_arguments, site_of
 from videoeff.kernels.triton.compiling import compile_all
 from videoeff.kernels.triton.configs import Config, by_channel, by_rows, choose, present
 from videoeff.kernels.triton.describe import describe
@@ -238,7 +238,7 @@ class TritonPlan(Group):
         edges: Sequence[Edge] = edges_of(work)
         config, chunks = IMPORT, -(-work.units // (IMPORT.BM // IMPORT.U**2))
         arguments = {
-            "site": tuple(coded(n) for n in (height, width, *work.grid, work.units)),
+            "site": site_of(work),
             "work": (memory.lists, memory.lists, memory.frame, memory.pixels, 0),
             "mask": work.tensors["mask"],
             "told": work.tensors["told"],

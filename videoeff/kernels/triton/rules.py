@@ -88,7 +88,7 @@ class Rule:
             n: low if low == high else [low, None if math.isinf(high) else high]
             for n, (low, high) in self.when.items()
         }
-        return {"when": when, "use": dict(self.use)}
+        return ({"when": when} if when else {}) | {"use": dict(self.use)}
 
 
 Table = Mapping[str, Mapping[str, tuple[Rule, ...]]]
