@@ -28,7 +28,7 @@ MACHINE = {
 def scripts() -> Iterator[dict[str, ModuleType]]:
     """The benchmark's modules, which lie beside each other and are no package."""
     sys.path.insert(0, str(ROOT / "benchmarks"))
-    names = ("gpu_render", "gpu")
+    names = ("gpu_render", "gpu", "gpu_units")
     yield {name: importlib.import_module(name) for name in names}
     sys.path.remove(str(ROOT / "benchmarks"))
     for name in names:
@@ -328,3 +328,30 @@ def test_the_figures_of_the_convolutions(measuring: dict[str, ModuleType]) -> No
     assert (found["worst"], found["worst_shape"]) == (0.25, "b")
     assert (found["shapes"], found["failed_shapes"], found["share_of_macs"]) == (2, 1, 0.5)
     assert kernels.summary({"c": {"failed": "why"}}, 8.0) == {"shapes": 0, "failed_shapes": 1}
+
+
+# ---------------------------------------------------------------- edges of units
+
+
+@pytest.mark.parametrize(("edge", "expected"), [(1, (3, 3)), (2, (8, 2)), (4, (28, 2)), (8, (35, 1))])
+def test_squares_that_cover_pixels(
+    edge: int, expected: tuple[int, int], scripts: dict[str, ModuleType]
+) -> None:
+    """Counted by hand on a map of 5 x 7; squares end where the map does."""
+    mask = torch.zeros(1, 5, 7, dtype=torch.bool)
+    mask[0, 0, 0] = mask[0, 1, 1] = mask[0, 2, 5] = True
+    assert scripts["gpu_units"].covered(mask, edge) == expected
+
+
+def test_units_of_a_frame(scripts: dict[str, ModuleType]) -> None:
+    from types import SimpleNamespace
+
+    calls = {
+        "picture": SimpleNamespace(kind="input", extent=(1, 4, 4), macs=0),
+        "conv": SimpleNamespace(kind="map", extent=(1, 4, 4), macs=160),
+        "head": SimpleNamespace(kind="global", extent=(1, 1, 1), macs=5),
+    }
+    mask = torch.zeros(1, 4, 4, dtype=torch.bool)
+    mask[0, 3, 3] = True
+    found = scripts["gpu_units"].frame_of(calls, dict.fromkeys(calls, mask))
+    assert found == {"1": (10.0, 1), "2": (40.0, 1), "4": (160.0, 1), "8": (160.0, 1), "shipped": (10.0, 1)}

@@ -312,3 +312,22 @@ def test_a_region_without_a_rule_is_named(kinds: dict[str, Any], monkeypatch: py
     monkeypatch.setattr(rules, "table", lambda name="": {"default": {"unit": (rules.Rule({}, {"U": 1}),)}})
     with pytest.raises(BackendError, match="no rule of default gives sizes for pooling"):
         configs.choose(call, form)
+
+
+def test_large_blocks_do_not_cost_a_list_its_precision() -> None:
+    """A wide window behind a small map: more units than one append takes would reach the whole map."""
+    pytest.importorskip("triton", reason="needs triton, which is not installed here")
+    from tests.cuda.test_ahead import launches
+    from tests.support import stream_of
+
+    module = nn.Sequential(nn.Conv2d(64, 128, 3, padding=1), nn.Conv2d(128, 128, 7, padding=3, groups=128))
+    stream = stream_of(module.half(), torch.empty(1, 64, 20, 30, dtype=torch.half), backend="reference")
+    found = {x.layer: (x.arguments, c) for x, c in launches(stream, 90) if x.kernel.__name__ == "convolution"}
+    ((arguments, sizes),) = found.values()
+    (first,) = found
+    assert sizes[first].long_BM == 0
+    assert arguments["LONG"] is None
+    assert arguments["EDGES"][0][0] == 0  # by units, not the whole map
+    wide = nn.Sequential(nn.Conv2d(64, 128, 3, padding=1), nn.Conv2d(128, 128, 3, padding=1))
+    stream = stream_of(wide.half(), torch.empty(1, 64, 20, 30, dtype=torch.half), backend="reference")
+    assert all(x.arguments["LONG"] for x, _ in launches(stream, 90) if x.kernel.__name__ == "convolution")

@@ -116,7 +116,9 @@ def test_a_frame_that_changes_everywhere(
     assert set(shares(stream).values()) == {1.0}
 
 
-@pytest.mark.parametrize(("name", "how"), [("residual", "exact"), ("pyramid", "relative"), ("gates", "exact")])
+@pytest.mark.parametrize(
+    ("name", "how"), [("residual", "exact"), ("pyramid", "relative"), ("gates", "exact")]
+)
 def test_large_blocks_for_long_lists(
     name: str, how: str, monkeypatch: pytest.MonkeyPatch, device: torch.device
 ) -> None:

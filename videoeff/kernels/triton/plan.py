@@ -130,8 +130,12 @@ class TritonPlan(Group):
         """Let a list follow a mask."""
         source = self.imports.get(mask) or self.works[mask]
         config = self.configs.get(mask, IMPORT)
-        chunk = config.most // config.U**2
-        source.feeds.append(edge(source.extent, source.unit, target, kind, form, chunk))
+        found = edge(source.extent, source.unit, target, kind, form, config.most // config.U**2)
+        if found.axes is None and config.long_BM:  # so many units reach more than one append takes
+            smaller = edge(source.extent, source.unit, target, kind, form, config.BM // config.U**2)
+            if smaller.axes is not None:
+                found, self.configs[mask] = smaller, replace(config, long_BM=0, long_BN=0)
+        source.feeds.append(found)
 
     def _steps(self) -> Iterable[Step]:
         """What follows the opening: masks made elsewhere, then the regions."""
