@@ -65,11 +65,10 @@ def frame_of(calls: Mapping[str, RegionCall], active: Mapping[str, Tensor]) -> d
     return totals
 
 
-def model_of(reference: str, data: Path, size: tuple[int, int]) -> nn.Module:
+def model_of(reference: str, data: Path, size: tuple[int, int]) -> nn.Module | torch.export.ExportedProgram:
     """A network with random weights and settled batch norms, or the detector."""
     if reference == "detector":
-        found: nn.Module = torch.export.load(data / "fastestdet.pt2").module()
-        return found
+        return torch.export.load(data / "fastestdet.pt2")
     torch.manual_seed(0)
     made = network(reference)
     settle(made, size, 0)
@@ -133,6 +132,7 @@ def main(given: Sequence[str] | None = None) -> None:
     parser.add_argument("--first", type=int, default=100)
     parser.add_argument("--frames", type=int, default=12)
     options = parser.parse_args(given)
+    settings = {"threshold": options.threshold, "first": options.first, "frames": options.frames, **INPUT}
     rows = {}
     for reference in options.models:
         for clip in options.clips:
@@ -141,8 +141,7 @@ def main(given: Sequence[str] | None = None) -> None:
                 reference, options.data, clip, options.threshold, options.first, options.frames
             )
             print(f"{name}: {rows[name]}", file=sys.stderr, flush=True)
-    settings = {"threshold": options.threshold, "first": options.first, "frames": options.frames, **INPUT}
-    write_text(options.out, json.dumps({"settings": settings, "rows": rows}, indent=1) + "\n")
+            write_text(options.out, json.dumps({"settings": settings, "rows": rows}, indent=1) + "\n")
     print(table(rows))
 
 

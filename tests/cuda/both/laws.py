@@ -111,6 +111,31 @@ def test_law_5_streams_do_not_influence_each_other(how: str, device: torch.devic
             assert relative_error(entry(found, 1), entry(truth, 1)) <= BOUND
 
 
+@pytest.mark.parametrize("how", ["exact", "relative", "predicted"])
+def test_a_stream_that_begins_is_computed_alone(how: str, device: torch.device) -> None:
+    """All of its rows, and nothing of a stream whose picture rests; such a frame is not counted."""
+    name = MATCHED[how]
+    module, stream = build(name, device), make(name, device, how)
+    (frame,) = clip(1, device)
+    for _ in range(2):
+        before = stream(frame)
+    shown = {x.name: x.active_share for x in stream.report().layers}
+    other = frame.clone()
+    other[1] = torch.rand_like(other[1])
+    stream.reset(stream=1)
+    with stream.observe() as seen:
+        found = stream(other)
+    assert same(entry(found, 0), entry(before, 0))
+    assert relative_error(entry(found, 1), entry(dense(module, other), 1)) <= BOUND
+    for layer, call in calls(stream).items():
+        if call.kind != "input":
+            assert not bool(seen.active[layer][0].any()), layer
+            assert bool(seen.active[layer][1].all()), layer
+    assert stream.report().frames == 1
+    assert {x.name: x.active_share for x in stream.report().layers} == shown
+    assert same(stream(other), found)
+
+
 def test_law_6_snapshot_restore_continue(device: torch.device) -> None:
     """With what was put off, which is state, too; a copy goes on by itself."""
     stream, frames = make("residual", device, "predicted"), clip(4, device)

@@ -17,8 +17,8 @@ from videoeff.kernels.triton.programme import load_argument, programme
 #: Most columns of a window that are unrolled.
 UNROLLED = tl.constexpr(7)
 
-#: Taps from which on the number of registers of a thread is bounded.
-MANY = 25
+#: Taps, and channels of a block, from which on a thread may have as many registers as there are.
+MANY, WIDE = 25, 256
 
 
 @triton.jit
@@ -133,4 +133,4 @@ def launch(b: Binding) -> Launch:
         "SPREAD": spread,
     }
     made = b.launch(depthwise, blocks, outputs, special)
-    return made.bounded() if kh * kw >= MANY or made.widest else made
+    return made.bounded() if kh * kw >= MANY or b.config.BN >= WIDE else made

@@ -148,7 +148,7 @@ def commit(
     here = valid[:, None] & room
     old = tl.load(out[0] + place, mask=here, other=0.0)
     new = tl.where(cmask, value, 0.0).to(out[0].dtype.element_ty)
-    fresh = tl.load(test[4] + r, mask=valid & flags(full, BM), other=0) != 0
+    fresh = tl.load(test[4] + r, mask=valid, other=0) != 0
     if TEST == ANY and not TOGETHER:
         moved = tl.max((new != old).to(tl.int32), 1) != 0  # what is not here is 0 in both
         changed = valid & (moved | fresh)

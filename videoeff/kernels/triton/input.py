@@ -16,7 +16,6 @@ from videoeff.kernels.triton.device import (
     announce,
     block_columns,
     commit,
-    flags,
     plain_site,
 )
 from videoeff.kernels.triton.programme import begin_of
@@ -128,7 +127,7 @@ def taken(
     cols = tl.arange(0, BN)
     for chunk in tl.range(tl.program_id(0), tl.cdiv(site[4], BM // (U * U)), tl.num_programs(0)):
         r, y, x, valid = all_pixels(chunk, site, U, BM)
-        changed = tl.load(test[4] + r, mask=valid & flags(full, BM), other=0) != 0
+        changed = tl.load(test[4] + r, mask=valid, other=0) != 0
         fresh = changed
         for v in tl.static_range(-DILATION, DILATION + 1):
             for h in tl.static_range(-DILATION, DILATION + 1):

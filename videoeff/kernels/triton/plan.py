@@ -45,7 +45,7 @@ IMPORT = Config(U=4, BM=256)
 class TritonPlan(Group):
     """Consecutive regions as a sequence of kernels, on CUDA one graph.
 
-    A frame in which a stream starts is computed whole, kernel by kernel; every other one replays the graph.
+    A frame in which all streams begin is computed whole, kernel by kernel; every other one replays the graph.
 
     Args:
         calls: the regions, each of which ``describe`` has a form for.
@@ -280,7 +280,7 @@ class TritonPlan(Group):
                     work.tensors["magnitude"].view(work.extent).copy_(context.magnitudes[name])
             self._ran += 1
             if context.any_fresh:
-                self._first(context, memory)
+                self._begin(context, memory)
             else:
                 self._next(memory)
                 self._counted += 1
@@ -296,24 +296,37 @@ class TritonPlan(Group):
         for number, reader in enumerate(self.readers):
             frame, strides = reader.read(context, self._storages)
             told = (frame.data_ptr(), *strides)
-            before = self._told[number] or (-1,) * 5
-            for place, (new, old) in enumerate(zip(told, before, strict=True)):
-                if new != old:
+            kept.append(frame)
+            before = self._told[number]
+            if told == before:
+                continue
+            for place, new in enumerate(told):
+                if not before or new != before[place]:
                     self._frames[number, place].fill_(new)
             self._told[number] = told
-            kept.append(frame)
         return kept
 
-    def _first(self, context: Context, memory: Memory) -> None:
-        """Compute everything; rows without a past take every value and a scale of their own."""
+    def _begin(self, context: Context, memory: Memory) -> None:
+        """A frame in which streams begin: their rows take every value and a scale of their own.
+
+        Where all do, everything is computed in order. Where some do, their pictures count as changed
+        everywhere, which reaches all of their rows and nothing of others.
+        """
         for streams, flags in memory.fresh.items():
             flags.copy_(context.fresh_rows(streams).flatten())
-        self._launch_all(full=True)
+        if context.all_fresh:
+            self._launch_all(full=True)
+        else:
+            counted = memory.pixels.clone()
+            self._next(memory)
+            memory.pixels.copy_(counted)  # no such frame counts
         for call in self.calls:
             value = context.state[call.value.name]
             if call.scale:
                 scale, fresh = context.state[call.scale], memory.fresh[call.layout.streams or ()] != 0
                 scale.copy_(torch.where(fresh, scale_of(value, call.layout), scale))
+        for flags in memory.fresh.values():
+            flags.zero_()
 
     def _next(self, memory: Memory) -> None:
         """Compute what the frame's changes reach."""
@@ -368,7 +381,7 @@ class TritonPlan(Group):
 
     def _active(self, call: RegionCall, work: Work, context: Context, memory: Memory) -> Tensor:
         """The pixels that were computed."""
-        if context.any_fresh or call.kind == "input":
+        if context.all_fresh or call.kind == "input":
             return torch.ones(1, 1, 1, dtype=torch.bool, device=memory.device).expand(call.extent)
         rows, height, width = call.extent
         units = (work.tensors["stamps"] == memory.frame).view(rows, *work.grid)

@@ -11,7 +11,7 @@ import triton.language as tl
 
 from videoeff.kernels.triton.binding import Binding, Launch
 from videoeff.kernels.triton.configs import Config, present, special
-from videoeff.kernels.triton.device import flags, length, pixels, plain_site
+from videoeff.kernels.triton.device import length, pixels, plain_site
 from videoeff.ops.call import RegionCall
 
 
@@ -43,7 +43,7 @@ def predicted(
 ):  # fmt: skip
     """Add to the pending energy of reached pixels, list those where it exceeds the limit, and clear theirs.
 
-    In a full frame all pixels are looked at, and all of rows without a past are due.
+    In a full frame all pixels are looked at. All of rows without a past are due.
 
     Args:
         due: (list, stamps, count) of the region's own list, in units of one pixel.
@@ -76,7 +76,7 @@ def predicted(
         if test[1] is not None:
             scale = tl.load(test[1] + r, mask=valid, other=0.0)
             limit = limit * (scale * scale)
-        fresh = tl.load(test[2] + r, mask=valid & flags(full, BM), other=0) != 0
+        fresh = tl.load(test[2] + r, mask=valid, other=0) != 0
         wanted = valid & (fresh | ((energy <= limit) == 0))
         tl.store(pending + place, tl.where(wanted, 0.0, energy), mask=valid)
         counted = wanted.to(tl.int32)

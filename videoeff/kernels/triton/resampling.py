@@ -103,4 +103,5 @@ def launch(b: Binding) -> Launch:
         "TX": form.tables[1].index.shape[1],
         "PICKED": picked,
     }
-    return b.launch(resampling, blocks, b.channels, special)
+    made = b.launch(resampling, blocks, b.channels, special)
+    return made.bounded() if picked else made
