@@ -171,6 +171,10 @@ def launch(b: Binding) -> Launch:
         return F.pad(taps, (0, wide - outputs, 0, room - inputs))
 
     steps = -(-room // config.BK)
+    many = b.memory.processors * config.programs * config.BM // (blocks * config.U**2) + 1
+    long = None
+    if config.long_BM and many <= b.work.units:  # otherwise no list is long
+        long = (config.long_BM, config.long_BN, -(-per_group // config.long_BN))
     gate = None
     if window.get("gate"):
         view = form.arguments[window["gate"] - 1]
@@ -190,9 +194,9 @@ def launch(b: Binding) -> Launch:
             coded(divisor(steps)),
         ),
         "window": tuple(window[n] for n in ("sy", "sx", "py", "px", "dy", "dx")),
-        "many": b.memory.processors * config.programs * config.BM // (blocks * config.U**2) + 1,
+        "many": many,
         "BK": config.BK,
-        "LONG": (config.long_BM, config.long_BN, -(-per_group // config.long_BN)) if config.long_BM else None,
+        "LONG": long,
         "KH": kh,
         "KW": kw,
         "FLAT": flat,
