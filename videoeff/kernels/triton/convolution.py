@@ -43,10 +43,10 @@ def convolution(
         weight: (KH KW, inputs of a group, outputs), contiguous, its last dimension padded as ``shape`` says.
         bias: (outputs) float32, or None.
         gate: a factor (pointer, row, channel) for each channel of the input, or None.
-        shape: (H, W of the input, inputs of a group, outputs of a group, blocks of a group
-            or None for one group, outputs padded, outputs None as ``block_columns`` takes it;
-            blocks of BK inputs and how to divide by them, as ``plain`` takes both);
-            inputs in units of what they are known to divide by, or, where FLAT, known at compile time.
+        shape: (H, W of the input, inputs of a group, outputs of a group as ``block_columns`` takes them,
+            blocks of a group or None for one group, outputs padded, blocks of BK inputs, how to divide by
+            them, the last two as ``plain`` takes them); inputs in units of what they are known to divide by,
+            or, where FLAT, known at compile time.
         window: (stride y, x, padding y, x, dilation y, x).
         many: units from which on a list is long.
         LONG: (BM, BN, NB) of long lists, or None.
