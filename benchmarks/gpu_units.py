@@ -24,20 +24,20 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from real_clips import CLIPS, INPUT
 from torch import Tensor, nn
 
 import videoeff
 from videoeff.bench.clip_frames import write_frames
 from videoeff.bench.network import network, settle
+from videoeff.bench.tables import markdown
 from videoeff.files import write_text
 from videoeff.kernels.triton.configs import Device, unit_of
 from videoeff.ops.call import RegionCall
 
-CLIPS = {"campus": (352, 480), "plaza": (704, 1280)}
 MODELS = ("torchvision:resnet50", "timm:hrnet_w18", "detector")
 EDGES = (1, 2, 4, 8)
 SHIPPED = "shipped"
-INPUT = {"input_threshold": 0.0625, "block": 8, "dilation": 1}
 
 
 def covered(mask: Tensor, edge: int) -> tuple[int, int]:
@@ -111,12 +111,12 @@ def table(rows: Mapping[str, Mapping[str, Any]]) -> str:
     labels = [*map(str, EDGES), SHIPPED]
     head = ["network, clip", "E/D", *(f"A/E, U = {x}" for x in labels)]
     head += ["entries, U = 1", f"entries, {SHIPPED}"]
-    lines = [head, ["---"] * len(head)]
+    lines = []
     for name, row in rows.items():
         shares = [f"{row['amplification'][x]:.2f}" for x in labels]
         entries = [f"{row['entries'][x]:.0f}" for x in ("1", SHIPPED)]
         lines.append([name, f"{100 * row['needed_share']:.1f} %", *shares, *entries])
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines) + "\n"
+    return markdown(head, lines)
 
 
 def main(given: Sequence[str] | None = None) -> None:

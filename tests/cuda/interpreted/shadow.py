@@ -60,20 +60,23 @@ class Run:
 
     # -- where -------------------------------------------------------------------------------------------
 
-    def places(self, addresses: Ints, size: int, program: int, what: str) -> Iterator[tuple[Block, Ints]]:
-        """The accessed offsets by block of memory; what lies in none is a fault."""
+    def places(
+        self, addresses: Ints, size: int, program: int, what: str
+    ) -> Iterator[tuple[Block, Ints, Ints]]:
+        """The accessed offsets by block of memory, and which addresses those are; others are a fault."""
         at = np.searchsorted(self.starts, addresses, side="right").astype(np.int64) - 1
         for number in np.unique(at):
-            mine = addresses[at == number]
+            mine = at == number
             if number < 0:
-                self.fault(program, f"{what} at {int(mine[0]):#x}, in front of all memory it was given")
+                first = int(addresses[mine][0])
+                self.fault(program, f"{what} at {first:#x}, in front of all memory it was given")
                 continue
             block = self.blocks[number]
-            outside = mine > block.end - size
-            if outside.any():
-                past = int(mine[outside].max()) + size - block.end
+            inside = mine & (addresses <= block.end - size)
+            if (mine & ~inside).any():
+                past = int(addresses[mine].max()) + size - block.end
                 self.fault(program, f"{what} {past} bytes past the end of {block.name}")
-            yield block, (mine[~outside] - np.uint64(block.start)).astype(np.int64)
+            yield block, (addresses[inside] - np.uint64(block.start)).astype(np.int64), inside
 
     def fault(self, program: int, text: str) -> None:
         if len(self.faults) < 5:
@@ -90,7 +93,7 @@ class Run:
 
     def read(self, program: int, addresses: Ints, size: int, volatile: bool) -> None:
         self.touched["atomic" if volatile else "read"].append(addresses)
-        for block, places in self.places(addresses, size, program, "a load"):
+        for block, places, _ in self.places(addresses, size, program, "a load"):
             if self._unordered(block, "writer", "written", places, program).any():
                 self.fault(program, f"loads from {block.name} what another program stores")
             if volatile:
@@ -114,11 +117,8 @@ class Run:
         _, first, back = np.unique(addresses, return_index=True, return_inverse=True)
         if (bits != bits[first][back]).any():
             self.fault(program, "stores different values to one place at once")
-        inside = np.zeros(len(addresses), bool)
-        for block in self.blocks:
-            inside |= (addresses >= block.start) & (addresses <= block.end - values.itemsize)
-        for block, places in self.places(addresses, values.itemsize, program, "a store"):
-            moved = differs[inside & (addresses >= block.start) & (addresses < block.end)]
+        for block, places, inside in self.places(addresses, values.itemsize, program, "a store"):
+            moved = differs[inside]
             for who, when, does in (
                 ("writer", "written", "stores"),
                 ("reader", "read", "loads"),
@@ -135,7 +135,7 @@ class Run:
         acquires, releases = "ACQUIRE" in sem, "RELEASE" in sem
         if releases and self.wrote[program]:
             self.fault(program, "releases without a barrier behind what it stored")
-        for block, places in self.places(addresses, size, program, "an atomic operation"):
+        for block, places, _ in self.places(addresses, size, program, "an atomic operation"):
             for who, when, does in (("writer", "written", "stores"), ("reader", "read", "loads")):
                 if self._unordered(block, who, when, places, program).any():
                     self.fault(program, f"exchanges in {block.name} what another program {does}")

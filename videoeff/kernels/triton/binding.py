@@ -21,9 +21,6 @@ from videoeff.ops.call import RegionCall
 #: Most registers of a thread, and of a multiprocessor.
 REGISTERS, FILE = 255, 65536
 
-#: Channels of a block from which on it is one of the widest.
-WIDEST = 1024
-
 #: Elements from which on places take more than 32 bits.
 VAST = 1 << 31
 
@@ -55,11 +52,6 @@ class Launch:
     options: Mapping[str, int]
     told: tuple[str, ...] = ("full", "counting")
     step: int = 0
-
-    @property
-    def widest(self) -> bool:
-        """Whether a program holds the widest blocks in float32, for which registers are scarce."""
-        return bool(self.arguments["BN"] >= WIDEST and self.arguments["out"][0].itemsize == 4)
 
     def bounded(self) -> Launch:
         """With as many registers as a thread may have.
@@ -264,7 +256,7 @@ class Binding:
         programs = rows or memory.processors * config.programs
         edges = edges_of(work)
         arguments = {
-            "site": self.site_of(work),
+            "site": site_of(work),
             "work": self.work_of(work),
             "out": self.view(self.form.out, exact=self.columns(per_group) is None),
             "test": self.test(blocks, per_group, chunks, together),
@@ -283,10 +275,6 @@ class Binding:
         }
         options = {"num_warps": config.warps, "num_stages": config.stages}
         return Launch(self.call.name, kernel, max(1, min(programs, chunks * blocks)), arguments, options)
-
-    def site_of(self, work: Work) -> tuple[int, ...]:
-        """``site`` of the kernels."""
-        return site_of(work)
 
     def work_of(self, work: Work) -> tuple[Any, ...]:
         """``work`` of the kernels."""

@@ -7,7 +7,7 @@ import triton
 import triton.language as tl
 
 from videoeff.kernels.triton import rows
-from videoeff.kernels.triton.binding import Binding, Launch
+from videoeff.kernels.triton.binding import Binding, Launch, site_of
 from videoeff.kernels.triton.configs import power_of_two, present, special
 from videoeff.kernels.triton.device import length, plain_site
 from videoeff.kernels.triton.programme import place_of, room_of
@@ -64,7 +64,7 @@ def launches(b: Binding) -> tuple[Launch, ...]:
     config = special("tiles", work.extent, channels, present(b.call.device))
     programs = max(1, min(memory.processors * config.programs, work.units * blocks))
     given = {
-        "site": b.site_of(work),
+        "site": site_of(work),
         "work": b.work_of(work),
         "source": b.view(form.input),
         "sums": sums,

@@ -110,7 +110,7 @@ def slots(steps: Sequence[Step], most: int = LANES) -> list[Slot]:
         done[lane] = number
         known.append(done)
         last[lane] = number
-        found.append(Slot(lane, tuple(n for n in waits if found[n].lane != lane)))
+        found.append(Slot(lane, tuple(waits)))  # what comes before in its own lane is done
     return found
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -16,7 +15,7 @@ from videoeff.errors import BackendError
 from videoeff.kernels.base import Counted, Group
 from videoeff.kernels.forms.codes import Kind, ReachKind
 from videoeff.kernels.forms.form import Form
-from videoeff.kernels.forms.frames import FrameReader
+from videoeff.kernels.forms.frames import FrameReader, index_of
 from videoeff.kernels.reference.tests_of_change import scale_of
 from videoeff.kernels.triton import (
     convolution,
@@ -210,31 +209,26 @@ class TritonPlan(Group):
         number = memory.lists.numel()
         opening = {"frame": memory.frame, "counts": memory.lists, "number": number, "BLOCK": 1024}
         yield Launch("", pointwise.begin, 1, opening, {"num_warps": 4}, ())
-        parts = [*((self._import(w, memory),) for w in self.imports.values()), *self._regions(memory)]
+        parts: list[Work | RegionCall] = [*self.imports.values(), *self.calls]
+        masks = self.works | self.imports
         for step, (part, slot) in enumerate(zip(parts, self.slots[1:], strict=True), 1):
             memory.lane = slot.lane  # its scratch
-            yield from (replace(launch, step=step) for launch in part)
-
-    def _regions(self, memory: Memory) -> Iterable[Iterable[Launch]]:
-        """The launches of each region, made when they are asked for."""
-        inputs = itertools.count()
-        masks = self.works | self.imports
-        for call in self.calls:
-            form, work = self.forms[call.name], self.works[call.name]
-            before = self.before.get(call.name)
-            b = Binding(call, form, self.configs[call.name], work, memory, before, masks)
-            if form.kind == Kind.INPUT:
-                yield self._arrivals(b, next(inputs))
+            if isinstance(part, Work):
+                made: Iterable[Launch] = [self._import(part, memory)]
             else:
-                yield self._region(b)
+                made = self._region(part, memory, masks)
+            yield from (replace(launch, step=step) for launch in made)
 
-    def _arrivals(self, b: Binding, number: int) -> Iterable[Launch]:
-        yield from input.launches(b, self._frames, number, self._bad)
-
-    def _region(self, b: Binding) -> Iterable[Launch]:
-        if b.call.prediction is not None:
+    def _region(self, call: RegionCall, memory: Memory, masks: Mapping[str, Work]) -> Iterable[Launch]:
+        form, work, before = self.forms[call.name], self.works[call.name], self.before.get(call.name)
+        b = Binding(call, form, self.configs[call.name], work, memory, before, masks)
+        if call.prediction is not None:
             yield prediction.launch(b)
-        yield from launch_of(b.form)(b)
+        if form.kind == Kind.INPUT:
+            number = index_of(call, tuple(r.call for r in self.readers))
+            yield from input.launches(b, self._frames, number, self._bad)
+        else:
+            yield from launch_of(form)(b)
 
     def _import(self, work: Work, memory: Memory) -> Launch:
         rows, height, width = work.extent

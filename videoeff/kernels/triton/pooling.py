@@ -12,6 +12,9 @@ from videoeff.kernels.triton.programme import place_of, programme, room_of
 #: Most columns of a window that are unrolled.
 UNROLLED = tl.constexpr(7)
 
+#: Channels of a block from which on a thread may have as many registers as there are, in float32.
+WIDE = 1024
+
 
 @triton.jit
 def _tap(top, source, r, iy, inside, ix, cols, exists, width):
@@ -73,4 +76,4 @@ def launch(b: Binding) -> Launch:
         "KW": window["kw"],
     }
     made = b.launch(maximum, blocks, b.channels, special)
-    return made.bounded() if made.widest else made
+    return made.bounded() if b.config.BN >= WIDE and b.form.dtype.itemsize == 4 else made

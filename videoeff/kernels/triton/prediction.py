@@ -9,7 +9,7 @@ import torch
 import triton
 import triton.language as tl
 
-from videoeff.kernels.triton.binding import Binding, Launch
+from videoeff.kernels.triton.binding import Binding, Launch, site_of
 from videoeff.kernels.triton.configs import Config, present, special
 from videoeff.kernels.triton.device import length, pixels, plain_site
 from videoeff.ops.call import RegionCall
@@ -106,7 +106,7 @@ def launch(b: Binding) -> Launch:
     own, (kh, kw) = b.work.tensors, weight.shape[2:]
     pads = (prediction.padding[0][0], prediction.padding[1][0])
     given = {
-        "site": b.site_of(work),
+        "site": site_of(work),
         "work": b.work_of(work),
         "due": (own["listed"], own["stamps"], memory.count(b.work)),
         "test": (
