@@ -64,7 +64,7 @@ demo: native
 coverage: native
 	$(BIN)/python benchmarks/coverage.py --out docs/coverage.md --json benchmarks/results/coverage.json
 
-# The same steps as .pre-commit-config.yaml; tests/test_house.py holds the two together.
+# The same steps as .pre-commit-config.yaml; tests/project/test_house.py holds the two together.
 check: check-format check-lint check-types check-house
 
 check-format: $(STAMP)
@@ -77,11 +77,11 @@ check-types: $(STAMP)
 	$(BIN)/mypy
 
 check-house: $(STAMP)
-	$(BIN)/pytest -q -p no:cacheprovider tests/test_house.py
+	$(BIN)/pytest -q -p no:cacheprovider tests/project/test_house.py
 
 # `check` has run the house rules already. Triton reads its variable when it is imported: a run of its own.
 test: check native
-	$(BIN)/pytest -q -n $(WORKERS) --dist worksteal --durations=10 --ignore=tests/test_house.py
+	$(BIN)/pytest -q -n $(WORKERS) --dist worksteal --durations=10 --ignore=tests/project/test_house.py
 	TRITON_INTERPRET=1 $(BIN)/pytest -q -n $(WORKERS) --dist worksteal --durations=10 tests/cuda/interpreted
 
 # The sanitizer's library comes before Python's own; PYTHONMALLOC shows it the memory of Python objects too.

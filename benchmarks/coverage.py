@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from videoeff.files import write_text
+from videoeff.serialize.files import write_text
 
 DETECTORS: dict[str, dict[str, Any]] = {
     "fasterrcnn": {"min_size": 160, "max_size": 256, "box_score_thresh": 0.0, "box_detections_per_img": 20},

@@ -76,7 +76,7 @@ def arguments() -> argparse.Namespace:
 
 def tests_pass(paths: list[str]) -> bool:
     """Whether the kernels' own tests pass; they come before any figure."""
-    found = paths or [str(p) for p in (ROOT / "tests").glob("*cpp*")] or ["tests/test_laws.py"]
+    found = paths or [str(p) for p in (ROOT / "tests").glob("*cpp*")] or ["tests/laws/test_laws.py"]
     note(f"tests first: {' '.join(found)}")
     done = subprocess.run([sys.executable, "-m", "pytest", "-q", "-x", *found], cwd=ROOT, check=False)
     return done.returncode == 0

@@ -17,7 +17,7 @@ from videoeff.bench.tables import (
     stream_rows,
     title_of,
 )
-from videoeff.files import write_text
+from videoeff.serialize.files import write_text
 
 DEPTHWISE = ("mobilenet", "efficientnet", "fastestdet")
 PLOT_BYTES = 100_000

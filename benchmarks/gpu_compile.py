@@ -63,10 +63,10 @@ def gpu_by_driver() -> tuple[str, int, str]:
 @contextlib.contextmanager
 def as_if_there_were(device: str, capability: int) -> Iterator[None]:
     """Lets networks be planned for a GPU on a machine without one."""
-    from videoeff import lower
     from videoeff.kernels.triton import plan
     from videoeff.kernels.triton.configs import Device
     from videoeff.kernels.triton.region import TritonRegion
+    from videoeff.lowering import lower
 
     there = Device(device, f"sm_{capability}")
     with (
@@ -82,8 +82,8 @@ def launches(wanted: Ahead) -> list[Any]:
     """Every launch of a network, its tensors without memory."""
     from videoeff.bench.network import network
     from videoeff.conversion import convert
+    from videoeff.kernels.call import Context
     from videoeff.kernels.triton.plan import TritonPlan
-    from videoeff.ops.call import Context
 
     dtype = getattr(torch, wanted.dtype)
     with torch.device("meta"):

@@ -9,7 +9,7 @@ from typing import Any
 from videoeff.bench.figures import best
 from videoeff.bench.page import fill, finish_axes, png, write_picture
 from videoeff.bench.tables import markdown, milliseconds, percent, spread_of
-from videoeff.files import write_text
+from videoeff.serialize.files import write_text
 
 EAGER, CUDNN_GRAPH, COMPILE, COMPILE_GRAPH = "eager", "cudnn-graph", "compile", "compile-graph"
 #: The dense peers; those that are compiled come last, as they take longest to get ready.

@@ -31,9 +31,9 @@ import videoeff
 from videoeff.bench.clip_frames import write_frames
 from videoeff.bench.network import network, settle
 from videoeff.bench.tables import markdown
-from videoeff.files import write_text
+from videoeff.kernels.call import RegionCall
 from videoeff.kernels.triton.configs import Device, unit_of
-from videoeff.ops.call import RegionCall
+from videoeff.serialize.files import write_text
 
 MODELS = ("torchvision:resnet50", "timm:hrnet_w18", "detector")
 EDGES = (1, 2, 4, 8)

@@ -32,9 +32,9 @@ from torch import Tensor
 from torchvision.ops import batched_nms, box_iou
 
 import videoeff
-from videoeff.files import write_text
-from videoeff.preprocess import Preprocess
-from videoeff.video import open_clip
+from videoeff.serialize.files import write_text
+from videoeff.video.preprocess import Preprocess
+from videoeff.video.source import open_clip
 
 CLIPS = {"campus": (352, 480), "plaza": (704, 1280)}
 THRESHOLDS = (0.05, 0.1, 0.2)

@@ -32,7 +32,7 @@ from torch.nn import functional
 
 from videoeff.demo import model as demo
 from videoeff.demo.synth import CLASSES, Scene
-from videoeff.video import check_writable
+from videoeff.video.source import check_writable
 
 TRAIN_SEED, VALIDATION_SEED = 100_000, 200_000
 CROP, BATCH = 128, 16

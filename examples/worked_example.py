@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 
 import videoeff
-from videoeff.runtime import Observation, StreamingModule
+from videoeff.runtime.observation import Observation
+from videoeff.runtime.streaming_module import StreamingModule
 
 TAU = 0.5
 PASSES = (

@@ -20,14 +20,14 @@ from typing import TYPE_CHECKING, Any
 from videoeff.version import __version__
 
 if TYPE_CHECKING:
-    from videoeff.artifact import load
     from videoeff.conversion import convert
-    from videoeff.runtime import StreamingModule
+    from videoeff.runtime.streaming_module import StreamingModule
+    from videoeff.serialize.load import load
 
 _LAZY = {
     "convert": "videoeff.conversion",
-    "load": "videoeff.artifact",
-    "StreamingModule": "videoeff.runtime",
+    "load": "videoeff.serialize.load",
+    "StreamingModule": "videoeff.runtime.streaming_module",
 }
 
 __all__ = ["StreamingModule", "__version__", "convert", "load"]

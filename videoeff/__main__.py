@@ -1,6 +1,6 @@
 """``python -m videoeff``."""
 
-from videoeff.cli import main
+from videoeff.cli.main import main
 
 if __name__ == "__main__":
     main()

@@ -13,17 +13,17 @@ import torch.utils._pytree as pytree
 from torch import fx, nn
 
 from videoeff.analysis import is_convolution
-from videoeff.capture import capture, require_eval
-from videoeff.engine import Engine
+from videoeff.capture.export import capture, require_eval
+from videoeff.capture.partition import has_convolution, split
 from videoeff.errors import BackendError, CaptureError, PassError
-from videoeff.lower import choose_implementations
+from videoeff.ir.program import Program
+from videoeff.lowering.choose import choose_implementations
 from videoeff.passes import Pass, parse_passes, recipe, run_passes
 from videoeff.passes.insert_thresholds import InsertThresholds
-from videoeff.program import Program
-from videoeff.runtime import StreamingModule, check_policies
-from videoeff.shell import Shell
-from videoeff.signature import Parameters, describe
-from videoeff.splice import has_convolution, split
+from videoeff.runtime.engine import Engine
+from videoeff.runtime.partitioned import Shell
+from videoeff.runtime.signature import Parameters, describe
+from videoeff.runtime.streaming_module import StreamingModule, check_policies
 
 Model = nn.Module | torch.export.ExportedProgram
 
@@ -76,7 +76,7 @@ def convert(
     them (by training on) while the stream is in use.
 
     Returns:
-        A :class:`~videoeff.runtime.StreamingModule` with the model's own signature.
+        A :class:`~videoeff.runtime.streaming_module.StreamingModule` with the model's own signature.
 
     Raises:
         CaptureError: the model is in training mode, has no convolution, cannot be captured, or (strict)

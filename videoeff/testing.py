@@ -18,7 +18,7 @@ import torch
 import torch.utils._pytree as pytree
 from torch import Tensor, nn
 
-from videoeff.engine import Engine
+from videoeff.runtime.engine import Engine
 
 
 @dataclass(frozen=True)

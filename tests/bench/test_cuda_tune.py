@@ -197,7 +197,7 @@ def test_without_a_gpu_the_command_says_so() -> None:
 @pytest.mark.gpu
 def test_a_small_network_is_tuned(tmp_path: Path) -> None:
     path = tmp_path / "table.json"
-    reference = f"{Path(__file__).with_name('tiny_net.py')}:net"
+    reference = f"{Path(__file__).resolve().parents[1] / 'support' / 'tiny_net.py'}:net"
     found = call_json(
         "tune", "--device", "cuda", "--model", reference, "--input-size", 64, 96, "--streams", 1,
         "--budget", 60, "-o", path,

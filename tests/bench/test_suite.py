@@ -168,6 +168,6 @@ def test_marks_of_the_page_are_known() -> None:
 
 
 def test_dense_runtimes_of_command_and_set_agree() -> None:
-    from videoeff.commands.bench import PEERS
+    from videoeff.cli.commands.bench import PEERS
 
     assert PEERS == DENSE

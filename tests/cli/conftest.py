@@ -11,8 +11,8 @@ import pytest
 import torch
 from click.testing import CliRunner, Result
 
-from tests.cli import tiny
-from videoeff.cli import main
+from tests.support import tiny_models as tiny
+from videoeff.cli.main import main
 from videoeff.demo.synth import write_clip
 
 REFERENCE = f"{Path(tiny.__file__)}:build"

@@ -17,9 +17,9 @@ import torch
 from torch import nn
 
 import videoeff
-from tests.cli import tiny
 from tests.cli.conftest import REFERENCE, call, refused
-from videoeff.commands.exported import _known_target, _plain_guard, _plain_size
+from tests.support import tiny_models as tiny
+from videoeff.cli.shared.exported import _known_target, _plain_guard, _plain_size
 
 SIZE = ("--input-size", *tiny.SIZE)
 
@@ -364,7 +364,7 @@ def test_errors_in_json(tmp_path: Path) -> None:
 
 
 def test_unexpected_errors_keep_their_traceback(artifact: Path, tmp_path: Path) -> None:
-    code = "import videoeff.artifact as a, videoeff.cli as c\na.load = 3\nc.main()\n"
+    code = "import videoeff.serialize.load as a, videoeff.cli.main as c\na.load = 3\nc.main()\n"
     root = Path(__file__).resolve().parents[2]
     command = [sys.executable, "-c", code, "inspect", str(artifact)]
     done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False, timeout=120)

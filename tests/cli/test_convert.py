@@ -11,9 +11,9 @@ import torch
 from safetensors.torch import save_file
 
 import videoeff
-from tests.cli import tiny
 from tests.cli.conftest import REFERENCE, call, call_json, refused
-from videoeff.preprocess import Preprocess
+from tests.support import tiny_models as tiny
+from videoeff.video.preprocess import Preprocess
 
 HERE = Path(tiny.__file__)
 

@@ -13,7 +13,7 @@ import pytest
 import videoeff
 from tests.cli.conftest import call, call_json, refused
 from videoeff.kernels.cpp import library
-from videoeff.video import open_clip
+from videoeff.video.source import open_clip
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMANDS = ("convert", "run", "verify", "inspect", "bench", "tune", "demo", "doctor")
@@ -84,7 +84,7 @@ def test_help_is_light_and_quick(command: str) -> None:
         used = end.children_user + end.children_system - begin.children_user - begin.children_system
         took.append(used)
     loaded = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
-    assert "videoeff.cli" in loaded
+    assert "videoeff.cli.main" in loaded
     assert not loaded & {"torch", "numpy", "av", "rich", "networkx"}
     assert min(took) < 0.5
     if command:

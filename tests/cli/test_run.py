@@ -16,10 +16,10 @@ import torch
 from PIL import Image
 
 import videoeff
-from tests.cli import tiny
 from tests.cli.conftest import REFERENCE, call, call_json, refused
-from videoeff.preprocess import Preprocess
-from videoeff.video import open_clip
+from tests.support import tiny_models as tiny
+from videoeff.video.preprocess import Preprocess
+from videoeff.video.source import open_clip
 
 DRAW = """
 import numpy as np

@@ -8,9 +8,9 @@ from pathlib import Path
 import torch
 
 import videoeff
-from tests.cli import tiny
 from tests.cli.conftest import REFERENCE, call, call_json, refused
-from videoeff.ops.call import RegionCall
+from tests.support import tiny_models as tiny
+from videoeff.kernels.call import RegionCall
 
 
 def test_the_law_holds(artifact: Path, clip: Path) -> None:

@@ -10,12 +10,13 @@ import torch
 import torch.utils._pytree as pytree
 from torch import Tensor, nn
 
-from tests.support import stream_of
-from videoeff.kernels.reference.tests_of_change import distance
-from videoeff.ops.call import RegionCall
+from tests.support.streams import stream_of
+from videoeff.kernels.call import RegionCall
+from videoeff.kernels.change_test import distance
 from videoeff.passes import Pass, recipe
 from videoeff.passes.insert_thresholds import InsertThresholds
-from videoeff.runtime import Observation, StreamingModule
+from videoeff.runtime.observation import Observation
+from videoeff.runtime.streaming_module import StreamingModule
 from videoeff.testing import TOLERANCES, poison, relative_error
 
 #: How far a node of a small network may be from the reference's; half precision as the table says.

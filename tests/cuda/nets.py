@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tests.nets import conv
+from tests.support.nets import conv
 
 
 class Residual(nn.Module):

@@ -14,13 +14,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tests.cuda.compare import passes
-from tests.support import stream_of
-from videoeff.kernels.forms.form import Form
+from tests.support.streams import stream_of
+from videoeff.kernels.call import Context, RegionCall
+from videoeff.kernels.region_spec.spec import Form
 from videoeff.kernels.triton import configs, rules
 from videoeff.kernels.triton.configs import Config, Device
 from videoeff.kernels.triton.rules import Rule
 from videoeff.ops.base import Lambda
-from videoeff.ops.call import Context, RegionCall
 
 pytestmark = [
     pytest.mark.skipif(find_spec("triton") is None, reason="needs triton, which is not installed here"),

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from tests.cuda.test_ahead import launches
-from tests.support import stream_of
+from tests.support.streams import stream_of
 
 pytestmark = [
     pytest.mark.skipif(find_spec("triton") is None, reason="needs triton, which is not installed here"),

@@ -15,11 +15,11 @@ from torch import Tensor, nn
 
 import videoeff
 from videoeff.errors import BackendError
-from videoeff.kernels.forms.form import Form
+from videoeff.kernels.call import RegionCall
+from videoeff.kernels.region_spec.spec import Form
 from videoeff.kernels.triton import configs, rules
 from videoeff.kernels.triton.configs import Config, Device
 from videoeff.kernels.triton.describe import describe, served_device
-from videoeff.ops.call import RegionCall
 
 HOPPER = Device("NVIDIA H200", "sm_90")
 AMPERE = Device("NVIDIA A100-SXM4-80GB", "sm_80")
@@ -318,7 +318,7 @@ def test_large_blocks_do_not_cost_a_list_its_precision() -> None:
     """A wide window behind a small map: more units than one append takes would reach the whole map."""
     pytest.importorskip("triton", reason="needs triton, which is not installed here")
     from tests.cuda.test_ahead import launches
-    from tests.support import stream_of
+    from tests.support.streams import stream_of
 
     module = nn.Sequential(nn.Conv2d(64, 128, 3, padding=1), nn.Conv2d(128, 128, 7, padding=3, groups=128))
     stream = stream_of(module.half(), torch.empty(1, 64, 20, 30, dtype=torch.half), backend="reference")

@@ -13,12 +13,12 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from tests.support import stream_of
-from videoeff.kernels.forms.codes import ReachKind
-from videoeff.kernels.forms.form import form_of
+from tests.support.streams import stream_of
+from videoeff.kernels.call import RegionCall
+from videoeff.kernels.region_spec.codes import ReachKind
+from videoeff.kernels.region_spec.spec import form_of
 from videoeff.kernels.triton.work import Edge, Work, edge, edges_of
 from videoeff.ops.base import Lambda
-from videoeff.ops.call import RegionCall
 
 UNITS = st.sampled_from([1, 2, 4])
 KERNELS = st.integers(1, 5)

@@ -9,7 +9,7 @@ import pytest
 
 from videoeff.demo.synth import CLASSES, CLOUD_FRAMES, FPS, Scene, synthetic_clip, write_clip
 from videoeff.errors import VideoError
-from videoeff.video import open_clip
+from videoeff.video.source import open_clip
 
 SIZE = (72, 112)
 

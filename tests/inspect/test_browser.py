@@ -10,8 +10,8 @@ from pathlib import Path
 import networkx as nx
 import pytest
 
-from tests.inspect.browser import Browser, find_chromium
-from tests.inspect.synthetic import HISTORY, HOSTILE, SUMMARY, add_node, flat, residual
+from tests.support.browser import Browser, find_chromium
+from tests.support.synthetic_graphs import HISTORY, HOSTILE, SUMMARY, add_node, flat, residual
 from videoeff.inspect import write_html
 
 CHROMIUM = find_chromium()

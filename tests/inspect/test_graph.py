@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import videoeff
-from videoeff.capture import capture
+from videoeff.capture.export import capture
 from videoeff.errors import ArtifactError
 from videoeff.inspect import (
     captured_program,
@@ -25,7 +25,7 @@ from videoeff.inspect import (
     write_stream_model_explorer,
 )
 from videoeff.inspect.schema import read_nodes
-from videoeff.runtime import StreamingModule
+from videoeff.runtime.streaming_module import StreamingModule
 
 
 class Small(nn.Module):

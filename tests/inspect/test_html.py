@@ -12,7 +12,7 @@ from pathlib import Path
 import networkx as nx
 import pytest
 
-from tests.inspect.synthetic import HISTORY, HOSTILE, SUMMARY, add_node, residual
+from tests.support.synthetic_graphs import HISTORY, HOSTILE, SUMMARY, add_node, residual
 from videoeff.errors import ArtifactError
 from videoeff.inspect.html import json_for_script, render_html, write_html
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.inspect.synthetic import residual
+from tests.support.synthetic_graphs import residual
 from videoeff.errors import ArtifactError
 from videoeff.inspect.model_explorer import write_model_explorer, write_node_data
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from videoeff.report import LayerReport, Report
+from videoeff.runtime.report import LayerReport, Report
 
 
 def layer(name: str, share: float | None) -> LayerReport:

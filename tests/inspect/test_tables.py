@@ -5,7 +5,7 @@ from __future__ import annotations
 import networkx as nx
 import pytest
 
-from tests.inspect.synthetic import HISTORY, add_node, residual
+from tests.support.synthetic_graphs import HISTORY, add_node, residual
 from videoeff.inspect import graph_table, history_table, to_text
 from videoeff.inspect.tables import count_text
 

@@ -11,16 +11,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tests.ops.test_parity import ALL, build
-from tests.support import stream_of
-from videoeff.engine import Engine
+from tests.support.streams import stream_of
+from videoeff.kernels.call import RegionCall
 from videoeff.kernels.cpp.abi import EpiOp, Kind, ReachKind
 from videoeff.kernels.cpp.describe import Description, describe
 from videoeff.kernels.cpp.registers import assign
-from videoeff.kernels.forms.tables import Axis, Table, picked, table
-from videoeff.kernels.forms.trace import Declined, Instruction
+from videoeff.kernels.region_spec.tables import Axis, Table, picked, table
+from videoeff.kernels.region_spec.trace import Declined, Instruction
 from videoeff.ops import Case, Op
 from videoeff.ops.base import Lambda
-from videoeff.ops.call import RegionCall
+from videoeff.runtime.engine import Engine
 
 #: Cases of the registry that hold a region without a native form, and a word of each reason.
 DECLINED = {

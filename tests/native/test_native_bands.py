@@ -14,7 +14,7 @@ from videoeff.kernels.cpp import library
 from videoeff.kernels.cpp.plan import NativePlan
 from videoeff.passes import recipe
 from videoeff.passes.insert_thresholds import InsertThresholds
-from videoeff.runtime import StreamingModule
+from videoeff.runtime.streaming_module import StreamingModule
 from videoeff.testing import relative_error
 
 pytestmark = pytest.mark.skipif(bool(library.unavailable()), reason=library.unavailable() or "native library")

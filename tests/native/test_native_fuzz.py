@@ -15,7 +15,7 @@ import torch
 
 from tests.native.test_native_plan import SHAPE, Net, engine_of, passes, plans_of
 from tests.native.test_native_strips import Inverted
-from tests.support import stream_of
+from tests.support.streams import stream_of
 from videoeff.kernels.cpp import abi, library
 from videoeff.passes.recompute_expansions import RecomputeExpansions
 

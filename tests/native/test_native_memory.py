@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 import videoeff
 from videoeff.kernels.cpp import library, memory
-from videoeff.kernels.cpp.memory import OutputMemory
+from videoeff.kernels.output_memory import OutputMemory
 from videoeff.testing import relative_error
 
 pytestmark = pytest.mark.skipif(bool(library.unavailable()), reason=library.unavailable() or "native library")

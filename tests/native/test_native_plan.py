@@ -14,19 +14,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tests.support import captured, planned, stream_of
+from tests.support.streams import captured, planned, stream_of
 from videoeff import convert, kernels
-from videoeff.engine import Engine
 from videoeff.errors import BackendError, LoweringError, StateError
+from videoeff.ir import markers
 from videoeff.kernels.cpp import abi, library
 from videoeff.kernels.cpp.finite import is_dense, native_all_finite
 from videoeff.kernels.cpp.plan import NativePlan
-from videoeff.lower import lower
-from videoeff.ops import markers
+from videoeff.lowering.lower import lower
 from videoeff.ops.base import Lambda
 from videoeff.passes import Pass, recipe
 from videoeff.passes.insert_thresholds import InsertThresholds
-from videoeff.runtime import StreamingModule
+from videoeff.runtime.engine import Engine
+from videoeff.runtime.streaming_module import StreamingModule
 from videoeff.testing import TOLERANCES, assert_close, moving_clip, poison, relative_error
 
 pytestmark = pytest.mark.skipif(bool(library.unavailable()), reason=library.unavailable() or "it is there")

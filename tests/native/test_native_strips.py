@@ -12,15 +12,15 @@ import torch
 from torch import Tensor, nn
 
 import videoeff
-from tests.support import captured, planned
+from tests.support.streams import captured, planned
 from videoeff.errors import StateError
 from videoeff.kernels.cpp import library
 from videoeff.kernels.cpp.plan import NativePlan
-from videoeff.lower import lower
+from videoeff.lowering.lower import lower
 from videoeff.passes import Pass, recipe
 from videoeff.passes.insert_thresholds import InsertThresholds
 from videoeff.passes.recompute_expansions import RecomputeExpansions
-from videoeff.runtime import StreamingModule
+from videoeff.runtime.streaming_module import StreamingModule
 from videoeff.testing import relative_error
 
 pytestmark = pytest.mark.skipif(bool(library.unavailable()), reason=library.unavailable() or "native library")

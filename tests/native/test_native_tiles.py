@@ -14,7 +14,7 @@ from tests.native.test_native_strips import plans
 from videoeff.kernels.cpp import abi, library
 from videoeff.kernels.cpp.describe import describe
 from videoeff.kernels.cpp.tiles import tiles
-from videoeff.runtime import StreamingModule
+from videoeff.runtime.streaming_module import StreamingModule
 from videoeff.testing import relative_error
 
 pytestmark = pytest.mark.skipif(bool(library.unavailable()), reason=library.unavailable() or "native library")

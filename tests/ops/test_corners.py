@@ -11,9 +11,9 @@ import torch.nn.functional as F
 import torch.utils._pytree as pytree
 from torch import Tensor, nn
 
-from tests.support import BACKENDS, captured, stream_of
+from tests.support.streams import BACKENDS, captured, stream_of
+from videoeff.ir.layout import info
 from videoeff.ops.base import Lambda
-from videoeff.program import info
 from videoeff.testing import changing_frames, poison, relative_error
 
 SHAPE = (2, 4, 9, 8)

@@ -7,10 +7,10 @@ import torch
 import torch.utils._pytree as pytree
 from torch import Tensor, nn
 
-from tests.support import BACKENDS, captured, stream_of
+from tests.support.streams import BACKENDS, captured, stream_of
+from videoeff.ir.layout import info
 from videoeff.ops import OPS, Case, Op, op_of
-from videoeff.program import info
-from videoeff.runtime import StreamingModule
+from videoeff.runtime.streaming_module import StreamingModule
 from videoeff.testing import changing_frames, poison, relative_error
 
 ALL = [pytest.param(op, case, id=f"{op.name}-{case.name}") for op in OPS for case in op.cases()]

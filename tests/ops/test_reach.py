@@ -10,11 +10,12 @@ import torch
 from torch import Tensor, fx
 
 from tests.ops.test_parity import ALL, build
-from tests.support import captured
-from videoeff.kernels.reference.tests_of_change import pixels_first
+from tests.support.streams import captured
+from videoeff.ir.layout import PixelLayout, info
+from videoeff.ir.program import Program
+from videoeff.kernels.change_test import pixels_first
 from videoeff.ops import Case, Op, op_of
 from videoeff.ops.base import shape_of, stream_inputs
-from videoeff.program import PixelLayout, Program, info
 
 #: Ops whose reach is exactly the receptive window, not a pixel more.
 EXACT = {"convolution", "conv_transpose", "pool", "adaptive_pool", "pixel_shuffle"}

@@ -8,10 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tests.support import captured, outputs_of
+from tests.support.streams import captured, outputs_of
+from videoeff.ir.program import Program
 from videoeff.ops.base import Lambda
 from videoeff.passes.drop_noops import DropNoops
-from videoeff.program import Program
 
 FRAME = torch.rand(1, 4, 6, 5)
 

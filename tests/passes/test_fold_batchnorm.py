@@ -8,10 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tests.nets import batch_norm
-from tests.support import captured, named, outputs_of
+from tests.support.nets import batch_norm
+from tests.support.streams import captured, named, outputs_of
+from videoeff.ir.program import Program
 from videoeff.passes.fold_batchnorm import FoldBatchnorm
-from videoeff.program import Program
 from videoeff.testing import relative_error
 
 FRAME = torch.rand(2, 4, 9, 11, dtype=torch.float64)

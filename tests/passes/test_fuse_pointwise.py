@@ -4,11 +4,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tests.nets import ZOO, network
-from tests.support import captured, planned
+from tests.support.nets import ZOO, network
+from tests.support.streams import captured, planned
 from videoeff.analysis.regions import region_of
+from videoeff.ir.markers import cache_name, is_cache
 from videoeff.ops.base import Lambda
-from videoeff.ops.markers import cache_name, is_cache
 from videoeff.passes.base import PassResult
 from videoeff.passes.fuse_pointwise import FusePointwise
 from videoeff.testing import changing_frames

@@ -3,15 +3,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from tests.nets import ZOO, network
-from tests.support import captured, planned
-from videoeff.engine import Engine
+from tests.support.nets import ZOO, network
+from tests.support.streams import captured, planned
+from videoeff.ir.markers import cache_name, cache_option, is_cache
 from videoeff.ops.base import Lambda
-from videoeff.ops.markers import cache_name, cache_option, is_cache
 from videoeff.passes.base import PassResult
 from videoeff.passes.hold_gates import HoldGates
 from videoeff.passes.insert_thresholds import InsertThresholds
-from videoeff.runtime import StreamingModule
+from videoeff.runtime.engine import Engine
+from videoeff.runtime.streaming_module import StreamingModule
 from videoeff.testing import changing_frames
 
 BEFORE = "fold-batchnorm,drop-noops,insert-delta-caches,fuse-pointwise,plan-layout"

@@ -6,13 +6,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tests.nets import ZOO, network
-from tests.support import captured
+from tests.support.nets import ZOO, network
+from tests.support.streams import captured
+from videoeff.ir.layout import info
+from videoeff.ir.markers import cache_name, cache_option, is_cache
+from videoeff.ir.program import Program
 from videoeff.ops.base import Lambda
-from videoeff.ops.markers import cache_name, cache_option, is_cache
 from videoeff.passes.base import PassResult
 from videoeff.passes.insert_delta_caches import InsertDeltaCaches
-from videoeff.program import Program, info
 from videoeff.testing import changing_frames
 
 

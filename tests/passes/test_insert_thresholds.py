@@ -6,17 +6,17 @@ import pytest
 import torch
 from torch import Tensor, fx, nn
 
-from tests.nets import ZOO, network
-from tests.support import captured, planned
-from videoeff.engine import Engine
+from tests.support.nets import ZOO, network
+from tests.support.streams import captured, planned
 from videoeff.errors import PassError
+from videoeff.ir.markers import TESTS, cache_name, cache_option, is_cache
+from videoeff.ir.program import Program
 from videoeff.ops.base import Lambda
-from videoeff.ops.markers import TESTS, cache_name, cache_option, is_cache
 from videoeff.passes.base import PassResult
 from videoeff.passes.insert_thresholds import InsertThresholds
 from videoeff.passes.recompute_expansions import RecomputeExpansions
-from videoeff.program import Program
-from videoeff.runtime import StreamingModule
+from videoeff.runtime.engine import Engine
+from videoeff.runtime.streaming_module import StreamingModule
 from videoeff.testing import changing_frames, moving_clip, poison
 
 BEFORE = "fold-batchnorm,drop-noops,trace-channels,insert-delta-caches,fuse-pointwise,plan-layout"

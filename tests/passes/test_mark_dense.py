@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from tests.support import captured, planned, stream_of
+from tests.support.streams import captured, planned, stream_of
 from videoeff.errors import PassError
-from videoeff.ops.markers import cache_name, cache_option, is_cache
+from videoeff.ir.markers import cache_name, cache_option, is_cache
 from videoeff.passes.base import PassResult
 from videoeff.passes.mark_dense import MarkDense
 from videoeff.testing import changing_frames, poison, relative_error

@@ -5,10 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tests.nets import ZOO, network
-from tests.support import captured, outputs_of, planned, read_back
+from tests.support.nets import ZOO, network
+from tests.support.streams import captured, outputs_of, planned, read_back
 from videoeff.analysis import annotate
+from videoeff.analysis.verify import verify
 from videoeff.errors import OrderError, PassError, VerifyError
+from videoeff.ir.program import Program
 from videoeff.passes import Pass, parse_passes, recipe, run_passes
 from videoeff.passes.base import PassResult
 from videoeff.passes.insert_delta_caches import InsertDeltaCaches
@@ -16,9 +18,7 @@ from videoeff.passes.insert_thresholds import InsertThresholds
 from videoeff.passes.mark_dense import MarkDense
 from videoeff.passes.pipeline import check_order, passes_hash, passes_to_text
 from videoeff.passes.recipes import PASSES, RECIPES
-from videoeff.program import Program
 from videoeff.testing import changing_frames, relative_error
-from videoeff.verify import verify
 
 OPTIONS: dict[str, tuple[Pass, ...]] = {
     "insert-thresholds": (

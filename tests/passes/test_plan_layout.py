@@ -7,15 +7,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tests.nets import ZOO, conv, network, shuffle
-from tests.support import captured, named, outputs_of, planned
-from videoeff.engine import Engine
+from tests.support.nets import ZOO, conv, network, shuffle
+from tests.support.streams import captured, named, outputs_of, planned
+from videoeff.ir.markers import is_concat
+from videoeff.ir.program import Program
 from videoeff.ops.base import Lambda
-from videoeff.ops.markers import is_concat
 from videoeff.passes.base import PassResult
 from videoeff.passes.plan_layout import PlanLayout
-from videoeff.program import Program
-from videoeff.runtime import StreamingModule
+from videoeff.runtime.engine import Engine
+from videoeff.runtime.streaming_module import StreamingModule
 from videoeff.testing import changing_frames, poison, relative_error
 
 SHAPES = ((2, 4, 9, 11),)

@@ -4,12 +4,12 @@ import pytest
 import torch
 from torch import nn
 
-from tests.support import captured, outputs_of, planned, read_back
+from tests.support.streams import captured, outputs_of, planned, read_back
 from videoeff.errors import PassError
-from videoeff.ops.markers import cache_name, cache_option, is_cache
+from videoeff.ir.markers import cache_name, cache_option, is_cache
+from videoeff.ir.program import Program
 from videoeff.passes.base import PassResult
 from videoeff.passes.recompute_expansions import RecomputeExpansions
-from videoeff.program import Program
 
 BEFORE = "fold-batchnorm,drop-noops,insert-delta-caches,fuse-pointwise,plan-layout,hold-gates,mark-dense"
 FRAME = torch.rand(2, 3, 40, 40)

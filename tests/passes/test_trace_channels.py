@@ -5,13 +5,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from tests.support import stream_of
-from videoeff.capture import capture
+from tests.support.streams import stream_of
+from videoeff.capture.export import capture
+from videoeff.ir.layout import info
+from videoeff.ir.program import Program
 from videoeff.ops.base import Lambda
 from videoeff.passes.base import PassResult
 from videoeff.passes.drop_noops import DropNoops
 from videoeff.passes.trace_channels import TraceChannels
-from videoeff.program import Program, info
 from videoeff.testing import changing_frames, poison, relative_error
 
 

@@ -9,16 +9,12 @@ from torch import fx
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from videoeff.errors import CaptureError
+from videoeff.ir.layout import PixelLayout, ValueInfo, info
+from videoeff.ir.program import Program, arguments
 from videoeff.ops.base import NotLocal, op_of
-from videoeff.program import PixelLayout, Program, ValueInfo, arguments, info
 
 _IMAGE_OPS = {"convolution", "conv_transpose", "pool", "adaptive_pool", "upsample", "pixel_shuffle"}
 _LAST_OPS = {"linear", "norm"}
-
-
-def invalidate(node: fx.Node) -> None:
-    """Forget what is known about a node, after its arguments changed."""
-    node.meta.pop("value", None)
 
 
 def annotate(program: Program) -> Program:

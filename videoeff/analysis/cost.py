@@ -6,8 +6,9 @@ import math
 
 from torch import fx
 
+from videoeff.ir.layout import info
+from videoeff.ir.program import input_node, is_const
 from videoeff.ops.base import op_of
-from videoeff.program import info, input_node, is_const
 
 _MATMULS = ("mm.default", "addmm.default", "baddbmm.default", "bmm.default", "matmul.default")
 _CONVOLUTIONS = ("conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d")

@@ -5,9 +5,10 @@ from __future__ import annotations
 from torch import fx
 
 from videoeff.analysis.regions import Region
+from videoeff.ir.layout import info
+from videoeff.ir.markers import is_cache, is_concat
+from videoeff.ir.program import arguments, input_node
 from videoeff.ops.base import bind, normal, op_of
-from videoeff.ops.markers import is_cache, is_concat
-from videoeff.program import arguments, info, input_node
 
 
 def magnitude_terms(node: fx.Node) -> list[tuple[fx.Node, float]] | None:

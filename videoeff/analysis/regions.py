@@ -8,9 +8,10 @@ from typing import Any
 from torch import fx
 
 from videoeff.analysis.cost import macs
+from videoeff.ir.layout import info
+from videoeff.ir.markers import cache_name, cache_option, is_cache, is_concat
+from videoeff.ir.program import Program, arguments, input_node
 from videoeff.ops.base import op_of
-from videoeff.ops.markers import cache_name, cache_option, is_cache, is_concat
-from videoeff.program import Program, arguments, info, input_node
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from videoeff.errors import VideoError
-from videoeff.preprocess import Preprocess
-from videoeff.video import open_clip
+from videoeff.video.preprocess import Preprocess
+from videoeff.video.source import open_clip
 
 
 def write_frames(

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from videoeff.bench.clips import BlobClip
 from videoeff.conversion import convert
-from videoeff.files import write_text
 from videoeff.kernels.cpp import costs
 from videoeff.kernels.cpp.plan import NativePlan
-from videoeff.runtime import StreamingModule
+from videoeff.runtime.streaming_module import StreamingModule
+from videoeff.serialize.files import write_text
 
 #: Typical layers of each kind, with the size of their input map.
 LAYERS: dict[str, tuple[tuple[Callable[[], nn.Module], int, int], ...]] = {

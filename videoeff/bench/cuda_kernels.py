@@ -12,11 +12,11 @@ from torch import Tensor
 
 from videoeff.bench.clips import BlobClip
 from videoeff.bench.cuda_sizes import FIXED, Layer
-from videoeff.engine import Engine
+from videoeff.kernels.call import Context, RegionCall
 from videoeff.kernels.triton.configs import Config, facts_of, kind_of
 from videoeff.kernels.triton.plan import TritonPlan
 from videoeff.kernels.triton.work import Work
-from videoeff.ops.call import Context, RegionCall
+from videoeff.runtime.engine import Engine
 
 #: Runs of a kernel in one graph, and replays of the graph.
 RUNS, REPLAYS = 10, 7

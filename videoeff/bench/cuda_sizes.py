@@ -11,10 +11,10 @@ from pathlib import Path
 import torch
 
 from videoeff.errors import BackendError
-from videoeff.files import write_text
 from videoeff.kernels.triton import rules
 from videoeff.kernels.triton.configs import Config, power_of_two
 from videoeff.kernels.triton.rules import MATRIX, Rule, Table
+from videoeff.serialize.files import write_text
 
 #: Kinds of which nothing can be chosen by measuring one layer alone.
 FIXED = ("unit", "rows", "tiles", "prediction")

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from videoeff.bench.field import Field, Note
+from videoeff.bench.contenders import Field, Note
 from videoeff.bench.figures import compare, summary
 from videoeff.bench.process import WorkerFailed
 from videoeff.bench.spec import STREAM, Job, Model, Settings

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from videoeff.bench.clips import smooth
 from videoeff.bench.spec import Job
 from videoeff.errors import ArtifactError, CaptureError
-from videoeff.files import write_atomic
-from videoeff.models import build
+from videoeff.serialize.files import write_atomic
+from videoeff.serialize.models import build
 from videoeff.testing import relative_error, settle_batch_norm
 
 #: Batch norms are settled on pictures of about this size: their statistics hardly depend on it.
@@ -211,7 +211,7 @@ def _fold_pair(model: nn.Module, convolution: str, norm: str) -> None:
 
 
 def _folded_graph(exported: torch.export.ExportedProgram, example: Tensor) -> tuple[nn.Module, int]:
-    from videoeff.capture import capture
+    from videoeff.capture.export import capture
     from videoeff.passes import parse_passes, run_passes
 
     captured = capture(exported, (example,))
@@ -223,7 +223,7 @@ def _folded_graph(exported: torch.export.ExportedProgram, example: Tensor) -> tu
 def convolution_bytes(programs: Sequence[Any]) -> int:
     """Bytes of all convolution outputs of some planned Programs."""
     from videoeff.analysis import is_convolution
-    from videoeff.program import info
+    from videoeff.ir.layout import info
 
     total = 0
     for program in programs:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from videoeff.files import write_atomic
+from videoeff.serialize.files import write_atomic
 
 
 def fill(page: str, mark: str, parts: Mapping[str, str]) -> str:

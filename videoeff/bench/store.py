@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from videoeff.errors import ArtifactError
-from videoeff.files import write_text
+from videoeff.serialize.files import write_text
 
 FORMAT = "videoeff-bench-1"
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from videoeff.bench import measure
 from videoeff.bench.clip_frames import write_frames
-from videoeff.bench.field import Note
+from videoeff.bench.contenders import Note
 from videoeff.bench.spec import Model, Settings
 from videoeff.bench.store import Store
 from videoeff.errors import VideoEffError

@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from videoeff.demo.synth import CLASSES
 from videoeff.errors import ArtifactError
-from videoeff.preprocess import Preprocess
+from videoeff.video.preprocess import Preprocess
 
 CHECKPOINT = "segmenter.safetensors"
 MULTIPLE = 16  # heights and widths are multiples of this

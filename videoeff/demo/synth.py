@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from videoeff.errors import VideoError
-from videoeff.video_writer import ClipWriter
+from videoeff.video.writer import ClipWriter
 
 CLASSES = ("background", "disc", "square", "triangle")
 FPS = 25.0

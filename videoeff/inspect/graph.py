@@ -52,15 +52,16 @@ from torch import fx
 from videoeff.analysis import annotate
 from videoeff.analysis.cost import macs, parameters
 from videoeff.analysis.regions import Region, regions
-from videoeff.engine import Engine
 from videoeff.errors import ArtifactError
 from videoeff.inspect.schema import STAGES
+from videoeff.ir.layout import info
+from videoeff.ir.markers import cache_name, cache_option, is_cache, is_concat
+from videoeff.ir.printer import args_to_text, target_to_text
+from videoeff.ir.program import Program, module_path
 from videoeff.ops.base import op_of
-from videoeff.ops.markers import cache_name, cache_option, is_cache, is_concat
-from videoeff.program import Program, info, module_path
-from videoeff.report import LayerReport, layer_reports
-from videoeff.runtime import StreamingModule
-from videoeff.text import args_to_text, target_to_text
+from videoeff.runtime.engine import Engine
+from videoeff.runtime.report import LayerReport, layer_reports
+from videoeff.runtime.streaming_module import StreamingModule
 
 Activity = Mapping[str, float | None]
 """Active share by layer name, as a report's JSON holds it."""

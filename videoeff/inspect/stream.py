@@ -11,8 +11,8 @@ from videoeff.inspect.graph import Activity, captured_to_networkx, program_to_ne
 from videoeff.inspect.html import write_html
 from videoeff.inspect.model_explorer import write_model_explorer
 from videoeff.inspect.tables import count_text, share_text
-from videoeff.program import Program
-from videoeff.runtime import StreamingModule
+from videoeff.ir.program import Program
+from videoeff.runtime.streaming_module import StreamingModule
 
 
 def write_stream_html(

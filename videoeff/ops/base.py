@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, fx, nn
 
-from videoeff.program import PixelLayout, info
+from videoeff.ir.layout import PixelLayout, info
 
 #: Masks by node name; each is bool of shape (R, H, W), any of them 1 where it broadcasts.
 Masks = Mapping[str, Tensor]

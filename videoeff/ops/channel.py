@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
+from videoeff.ir.layout import PixelLayout
 from videoeff.ops.base import (
     Case,
     Lambda,
@@ -31,7 +32,6 @@ from videoeff.ops.base import (
 )
 from videoeff.ops.layout import moved
 from videoeff.ops.pixel import any_mask
-from videoeff.program import PixelLayout
 
 
 @register

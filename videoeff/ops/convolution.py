@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
+from videoeff.ir.layout import PixelLayout
 from videoeff.ops.base import (
     Case,
     Masks,
@@ -25,7 +26,6 @@ from videoeff.ops.base import (
     require_image,
     shape_of,
 )
-from videoeff.program import PixelLayout
 
 
 def explicit_padding(bound: dict[str, Any], kernel: Sequence[int]) -> list[tuple[int, int]]:

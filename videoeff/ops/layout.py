@@ -10,6 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
+from videoeff.ir.layout import PixelLayout, info
+from videoeff.ir.markers import cache_option, concat, delta_cache
+from videoeff.ir.program import arguments, input_node
 from videoeff.ops.base import (
     Case,
     Lambda,
@@ -24,9 +27,7 @@ from videoeff.ops.base import (
     register,
     shape_of,
 )
-from videoeff.ops.markers import cache_option, concat, delta_cache
 from videoeff.ops.pixel import any_mask
-from videoeff.program import PixelLayout, arguments, info, input_node
 
 #: The mask's axis of each role.
 ROLE_AXIS = {"rows": 0, "h": 1, "w": 2}

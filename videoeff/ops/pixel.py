@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
+from videoeff.ir.layout import PixelLayout, info
 from videoeff.ops.base import (
     Case,
     Lambda,
@@ -22,7 +23,6 @@ from videoeff.ops.base import (
     shape_of,
     stream_inputs,
 )
-from videoeff.program import PixelLayout, info
 
 _UNARY = """relu relu6 leaky_relu elu selu celu gelu silu mish sigmoid hardsigmoid hardswish hardtanh tanh
 softplus log_sigmoid hardshrink softshrink threshold rrelu exp expm1 log log1p log2 sqrt rsqrt square abs neg

@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
+from videoeff.ir.layout import PixelLayout
+from videoeff.ir.program import input_node
 from videoeff.ops.base import (
     Case,
     Masks,
@@ -23,7 +25,6 @@ from videoeff.ops.base import (
     require_image,
     shape_of,
 )
-from videoeff.program import PixelLayout, input_node
 
 
 def _image_layout(node: fx.Node) -> PixelLayout:

@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
+from videoeff.ir.layout import PixelLayout
+from videoeff.ir.program import arguments, input_node
 from videoeff.ops.base import (
     Case,
     Lambda,
@@ -25,7 +27,6 @@ from videoeff.ops.base import (
     require_image,
     shape_of,
 )
-from videoeff.program import PixelLayout, arguments, input_node
 
 
 def source_range(

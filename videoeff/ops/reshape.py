@@ -9,6 +9,8 @@ from typing import Any
 
 from torch import Tensor, fx
 
+from videoeff.ir.layout import PixelLayout, info
+from videoeff.ir.program import arguments, input_node
 from videoeff.ops.base import (
     Case,
     Lambda,
@@ -25,7 +27,6 @@ from videoeff.ops.base import (
 )
 from videoeff.ops.layout import ROLE_AXIS, moved
 from videoeff.ops.pixel import any_mask
-from videoeff.program import PixelLayout, arguments, info, input_node
 
 
 def _reduce_lost(source: PixelLayout, result: PixelLayout, mask: Tensor) -> Tensor:

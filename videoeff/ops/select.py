@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import fx
 
+from videoeff.ir.layout import PixelLayout, info
+from videoeff.ir.program import arguments
 from videoeff.ops.base import (
     Case,
     Lambda,
@@ -23,7 +25,6 @@ from videoeff.ops.base import (
     shape_of,
 )
 from videoeff.ops.pixel import any_mask
-from videoeff.program import PixelLayout, arguments, info
 
 
 @register

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar
 
 from videoeff.analysis import annotate
+from videoeff.analysis.verify import verify
 from videoeff.errors import PassError
-from videoeff.ops.markers import is_cache
-from videoeff.program import PassRecord, Program
-from videoeff.verify import verify
+from videoeff.ir.markers import is_cache
+from videoeff.ir.program import PassRecord, Program
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,11 @@ from typing import ClassVar
 
 from torch import fx
 
-from videoeff import rewrite
+from videoeff.ir import edit
+from videoeff.ir.layout import info
+from videoeff.ir.program import Program, input_node, module_path
 from videoeff.ops.base import bind, op_of
 from videoeff.passes.base import Notes, Pass
-from videoeff.program import Program, info, input_node, module_path
 
 _COPIES = ("clone", "contiguous", "alias", "detach", "lift_fresh", "positive")
 _DROPOUTS = ("dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout", "native_dropout")
@@ -40,7 +41,7 @@ class DropNoops(Pass):
                 changed = True
             elif isinstance(verdict, str):
                 note(module_path(node) or node.name, verdict)
-        return rewrite.sweep(program) or changed
+        return edit.sweep(program) or changed
 
 
 def _broadcasts(user: fx.Node, node: fx.Node) -> bool:

@@ -8,11 +8,12 @@ from typing import ClassVar
 import torch
 from torch import Tensor, fx
 
-from videoeff import rewrite
+from videoeff.ir import edit
+from videoeff.ir.layout import info
+from videoeff.ir.program import Program, input_node, is_const, module_path
 from videoeff.ops.base import bind
 from videoeff.ops.convolution import explicit_padding
 from videoeff.passes.base import Notes, Pass
-from videoeff.program import Program, info, input_node, is_const, module_path
 
 _CONVOLUTIONS = ("conv1d", "conv2d", "conv3d", "conv_transpose2d")
 
@@ -44,7 +45,7 @@ class FoldBatchnorm(Pass):
                 changed = True
                 continue
             note(module_path(node) or node.name, f"batch norm not folded: {reason_before}; {reason_after}")
-        return rewrite.sweep(program) or changed
+        return edit.sweep(program) or changed
 
     def _fold_back(self, program: Program, norm: fx.Node) -> str | None:
         conv = norm.args[0]
@@ -134,8 +135,8 @@ def _set_weights(program: Program, conv: fx.Node, weight: Tensor, bias: Tensor) 
     old = bind(conv)["weight"]
     dtype = program.tensor(old).dtype
     path = str(old.target)
-    weight_node = rewrite.add_constant(program, conv, f"{path}_folded", weight.to(dtype))
-    bias_node = rewrite.add_constant(program, conv, f"{path}_folded_bias", bias.to(dtype))
+    weight_node = edit.add_constant(program, conv, f"{path}_folded", weight.to(dtype))
+    bias_node = edit.add_constant(program, conv, f"{path}_folded_bias", bias.to(dtype))
     args = list(conv.args)
     args[1] = weight_node
     if len(args) > 2:

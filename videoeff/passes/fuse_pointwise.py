@@ -7,12 +7,13 @@ from typing import ClassVar
 
 from torch import fx
 
-from videoeff import rewrite
 from videoeff.analysis.regions import region_of
+from videoeff.ir import edit
+from videoeff.ir.layout import info
+from videoeff.ir.markers import cache_name, cache_option, is_cache
+from videoeff.ir.program import Program, input_node
 from videoeff.ops.base import bind, op_of, pair, shape_of
-from videoeff.ops.markers import cache_name, cache_option, is_cache
 from videoeff.passes.base import Notes, Pass
-from videoeff.program import Program, info, input_node
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class FusePointwise(Pass):
     def rewrite(self, program: Program, note: Notes) -> bool:
         """Fuse until nothing more can be."""
         changed = False
-        for cache in list(rewrite.caches(program)):
+        for cache in list(edit.caches(program)):
             if _scales_a_convolution(cache):
                 _drop(program, cache)
                 changed = True

@@ -7,11 +7,12 @@ from typing import ClassVar
 
 from torch import fx
 
-from videoeff import rewrite
+from videoeff.ir import edit
+from videoeff.ir.layout import info
+from videoeff.ir.markers import cache_option, is_cache
+from videoeff.ir.program import Program, module_path
 from videoeff.ops.base import op_of
-from videoeff.ops.markers import cache_option, is_cache
 from videoeff.passes.base import Notes, Pass
-from videoeff.program import Program, info, module_path
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class HoldGates(Pass):
                 if not is_cache(gate):
                     note(module_path(node) or node.name, "gate not held: it is not kept in a cache")
                 elif cache_option(gate, "kind") == "global":
-                    changed |= rewrite.set_option(gate, kind="gate")
+                    changed |= edit.set_option(gate, kind="gate")
         return changed
 
 

@@ -7,12 +7,13 @@ from typing import Any, ClassVar
 
 from torch import fx
 
-from videoeff import rewrite
 from videoeff.analysis import macs
+from videoeff.ir import edit
+from videoeff.ir.layout import info
+from videoeff.ir.markers import delta_cache, is_cache
+from videoeff.ir.program import Program, module_path
 from videoeff.ops.base import op_of
-from videoeff.ops.markers import delta_cache, is_cache
 from videoeff.passes.base import Notes, Pass
-from videoeff.program import Program, info, module_path
 
 
 @dataclass(frozen=True)
@@ -44,9 +45,9 @@ class InsertDeltaCaches(Pass):
             options: dict[str, Any] = {"kind": kind, "layout": (layout.rows, layout.h, layout.w)}
             if layout.streams is not None:
                 options["streams"] = layout.streams
-            cache = rewrite.call(program, node, delta_cache, (node, _name(node, names)), **options)
+            cache = edit.call(program, node, delta_cache, (node, _name(node, names)), **options)
             cache.meta["value"] = replace(value, dense="")
-            rewrite.replace(node, cache)
+            edit.replace(node, cache)
             if value.dense and value.is_spatial:
                 note(str(cache.args[1]), f"computed densely, re-enters by its change test: {value.dense}")
         return bool(chosen)

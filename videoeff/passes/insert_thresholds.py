@@ -8,14 +8,15 @@ from typing import Any, ClassVar
 
 from torch import fx
 
-from videoeff import rewrite
 from videoeff.analysis.predict import not_predicted
 from videoeff.analysis.regions import region_of
 from videoeff.errors import PassError
+from videoeff.ir import edit
+from videoeff.ir.layout import info
+from videoeff.ir.markers import TESTS, cache_name, cache_option, delta_cache, is_cache
+from videoeff.ir.program import Program
 from videoeff.ops.base import op_of
-from videoeff.ops.markers import TESTS, cache_name, cache_option, delta_cache, is_cache
 from videoeff.passes.base import Notes, Pass
-from videoeff.program import Program, info
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ class InsertThresholds(Pass):
         if self.block < 1:
             raise PassError("insert-thresholds: block must be at least 1")
         changed = False
-        for cache in list(rewrite.caches(program)):
+        for cache in list(edit.caches(program)):
             changed |= self._set(program, cache, note)
         return changed
 
@@ -111,7 +112,7 @@ def _set_all(cache: fx.Node, **options: Any) -> bool:
     """Set these options, and those of an earlier run that are not among them back to their defaults."""
     known = delta_cache.__kwdefaults__ or {}
     left = {o: known[o] for o in ("block", "dilation", "predict") if o in cache.kwargs and o not in options}
-    return rewrite.set_option(cache, **left, **options)
+    return edit.set_option(cache, **left, **options)
 
 
 def _final_users(cache: fx.Node) -> list[fx.Node]:

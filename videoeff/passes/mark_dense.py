@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import ClassVar
 
-from videoeff import rewrite
 from videoeff.analysis.regions import region_of
 from videoeff.errors import PassError
-from videoeff.ops.markers import cache_name, cache_option
+from videoeff.ir import edit
+from videoeff.ir.layout import info
+from videoeff.ir.markers import cache_name, cache_option
+from videoeff.ir.program import Program
 from videoeff.passes.base import Notes, Pass
-from videoeff.program import Program, info
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class MarkDense(Pass):
     def rewrite(self, program: Program, note: Notes) -> bool:
         """Mark caches; a pattern that matches nothing is an error."""
         changed, matched = False, set()
-        for cache in list(rewrite.caches(program)):
+        for cache in list(edit.caches(program)):
             if cache_option(cache, "kind") == "input" or cache_option(cache, "dense"):
                 continue
             name, value = cache_name(cache), info(cache)
@@ -47,10 +48,10 @@ class MarkDense(Pass):
                 if height * width <= self.smallest:
                     reason = f"only {height}x{width} pixels"
             if reason:
-                changed |= rewrite.set_option(cache, dense=reason)
+                changed |= edit.set_option(cache, dense=reason)
                 if value.is_spatial:
                     note(name, f"computed densely: {reason}")
-        already = {cache_name(c) for c in rewrite.caches(program) if cache_option(c, "dense")}
+        already = {cache_name(c) for c in edit.caches(program) if cache_option(c, "dense")}
         for pattern in self.layers:
             if pattern not in matched and not any(fnmatchcase(n, pattern) for n in already):
                 raise PassError(

@@ -7,10 +7,10 @@ import re
 from collections.abc import Sequence
 
 from videoeff.errors import OrderError, PassError
-from videoeff.ops.markers import is_cache
+from videoeff.ir.markers import is_cache
+from videoeff.ir.program import Program
 from videoeff.passes.base import Pass, parse_options
 from videoeff.passes.recipes import PASSES
-from videoeff.program import Program
 
 
 def parse_passes(text: str) -> tuple[Pass, ...]:

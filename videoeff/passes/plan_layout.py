@@ -8,12 +8,13 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, fx
 
-from videoeff import rewrite
 from videoeff.analysis.regions import planned_slice
+from videoeff.ir import edit
+from videoeff.ir.layout import info
+from videoeff.ir.markers import cache_option, concat, delta_cache, is_cache
+from videoeff.ir.program import Program, arguments, input_node, module_path
 from videoeff.ops.base import bind, normal
-from videoeff.ops.markers import cache_option, concat, delta_cache, is_cache
 from videoeff.passes.base import Notes, Pass
-from videoeff.program import Program, arguments, info, input_node, module_path
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class PlanLayout(Pass):
         found = [n for n in program.nodes if n.op == "call_function" and str(n.target) == "aten.cat.default"]
         for node in sorted(found, key=lambda n: -len(arguments(n)[0])):
             changed |= _plan_concat(program, node, note)
-        return rewrite.sweep(program) or changed
+        return edit.sweep(program) or changed
 
 
 def _where(node: fx.Node) -> str:
@@ -131,9 +132,9 @@ def _fold_into_convolution(
     old = program.tensor(weight)
     folded = torch.empty_like(old)
     folded[:, order.to(old.device)] = old
-    constant = rewrite.add_constant(program, conv, f"{weight.target}_shuffled", folded)
+    constant = edit.add_constant(program, conv, f"{weight.target}_shuffled", folded)
     conv.args = (source, constant, *conv.args[2:])
-    rewrite.touch(conv)
+    edit.touch(conv)
     return True
 
 
@@ -173,7 +174,7 @@ def _give_places(
         if not free or part in placed or not _same_buffer_layout(part, made):
             note(buffer, f"part {index} is copied where it changes: {_why_copied(part)}")
             part = _copy(program, made, part, f"{buffer}/part{index}")
-        rewrite.set_option(part, into=(buffer, start, step, dim))
+        edit.set_option(part, into=(buffer, start, step, dim))
         placed.append(part)
         start += 1 if step > 1 else size
     return placed

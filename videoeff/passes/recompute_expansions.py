@@ -7,14 +7,15 @@ from typing import ClassVar
 
 from torch import fx
 
-from videoeff import rewrite
 from videoeff.analysis.regions import region_of
 from videoeff.errors import PassError
+from videoeff.ir import edit
+from videoeff.ir.layout import info
+from videoeff.ir.markers import cache_option, is_cache
+from videoeff.ir.program import Program
 from videoeff.ops.base import bind, pair, shape_of
 from videoeff.ops.convolution import explicit_padding
-from videoeff.ops.markers import cache_option, is_cache
 from videoeff.passes.base import Notes, Pass
-from videoeff.program import Program, info
 
 _FEW = 256  # products of a pixel and a channel up to which the fringe of a change is cheap
 
@@ -49,13 +50,13 @@ class RecomputeExpansions(Pass):
             value = getattr(self, option)
             if value < 0:
                 raise PassError(f"recompute-expansions: {option} must be 0 or larger; it is {value}")
-        found = {cache: kind for cache in rewrite.caches(program) if (kind := _place(cache))}
+        found = {cache: kind for cache in edit.caches(program) if (kind := _place(cache))}
         changed = False
         for cache, place in found.items():
             after = next((u for user in cache.users for u in _readers(user)), None)
             alone = place == "before" and (after is None or found.get(after) != "behind")
             if self._is_large(cache, 2 if alone else 1):
-                changed |= rewrite.set_option(cache, recompute=True)
+                changed |= edit.set_option(cache, recompute=True)
         return changed
 
     def _is_large(self, cache: fx.Node, times: int) -> bool:

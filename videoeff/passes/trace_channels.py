@@ -9,11 +9,12 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, fx
 
-from videoeff import rewrite
 from videoeff.analysis import annotate
+from videoeff.ir import edit
+from videoeff.ir.layout import info
+from videoeff.ir.program import Program, module_path
 from videoeff.ops.base import op_of
 from videoeff.passes.base import Notes, Pass
-from videoeff.program import Program, info, module_path
 
 _LARGEST = 1 << 26  # elements of an index map; int32, so 256 MB at most for a moment
 
@@ -47,7 +48,7 @@ class TraceChannels(Pass):
             _replace(program, node, source, channels)
             annotate(program)
             changed = True
-        return rewrite.sweep(program) or changed
+        return edit.sweep(program) or changed
 
 
 def _lost(node: fx.Node) -> bool:
@@ -107,12 +108,12 @@ def _replace(program: Program, node: fx.Node, source: fx.Node, channels: Tensor)
     step = int(channels[1]) - first if count > 1 else 1
     regular = torch.arange(count) * step + first
     if step > 0 and torch.equal(channels, regular):
-        made = rewrite.call(program, node, aten.slice.Tensor, (source, 1, first, int(channels[-1]) + 1, step))
+        made = edit.call(program, node, aten.slice.Tensor, (source, 1, first, int(channels[-1]) + 1, step))
     else:
         device = next((t.device for t in program.module.buffers()), torch.device("cpu"))
-        constant = rewrite.add_constant(program, node, f"channels.{node.name}", channels.to(device))
-        made = rewrite.call(program, node, aten.index_select.default, (source, 1, constant))
+        constant = edit.add_constant(program, node, f"channels.{node.name}", channels.to(device))
+        made = edit.call(program, node, aten.index_select.default, (source, 1, constant))
     users = list(node.users)
-    rewrite.replace(node, made)
+    edit.replace(node, made)
     for user in users:
-        rewrite.touch(user)
+        edit.touch(user)

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from tests.cuda.compare import THRESHOLDS, Twins, calls, dense, entry, kernels, passes, same, squares, twins
 from tests.cuda.nets import NETS, build
-from tests.support import stream_of
-from tests.test_laws import gap, recomputed
+from tests.support.recompute import gap, recomputed
+from tests.support.streams import stream_of
 from videoeff.errors import StateError
-from videoeff.runtime import StreamingModule
+from videoeff.runtime.streaming_module import StreamingModule
 from videoeff.testing import TOLERANCES, moving_clip, poison, relative_error
 
 SHAPE = (2, 3, 13, 18)

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from tests.cuda.compare import calls, dense, entry, kernels, passes, same, squares, twins
 from tests.cuda.nets import NETS, build
-from tests.support import stream_of
+from tests.support.streams import stream_of
 from videoeff.kernels.triton import rules
-from videoeff.runtime import StreamingModule
+from videoeff.runtime.streaming_module import StreamingModule
 from videoeff.testing import TOLERANCES, poison, relative_error
 
 Cut = Callable[..., None]

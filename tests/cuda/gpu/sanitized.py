@@ -6,7 +6,7 @@ import torch
 
 from tests.cuda.compare import dense, passes, squares
 from tests.cuda.nets import NETS, build
-from tests.support import stream_of
+from tests.support.streams import stream_of
 from videoeff.testing import TOLERANCES, poison, relative_error
 
 SHAPE = (2, 3, 37, 45)

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from tests.cuda.compare import THRESHOLDS, calls, dense, passes, squares
 from tests.cuda.nets import NETS, build
-from tests.support import stream_of
-from videoeff.runtime import StreamingModule
+from tests.support.streams import stream_of
+from videoeff.runtime.streaming_module import StreamingModule
 from videoeff.testing import TOLERANCES, poison, relative_error
 
 pytestmark = pytest.mark.gpu

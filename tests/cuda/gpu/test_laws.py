@@ -8,7 +8,7 @@ import torch
 from tests.cuda.both.laws import *  # noqa: F403 - the tests themselves
 from tests.cuda.compare import dense, squares
 from tests.cuda.nets import NETS, build
-from tests.support import stream_of
+from tests.support.streams import stream_of
 from videoeff.testing import TOLERANCES, poison, relative_error
 
 pytestmark = pytest.mark.gpu

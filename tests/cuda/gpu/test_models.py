@@ -15,7 +15,7 @@ from torch import Tensor, nn
 import videoeff
 from tests.cuda.compare import calls, dense, kernels
 from videoeff.bench.network import network, settle
-from videoeff.runtime import StreamingModule
+from videoeff.runtime.streaming_module import StreamingModule
 from videoeff.testing import TOLERANCES, poison, relative_error
 
 pytestmark = [pytest.mark.gpu, pytest.mark.slow, pytest.mark.timeout(900)]

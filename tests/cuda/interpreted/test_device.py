@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from tests.cuda.compare import dense, squares
 from tests.cuda.nets import NETS, build
-from tests.support import stream_of
+from tests.support.streams import stream_of
 from videoeff.testing import TOLERANCES, relative_error
 
 UNITS, WIDTH = 24, 16

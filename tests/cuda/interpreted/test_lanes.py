@@ -11,7 +11,7 @@ import torch
 from tests.cuda.compare import passes, squares
 from tests.cuda.nets import NETS, build
 from tests.cuda.test_order import ordered
-from tests.support import stream_of
+from tests.support.streams import stream_of
 from videoeff.testing import poison
 
 SHAPE = (2, 3, 13, 18)

@@ -144,7 +144,7 @@ def watched(seed: int = 0) -> Iterator[Watch]:
     """
     from triton.runtime import interpreter
 
-    from videoeff.kernels.forms.frames import FrameReader
+    from videoeff.kernels.region_spec.frames import FrameReader
     from videoeff.kernels.triton.binding import Launch
 
     watch, builder = Watch(seed), interpreter.interpreter_builder

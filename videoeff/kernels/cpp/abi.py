@@ -18,10 +18,10 @@ from ctypes import (
 from enum import IntEnum
 from typing import Any
 
-from videoeff.kernels.forms.codes import ChangeTest as ChangeTest
-from videoeff.kernels.forms.codes import EpiOp as EpiOp
-from videoeff.kernels.forms.codes import Kind as Kind
-from videoeff.kernels.forms.codes import ReachKind as ReachKind
+from videoeff.kernels.region_spec.codes import ChangeTest as ChangeTest
+from videoeff.kernels.region_spec.codes import EpiOp as EpiOp
+from videoeff.kernels.region_spec.codes import Kind as Kind
+from videoeff.kernels.region_spec.codes import ReachKind as ReachKind
 
 ABI = 6
 MAX_ARGS = 6

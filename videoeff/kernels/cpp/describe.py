@@ -7,11 +7,11 @@ from dataclasses import dataclass, fields
 
 import torch
 
+from videoeff.kernels.call import RegionCall
 from videoeff.kernels.cpp.abi import MAX_ARGS, MAX_REACH, MAX_STAGES, MAX_TERMS, EpiOp, Kind
 from videoeff.kernels.cpp.registers import Epilogue, assign
-from videoeff.kernels.forms.form import Form, form_of
-from videoeff.kernels.forms.trace import Declined
-from videoeff.ops.call import RegionCall
+from videoeff.kernels.region_spec.spec import Form, form_of
+from videoeff.kernels.region_spec.trace import Declined
 
 DTYPES = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2}
 TESTS = {"max": 0, "l2": 1, "rms": 2, "rms-relative": 2}

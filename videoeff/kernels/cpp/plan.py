@@ -12,14 +12,14 @@ import torch
 from torch import Tensor
 
 from videoeff.errors import BackendError, LoweringError, StateError
-from videoeff.kernels.base import Counted, Group, NotFinite
+from videoeff.kernels.backend import Counted, Group, NotFinite
+from videoeff.kernels.call import Context, RegionCall
 from videoeff.kernels.cpp import abi, costs, library
 from videoeff.kernels.cpp.abi import Kind
 from videoeff.kernels.cpp.describe import DTYPES, TESTS, Description, describe
 from videoeff.kernels.cpp.tiles import fits_tiles, tiles
-from videoeff.kernels.forms.frames import FrameReader, index_of
-from videoeff.kernels.forms.trace import Constant, Stage, View
-from videoeff.ops.call import Context, RegionCall
+from videoeff.kernels.region_spec.frames import FrameReader, index_of
+from videoeff.kernels.region_spec.trace import Constant, Stage, View
 
 _BF16 = DTYPES[torch.bfloat16]
 _COSTS = {

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from videoeff.kernels.cpp import library
-from videoeff.kernels.cpp.memory import OutputMemory
+from videoeff.kernels.output_memory import OutputMemory
 
 #: Elements from which on it is faster than PyTorch's own copy.
 FEWEST = 1 << 17

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from videoeff.kernels.base import Group, Implementation
+from videoeff.kernels.backend import Group, Implementation
+from videoeff.kernels.call import Context, RegionCall
 from videoeff.kernels.cpp.describe import describe
-from videoeff.ops.call import Context, RegionCall
 
 
 class CppRegion(Implementation):

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from videoeff.kernels.cpp.abi import ARG, MAX_EPI, MAX_REGS, EpiOp
-from videoeff.kernels.forms.trace import Declined, Instruction
+from videoeff.kernels.region_spec.trace import Declined, Instruction
 
 _BINARY = {
     EpiOp.ADD, EpiOp.SUB, EpiOp.MUL, EpiOp.DIV, EpiOp.MAXIMUM, EpiOp.MINIMUM, EpiOp.PRELU,

@@ -12,9 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from videoeff.kernels.base import Implementation
-from videoeff.kernels.reference.tests_of_change import mask_like, moved, scale_of, square_mean
-from videoeff.ops.call import Context, Prediction, RegionCall
+from videoeff.kernels.backend import Implementation
+from videoeff.kernels.call import Context, Prediction, RegionCall
+from videoeff.kernels.change_test import mask_like, moved, scale_of, square_mean
 
 
 class ReferenceRegion(Implementation):

@@ -12,11 +12,11 @@ import triton.language as tl
 from torch import Tensor
 
 from videoeff.errors import LoweringError
-from videoeff.kernels.forms.form import Form
-from videoeff.kernels.forms.trace import Constant, View
+from videoeff.kernels.call import RegionCall
+from videoeff.kernels.region_spec.spec import Form
+from videoeff.kernels.region_spec.trace import Constant, View
 from videoeff.kernels.triton.configs import Config, by_channel
 from videoeff.kernels.triton.work import Edge, Work, edges_of
-from videoeff.ops.call import RegionCall
 
 #: Most registers of a thread, and of a multiprocessor.
 REGISTERS, FILE = 255, 65536

@@ -9,12 +9,12 @@ from typing import Any
 import torch
 
 from videoeff.errors import BackendError
-from videoeff.kernels.forms.codes import EpiOp, Kind
-from videoeff.kernels.forms.form import Form
-from videoeff.kernels.forms.trace import View
+from videoeff.kernels.call import RegionCall
+from videoeff.kernels.region_spec.codes import EpiOp, Kind
+from videoeff.kernels.region_spec.spec import Form
+from videoeff.kernels.region_spec.trace import View
 from videoeff.kernels.triton import rules
 from videoeff.kernels.triton.rules import MATRIX, WARPGROUP, Rule
-from videoeff.ops.call import RegionCall
 
 #: Instructions that look along all channels of a pixel.
 ALONG = (EpiOp.SOFTMAX, EpiOp.LOG_SOFTMAX, EpiOp.NORMALIZE, EpiOp.RMS_NORMALIZE)

@@ -8,7 +8,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from videoeff.kernels.forms.trace import combined
+from videoeff.kernels.region_spec.trace import combined
 from videoeff.kernels.triton.binding import Binding, Launch, coded, divisor
 from videoeff.kernels.triton.device import (
     block_columns,

@@ -6,11 +6,11 @@ import os
 
 import torch
 
-from videoeff.kernels.forms.codes import Kind
-from videoeff.kernels.forms.form import Form, form_of
-from videoeff.kernels.forms.trace import Declined
+from videoeff.kernels.call import RegionCall
+from videoeff.kernels.region_spec.codes import Kind
+from videoeff.kernels.region_spec.spec import Form, form_of
+from videoeff.kernels.region_spec.trace import Declined
 from videoeff.kernels.triton.configs import ALONG, by_channel, by_rows, looks_along
-from videoeff.ops.call import RegionCall
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 

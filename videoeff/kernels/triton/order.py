@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
-from videoeff.kernels.forms.form import Form
+from videoeff.kernels.call import RegionCall
+from videoeff.kernels.region_spec.spec import Form
 from videoeff.kernels.triton.binding import Launch
 from videoeff.kernels.triton.work import Work
-from videoeff.ops.call import RegionCall
 
 #: Lanes at most: as many as HRNet has branches.
 LANES = 4

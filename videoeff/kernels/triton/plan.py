@@ -12,11 +12,12 @@ import torch
 from torch import Tensor
 
 from videoeff.errors import BackendError
-from videoeff.kernels.base import Counted, Group
-from videoeff.kernels.forms.codes import Kind, ReachKind
-from videoeff.kernels.forms.form import Form
-from videoeff.kernels.forms.frames import FrameReader, index_of
-from videoeff.kernels.reference.tests_of_change import scale_of
+from videoeff.kernels.backend import Counted, Group
+from videoeff.kernels.call import Context, RegionCall
+from videoeff.kernels.change_test import scale_of
+from videoeff.kernels.region_spec.codes import Kind, ReachKind
+from videoeff.kernels.region_spec.frames import FrameReader, index_of
+from videoeff.kernels.region_spec.spec import Form
 from videoeff.kernels.triton import (
     convolution,
     depthwise,
@@ -35,7 +36,6 @@ from videoeff.kernels.triton.configs import Config, by_channel, by_rows, choose,
 from videoeff.kernels.triton.describe import describe
 from videoeff.kernels.triton.order import LANES, OPENING, Slot, Step, chain, side_by_side, slots, step_of
 from videoeff.kernels.triton.work import Edge, Work, edge, edges_of
-from videoeff.ops.call import Context, RegionCall
 
 #: How masks made elsewhere are read.
 IMPORT = Config(U=4, BM=256)

@@ -9,10 +9,10 @@ import torch
 import triton
 import triton.language as tl
 
+from videoeff.kernels.call import RegionCall
 from videoeff.kernels.triton.binding import Binding, Launch, site_of
 from videoeff.kernels.triton.configs import Config, present, special
 from videoeff.kernels.triton.device import length, pixels, plain_site
-from videoeff.ops.call import RegionCall
 
 
 def reached(layer: str) -> str:

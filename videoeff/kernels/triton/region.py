@@ -7,9 +7,9 @@ from importlib.util import find_spec
 
 import torch
 
-from videoeff.kernels.base import Group, Implementation
+from videoeff.kernels.backend import Group, Implementation
+from videoeff.kernels.call import Context, RegionCall
 from videoeff.kernels.triton.describe import describe, interpreted, served_device
-from videoeff.ops.call import Context, RegionCall
 
 
 class TritonRegion(Implementation):

@@ -8,7 +8,7 @@ import torch
 import triton
 import triton.language as tl
 
-from videoeff.kernels.forms.tables import Table
+from videoeff.kernels.region_spec.tables import Table
 from videoeff.kernels.triton.binding import Binding, Launch
 from videoeff.kernels.triton.device import block_columns, commit, count_pixels, length, pixels, plain_site
 from videoeff.kernels.triton.programme import load_argument, programme

@@ -14,9 +14,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from videoeff.kernels.forms.codes import EpiOp
-from videoeff.kernels.forms.form import Form
-from videoeff.kernels.forms.trace import Constant, Instruction, combined
+from videoeff.kernels.region_spec.codes import EpiOp
+from videoeff.kernels.region_spec.spec import Form
+from videoeff.kernels.region_spec.trace import Constant, Instruction, combined
 from videoeff.kernels.triton.binding import Binding, Launch
 from videoeff.kernels.triton.configs import ALONG, power_of_two
 from videoeff.kernels.triton.describe import WIDEST

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from videoeff.kernels.forms.codes import ReachKind
-from videoeff.kernels.forms.form import Form
+from videoeff.kernels.region_spec.codes import ReachKind
+from videoeff.kernels.region_spec.spec import Form
 
 Extent = tuple[int, int, int]
 

@@ -1,0 +1,107 @@
+"""What is legal at each stage of a Program. Leftovers raise."""
+
+from __future__ import annotations
+
+import math
+
+from torch import fx
+
+from videoeff.errors import VerifyError
+from videoeff.ir.layout import info
+from videoeff.ir.markers import KINDS, TESTS, cache_name, cache_option, is_cache, is_concat
+from videoeff.ir.program import Program
+from videoeff.ops.base import op_of
+
+
+def verify(program: Program) -> None:
+    """Check the graph against the rules of its stage.
+
+    Raises:
+        VerifyError: a node breaks a rule; the message names it and the rule.
+    """
+    try:
+        program.graph.lint()
+    except RuntimeError as error:
+        raise VerifyError(f"{program.name}: the graph is not well formed: {error}") from error
+    found = [n for n in program.nodes if is_cache(n)]
+    if program.stage == "captured":
+        if found or any(is_concat(n) for n in program.nodes):
+            raise VerifyError(
+                f"{program.name}: {found[:1] or 'a concat'} stands in a graph that was not planned"
+            )
+        return
+    if program.stage != "planned":
+        raise VerifyError(f"{program.name}: no such stage: {program.stage!r}")
+    _verify_names(program, found)
+    for node in found:
+        _verify_cache(program, node)
+    for node in program.placeholders:
+        for user in node.users:
+            if not is_cache(user):
+                raise VerifyError(f"{user.name} reads the input {node.name} without a delta cache between")
+    for node in program.nodes:
+        if node.op == "call_function" and not is_cache(node):
+            _verify_reads(node)
+
+
+def _verify_names(program: Program, found: list[fx.Node]) -> None:
+    names: dict[str, fx.Node] = {}
+    for node in found:
+        name = cache_name(node)
+        if name in names:
+            raise VerifyError(
+                f"{program.name}: {node.name} and {names[name].name} share the layer name {name!r}"
+            )
+        names[name] = node
+
+
+def _verify_cache(program: Program, node: fx.Node) -> None:
+    name = cache_name(node)
+    for option, legal in (("kind", KINDS), ("test", TESTS)):
+        if cache_option(node, option) not in legal:
+            raise VerifyError(
+                f"{name}: {option}={cache_option(node, option)!r} is none of {', '.join(legal)}"
+            )
+    threshold, predict = cache_option(node, "threshold"), cache_option(node, "predict")
+    for what, value in (("threshold", threshold), ("predict", predict)):
+        if not (math.isfinite(value) and value >= 0):
+            raise VerifyError(f"{name}: {what}={value} must be a finite number, 0 or larger")
+    if cache_option(node, "block") < 1 or cache_option(node, "dilation") < 0:
+        raise VerifyError(f"{name}: block must be at least 1 and dilation at least 0")
+    shape = info(node).shape
+    if shape is None:
+        raise VerifyError(f"{name}: it keeps {node.args[0]}, which is not a tensor")
+    _verify_layout(program, node, shape)
+    if cache_option(node, "streams") is None and threshold > 0:
+        raise VerifyError(f"{name}: its streams are mixed, so its threshold must stay 0 (it is {threshold})")
+
+
+def _verify_layout(program: Program, node: fx.Node, shape: tuple[int, ...]) -> None:
+    """The layout names dimensions of the value, each once, and a stream for each of its rows."""
+    name, layout, streams = cache_name(node), cache_option(node, "layout"), cache_option(node, "streams")
+    named = [d for d in layout if d is not None] if isinstance(layout, tuple) and len(layout) == 3 else [-1]
+    if len(set(named)) != len(named) or not all(isinstance(d, int) and 0 <= d < len(shape) for d in named):
+        raise VerifyError(f"{name}: layout={layout!r} does not name dimensions of {list(shape)}")
+    if streams is not None:
+        rows = 1 if layout[0] is None else shape[layout[0]]
+        legal = range(program.streams)
+        if (
+            not isinstance(streams, (tuple, list))
+            or len(streams) != rows
+            or any(s not in legal for s in streams)
+        ):
+            raise VerifyError(
+                f"{name}: streams={streams!r} does not give each of its {rows} row(s) one of "
+                f"{program.streams} stream(s)"
+            )
+
+
+def _verify_reads(node: fx.Node) -> None:
+    """A local op may follow pixels only through caches or nodes whose pixels are traced."""
+    if op_of(node) is None or info(node).dense or not info(node).is_spatial:
+        return
+    for source in node.all_input_nodes:
+        if info(source).is_spatial and info(source).dense:
+            raise VerifyError(
+                f"{node.name} reads {source.name} densely computed ({info(source).dense}) uncached"
+            )

@@ -1,0 +1,1 @@
+"""From a model and an example call to a Program: whole, or in parts."""

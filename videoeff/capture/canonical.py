@@ -1,0 +1,302 @@
+"""The canonical form of an exported graph.
+
+Static shapes, no in-place operators, no operators with a list of results, and whatever does not depend on the
+frame computed once.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+import torch.utils._pytree as pytree
+from torch import Tensor, fx, nn
+
+from videoeff.analysis import annotate
+from videoeff.errors import CaptureError
+from videoeff.ir.layout import info, invalidate
+from videoeff.ir.program import Argument, Program, arguments, input_node, set_tensor
+from videoeff.ops.base import bind
+
+_LARGEST_FOLDED = 64 * 1024 * 1024  # elements; larger constants stay computed per frame
+
+
+_FILLS = {"new_zeros": 0, "zeros_like": 0, "new_ones": 1, "ones_like": 1}
+
+
+# What may return its input's memory.
+_VIEWS = frozenset(
+    "view slice select permute transpose expand unsqueeze squeeze reshape flatten unflatten movedim "
+    "alias detach narrow chunk split unbind t contiguous dropout feature_dropout to type_as view_as "
+    "expand_as".split()
+)
+
+
+def batch_of(values: Sequence[Any]) -> int:
+    """The number of streams: the batch size of the first image-like tensor, else of the first tensor."""
+    tensors = [v for v in values if isinstance(v, Tensor) and v.ndim > 0]
+    images = [t for t in tensors if t.ndim in (4, 5)]
+    chosen = (images or tensors)[:1]
+    return int(chosen[0].shape[0]) if chosen else 1
+
+
+def to_program(
+    exported: torch.export.ExportedProgram, args: tuple[Any, ...], kwargs: dict[str, Any], name: str
+) -> Program | None:
+    """An exported model in canonical form, annotated; None where an in-place write remains.
+
+    Raises:
+        CaptureError: it calls what is no tensor operator, or returns what cannot be streamed.
+    """
+    source = exported.module()
+    assert isinstance(source, fx.GraphModule)  # what ExportedProgram.module() makes
+    flat, in_spec = pytree.tree_flatten((args, kwargs))
+    graph, root = fx.Graph(), nn.Module()
+    literals: list[Any] = []
+    env: dict[fx.Node, Any] = {}
+    position = 0
+    for node in source.graph.nodes:
+        if node.op == "placeholder":
+            value = flat[position]
+            position += 1
+            if isinstance(value, Tensor):
+                made = graph.placeholder(str(node.name))
+                made.meta["input"] = (tuple(value.shape), value.dtype)
+                env[node] = made
+                literals.append(Argument.TENSOR)
+            else:
+                env[node] = value
+                literals.append(value)
+        elif node.op == "get_attr":
+            value = _attribute(source, str(node.target))
+            if isinstance(value, Tensor):
+                set_tensor(root, str(node.target), value)
+                env[node] = graph.create_node("get_attr", str(node.target), name=node.name)
+            else:
+                env[node] = value
+        elif node.op == "call_module":
+            env[node] = None  # shape guards of the export
+        elif node.op == "output":
+            flat_out, out_spec = _outputs(node.args[0], env, exported)
+        else:
+            env[node] = _copy_call(graph, node, env)
+    graph.output(tuple(flat_out))
+    module = fx.GraphModule(root, graph)
+    program = Program(module, in_spec, out_spec, batch_of(flat), name=name, literals=tuple(literals))
+    if not _functionalise(program):
+        return None
+    _split_lists(program)
+    _literal_outputs(program)
+    _eliminate(program)
+    annotate(program)
+    _fold_constants(program)
+    _eliminate(program)
+    program.module.recompile()
+    return annotate(program)
+
+
+def _attribute(module: Any, path: str) -> Any:
+    for part in path.split("."):
+        module = getattr(module, part)
+    return module
+
+
+def _outputs(
+    value: Any, env: Mapping[fx.Node, Any], exported: torch.export.ExportedProgram
+) -> tuple[list[Any], pytree.TreeSpec]:
+    flat, _ = pytree.tree_flatten(value)
+    spec = exported.call_spec.out_spec
+    assert spec is not None  # set by every export
+    return [env.get(v, v) if isinstance(v, fx.Node) else v for v in flat], spec
+
+
+def _copy_call(graph: fx.Graph, node: fx.Node, env: Mapping[fx.Node, Any]) -> Any:
+    args = fx.map_arg(node.args, lambda n: env[n])
+    kwargs = fx.map_arg(node.kwargs, lambda n: env[n])
+    leaves = pytree.tree_leaves((args, kwargs))
+    if isinstance(node.target, torch._ops.OpOverload) and "sym_size" in str(node.target):
+        return int(node.meta["val"])
+    if not isinstance(node.target, torch._ops.OpOverload) and node.target is not operator.getitem:
+        if any(isinstance(leaf, fx.Node) for leaf in leaves):
+            raise CaptureError(f"{node.name}: the export calls {node.target}, which is no tensor operator")
+        function: Any = node.target
+        return function(*args, **kwargs)
+    if "assert" in str(node.target) or "guard" in str(node.target):
+        return None
+    target = node.target
+    if str(target) in ("aten.view.default", "aten._unsafe_view.default"):
+        target = torch.ops.aten.reshape.default  # a stream's buffers have strides of their own
+    made = graph.call_function(target, args, kwargs)
+    made.meta["module"] = _path(node)
+    return made
+
+
+def _path(node: fx.Node) -> str:
+    stack = node.meta.get("nn_module_stack")
+    if not stack:
+        return ""
+    path = str(list(stack.values())[-1][0])
+    for prefix in ("L['self']", "L__self__"):
+        path = path.removeprefix(prefix)
+    return path.strip(".").split("@")[0].replace("._modules.", ".")
+
+
+def _functionalise(program: Program) -> bool:
+    """Replace in-place operators by their pure forms; False where an alias that is read later forbids it."""
+    position = {node: index for index, node in enumerate(program.graph.nodes)}
+    for node in list(program.graph.nodes):
+        if node.op != "call_function" or not isinstance(node.target, torch._ops.OpOverload):
+            continue
+        schema = node.target._schema
+        written = [
+            i for i, a in enumerate(schema.arguments) if a.alias_info is not None and a.alias_info.is_write
+        ]
+        if not written:
+            continue
+        packet, overload = str(node.target).removeprefix("aten.").split(".")
+        base = node.args[0]
+        pure = getattr(getattr(torch.ops.aten, packet.rstrip("_"), None), overload, None)
+        if written != [0] or pure is None or not isinstance(base, fx.Node):
+            return False
+        now = position[node]
+        if any(position[u] > now for a in _aliases(base) if a is not base for u in a.users):
+            return False
+        node.target = pure
+        later = {user for user in base.users if position[user] > now}
+        base.replace_all_uses_with(node, delete_user_cb=later.__contains__)
+    return True
+
+
+def _aliases(node: fx.Node) -> list[fx.Node]:
+    """All values that may share memory with a node's: what it is a view of, and the views of that."""
+    root = node
+    while _is_view(root) and isinstance(root.args[0], fx.Node):
+        root = root.args[0]
+    found, stack = [], [root]
+    while stack:
+        current = stack.pop()
+        found.append(current)
+        stack.extend(u for u in current.users if _is_view(u) and u.args[0] is current)
+    return found
+
+
+def _packet(node: fx.Node) -> str:
+    return str(node.target).removeprefix("aten.").split(".")[0]
+
+
+def _is_view(node: fx.Node) -> bool:
+    if node.target is operator.getitem:
+        return True
+    return node.op == "call_function" and _packet(node) in _VIEWS
+
+
+def _split_lists(program: Program) -> None:
+    """Turn ``chunk``, ``split`` and ``unbind`` into slices, one result each."""
+    annotate(program)
+    graph, aten = program.graph, torch.ops.aten
+    before = len(graph.nodes)
+    for node in list(graph.nodes):
+        if node.op != "call_function":
+            continue
+        packet = _packet(node)
+        if packet not in ("chunk", "split", "split_with_sizes", "unbind", "unsafe_chunk", "unsafe_split"):
+            continue
+        source = input_node(node)
+        shape = info(source).shape or (1,)
+        dim = int(bind(node)["dim"]) % len(shape)
+        size = shape[dim]
+        if any(u.target is not operator.getitem for u in node.users):
+            continue
+        starts = _starts(packet, node, size)
+        for user in list(node.users):
+            index = int(arguments(user)[1])
+            with graph.inserting_before(user):
+                if packet == "unbind":
+                    made = graph.call_function(aten.select.int, (source, dim, index % size))
+                else:
+                    first, last = starts[index], starts[(index % (len(starts) - 1)) + 1]
+                    made = graph.call_function(aten.slice.Tensor, (source, dim, first, last))
+            made.meta["module"] = node.meta.get("module", "")
+            user.replace_all_uses_with(made)
+            graph.erase_node(user)
+        graph.erase_node(node)
+    if len(graph.nodes) != before:
+        for node in graph.nodes:  # what follows a list of results was thought to have lost its pixels
+            invalidate(node)
+
+
+def _starts(packet: str, node: fx.Node, size: int) -> list[int]:
+    if packet == "unbind":
+        return list(range(size + 1))
+    amount = arguments(node)[1]
+    if isinstance(amount, (list, tuple)):
+        starts = [0]
+        for part in amount:
+            starts.append(starts[-1] + int(part))
+        return starts
+    step = -(-size // int(amount)) if "chunk" in packet else int(amount)
+    return [*range(0, size, step), size]
+
+
+def _literal_outputs(program: Program) -> None:
+    """Constants among the outputs (an int, None) are allowed; they are kept in the output tuple."""
+    for value in arguments(program.output)[0]:
+        if not isinstance(value, (fx.Node, int, float, bool, str, type(None))):
+            raise CaptureError(f"{program.name}: an output of type {type(value).__name__} cannot be streamed")
+
+
+def _eliminate(program: Program) -> None:
+    for node in reversed(list(program.graph.nodes)):
+        if node.op not in ("placeholder", "output") and not node.users:
+            program.graph.erase_node(node)
+
+
+def _fold_constants(program: Program) -> None:
+    """Compute once whatever depends on no input (position tables, attention masks, fill values)."""
+    graph = program.graph
+    constant: dict[fx.Node, bool] = {}
+    for node in graph.nodes:
+        if node.op == "get_attr":
+            constant[node] = True
+        elif node.op == "call_function" and _packet(node) in (*_FILLS, "full_like", "new_full"):
+            constant[node] = info(node).shape is not None
+        elif node.op == "call_function":
+            random = torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ())
+            constant[node] = not random and all(constant.get(n, False) for n in node.all_input_nodes)
+    values: dict[fx.Node, Any] = {}
+    device = next((t.device for t in program.module.buffers()), torch.device("cpu"))
+
+    def value_of(node: fx.Node) -> Any:
+        if node not in values:
+            if node.op == "get_attr":
+                values[node] = program.tensor(node)
+            elif _packet(node) in (*_FILLS, "full_like", "new_full"):
+                fill = _FILLS.get(_packet(node), arguments(node)[-1])
+                shape, dtype = info(node).shape or (), info(node).dtype
+                values[node] = torch.full(shape, fill, dtype=dtype, device=device)
+            else:
+                args, kwargs = fx.map_arg(node.args, value_of), fx.map_arg(node.kwargs, value_of)
+                function: Any = node.target
+                with torch.no_grad():
+                    values[node] = function(*args, **kwargs)
+        return values[node]
+
+    count = 0
+    for node in list(graph.nodes):
+        if node.op != "call_function" or not constant.get(node):
+            continue
+        if all(constant.get(u, False) for u in node.users):
+            continue
+        if info(node).shape is None or info(node).numel > _LARGEST_FOLDED:
+            continue
+        tensor = value_of(node)
+        path = f"folded.{node.name}_{count}"
+        count += 1
+        set_tensor(program.module, path, tensor.detach().clone())
+        with graph.inserting_before(node):
+            made = graph.create_node("get_attr", path)
+        made.meta["module"] = node.meta.get("module", "")
+        node.replace_all_uses_with(made)
+        invalidate(made)

@@ -1,0 +1,110 @@
+"""Capture: a model and an example call become a Program of ATen operators.
+
+``torch.export`` is the front end. Its graph is brought into one canonical form: static shapes, no
+in-place operators, no operators with a list of results, what does not depend on the frame computed once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import textwrap
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from videoeff.capture.canonical import to_program
+from videoeff.errors import CaptureError
+from videoeff.ir.program import Program
+
+
+def capture(
+    model: nn.Module | torch.export.ExportedProgram,
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any] | None = None,
+    *,
+    name: str = "",
+) -> Program:
+    """Export ``model`` for one example call.
+
+    Args:
+        model: a module in evaluation mode, an ``ExportedProgram`` or a ``GraphModule``.
+        args: positional arguments of the call; tensors with the batch (the streams) first.
+        kwargs: keyword arguments of the call.
+        name: what to call the model in reports; its class by default.
+
+    Returns:
+        A captured Program, annotated.
+
+    Raises:
+        CaptureError: the model is in training mode or cannot be exported.
+    """
+    kwargs = dict(kwargs or {})
+    name = name or _name_of(model)
+    module: nn.Module = model.module() if isinstance(model, torch.export.ExportedProgram) else model
+    if not isinstance(model, torch.export.ExportedProgram):
+        require_eval(model)
+    exported = _export(module, tuple(args), kwargs, name)
+    program = to_program(exported, tuple(args), kwargs, name)
+    if program is None:
+        with _quiet():
+            exported = exported.run_decompositions({})
+        program = to_program(exported, tuple(args), kwargs, name)
+        if program is None:
+            raise CaptureError(f"{name}: in-place writes remain after functionalisation; report the model")
+    return program
+
+
+def require_eval(model: nn.Module) -> None:
+    """Raise :class:`CaptureError` if a part of the model behaves as in training."""
+    for path, module in model.named_modules():
+        kind = type(module).__name__
+        if module.training and ("Norm" in kind or "Dropout" in kind or "drop" in kind.lower() or not path):
+            where = path or "the model"
+            raise CaptureError(f"{where} ({kind}) is in training mode: call model.eval() before converting")
+
+
+def _name_of(model: Any) -> str:
+    if isinstance(model, torch.export.ExportedProgram):
+        return "exported"
+    return type(model).__name__
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep what torch.export prints and logs about a model it declines off the terminal."""
+    logger = logging.getLogger("torch")
+    level, children = logger.level, [logging.getLogger(n) for n in logging.root.manager.loggerDict]
+    children = [c for c in children if c.name.startswith("torch") and not c.disabled]
+    sink = io.StringIO()
+    with (
+        warnings.catch_warnings(),
+        contextlib.redirect_stdout(sink),
+        contextlib.redirect_stderr(sink),
+    ):
+        warnings.simplefilter("ignore")
+        logger.setLevel(logging.CRITICAL)
+        for child in children:
+            child.disabled = True
+        try:
+            yield
+        finally:
+            logger.setLevel(level)
+            for child in children:
+                child.disabled = False
+
+
+def _export(
+    module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], name: str
+) -> torch.export.ExportedProgram:
+    with _quiet(), torch.no_grad():
+        try:
+            return torch.export.export(module, args, kwargs, strict=False)
+        except Exception as error:
+            text = str(error).strip().splitlines()
+            first = textwrap.shorten(text[0] if text else type(error).__name__, 200, placeholder=" ...")
+            raise CaptureError(f"{name}: torch.export could not trace it: {first}") from error

@@ -1,0 +1,235 @@
+"""Capture in parts: where a whole model cannot be exported, its largest submodules that can.
+
+Detectors decide with the frame's values what to compute next, which no export follows. Their backbones,
+pyramids and heads are plain networks. Those are captured one by one, each call of each module on its
+own, and put back in the module's place; the rest runs as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch.utils._pytree as pytree
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from videoeff.capture.canonical import batch_of
+from videoeff.capture.export import capture
+from videoeff.errors import CaptureError
+from videoeff.ir.program import Program
+
+_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+
+
+@dataclass(frozen=True)
+class Part:
+    """One call of one submodule, captured.
+
+    Attributes:
+        path: dotted path of the submodule.
+        call: which of its calls in a frame.
+        program: the captured Program.
+    """
+
+    path: str
+    call: int
+    program: Program
+
+
+@dataclass(frozen=True)
+class Split:
+    """A model in parts: what was captured, and why the rest was not."""
+
+    parts: tuple[Part, ...]
+    left: tuple[tuple[str, str], ...]
+    convolution_macs: int
+
+
+@dataclass
+class _Calls:
+    """The calls of one module in a frame: what it was given, and the sizes of that."""
+
+    inputs: list[tuple[tuple[Any, ...], dict[str, Any]]] = field(default_factory=list)
+    shapes: list[list[tuple[int, ...] | str]] = field(default_factory=list)
+
+
+def _shape_of(value: Any) -> tuple[int, ...] | str:
+    if isinstance(value, Tensor):
+        return tuple(value.shape)
+    return repr(value) if isinstance(value, (bool, int, float, str)) else type(value).__name__
+
+
+def streams_of(args: Sequence[Any], kwargs: Mapping[str, Any]) -> int:
+    """The number of streams of a call: images in a list, or the batch."""
+    for value in (*args, *kwargs.values()):
+        if (
+            isinstance(value, (list, tuple))
+            and value
+            and all(isinstance(v, Tensor) and v.ndim == 3 for v in value)
+        ):
+            return len(value)
+    return batch_of(pytree.tree_leaves((list(args), dict(kwargs))))
+
+
+def has_convolution(module: nn.Module) -> bool:
+    """Whether a convolution lies inside the module."""
+    return any(isinstance(m, _CONVOLUTIONS) for m in module.modules())
+
+
+def convolution_macs(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> int:
+    """Multiply-accumulates of all convolutions in one call, counted as they run."""
+    counter = FlopCounterMode(display=False)
+    with torch.no_grad(), counter:
+        model(*args, **kwargs)
+    total = counter.get_flop_counts().get("Global", {})
+    return sum(int(v) for k, v in total.items() if "conv" in str(k)) // 2
+
+
+def split(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Split:
+    """Capture the largest submodules that export.
+
+    Args:
+        model: a module in evaluation mode.
+        args: positional arguments of the example call.
+        kwargs: its keyword arguments.
+
+    Raises:
+        CaptureError: nothing with a convolution could be captured; the reasons are listed.
+    """
+    streams = streams_of(args, kwargs)
+    total = convolution_macs(model, args, kwargs)
+    first = _record(model, args, kwargs)
+    second = _record(model, *_disturbed(args, kwargs), keep=False)
+    parts: list[Part] = []
+    left: list[tuple[str, str]] = []
+
+    seen: set[nn.Module] = set()
+
+    def walk(path: str, module: nn.Module) -> bool:
+        """Capture what can be below a module; whether anything was."""
+        if not has_convolution(module) or module in seen:
+            return False
+        seen.add(module)
+        reason = (
+            "it is never called" if path not in first else _varies(first[path], second.get(path), streams)
+        )
+        if not reason and path:
+            reason = _capture_calls(path, module, first[path], parts)
+            if not reason:
+                return True
+        before = len(left)
+        found = [walk(f"{path}.{n}" if path else n, child) for n, child in module.named_children()]
+        if not any(found) and reason:
+            del left[before:]
+            left.append((path, reason))
+        return any(found)
+
+    walk("", model)
+    if not parts:
+        why = "; ".join(f"{p}: {r}" for p, r in left[:4]) or "it holds no convolution module"
+        raise CaptureError(f"{type(model).__name__}: no part of it could be captured ({why})")
+    return Split(tuple(parts), tuple(left), total)
+
+
+def _record(
+    model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any], keep: bool = True
+) -> dict[str, _Calls]:
+    """The calls of every module with a convolution; their inputs as they were then, if ``keep``."""
+    found: dict[str, _Calls] = {}
+    copies: dict[tuple[int, int], tuple[Tensor, Tensor]] = {}
+    handles = []
+
+    def kept(value: Any) -> Any:
+        if not isinstance(value, Tensor):
+            return value
+        key = (id(value), value._version)  # a module may write into what it was given
+        if key not in copies:
+            copies[key] = (value, value.detach().clone())
+        return copies[key][1]
+
+    def hook(path: str) -> Callable[..., None]:
+        def before(_: nn.Module, inputs: tuple[Any, ...], keywords: dict[str, Any]) -> None:
+            calls = found.setdefault(path, _Calls())
+            calls.shapes.append([_shape_of(v) for v in pytree.tree_leaves((inputs, keywords))])
+            if keep:
+                calls.inputs.append(pytree.tree_map(kept, (inputs, keywords)))
+
+        return before
+
+    for path, module in model.named_modules():
+        if has_convolution(module):
+            handles.append(module.register_forward_pre_hook(hook(path), with_kwargs=True))
+    try:
+        with torch.no_grad():
+            model(*args, **kwargs)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return found
+
+
+def _disturbed(args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    generator = torch.Generator().manual_seed(1)
+
+    def noise(value: Any) -> Any:
+        if not isinstance(value, Tensor) or not value.is_floating_point():
+            return value
+        return torch.rand(value.shape, generator=generator).to(value.device, value.dtype)
+
+    return pytree.tree_map(noise, (tuple(args), dict(kwargs)))  # type: ignore[no-any-return]
+
+
+def _varies(calls: _Calls, again: _Calls | None, streams: int) -> str:
+    """Why a module does not see pictures that change: "" if it does."""
+    if again is None or len(again.shapes) != len(calls.shapes):
+        return "the number of its calls depends on the frame"
+    if calls.shapes != again.shapes:
+        return "the number of things it looks at depends on the frame"
+    for inputs in calls.inputs:
+        for value in pytree.tree_leaves(inputs):
+            if isinstance(value, Tensor) and value.ndim == 4 and value.shape[0] != streams:
+                count = value.shape[0]
+                return f"the number of things it looks at ({count}) is not the number of streams ({streams})"
+    return ""
+
+
+def _capture_calls(path: str, module: nn.Module, calls: _Calls, parts: list[Part]) -> str:
+    """Capture every call of a module; the reason if one cannot be."""
+    made = []
+    for index, (args, kwargs) in enumerate(calls.inputs):
+        if _writes(module, args, kwargs):
+            return "it writes into what it is given"
+        try:
+            program = capture(module, args, kwargs, name=path)
+            reason = _agrees(module, program, args, kwargs)
+        except CaptureError as error:
+            reason = str(error)
+        if reason:
+            return reason
+        made.append(Part(path, index, program))
+    parts.extend(made)
+    return ""
+
+
+def _writes(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    """Whether a call changes its arguments, which an export would not."""
+    copies = pytree.tree_map(lambda v: v.clone() if isinstance(v, Tensor) else v, (args, kwargs))
+    tensors = [v for v in pytree.tree_leaves(copies) if isinstance(v, Tensor)]
+    before = [t._version for t in tensors]
+    with torch.no_grad():
+        module(*copies[0], **copies[1])
+    return [t._version for t in tensors] != before
+
+
+def _agrees(module: nn.Module, program: Program, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
+    tensors = [v for v in pytree.tree_leaves((args, kwargs)) if isinstance(v, Tensor)]
+    with torch.no_grad():
+        expected = pytree.tree_leaves(module(*args, **kwargs))
+        found = program.run(*tensors)
+    for a, b in zip(expected, found, strict=True):
+        if isinstance(a, Tensor) and not torch.allclose(a, b, rtol=1e-3, atol=1e-4, equal_nan=True):
+            return "its export does not compute what it computes"
+    return ""

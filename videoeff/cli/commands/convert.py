@@ -1,0 +1,240 @@
+"""``videoeff convert``: a trained model becomes an artefact."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from videoeff.cli.shared.output import (
+    Command,
+    emit,
+    json_option,
+    megabytes,
+    percent,
+    set_threads,
+    show,
+    stage,
+    threads_option,
+    writable,
+)
+
+if TYPE_CHECKING:
+    from videoeff.runtime.streaming_module import StreamingModule
+    from videoeff.video.preprocess import Preprocess
+
+POSITIVE = click.FloatRange(min=0.0)
+
+
+@click.command(cls=Command)
+@click.argument("source", type=click.Path(path_type=Path))
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="The artefact to write, OUT.veff.")
+@click.option(
+    "--dry-run", is_flag=True, help="Only show what would stream, what not and why, and the verdict."
+)
+@click.option(
+    "--model",
+    "reference",
+    metavar="REF",
+    help="What builds the network a state dict belongs to: torchvision:NAME, timm:NAME, "
+    "package.module:callable or file.py:callable. The last two run that code.",
+)
+@click.option(
+    "--input-size",
+    nargs=2,
+    type=click.IntRange(1),
+    metavar="H W",
+    help="Frames are resized to this; a .pt2 of a fixed size has its own.",
+)
+@click.option("--streams", type=click.IntRange(1), default=1, show_default=True, help="Clips in one batch.")
+@click.option(
+    "--threshold",
+    type=POSITIVE,
+    default=0.0,
+    show_default=True,
+    help="0 is exact; 0.05 to 0.2 drop changes below that share of a layer's standard deviation.",
+)
+@click.option(
+    "--thresholds",
+    "thresholds_file",
+    type=click.Path(path_type=Path),
+    metavar="FILE.json",
+    help="Thresholds by layer name, all of them, as stream.save_thresholds writes them.",
+)
+@click.option("--input-threshold", type=POSITIVE, help="The frame's own threshold; --threshold if left out.")
+@click.option(
+    "--block",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    help="Edge of the blocks the frame's test averages over; 8 suits noisy video.",
+)
+@click.option(
+    "--dilation", type=click.IntRange(0), default=0, show_default=True, help="Blocks computed around each."
+)
+@click.option(
+    "--predict",
+    type=POSITIVE,
+    default=0.0,
+    show_default=True,
+    help="Factor of the predicted changes; 1 to 1.5 save more, 0 is off.",
+)
+@click.option(
+    "--recipe", default="delta", show_default=True, help="delta, or exact, which touches no number."
+)
+@click.option("--passes", metavar="TEXT", help="A list of passes instead of a recipe, as inspect prints it.")
+@click.option("--backend", default="auto", show_default=True, help="Kernels to use; see videoeff doctor.")
+@click.option("--strict", is_flag=True, help="Refuse a model of which not all convolutions stream.")
+@click.option(
+    "--nan-policy",
+    type=click.Choice(["error", "recompute"]),
+    default="error",
+    show_default=True,
+    help="Frames with NaN: refuse them, or compute where it stands.",
+)
+@click.option("--scale", type=float, default=1 / 255, help="Factor on the 8-bit values.  [default: 1/255]")
+@click.option("--mean", nargs=3, type=float, help="Subtracted after --scale, per channel of the model.")
+@click.option("--std", nargs=3, type=float, help="Divided by after --mean.")
+@click.option("--bgr", is_flag=True, help="The model expects blue first.")
+@click.option("--name", help="What to call the model in reports.")
+@threads_option
+@json_option
+def convert(
+    source: Path,
+    output: Path | None,
+    dry_run: bool,
+    reference: str | None,
+    input_size: tuple[int, int] | None,
+    streams: int,
+    scale: float,
+    mean: tuple[float, ...] | None,
+    std: tuple[float, ...] | None,
+    bgr: bool,
+    threads: int | None,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    r"""Convert SOURCE and write an artefact.
+
+    SOURCE is a .pt2 (torch.export), or a state dict (.pth, .pt, .safetensors) with --model. Checkpoints are
+    read as tensors only; a file that would run code is refused, a .pt2 too: it may hold tensors, sizes and
+    the operators of PyTorch and torchvision. The code that --model names is run, because you name it.
+
+    \b
+    videoeff convert fast.pt2 -o fast.veff --input-size 352 480 --bgr
+    videoeff convert r18.pth --model torchvision:resnet18 --input-size 224 224 -o r18.veff
+    """
+    if output is None and not dry_run:
+        raise click.UsageError("name the artefact to write with -o OUT.veff, or ask for --dry-run")
+    target = writable(output, "-o")
+    _check_early(options)
+    set_threads(threads)
+    from videoeff.video.preprocess import Preprocess
+
+    pre = Preprocess(None, scale, mean or None, std or None, bgr, decoder=_decoder())
+    stream, size, notes = _build(source, reference, input_size or None, streams, pre, options)
+    if target is not None and not dry_run:
+        with stage(f"writing {target}"):
+            stream.save(target)
+    _report(stream, size, target if not dry_run else None, notes, dry_run, as_json)
+
+
+def _decoder() -> str:
+    from importlib.metadata import version
+
+    return f"pyav {version('av')}"
+
+
+def _check_early(options: dict[str, Any]) -> None:
+    """Refuse wrong words before a model is read."""
+    from videoeff.lowering.choose import choose_implementations
+    from videoeff.passes import parse_passes, recipe
+
+    choose_implementations(options["backend"])
+    if options["passes"] is not None:
+        parse_passes(options["passes"])
+    else:
+        recipe(options["recipe"])
+    if options["thresholds_file"] is not None:
+        from videoeff.serialize.files import read_json_object
+
+        read_json_object(options["thresholds_file"])
+
+
+def _build(
+    path: Path,
+    reference: str | None,
+    input_size: tuple[int, int] | None,
+    streams: int,
+    pre: Preprocess,
+    options: dict[str, Any],
+) -> tuple[StreamingModule, tuple[int, int], tuple[str, ...]]:
+    from dataclasses import replace
+
+    from videoeff.cli.shared.source import check_fixed, example_call, read_source
+    from videoeff.conversion import convert as to_stream
+
+    with stage(f"reading {path}"):
+        source = read_source(path, reference)
+    size = check_fixed(source, path, input_size, streams)
+    pre = replace(pre, size=size)
+    options = dict(options)
+    thresholds_file, name = options.pop("thresholds_file"), options.pop("name")
+    with stage(f"converting for {streams} stream(s) of {size[0]}x{size[1]}"):
+        stream = to_stream(
+            source.model, example_call(source, pre, streams), name=name or source.name, **options
+        )
+    if thresholds_file is not None:
+        stream.load_thresholds(thresholds_file)
+    stream.extra = {
+        "preprocess": pre.to_json(),
+        "model": reference,
+        "source": path.name,
+        "input_size": list(size),
+    }
+    return stream, size, source.notes
+
+
+def _report(
+    stream: StreamingModule,
+    size: tuple[int, int],
+    written: Path | None,
+    notes: tuple[str, ...],
+    table: bool,
+    as_json: bool,
+) -> None:
+    from videoeff.cli.shared.coverage import coverage, coverage_json, coverage_table
+
+    rows, found = coverage(stream)
+    report = stream.report()
+    per_stream = report.state_bytes // max(1, report.streams)
+    if as_json:
+        emit(
+            {
+                "artifact": None if written is None else str(written),
+                "name": stream.name,
+                "input_size": list(size),
+                "streams": report.streams,
+                "state_bytes_per_stream": per_stream,
+                "macs": report.macs["dense"],
+                "convolutions_streamed": report.convolutions_streamed,
+                "eager": [{"part": p, "reason": r} for p, r in report.eager],
+                "notes": list(notes),
+                **coverage_json(rows, found),
+            }
+        )
+        return
+    if table:
+        show(coverage_table(rows))
+    for note in notes:
+        show(note)
+    for part, reason in report.eager:
+        show(f"runs as it is: {part or 'the outermost module'} ({reason})")
+    show(
+        f"{stream.name}: {percent(report.convolutions_streamed)} of the convolution work streams; state "
+        f"{megabytes(per_stream)} per stream at {size[0]}x{size[1]}",
+        found.sentence,
+    )
+    if written is not None:
+        show(f"wrote {written} ({megabytes(written.stat().st_size)})")

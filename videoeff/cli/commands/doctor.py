@@ -1,0 +1,206 @@
+"""``videoeff doctor``: what is here, and which backends serve."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from videoeff.cli.shared.output import Command, emit, json_option, show
+
+PACKAGES = (
+    "torch",
+    "torchvision",
+    "triton",
+    "numpy",
+    "av",
+    "pillow",
+    "safetensors",
+    "networkx",
+    "rich",
+    "click",
+)
+OPTIONAL = ("timm", "onnxruntime", "openvino")
+FEATURES = (
+    "avx2",
+    "fma",
+    "f16c",
+    "avx512f",
+    "avx512bw",
+    "avx512vl",
+    "avx512_vnni",
+    "avx512_bf16",
+    "amx_bf16",
+    "asimd",
+)
+
+
+@click.command(cls=Command)
+@json_option
+def doctor(as_json: bool) -> None:
+    """Show versions, the processor's features, the GPU, the compiler, and which backends serve."""
+    facts = gather()
+    if as_json:
+        emit(facts)
+        return
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE, show_header=False)
+    table.add_column(style="bold")
+    table.add_column(overflow="fold")
+    for name, value in _lines(facts):
+        table.add_row(Text(name), Text(value))
+    show(table)
+
+
+def gather() -> dict[str, Any]:
+    """All facts as plain values."""
+    import os
+    import platform
+
+    import torch
+
+    from videoeff.version import __version__
+
+    available = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+    return {
+        "videoeff": __version__,
+        "python": platform.python_version(),
+        "system": platform.platform(),
+        "packages": {name: _version(name) for name in (*PACKAGES, *OPTIONAL)},
+        "cpu": {
+            "name": _cpu_name(),
+            "cores": len(available) or os.cpu_count(),
+            "threads": torch.get_num_threads(),
+            "features": _cpu_features(),
+            "torch": torch.backends.cpu.get_cpu_capability(),
+        },
+        "gpu": _gpus(),
+        "compiler": _compiler(),
+        "native": _native(),
+        "backends": _backends(),
+    }
+
+
+def _lines(facts: dict[str, Any]) -> list[tuple[str, str]]:
+    cpu = facts["cpu"]
+    lines = [
+        ("videoeff", f"{facts['videoeff']}, Python {facts['python']}, {facts['system']}"),
+        ("packages", ", ".join(f"{k} {v}" for k, v in facts["packages"].items() if v)),
+        ("not installed", ", ".join(k for k, v in facts["packages"].items() if not v) or "nothing"),
+        ("processor", f"{cpu['name']}, {cpu['cores']} core(s), {cpu['threads']} thread(s)"),
+        ("features", f"{', '.join(cpu['features']) or 'none known'}; PyTorch uses {cpu['torch']}"),
+    ]
+    gpu = facts["gpu"]
+    found = "; ".join(f"{d['name']}, sm_{d['capability']}, {d['memory_gb']} GB" for d in gpu["devices"])
+    lines.append(("GPU", found or gpu["why_none"]))
+    compiler = facts["compiler"]
+    lines.append(("C++ compiler", compiler["version"] or compiler["why_none"]))
+    native = facts["native"]
+    usable = f"{', '.join(native['instruction_sets'])} work here; compiled with {native['compiler']}"
+    lines.append(("native library", native["why_none"] or usable))
+    for backend in facts["backends"]:
+        word = "serves" if backend["serves"] else f"does not serve: {backend['reason']}"
+        lines.append((f"backend {backend['name']}", word))
+    return lines
+
+
+def _version(name: str) -> str | None:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def _cpuinfo(key: str) -> str:
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
+            for line in file:
+                if line.partition(":")[0].strip() == key:
+                    return line.partition(":")[2].strip()
+    except OSError:
+        return ""  # not Linux
+    return ""
+
+
+def _cpu_name() -> str:
+    import platform
+
+    return _cpuinfo("model name") or platform.processor() or platform.machine()
+
+
+def _cpu_features() -> list[str]:
+    flags = set((_cpuinfo("flags") or _cpuinfo("Features")).split())
+    return [f for f in FEATURES if f in flags]
+
+
+def _gpus() -> dict[str, Any]:
+    import torch
+
+    if torch.cuda.is_available():
+        devices = []
+        for index in range(torch.cuda.device_count()):
+            properties = torch.cuda.get_device_properties(index)
+            devices.append(
+                {
+                    "name": properties.name,
+                    "capability": f"{properties.major}{properties.minor}",
+                    "memory_gb": round(properties.total_memory / 1e9),
+                }
+            )
+        return {"devices": devices, "why_none": ""}
+    built = torch.version.cuda
+    why = (
+        f"PyTorch is built for CUDA {built} but finds no device or driver"
+        if built
+        else "PyTorch is built without CUDA"
+    )
+    return {"devices": [], "why_none": why}
+
+
+def _compiler() -> dict[str, str]:
+    from videoeff.kernels.cpp import build
+
+    try:
+        command = build.find_compiler()
+        version = build.compiler_version(command)
+    except build.BuildError as error:
+        return {"command": "", "version": "", "why_none": str(error)}
+    return {"command": " ".join(command), "version": version, "why_none": ""}
+
+
+def _native() -> dict[str, Any]:
+    """The native library: whether it is there, and what it can use here."""
+    from videoeff.kernels.cpp import library
+
+    reason = library.unavailable()
+    if reason:
+        return {"path": "", "compiler": "", "instruction_sets": [], "why_none": reason}
+    found = library.load()
+    return {
+        "path": str(found.path),
+        "compiler": found.compiler,
+        "instruction_sets": list(library.isa_names()),
+        "why_none": "",
+    }
+
+
+def _backends() -> list[dict[str, Any]]:
+    """Every backend in the order ``auto`` tries them, and why one does not serve."""
+    from videoeff.kernels import IMPLEMENTATIONS
+
+    found: dict[str, list[str]] = {}
+    for implementation in IMPLEMENTATIONS:
+        found.setdefault(implementation.backend, []).append(implementation.unavailable())
+    return [
+        {
+            "name": name,
+            "serves": not all(reasons),
+            "reason": next((r for r in reasons if r), "") if all(reasons) else "",
+        }
+        for name, reasons in found.items()
+    ]

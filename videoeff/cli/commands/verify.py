@@ -1,0 +1,241 @@
+"""``videoeff verify``: the dense model and the stream side by side, layer by layer."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from videoeff.cli.shared.output import (
+    DONE,
+    FAILED,
+    Command,
+    emit,
+    json_option,
+    loading_options,
+    set_threads,
+    show,
+    stage,
+    threads_option,
+    track,
+)
+
+if TYPE_CHECKING:
+    from videoeff.cli.shared.feed import Feed
+    from videoeff.runtime.streaming_module import StreamingModule
+
+#: Largest difference over the output's largest magnitude that threshold 0 may show. float32 and float64 are
+#: the design's law. The half types keep 11 and 8 bits: a kernel may add in another order than the dense one,
+#: and each layer rounds again, so a few dozen roundings are allowed.
+LAW = {"float64": 1e-9, "float32": 1e-4, "float16": 2e-2, "bfloat16": 1e-1}
+
+DEFAULT_FRAMES = 20
+CLIP_FRAMES = 30
+
+
+@click.command(cls=Command)
+@click.argument("artifact", type=click.Path(path_type=Path))
+@click.argument("clip", required=False)
+@click.option(
+    "--frames",
+    type=click.IntRange(1),
+    help=f"Frames to look at.  [default: {CLIP_FRAMES} of a clip, {DEFAULT_FRAMES} synthetic ones]",
+)
+@click.option(
+    "--tolerance",
+    type=click.FloatRange(min=0.0),
+    help="Largest difference over the output's largest magnitude; the law's if left out.",
+)
+@click.option("--worst", type=click.IntRange(0), default=10, show_default=True, help="Layers to list.")
+@click.option("--device", default="cpu", show_default=True, help="cpu, cuda or cuda:N.")
+@loading_options
+@threads_option
+@json_option
+def verify(
+    artifact: Path,
+    clip: str | None,
+    frames: int | None,
+    tolerance: float | None,
+    worst: int,
+    device: str,
+    reference: str | None,
+    backend: str | None,
+    threads: int | None,
+    as_json: bool,
+) -> None:
+    """Check that ARTIFACT computes what its dense model computes.
+
+    Without CLIP a synthetic one is used. At threshold 0 the law is 1e-9 in float64, 1e-4 in float32, 2e-2 in
+    float16 and 1e-1 in bfloat16, of the output's largest magnitude. With thresholds above 0 no law bounds the
+    outputs: they are reported, and frame 1, which must equal the dense model, is checked. The exit status
+    is 1 if a law or the --tolerance is broken, or the clip broke off.
+
+    A model captured in parts is judged by the layers of its parts: the code between them, which selects and
+    sorts detections, can turn the last bit of a float into another box.
+    """
+    set_threads(threads)
+    with contextlib.ExitStack() as stack:
+        from videoeff.video.source import open_clip
+
+        source = None if clip is None else stack.enter_context(open_clip(clip, frames=frames or CLIP_FRAMES))
+        from videoeff.cli.shared.feed import feed_of, load_stream
+
+        with stage(f"loading {artifact}"):
+            stream = load_stream(artifact, reference, backend, device)
+        feed = feed_of(stream, str(artifact))
+        pictures: Iterable[Any] = source if source is not None else _synthetic(frames or DEFAULT_FRAMES)
+        total = source.frame_count if source is not None else frames or DEFAULT_FRAMES
+        stopped = None
+        checks = Checks(stream, feed)
+        try:
+            for picture in track(pictures, "comparing", total):
+                checks.frame(picture)
+        except KeyboardInterrupt:
+            stopped = f"interrupted after {checks.frames} frame(s)"
+        if source is not None and source.truncated:
+            stopped = f"the clip ends early: {source.truncated}"
+    found = checks.result(tolerance)
+    found |= {"artifact": str(artifact), "clip": clip or "synthetic", "stopped": stopped}
+    if as_json:
+        emit(found)
+    else:
+        _show(found, worst)
+    if stopped:
+        click.echo(f"videoeff verify: {stopped}", err=True)
+    click.get_current_context().exit(DONE if found["holds"] and not stopped else FAILED)
+
+
+def _synthetic(frames: int) -> Iterator[Any]:
+    from videoeff.demo.synth import synthetic_clip
+
+    return (picture for picture, _ in synthetic_clip(frames, seed=1))
+
+
+class Checks:
+    """Collects, frame by frame, how far outputs and layers lie from the dense model."""
+
+    def __init__(self, stream: StreamingModule, feed: Feed) -> None:
+        from videoeff.cli.shared.dense import Dense, Errors
+
+        self.stream, self.feed, self.dense = stream, feed, Dense(stream)
+        self.frames = 0
+        self.outputs, self.first = Errors(), Errors()
+        self.layers: dict[str, dict[str, float]] = {}
+        self.first_layers = 0.0
+        self.dtype = "float32"
+
+    def frame(self, picture: Any) -> None:
+        """One frame through both."""
+        import torch
+
+        from videoeff.cli.shared.dense import distance
+
+        args, kwargs = self.feed(picture)
+        outputs = self.stream(*args, **kwargs)
+        kept = self.stream.values()
+
+        def watch(name: str, value: Any) -> None:
+            if name not in kept:
+                return
+            one = distance(kept[name], value)
+            if self.frames == 0:
+                self.first_layers = max(self.first_layers, one.relative)
+            entry = self.layers.setdefault(name, {"relative": 0.0, "max_abs": 0.0, "frame": 0.0})
+            if one.relative > entry["relative"]:
+                entry.update(relative=one.relative, max_abs=one.max_abs, frame=float(self.frames + 1))
+
+        expected = self.dense(args, kwargs, watch)
+        self.outputs.add(outputs, expected)
+        if self.frames == 0:
+            self.first.add(outputs, expected)
+            floating = [v.dtype for v in kept.values() if v.dtype.is_floating_point]
+            floating = floating or [torch.float32]
+            self.dtype = str(max(floating, key=lambda d: LAW.get(str(d)[6:], 0.0))).removeprefix("torch.")
+        self.frames += 1
+
+    def result(self, tolerance: float | None) -> dict[str, Any]:
+        """The figures and the judgement."""
+        law = LAW.get(self.dtype, LAW["float32"])
+        options = [
+            float(i.call.test.threshold) for e in self.stream.engines.values() for i in e.plan.instructions
+        ]
+        exact = max(options, default=0.0) == 0.0
+        bound = tolerance if tolerance is not None else law
+        by_layers = self.stream.shell is not None
+        worst = max((x["relative"] for x in self.layers.values()), default=0.0)
+        first = self.first_layers if by_layers else self.first.relative
+        holds = first <= max(law, tolerance or 0.0)
+        if exact or tolerance is not None:
+            fits = worst <= bound if by_layers else self.outputs.relative <= bound
+            holds = holds and fits and (by_layers or not self.outputs.other_shapes)
+        apart = next((n for n in self._order() if self.layers[n]["relative"] > bound), None)
+        return {
+            "frames": self.frames,
+            "dtype": self.dtype,
+            "exact": exact,
+            "tolerance": bound if exact or tolerance is not None else None,
+            "law": law,
+            "judged_by": "layers" if by_layers else "outputs",
+            "first_frame_relative": self.first.relative,
+            "relative": self.outputs.relative,
+            "max_abs": self.outputs.max_abs,
+            "relative_l2": self.outputs.relative_l2,
+            "frames_with_other_shapes": self.outputs.other_shapes,
+            "holds": bool(holds and self.frames > 0),
+            "first_layer_apart": apart,
+            "layers": [{"name": n, **self.layers[n]} for n in self._order()],
+        }
+
+    def _order(self) -> list[str]:
+        return [n for n in self.stream.values() if n in self.layers]
+
+
+def _show(found: dict[str, Any], worst: int) -> None:
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    ranked = sorted(found["layers"], key=lambda x: -x["relative"])[:worst]
+    if ranked:
+        table = Table(box=box.SIMPLE_HEAD, title=Text("layers furthest from the dense model"))
+        table.add_column("layer", overflow="fold")
+        for head in ("relative", "max", "in frame"):
+            table.add_column(head, justify="right")
+        for row in ranked:
+            cells = (row["name"], f"{row['relative']:.2e}", f"{row['max_abs']:.2e}", f"{row['frame']:.0f}")
+            table.add_row(*(Text(c) for c in cells))
+        show(table)
+    show(
+        f"{found['frames']} frame(s), {found['dtype']}: outputs differ by {found['relative']:.2e} of their "
+        f"largest magnitude (max {found['max_abs']:.2e}, relative L2 {found['relative_l2']:.2e}); frame 1 "
+        f"by {found['first_frame_relative']:.2e}"
+    )
+    if found["frames_with_other_shapes"]:
+        show(
+            f"{found['frames_with_other_shapes']} frame(s) had outputs of other shapes than the dense model's"
+        )
+    if found["first_layer_apart"] is not None:
+        bound = found["tolerance"] if found["tolerance"] is not None else found["law"]
+        show(f"first layer apart by more than {bound:g}: {found['first_layer_apart']}")
+    if found["judged_by"] == "layers":
+        show("captured in parts, so judged by their layers")
+    show(_judgement(found))
+
+
+def _judgement(found: dict[str, Any]) -> str:
+    if found["tolerance"] is None:
+        if not found["holds"]:
+            return f"BROKEN: frame 1 must equal the dense model to {found['law']:g}, whatever the thresholds"
+        return (
+            "Holds: frame 1 equals the dense model. The thresholds are above 0, so no law bounds the later "
+            "outputs; give --tolerance to set one."
+        )
+    what = (
+        "the law of threshold 0" if found["exact"] and found["tolerance"] == found["law"] else "the tolerance"
+    )
+    word = "Holds" if found["holds"] else "BROKEN"
+    whose = "layer" if found["judged_by"] == "layers" else "output"
+    return f"{word}: {what}, {found['tolerance']:g} of each {whose}'s largest magnitude"

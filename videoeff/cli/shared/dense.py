@@ -1,0 +1,165 @@
+"""The dense model beside its stream, and how far the two lie apart."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.utils._pytree as pytree
+from torch import Tensor, fx
+
+from videoeff.ir.markers import cache_name, is_cache
+
+if TYPE_CHECKING:
+    from videoeff.ir.program import Program
+    from videoeff.runtime.partitioned import Site
+    from videoeff.runtime.streaming_module import StreamingModule
+
+#: Called with a layer's name and the value the dense model has there.
+Watch = Callable[[str, Tensor], None]
+
+
+class Dense:
+    """The dense model of a stream: the same graph without memory, and the same call."""
+
+    def __init__(self, stream: StreamingModule) -> None:
+        self.stream = stream
+
+    def __call__(self, args: tuple[Any, ...], kwargs: dict[str, Any], watch: Watch | None = None) -> Any:
+        """The model's outputs for one frame, computed whole; ``watch`` sees every layer on the way."""
+        with torch.no_grad():
+            if self.stream.engine is not None:
+                return _program_call(self.stream.engine.program, "", watch, *args, **kwargs)
+            assert self.stream.shell is not None  # one of the two is there
+            with self._replaced(watch):
+                return self.stream.shell.call(args, kwargs)
+
+    @contextmanager
+    def _replaced(self, watch: Watch | None) -> Iterator[None]:
+        """Let every site compute its call densely."""
+        shell = self.stream.shell
+        assert shell is not None  # asked by the caller
+        names = {id(e): name for name, e in shell.engines.items()}
+        for site in shell.sites.values():
+            site.__dict__["forward"] = functools.partial(_site_call, site, names, watch)
+        try:
+            yield
+        finally:
+            for site in shell.sites.values():
+                del site.__dict__["forward"]
+
+
+def _site_call(site: Site, names: dict[int, str], watch: Watch | None, *args: Any, **kwargs: Any) -> Any:
+    index = site.calls
+    site.calls += 1
+    if index < len(site.engines):
+        engine: Any = site.engines[index]
+        program = engine.program
+        leaves, spec = pytree.tree_flatten((args, kwargs))
+        shapes = [tuple(v.shape) for v in leaves if isinstance(v, Tensor)]
+        if spec == program.in_spec and shapes == [s for s, _ in engine.plan.frames]:
+            return _program_call(program, names[id(engine)], watch, *args, **kwargs)
+    return site.original(*args, **kwargs)
+
+
+def _program_call(program: Program, name: str, watch: Watch | None, *args: Any, **kwargs: Any) -> Any:
+    flat = [v for v in pytree.tree_leaves((args, kwargs)) if isinstance(v, Tensor)]
+    if watch is None:
+        outputs = program.run(*flat)
+    else:
+        outputs = tuple(_Watching(program.module, watch, f"{name}." if name else "").run(*flat))
+    return pytree.tree_unflatten(list(outputs), program.out_spec)
+
+
+class _Watching(fx.Interpreter):
+    """Runs a graph node by node and shows what each cache would keep."""
+
+    def __init__(self, module: fx.GraphModule, watch: Watch, prefix: str) -> None:
+        super().__init__(module)
+        self.watch, self.prefix = watch, prefix
+
+    def run_node(self, n: fx.Node) -> Any:
+        """Run one node."""
+        value = super().run_node(n)
+        if is_cache(n) and isinstance(value, Tensor):
+            self.watch(f"{self.prefix}{cache_name(n)}", value)
+        return value
+
+
+def tensors_of(outputs: Any) -> list[Tensor]:
+    """The tensors among a model's outputs, in order."""
+    return [v for v in pytree.tree_leaves(outputs) if isinstance(v, Tensor)]
+
+
+@dataclass(frozen=True)
+class Distance:
+    """How far a tensor lies from the dense one.
+
+    Attributes:
+        max_abs: largest difference; infinite where only one of the two is NaN, or they disagree in shape.
+        relative: that over the dense tensor's largest magnitude (over 1 for a tensor of zeros).
+        squares: sum of squared differences.
+        dense_squares: sum of the dense tensor's squares.
+    """
+
+    max_abs: float
+    relative: float
+    squares: float
+    dense_squares: float
+
+
+def distance(found: Tensor, dense: Tensor) -> Distance:
+    """Compare two tensors in float64."""
+    if found.shape != dense.shape:
+        return Distance(float("inf"), float("inf"), float("inf"), 1.0)
+    if not found.numel():
+        return Distance(0.0, 0.0, 0.0, 0.0)
+    a, b = found.detach().to("cpu", torch.float64), dense.detach().to("cpu", torch.float64)
+    difference = (a - b).abs()
+    difference = torch.where((a == b) | (a.isnan() & b.isnan()), torch.zeros_like(difference), difference)
+    difference = difference.nan_to_num(nan=float("inf"), posinf=float("inf"))
+    magnitude = b.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
+    largest, scale = float(difference.max()), float(magnitude.abs().max())
+    return Distance(
+        largest, largest / (scale or 1.0), float(difference.square().sum()), float(magnitude.square().sum())
+    )
+
+
+@dataclass
+class Errors:
+    """Distances of the outputs, added up over frames.
+
+    Attributes:
+        max_abs: largest difference so far.
+        relative: largest relative difference so far.
+        other_shapes: frames in which the outputs disagree in number or shape (detections that vary).
+    """
+
+    max_abs: float = 0.0
+    relative: float = 0.0
+    other_shapes: int = 0
+    _squares: float = field(default=0.0, repr=False)
+    _dense_squares: float = field(default=0.0, repr=False)
+
+    def add(self, found: Any, dense: Any) -> None:
+        """One frame's outputs, of the stream and of the dense model."""
+        ours, theirs = tensors_of(found), tensors_of(dense)
+        if [v.shape for v in ours] != [v.shape for v in theirs]:
+            self.other_shapes += 1
+            return
+        for a, b in zip(ours, theirs, strict=True):
+            one = distance(a, b)
+            self.max_abs, self.relative = max(self.max_abs, one.max_abs), max(self.relative, one.relative)
+            self._squares += one.squares
+            self._dense_squares += one.dense_squares
+
+    @property
+    def relative_l2(self) -> float:
+        """Length of the difference over length of the dense outputs, over all frames."""
+        if self._dense_squares == 0.0:
+            return 0.0 if self._squares == 0.0 else float("inf")
+        return float((self._squares / self._dense_squares) ** 0.5)

@@ -1,0 +1,117 @@
+"""From clips to calls: frames become the arguments a stream was converted with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+import torch.utils._pytree as pytree
+from numpy.typing import NDArray
+from torch import Tensor
+
+from videoeff.errors import ArtifactError, VideoError
+from videoeff.ir.program import Argument
+from videoeff.video.preprocess import Preprocess
+
+if TYPE_CHECKING:
+    from videoeff.runtime.streaming_module import StreamingModule
+
+
+@dataclass(frozen=True)
+class Feed:
+    """Makes the call of one frame; every stream of the batch sees the same picture.
+
+    Attributes:
+        preprocess: from a frame (H, W, 3) uint8 to (1, 3, h, w).
+        spec: pytree of (args, kwargs).
+        literals: for each leaf ``Argument.TENSOR``, or the constant.
+        shapes: (shape, dtype) of each tensor.
+        device: where the stream lives.
+    """
+
+    preprocess: Preprocess
+    spec: pytree.TreeSpec
+    literals: tuple[Any, ...]
+    shapes: tuple[tuple[tuple[int, ...], torch.dtype], ...]
+    device: torch.device
+
+    def __call__(self, frame: NDArray[np.uint8]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """(args, kwargs) of one frame."""
+        picture = self.preprocess(frame)
+        tensors = iter([self._shaped(picture, shape, dtype) for shape, dtype in self.shapes])
+        leaves = [next(tensors) if value is Argument.TENSOR else value for value in self.literals]
+        args, kwargs = pytree.tree_unflatten(leaves, self.spec)
+        return tuple(args), dict(kwargs)
+
+    def _shaped(self, picture: Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+        if tuple(picture.shape[2:]) != shape[-2:]:
+            raise VideoError(
+                f"the frame is {picture.shape[2]}x{picture.shape[3]} after preprocessing, the stream was "
+                f"planned for {shape[-2]}x{shape[-1]}; convert with --input-size {picture.shape[2]} "
+                f"{picture.shape[3]}"
+            )
+        value = picture[0] if len(shape) == 3 else picture.expand(shape[0], -1, -1, -1).contiguous()
+        return value.to(self.device, dtype)
+
+
+def feed_of(stream: StreamingModule, where: str) -> Feed:
+    """How frames are fed to a stream: its recorded preprocessing, else a resize and a factor of 1/255.
+
+    Raises:
+        ArtifactError: the stream takes something else than pictures, or its preprocessing cannot be read.
+    """
+    if stream.engine is not None:
+        program = stream.engine.program
+        spec, literals, shapes = program.in_spec, program.literals, stream.engine.plan.frames
+    else:
+        assert stream.shell is not None  # one of the two is there
+        spec, literals, shapes = stream.shell.in_spec, stream.shell.literals, stream.shell.frames
+    for shape, _ in shapes:
+        if len(shape) not in (3, 4) or shape[-3] != 3:
+            raise ArtifactError(
+                f"{where}: takes a tensor {list(shape)}; this command feeds pictures of 3 channels, so run "
+                "it in Python: stream(frame)"
+            )
+    if not shapes:
+        raise ArtifactError(f"{where}: takes no tensor; there is nothing to feed a frame to")
+    recorded = stream.extra.get("preprocess")
+    if recorded is None:
+        preprocess = Preprocess(size=(shapes[0][0][-2], shapes[0][0][-1]))
+    else:
+        preprocess = Preprocess.from_json(recorded)
+    return Feed(preprocess, spec, tuple(literals), tuple(shapes), stream.device)
+
+
+def load_stream(
+    path: Path, reference: str | None = None, backend: str | None = None, device: str = "cpu"
+) -> StreamingModule:
+    """Read an artefact for a command.
+
+    Args:
+        path: the artefact.
+        reference: what builds the model around the parts, for an artefact in parts.
+        backend: another backend.
+        device: "cpu", "cuda" and so on.
+
+    Raises:
+        VideoEffError: it cannot be read, or the device or backend cannot serve.
+    """
+    from videoeff.cli.shared.source import build_model
+    from videoeff.errors import BackendError
+    from videoeff.serialize.load import load
+
+    model = None if reference is None else build_model(reference)
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise BackendError(
+            f"--device {device}: PyTorch finds no CUDA device here; see videoeff doctor, or use --device cpu"
+        )
+    try:
+        stream = load(path, model=model, backend=backend)
+    except ArtifactError as error:
+        if reference is None and "videoeff.load(path, model=" in str(error):
+            raise ArtifactError(f"{error}; here: --model REF") from error
+        raise
+    return stream if device == "cpu" else stream.to(device)

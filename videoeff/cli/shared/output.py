@@ -1,0 +1,178 @@
+"""What every command shares: errors, exit statuses, ``--json``, progress, and outputs checked beforehand."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+
+DONE, FAILED, UNUSABLE = 0, 1, 2
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+class Command(click.Command):
+    """A command whose deliberate errors end in one message and status 2; others keep their traceback."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command."""
+        from videoeff.errors import VideoEffError
+
+        try:
+            return super().invoke(ctx)
+        except VideoEffError as error:
+            if ctx.params.get("as_json"):
+                emit({"error": {"kind": type(error).__name__, "message": str(error)}})
+            click.echo(f"videoeff {self.name}: {error}", err=True)
+            ctx.exit(UNUSABLE)
+        except KeyboardInterrupt:
+            click.echo(f"videoeff {self.name}: interrupted; no file was written", err=True)
+            ctx.exit(FAILED)
+
+
+def json_option(function: Function) -> Function:
+    """``--json``, passed as ``as_json``."""
+    return click.option("--json", "as_json", is_flag=True, help="Write one JSON document to stdout.")(
+        function
+    )
+
+
+def threads_option(function: Function) -> Function:
+    """``--threads``: of PyTorch."""
+    return click.option(
+        "--threads", type=click.IntRange(1), help="Threads PyTorch may use; all cores if left out."
+    )(function)
+
+
+def loading_options(function: Function) -> Function:
+    """``--model`` and ``--backend`` of the commands that load an artefact."""
+    function = click.option("--backend", help="Another backend than the one it was converted for.")(function)
+    return click.option(
+        "--model",
+        "reference",
+        metavar="REF",
+        help="For an artefact in parts: what builds the model around them (see convert --help). Runs its "
+        "code.",
+    )(function)
+
+
+def emit(document: Any) -> None:
+    """Write one JSON document to stdout; numbers JSON does not have become null."""
+    click.echo(json.dumps(_plain(document), indent=1, allow_nan=False))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if value == value and abs(value) != float("inf") else None
+    if isinstance(value, dict):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(v) for v in value]
+    return value
+
+
+def json_text(document: Any) -> str:
+    """The text :func:`emit` writes, for a file."""
+    return json.dumps(_plain(document), indent=1, allow_nan=False) + "\n"
+
+
+def console() -> Console:
+    """Where people read."""
+    from rich.console import Console
+
+    wide = None if sys.stdout.isatty() else 140
+    return Console(width=wide, highlight=False)
+
+
+def show(*parts: RenderableType) -> None:
+    """Print for people; text is printed as it is, without markup."""
+    from rich.text import Text
+
+    target = console()
+    for part in parts:
+        target.print(Text(part) if isinstance(part, str) else part)
+
+
+@contextlib.contextmanager
+def stage(text: str) -> Iterator[None]:
+    """A moving line on stderr while something of unknown length is done."""
+    from rich.console import Console
+
+    target = Console(stderr=True)
+    if not target.is_terminal:
+        yield
+        return
+    with target.status(text):
+        yield
+
+
+Item = TypeVar("Item")
+
+
+def track(items: Iterable[Item], text: str, total: int | None) -> Iterator[Item]:
+    """Iterate with a progress bar on stderr, where that is a terminal."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    target = Console(stderr=True)
+    if not target.is_terminal:
+        yield from items
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=target, transient=True) as progress:
+        yield from progress.track(items, total=total, description=text)
+
+
+def writable(path: str | Path | None, what: str, suffixes: tuple[str, ...] = ()) -> Path | None:
+    """Check before the work begins that an output can be written.
+
+    Raises:
+        ArtifactError: it cannot; the option is named.
+    """
+    if path is None:
+        return None
+    from videoeff.errors import ArtifactError, VideoEffError
+    from videoeff.video.writer import check_writable
+
+    try:
+        found = check_writable(path, ArtifactError)
+    except VideoEffError as error:
+        raise ArtifactError(f"{what}: {error}") from error
+    if suffixes and found.suffix.lower() not in suffixes:
+        raise ArtifactError(f"{what}: {found}: unknown kind of file; name it {', '.join(suffixes)}")
+    return found
+
+
+def set_threads(threads: int | None) -> int:
+    """Set PyTorch's threads if a number is given; how many there are."""
+    import torch
+
+    if threads is not None:
+        torch.set_num_threads(threads)
+    return torch.get_num_threads()
+
+
+def megabytes(count: float) -> str:
+    """A number of bytes for people."""
+    return f"{count / 1e6:.1f} MB" if count >= 1e5 else f"{count / 1024:.1f} KiB"
+
+
+def count(value: float) -> str:
+    """A number with a decimal prefix."""
+    for factor, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if value >= factor:
+            return f"{value / factor:.3g} {unit}"
+    return f"{value:.0f}"
+
+
+def percent(share: float | None) -> str:
+    """A share for people; "–" for None."""
+    return "–" if share is None else f"{100 * share:.1f} %"

@@ -1,0 +1,166 @@
+"""What ``videoeff convert`` converts: an exported program, or a model by reference with a state dict."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from videoeff.errors import ArtifactError, CaptureError
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+    from videoeff.video.preprocess import Preprocess
+
+
+@dataclass(frozen=True)
+class Source:
+    """A model to convert.
+
+    Attributes:
+        model: an exported program, or a module in evaluation mode.
+        name: what to call it.
+        size: (H, W) its input is fixed to, None where it is free.
+        streams: the batch it is fixed to, None where it is free.
+        dtype: of its input.
+        images: it takes a list of images (C, H, W), as torchvision's detectors do.
+        notes: what was unwrapped, for people.
+    """
+
+    model: nn.Module | torch.export.ExportedProgram
+    name: str
+    size: tuple[int, int] | None
+    streams: int | None
+    dtype: torch.dtype
+    images: bool = False
+    notes: tuple[str, ...] = ()
+
+
+def read_source(path: Path, reference: str | None) -> Source:
+    """Read SOURCE.
+
+    Raises:
+        ArtifactError: the file is missing, damaged, of another kind, or does not fit the model.
+        CaptureError: the reference does not resolve.
+    """
+    from videoeff.cli.shared.checkpoint import SUFFIXES, is_artifact
+    from videoeff.cli.shared.exported import is_export
+
+    if not path.exists():
+        raise ArtifactError(f"{path}: no such file; give a .pt2, or a state dict with --model")
+    if path.is_dir():
+        raise ArtifactError(f"{path}: is a folder; give a .pt2, or a state dict ({', '.join(SUFFIXES)})")
+    if path.stat().st_size == 0:
+        raise ArtifactError(f"{path}: the file is empty; copy it again")
+    if is_artifact(path):
+        raise ArtifactError(f"{path}: is a converted stream already; use videoeff run {path} CLIP")
+    if path.suffix.lower() == ".pt2" or is_export(path):
+        if reference is not None:
+            raise ArtifactError(f"{path}: an exported program is a whole model; leave --model out")
+        return _exported(path)
+    if path.suffix.lower() not in SUFFIXES:
+        raise ArtifactError(
+            f"{path}: unknown kind of file; give a .pt2, or a state dict ({', '.join(SUFFIXES)}) with --model"
+        )
+    return _with_weights(path, reference)
+
+
+def _exported(path: Path) -> Source:
+    from videoeff.cli.shared.exported import load_export
+
+    program = load_export(path)
+    inputs = [_fake(program, name) for name in program.graph_signature.user_inputs]
+    images = [v for v in inputs if v is not None and len(v.shape) == 4]
+    if len(images) != 1 or len(inputs) != 1:
+        found = ", ".join(str(list(v.shape)) if v is not None else "a value" for v in inputs) or "nothing"
+        raise CaptureError(
+            f"{path}: takes {found}; this command feeds one batch of pictures (B, 3, H, W); convert such a "
+            "model in Python with videoeff.convert"
+        )
+    batch, channels, height, width = (s if isinstance(s, int) else None for s in images[0].shape)
+    if channels not in (3, None):
+        raise CaptureError(f"{path}: takes {channels} channels; clips have 3; convert it in Python instead")
+    size = (height, width) if height is not None and width is not None else None
+    return Source(program, path.stem, size, batch, images[0].dtype)
+
+
+def _fake(program: torch.export.ExportedProgram, name: Any) -> Tensor | None:
+    node = next((n for n in program.graph.nodes if n.op == "placeholder" and n.name == name), None)
+    value = None if node is None else node.meta.get("val")
+    return value if hasattr(value, "shape") else None
+
+
+def _with_weights(path: Path, reference: str | None) -> Source:
+    import torch
+
+    from videoeff.cli.shared.checkpoint import fill, read_state_dict
+
+    tensors = read_state_dict(path)
+    if reference is None:
+        raise ArtifactError(
+            f"{path}: is a state dict of {len(tensors)} tensors, which has no network in it; name what "
+            "builds the network: --model torchvision:NAME, timm:NAME, package.module:callable or "
+            "file.py:callable"
+        )
+    model = build_model(reference)
+    prefix = fill(model, tensors, path, reference)
+    notes = (f"{path.name}: took the prefix {prefix!r} off the names",) if prefix else ()
+    dtype = next((t.dtype for t in tensors.values() if t.is_floating_point()), torch.float32)
+    model = model.to(dtype).eval()
+    images = type(model).__module__.startswith("torchvision.models.detection")
+    return Source(model, reference.rpartition(":")[2], None, None, dtype, images, notes)
+
+
+def build_model(reference: str) -> nn.Module:
+    """The model a reference names; the working folder is importable, as in ``python -m``."""
+    from videoeff.serialize.models import build
+
+    here = str(Path.cwd())
+    added = here not in sys.path
+    if added:
+        sys.path.insert(0, here)
+    try:
+        return build(reference)
+    finally:
+        if added and here in sys.path:
+            sys.path.remove(here)
+
+
+def check_fixed(source: Source, path: Path, size: tuple[int, int] | None, streams: int) -> tuple[int, int]:
+    """The input size asked for, or the one the source is fixed to.
+
+    Raises:
+        CaptureError: none is known, or the source is fixed to another.
+    """
+    if source.size is not None and size is not None and source.size != size:
+        raise CaptureError(
+            f"{path}: was exported for {source.size[0]}x{source.size[1]} alone, not {size[0]}x{size[1]}; "
+            "leave --input-size out, or export it with dynamic height and width"
+        )
+    if source.streams is not None and source.streams != streams:
+        raise CaptureError(
+            f"{path}: was exported for a batch of {source.streams}; give --streams {source.streams}, or "
+            "export it with a dynamic batch"
+        )
+    found = size or source.size
+    if found is None:
+        raise CaptureError(
+            f"{path}: its input size is free; give the size the frames are resized to: --input-size HEIGHT "
+            "WIDTH"
+        )
+    return found
+
+
+def example_call(source: Source, preprocess: Preprocess, streams: int) -> Any:
+    """An example call: pictures of noise through the preprocessing."""
+    import numpy as np
+    import torch
+
+    assert preprocess.size is not None  # set by the command
+    rng = np.random.default_rng(0)
+    frames = [rng.integers(0, 256, (*preprocess.size, 3), dtype=np.uint8) for _ in range(streams)]
+    batch = torch.cat([preprocess(f) for f in frames]).to(source.dtype)
+    return (list(batch),) if source.images else batch

@@ -1,0 +1,210 @@
+"""Streaming a clip and measuring it: times, distances to the dense model, outputs, the overlay."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+import torch.utils._pytree as pytree
+from numpy.typing import NDArray
+from torch import Tensor
+
+from videoeff.cli.shared.dense import Dense, Errors, tensors_of
+from videoeff.cli.shared.feed import Feed
+from videoeff.video.overlay import overlay_heat
+
+if TYPE_CHECKING:
+    from videoeff.cli.shared.drawing import Draw
+    from videoeff.runtime.streaming_module import StreamingModule
+
+Frame = NDArray[np.uint8]
+
+
+@dataclass
+class Measurement:
+    """What running a clip gave.
+
+    Attributes:
+        frames: frames that went through.
+        stream_ms: time of each streaming call.
+        dense_ms: time of each dense call, empty without a comparison.
+        errors: distances to the dense outputs.
+        outputs: for each output tensor its value in every frame, if they were asked for.
+        stopped: why it ended before the clip did, None if it did not.
+        seconds: of the whole loop, decoding and drawing included.
+    """
+
+    frames: int = 0
+    stream_ms: list[float] = field(default_factory=list)
+    dense_ms: list[float] = field(default_factory=list)
+    errors: Errors = field(default_factory=Errors)
+    outputs: list[list[NDArray[Any]]] = field(default_factory=list)
+    stopped: str | None = None
+    seconds: float = 0.0
+
+    def median(self, which: list[float]) -> float | None:
+        """Median of the frames after the first, in ms; None before there are any."""
+        return statistics.median(which[1:]) if len(which) > 1 else None
+
+
+@dataclass
+class Streamer:
+    """Runs frames through a stream, and through its dense model where asked.
+
+    Attributes:
+        stream: the stream.
+        feed: makes a call of a frame.
+        compare: also run the dense model, interleaved frame by frame, the order taking turns.
+        keep: keep all outputs.
+        write: called with each overlay frame (H, W, 3), uint8 RGB.
+        draw: the user's drawing, over the heat map.
+        heat: draw the change masks.
+        seen: called with the frame's number, its outputs and the dense outputs or None.
+    """
+
+    stream: StreamingModule
+    feed: Feed
+    compare: bool = False
+    keep: bool = False
+    write: Callable[[Frame], None] | None = None
+    draw: Draw | None = None
+    heat: bool = True
+    seen: Callable[[int, Any, Any], None] | None = None
+
+    def run(self, frames: Iterable[Frame]) -> Measurement:
+        """Run until the frames end or Ctrl-C; what was done so far is kept."""
+        result, dense = Measurement(), Dense(self.stream)
+        began = time.perf_counter()
+        try:
+            for frame in frames:
+                self._one(frame, result, dense)
+        except KeyboardInterrupt:
+            result.stopped = f"interrupted after {result.frames} frame(s)"
+        result.seconds = time.perf_counter() - began
+        return result
+
+    def _one(self, frame: Frame, result: Measurement, dense: Dense) -> None:
+        args, kwargs = self.feed(frame)
+        reference, dense_ms = None, 0.0
+        dense_args, dense_kwargs = _channels_last((args, kwargs)) if self.compare else (args, kwargs)
+        first_dense = self.compare and result.frames % 2 == 1
+        if first_dense:
+            reference, dense_ms = self._timed(lambda: dense(dense_args, dense_kwargs))
+        picture = None
+        if self.write is not None and self.heat:
+            with self.stream.observe() as seen:
+                outputs, stream_ms = self._timed(lambda: self.stream(*args, **kwargs))
+                picture = seen.heat(*frame.shape[:2])[0].numpy()
+        else:
+            outputs, stream_ms = self._timed(lambda: self.stream(*args, **kwargs))
+        if self.compare and not first_dense:
+            reference, dense_ms = self._timed(lambda: dense(dense_args, dense_kwargs))
+        if self.compare:
+            result.errors.add(outputs, reference)
+        if self.seen is not None:
+            self.seen(result.frames, outputs, reference)
+        if self.keep:
+            self._keep(result, outputs)
+        if self.write is not None:
+            drawn = frame if picture is None else overlay_heat(frame, picture)
+            self.write(drawn if self.draw is None else self.draw(drawn.copy(), outputs))
+        result.stream_ms.append(stream_ms)
+        if self.compare:
+            result.dense_ms.append(dense_ms)
+        result.frames += 1
+
+    def _timed(self, call: Callable[[], Any]) -> tuple[Any, float]:
+        self._wait()
+        begin = time.perf_counter()
+        with torch.no_grad():
+            value = call()
+        self._wait()
+        return value, (time.perf_counter() - begin) * 1e3
+
+    def _wait(self) -> None:
+        if self.stream.device.type == "cuda":
+            torch.cuda.synchronize(self.stream.device)
+
+    def _keep(self, result: Measurement, outputs: Any) -> None:
+        for index, tensor in enumerate(tensors_of(outputs)):
+            if index == len(result.outputs):
+                result.outputs.append([])
+            result.outputs[index].append(_to_numpy(tensor))
+
+
+def _channels_last(call: Any) -> Any:
+    """The same call with its pictures laid out as dense convolutions like them best."""
+
+    def laid_out(value: Any) -> Any:
+        if isinstance(value, Tensor) and value.ndim == 4:
+            return value.contiguous(memory_format=torch.channels_last)
+        return value
+
+    return pytree.tree_map(laid_out, call)
+
+
+def _to_numpy(tensor: Tensor) -> NDArray[Any]:
+    kept = tensor.detach().cpu()
+    array: NDArray[Any] = (kept.float() if kept.dtype == torch.bfloat16 else kept).numpy().copy()
+    return array
+
+
+def save_outputs(path: Path, outputs: list[list[NDArray[Any]]]) -> None:
+    """Write all outputs as one .npz, whole or not at all.
+
+    ``output_0`` is (frames, ...) where the output has one shape; ``output_0_frame_00012`` and so on where it
+    varies.
+
+    Raises:
+        ArtifactError: it cannot be written.
+    """
+    from videoeff.serialize.files import write_atomic
+
+    arrays: dict[str, NDArray[Any]] = {}
+    for index, values in enumerate(outputs):
+        if len({v.shape for v in values}) == 1:
+            arrays[f"output_{index}"] = np.stack(values)
+        else:
+            arrays |= {f"output_{index}_frame_{number:05d}": v for number, v in enumerate(values)}
+
+    def write(temporary: Path) -> None:
+        with temporary.open("wb") as file:
+            np.savez_compressed(file, allow_pickle=False, **arrays)
+
+    write_atomic(path, write)
+
+
+def measured(stream: StreamingModule, result: Measurement, compare: bool) -> dict[str, Any]:
+    """The figures of a run as plain values, for ``--report`` and ``--json``."""
+    report = stream.report()
+    known = report.frames > 0
+    figures: dict[str, Any] = {
+        "model": stream.name,
+        "frames": result.frames,
+        "streams": report.streams,
+        "active_share": report.active_share,
+        "macs": {k: v if known or k == "dense" else None for k, v in report.macs.items()},
+        "ms": {
+            "stream_first": result.stream_ms[0] if result.stream_ms else None,
+            "stream_median": result.median(result.stream_ms),
+            "dense_median": result.median(result.dense_ms),
+        },
+        "error": None,
+        "state_bytes": report.state_bytes,
+        "convolutions_streamed": report.convolutions_streamed,
+        "stopped": result.stopped,
+    }
+    if compare and result.frames:
+        figures["error"] = {
+            "max_abs": result.errors.max_abs,
+            "relative_l2": result.errors.relative_l2,
+            "frames_with_other_shapes": result.errors.other_shapes,
+        }
+    figures["layers"] = report.to_json()["layers"]
+    return figures

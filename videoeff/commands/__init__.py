@@ -1,1 +1,0 @@
-"""The commands of ``videoeff.cli``, one module each, and what they share."""

@@ -1,0 +1,96 @@
+"""The change tests: has a pixel moved far enough to tell its consumers?"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from videoeff.ir.layout import PixelLayout
+from videoeff.kernels.call import RegionCall, Test
+
+
+def pixels_first(value: Tensor, layout: PixelLayout) -> Tensor:
+    """A view of shape (R, H, W, C): streams and pixels first, all else behind."""
+    roles = [d for d in (layout.rows, layout.h, layout.w) if d is not None]
+    rest = [d for d in range(value.ndim) if d not in roles]
+    moved = value.permute(*roles, *rest)
+    shape = [value.shape[d] if d is not None else 1 for d in (layout.rows, layout.h, layout.w)]
+    return moved.reshape(*shape, -1)
+
+
+def mask_like(mask: Tensor, value: Tensor, layout: PixelLayout) -> Tensor:
+    """A mask (R, H, W) viewed so that it broadcasts against ``value``."""
+    places = {layout.rows: 0, layout.h: 1, layout.w: 2}
+    for role, axis in ((layout.rows, 0), (layout.h, 1), (layout.w, 2)):
+        if role is None and mask.shape[axis] != 1:
+            mask = mask.any(axis, keepdim=True)
+    order = [places[d] for d in range(value.ndim) if d in places and d is not None]
+    kept = mask.permute(*order, *[a for a in range(3) if a not in order])
+    sizes = iter(kept.shape)
+    return kept.reshape([next(sizes) if d in places else 1 for d in range(value.ndim)])
+
+
+def _difference(new: Tensor, old: Tensor, layout: PixelLayout) -> Tensor:
+    """``new`` less ``old``, (R, H, W, C); whole numbers, which would wrap around, as float32."""
+    if not new.is_floating_point():
+        new, old = new.to(torch.float32), old.to(torch.float32)
+    return pixels_first(new, layout) - pixels_first(old, layout)
+
+
+def square_mean(new: Tensor, old: Tensor, layout: PixelLayout) -> Tensor:
+    """Mean squared difference over channels, (R, H, W) float32 or float64."""
+    difference = _difference(new, old, layout)
+    wide = torch.float64 if difference.dtype == torch.float64 else torch.float32
+    return difference.to(wide).square_().mean(-1)
+
+
+def distance(new: Tensor, old: Tensor, layout: PixelLayout, kind: str) -> Tensor:
+    """The test's quantity per pixel, (R, H, W)."""
+    if kind in ("rms", "rms-relative"):
+        return square_mean(new, old, layout).sqrt_()
+    difference = _difference(new, old, layout)
+    wide = torch.float64 if difference.dtype == torch.float64 else torch.float32
+    if kind == "max":
+        return difference.abs_().amax(-1).to(wide)
+    return difference.to(wide).square_().sum(-1).sqrt_()
+
+
+def scale_of(value: Tensor, layout: PixelLayout) -> Tensor:
+    """Standard deviation of each row's elements, (R,) float32; 0 where it is not finite."""
+    flat = pixels_first(value, layout).flatten(1).to(torch.float32)
+    spread = flat.std(1, correction=0)
+    return torch.where(torch.isfinite(spread), spread, torch.zeros_like(spread))
+
+
+def moved(call: RegionCall, new: Tensor, old: Tensor, scale: Tensor | None) -> Tensor:
+    """Pixels (R, H, W) that exceed the call's threshold; NaN always does."""
+    test, layout = call.test, call.layout
+    if test.threshold == 0.0:
+        return (pixels_first(new, layout) != pixels_first(old, layout)).any(-1)
+    amount = distance(new, old, layout, test.kind)
+    limit: Tensor | float = test.threshold
+    if scale is not None:
+        limit = (test.threshold * scale).view(-1, 1, 1)
+    if test.block == 1 and test.dilation == 0:
+        return ~(amount <= limit)
+    return blocks_moved(amount, limit, test)
+
+
+def blocks_moved(amount: Tensor, limit: Tensor | float, test: Test) -> Tensor:
+    """Square blocks whose mean distance exceeds the limit, with the blocks around them, as pixels."""
+    height, width = amount.shape[1:]
+    if test.block > 1:
+        mean = F.avg_pool2d(amount.unsqueeze(1), test.block, ceil_mode=True, count_include_pad=False).squeeze(
+            1
+        )
+    else:
+        mean = amount
+    hit = ~(mean <= limit)
+    if test.dilation > 0:
+        wide = 2 * test.dilation + 1
+        hit = F.max_pool2d(hit.to(torch.float32).unsqueeze(1), wide, 1, test.dilation).squeeze(1) > 0
+    if test.block == 1:
+        return hit
+    spread = hit.repeat_interleave(test.block, 1).repeat_interleave(test.block, 2)
+    return spread[:, :height, :width]

@@ -1,0 +1,56 @@
+"""How the frame tensor of an input is walked."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from videoeff.errors import StateError
+from videoeff.kernels.call import Context, RegionCall
+
+
+class FrameReader:
+    """Finds address and strides of an input's frame.
+
+    Args:
+        call: the input.
+        device: kind of device the frame must lie on.
+    """
+
+    def __init__(self, call: RegionCall, device: str) -> None:
+        self.call, self.device = call, device
+        layout, shape = call.layout, call.value.shape
+        self.roles = (layout.rows, layout.h, layout.w)
+        self.rest = [d for d in range(len(shape)) if d not in self.roles and shape[d] > 1]
+
+    def read(self, context: Context, storages: set[int]) -> tuple[Tensor, tuple[int, int, int, int]]:
+        """The frame, copied only where it has to be, and its strides over rows, lines, columns, channels.
+
+        Args:
+            context: the frame's.
+            storages: memory of the stream's own buffers, which this frame overwrites.
+
+        Raises:
+            StateError: it is not as planned.
+        """
+        frame, value = context.frames[self.call.input_index], self.call.value
+        if frame.shape != value.shape or frame.dtype != value.dtype or frame.device.type != self.device:
+            raise StateError(
+                f"{self.call.name}: the frame is {frame.dtype} {list(frame.shape)} on {frame.device}, "
+                f"the plan takes {value.dtype} {list(value.shape)} on {self.device}; pass a frame like the "
+                "example"
+            )
+        if frame.untyped_storage().data_ptr() in storages:
+            frame = frame.clone()
+        strides = frame.stride()
+        for inner, outer in zip(self.rest[::-1], self.rest[-2::-1], strict=False):
+            if strides[outer] != strides[inner] * frame.shape[inner]:
+                frame = frame.contiguous()
+                strides = frame.stride()
+                break
+        rows, lines, columns = (0 if d is None else strides[d] for d in self.roles)
+        return frame, (rows, lines, columns, strides[self.rest[-1]] if self.rest else 1)
+
+
+def index_of(call: RegionCall, calls: tuple[RegionCall, ...]) -> int:
+    """Which of the calls it is."""
+    return next(i for i, c in enumerate(calls) if c is call)

@@ -1,0 +1,128 @@
+"""The buffers of a stream."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+from torch import Tensor, fx, nn
+
+from videoeff.analysis.regions import Region
+from videoeff.errors import LoweringError
+from videoeff.ir.layout import PixelLayout, info
+from videoeff.ir.markers import cache_option
+from videoeff.kernels import Implementation
+from videoeff.kernels.call import Prediction, StateSpec
+from videoeff.ops.base import shape_of
+
+
+def device_of(module: nn.Module) -> torch.device:
+    """Where a network's constants lie, and so its state."""
+    return next((t.device for t in module.buffers()), torch.device("cpu"))
+
+
+def allocate(
+    specs: Sequence[StateSpec], device: torch.device, known: Mapping[StateSpec, Tensor] | None = None
+) -> dict[str, Tensor]:
+    """Buffers for a plan's state: maps channels-last, slices as views of their parent, contents undefined.
+
+    Args:
+        specs: the state.
+        device: where to.
+        known: buffers to take over where the specification is the same.
+
+    Raises:
+        LoweringError: a slice does not lie inside its buffer.
+    """
+    state: dict[str, Tensor] = {}
+    known = known or {}
+    with torch.inference_mode(False):  # made under it, they could not be written outside
+        for spec in specs:
+            if spec.parent is None:
+                state[spec.name] = known[spec] if spec in known else _buffer(spec, device)
+        for spec in specs:
+            if spec.parent is not None and spec.channels is not None:
+                dim, start, step = spec.channels
+                key: list[slice] = [slice(None)] * len(spec.shape)
+                key[dim] = slice(start, start + (spec.shape[dim] - 1) * step + 1, step)
+                part = state[spec.parent][tuple(key)]
+                if tuple(part.shape) != spec.shape:
+                    raise LoweringError(
+                        f"{spec.name}: channels {start} to {key[dim].stop} do not lie in {spec.parent}, "
+                        f"which is {list(state[spec.parent].shape)}; plan the layout anew"
+                    )
+                state[spec.name] = part
+    return state
+
+
+def _buffer(spec: StateSpec, device: torch.device) -> Tensor:
+    if spec.pixel:
+        rows, channels, height, width = spec.shape
+        pixels = torch.zeros(rows, height, width, spec.pixel, dtype=spec.dtype, device=device)
+        return pixels[..., :channels].permute(0, 3, 1, 2)
+    form = torch.channels_last if spec.channels_last else torch.contiguous_format
+    return torch.empty(spec.shape, dtype=spec.dtype, device=device, memory_format=form)
+
+
+def pixel_stride(implementations: Sequence[Implementation], channels: int, device: str) -> int:
+    """Elements from pixel to pixel that the first implementation with a preference wants; 0 for no gap."""
+    wishes = (i.pixel_of(channels, device) for i in implementations)
+    wish = next((w for w in wishes if w), 0)
+    return wish if wish > channels else 0
+
+
+def state_specs(
+    found: Sequence[Region], predicted: Mapping[str, Prediction], pixel: Callable[[int], int]
+) -> dict[str, StateSpec]:
+    """Every buffer that the regions keep: shared ones of concatenations, values, scales, pending energy."""
+    specs: dict[str, StateSpec] = {}
+    parents: dict[str, list[tuple[fx.Node, tuple[str, int, int, int]]]] = {}
+    for region in found:
+        into = cache_option(region.cache, "into")
+        if into is not None:
+            parents.setdefault(into[0], []).append((region.cache, into))
+    for name, members in parents.items():
+        node, (_, _, _, dim) = members[0]
+        shape = list(shape_of(node))
+        shape[dim] = max(start + (shape_of(n)[dim] - 1) * step + 1 for n, (_, start, step, _) in members)
+        value = info(node)
+        assert value.dtype is not None  # caches hold tensors
+        assert value.layout is not None
+        last = _channels_last(value.layout, len(shape))
+        specs[f"{name}.buffer"] = StateSpec(
+            f"{name}.buffer",
+            tuple(shape),
+            value.dtype,
+            value.layout.rows,
+            channels_last=last,
+            pixel=pixel(shape[1]) if last else 0,
+        )
+    for region in found:
+        cache, value = region.cache, info(region.cache)
+        assert value.shape is not None  # caches hold tensors
+        assert value.dtype is not None
+        assert value.layout is not None
+        into = cache_option(cache, "into")
+        parent = None if into is None else f"{into[0]}.buffer"
+        part = None if into is None else (into[3], into[1], into[2])
+        key = f"{region.name}.value"
+        last = _channels_last(value.layout, len(value.shape))
+        gap = pixel(value.shape[1]) if last and parent is None else 0
+        specs[key] = StateSpec(key, value.shape, value.dtype, value.layout.rows, parent, part, last, gap)
+        rows = value.layout.extent(value.shape)[0]
+        if needs_scale(cache):
+            key = f"{region.name}.scale"
+            specs[key] = StateSpec(key, (rows,), torch.float32, 0)
+        if region.name in predicted:
+            key = f"{region.name}.pending"
+            specs[key] = StateSpec(key, value.layout.extent(value.shape), torch.float32, 0)
+    return specs
+
+
+def _channels_last(layout: PixelLayout, ndim: int) -> bool:
+    return ndim == 4 and (layout.rows, layout.h, layout.w) == (0, 2, 3)
+
+
+def needs_scale(cache: fx.Node) -> bool:
+    """Whether a cache's change test is relative to the scale of its value."""
+    return bool(cache_option(cache, "test") == "rms-relative" and cache_option(cache, "threshold") > 0)

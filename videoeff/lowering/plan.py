@@ -1,0 +1,73 @@
+"""A lowered Program: the calls of a frame in order, and the state they keep."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from videoeff.ir.program import Program
+from videoeff.kernels import Group
+from videoeff.kernels.call import Context, Read, RegionCall, StateSpec
+
+
+@dataclass(frozen=True)
+class Instruction:
+    """One call, who runs it and why.
+
+    Attributes:
+        call: what is computed.
+        kernel: the implementation's name.
+        reason: why not one with a higher priority, "" for the first.
+        streams: whether pixels can be followed through it.
+        convolution_macs: multiply-accumulates of its convolutions.
+    """
+
+    call: RegionCall
+    kernel: str
+    reason: str
+    streams: bool
+    convolution_macs: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A lowered Program.
+
+    Attributes:
+        program: the Program it was made of, less the caches whose values are recomputed.
+        instructions: the calls in order.
+        steps: what runs them, in order; one step may run several.
+        groups: those of the steps that run several calls as one.
+        state: every buffer.
+        frames: (shape, dtype) of each input tensor.
+        outputs: the caches' buffers the outputs are read from.
+        read_outputs: from those buffers to the flat outputs (views of them where nothing is moved).
+    """
+
+    program: Program
+    instructions: tuple[Instruction, ...]
+    steps: tuple[Callable[[Context], None], ...]
+    groups: tuple[Group, ...]
+    state: tuple[StateSpec, ...]
+    frames: tuple[tuple[tuple[int, ...], torch.dtype], ...]
+    outputs: tuple[Read, ...]
+    output_constants: tuple[str, ...]
+    read_outputs: Callable[..., tuple[Any, ...]]
+
+    @property
+    def state_bytes(self) -> int:
+        """Bytes of all buffers, all streams."""
+        return sum(s.nbytes for s in self.state)
+
+    def step(self, context: Context) -> None:
+        """Run one frame: every call in order."""
+        for run in self.steps:
+            run(context)
+
+    def read(self, context: Context) -> tuple[Any, ...]:
+        """The outputs of the frame that was run."""
+        buffers = [r.of(context.state) for r in self.outputs]
+        return self.read_outputs(*buffers, *(context.constants[c] for c in self.output_constants))

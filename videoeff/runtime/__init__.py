@@ -1,0 +1,1 @@
+"""What a user calls: the streaming module, the engines inside it, and what they report."""

@@ -1,0 +1,377 @@
+"""Engine: one captured network with its state. The only owner of stream buffers."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch.utils._pytree as pytree
+from torch import Tensor, fx, nn
+
+from videoeff.analysis import annotate
+from videoeff.errors import CaptureError, StateError
+from videoeff.ir import edit
+from videoeff.ir.layout import info
+from videoeff.ir.markers import cache_option
+from videoeff.ir.program import Argument, Program, arguments
+from videoeff.kernels import NotFinite
+from videoeff.kernels.call import Context
+from videoeff.kernels.change_test import scale_of
+from videoeff.kernels.host import OutputMemory, warn_if_slow
+from videoeff.lowering.buffers import allocate, device_of
+from videoeff.lowering.lower import lower
+from videoeff.lowering.plan import Plan
+
+Observer = Callable[[Context, tuple[Any, ...]], None]
+
+
+@dataclass
+class Activity:
+    """Counts of one layer since the last reset of the report, frames after a stream's first only."""
+
+    frames: int = 0
+    pixels: int = 0
+    active: int | Tensor = 0
+    scheduled: int | Tensor = 0
+    more_needed: float = 0.0  # multiply-accumulates beside those of the pixels
+    more_scheduled: float = 0.0
+
+
+@dataclass(frozen=True)
+class EngineState:
+    """A copy of an engine's state, as ``snapshot`` makes it."""
+
+    tensors: Mapping[str, Tensor]
+    fresh: tuple[bool, ...]
+
+
+@dataclass
+class Counts:
+    """Frames seen and the activity of every layer."""
+
+    frames: int = 0
+    layers: dict[str, Activity] = field(default_factory=dict)
+
+
+class Engine(nn.Module):
+    """Runs one planned Program frame by frame.
+
+    Args:
+        program: the planned Program; its constants become this module's buffers.
+        backend: "auto" or a backend's name.
+    """
+
+    def __init__(self, program: Program, backend: str = "auto") -> None:
+        super().__init__()
+        self.program = program
+        self.backend = backend
+        self.network = program.module
+        if backend == "auto" and device_of(self.network).type == "cpu":
+            warn_if_slow()
+        self.plan: Plan = lower(program, backend)
+        self.memory = OutputMemory(2 * program.out_spec.num_leaves)
+        self.counts = Counts()
+        self.observer: Observer | None = None
+        self._state: dict[str, Tensor] = {}
+        self.allocate()
+        self.register_load_state_dict_post_hook(_forget_after_loading)  # type: ignore[no-untyped-call]
+
+    def allocate(self) -> None:
+        """Make all buffers anew and forget what they held. They are filled by the next frame."""
+        self._fresh = [True] * self.program.streams
+        self._state = allocate(self.plan.state, device_of(self.network))
+        self._bind()
+
+    def _bind(self) -> None:
+        """Look up once what every frame needs; after every change of the plan, the buffers or the weights."""
+        self.device = device_of(self.network)  # where the state lies
+        with torch.inference_mode(False):
+            self._settled = torch.zeros(self.program.streams, dtype=torch.bool, device=self.device)
+        self._constants: Mapping[str, Tensor] = dict(self.network.named_buffers(remove_duplicate=False))
+        tensors = [*self._state.values(), *self._constants.values()]
+        self.storages = {t.untyped_storage().data_ptr() for t in tensors}  # memory that outputs may lie in
+        self._views: tuple[Any, ...] | None = None  # the outputs, if all of them are views of buffers
+        one = pytree.tree_structure(((0,), {}))
+        #: Whether the model returns one value and nothing around it.
+        self.single = self.program.out_spec.is_leaf()
+        #: Whether a call is one tensor and nothing else.
+        self.plain = self.program.literals == (Argument.TENSOR,) and self.program.in_spec == one
+        frames = {c.name for g in self.plan.groups if g.watches for c in g.calls if c.kind == "input"}
+        asked = {i.call.name for i in self.plan.instructions if i.call.kind == "input"}
+        #: The groups that find NaN and infinity in the frames, if together they look at all of them.
+        self.watchers = tuple(g for g in self.plan.groups if g.watches) if asked <= frames else ()
+        first = self.plan.groups[0] if self.plan.groups else None
+        #: Whether the first thing that a frame does is to be refused if it holds NaN or infinity.
+        self.refuses = (
+            first is not None
+            and first.refuses
+            and self.plan.steps[0] == first.run
+            and asked <= {c.name for c in first.calls}
+        )
+        returned = arguments(self.program.output)[0]
+        #: The outputs as they are returned: None for a tensor, a literal in a tuple.
+        self.returned = tuple(None if isinstance(v, fx.Node) else (v,) for v in returned)
+        self.returns = [(info(v).shape or (), info(v).dtype) for v in returned if isinstance(v, fx.Node)]
+        grouped = {c.name for g in self.plan.groups for c in g.calls}  # these count for themselves
+        calls = [i.call for i in self.plan.instructions]
+        self._pixels = [(c.name, math.prod(c.extent)) for c in calls if c.name not in grouped]
+
+    @property
+    def state_bytes(self) -> int:
+        """Bytes of all buffers."""
+        return self.plan.state_bytes
+
+    @property
+    def fresh(self) -> tuple[bool, ...]:
+        """For each stream, whether its next frame is frame 1."""
+        return tuple(self._fresh)
+
+    def fits(self, value: Any) -> bool:
+        """Whether the only argument of a call is a tensor such as the stream was planned for."""
+        shape, dtype = self.plan.frames[0]
+        return (
+            type(value) is Tensor
+            and value.shape == shape
+            and value.dtype == dtype
+            and value.device == self.device
+        )
+
+    def step(self, frames: Sequence[Tensor], refuse: bool = False) -> tuple[Any, ...]:
+        """One frame of every stream. A frame that fails half-way leaves the engine reset.
+
+        Args:
+            frames: the flattened tensor inputs, checked by the caller.
+            refuse: whether to refuse NaN and infinity, where :attr:`refuses`.
+
+        Returns:
+            The flat outputs; tensors may be views of the state.
+
+        Raises:
+            NotFinite: it was refused; nothing has changed.
+        """
+        flags = list(self._fresh)
+        any_fresh, all_fresh = any(flags), all(flags)
+        context = Context(
+            frames=tuple(frames),
+            state=self._state,
+            constants=self._constants,
+            fresh=torch.tensor(flags, device=self.device) if any_fresh else self._settled,
+            any_fresh=any_fresh,
+            all_fresh=all_fresh,
+            keep_active=self.observer is not None,
+            refuse=refuse,
+        )
+        self._fresh[:] = [True] * len(flags)  # holds if a call raises: its buffers are then half-written
+        try:
+            if torch.is_grad_enabled():
+                with torch.no_grad():
+                    outputs = self._run(context)
+            else:
+                outputs = self._run(context)
+        except NotFinite:
+            self._fresh[:] = flags
+            raise
+        self._fresh[:] = [False] * len(flags)
+        if not any_fresh:
+            self._count(context)
+        if self.observer is not None:
+            self.observer(context, outputs)
+        return outputs
+
+    def _run(self, context: Context) -> tuple[Any, ...]:
+        self.plan.step(context)
+        if self._views is not None:
+            return self._views
+        outputs = self.plan.read(context)
+        tensors = (v for v in outputs if isinstance(v, Tensor))
+        if all(v.untyped_storage().data_ptr() in self.storages for v in tensors):
+            self._views = outputs
+        return outputs
+
+    def _count(self, context: Context) -> None:
+        self.counts.frames += 1
+        layers, active, scheduled = self.counts.layers, context.active, context.scheduled
+        for name, pixels in self._pixels:
+            entry = layers.get(name)
+            if entry is None:
+                entry = layers[name] = Activity()
+            entry.frames += 1
+            entry.pixels += pixels
+            entry.active = entry.active + active[name]
+            entry.scheduled = entry.scheduled + scheduled.get(name, 0)
+
+    def collect(self) -> Counts:
+        """The counts of all layers, those included that groups of calls keep themselves."""
+        for group in self.plan.groups:
+            pixels = {c.name: math.prod(c.extent) for c in group.calls}
+            for counted in group.take_counts():
+                if counted.frames:
+                    entry = self.counts.layers.setdefault(counted.layer, Activity())
+                    entry.frames += counted.frames
+                    entry.pixels += counted.frames * pixels[counted.layer]
+                    entry.active = entry.active + counted.active
+                    entry.scheduled = entry.scheduled + counted.scheduled
+                    entry.more_needed += counted.more_needed
+                    entry.more_scheduled += counted.more_scheduled
+        return self.counts
+
+    def clear_counts(self) -> None:
+        """Start counting anew."""
+        self.collect()
+        self.counts = Counts()
+
+    def reset(self, stream: int | None = None) -> None:
+        """Forget one stream, or all: its next frame is a first frame."""
+        if stream is None:
+            self._fresh = [True] * self.program.streams
+        else:
+            self._fresh[stream] = True
+
+    def snapshot(self) -> EngineState:
+        """A copy of the state."""
+        owned = {s.name for s in self.plan.state if s.parent is None}
+        with torch.inference_mode(False), torch.no_grad():
+            tensors = {n: t.clone() for n, t in self._state.items() if n in owned}
+        return EngineState(tensors, tuple(self._fresh))
+
+    def check_fits(self, state: EngineState) -> None:
+        """Whether a snapshot may be restored.
+
+        Raises:
+            StateError: the snapshot is of another network, size or set of thresholds.
+        """
+        owned = {s.name: s for s in self.plan.state if s.parent is None}
+        if set(owned) != set(state.tensors):
+            odd = sorted(set(owned) ^ set(state.tensors))[0]
+            raise StateError(
+                f"the snapshot does not fit this stream: buffer {odd!r} is in only one of them; restore it "
+                "into a stream of the same network, with thresholds on the same layers"
+            )
+        for name, tensor in state.tensors.items():
+            if tuple(tensor.shape) != owned[name].shape:
+                raise StateError(
+                    f"the snapshot does not fit this stream: {name} is {list(tensor.shape)}, "
+                    f"here {list(owned[name].shape)}; restore it into a stream of the same size and batch"
+                )
+
+    def restore(self, state: EngineState) -> None:
+        """Continue from a snapshot that :meth:`check_fits`."""
+        with torch.no_grad():
+            for name, tensor in state.tensors.items():
+                self._state[name].copy_(tensor)
+        for group in self.plan.groups:
+            group.invalidate()
+        self._fresh = list(state.fresh)
+
+    def relower(self) -> None:
+        """Lower again after options of the Program changed, keeping every buffer that still fits."""
+        known = {spec: self._state[spec.name] for spec in self.plan.state}
+        self.collect()
+        self.plan = lower(self.program, self.backend)
+        self._state = allocate(self.plan.state, self.device, known)
+        new = [spec.name for spec in self.plan.state if spec not in known]
+        settled = not all(self._fresh)
+        layouts = {i.call.name: i.call.layout for i in self.plan.instructions}
+        with torch.no_grad():
+            for name in new:
+                layer, _, what = name.rpartition(".")
+                if what == "value":  # one that was recomputed so far: nobody knows it
+                    self.reset()
+                elif what == "scale" and settled:
+                    self._state[name].copy_(scale_of(self._state[f"{layer}.value"], layouts[layer]))
+                elif what == "pending":
+                    self._state[name].zero_()
+        self._bind()
+
+    def values(self) -> dict[str, Tensor]:
+        """The values last propagated by layer name: the buffers themselves."""
+        return {i.call.name: self._state[i.call.value.name] for i in self.plan.instructions}
+
+    def thresholds(self) -> dict[str, float]:
+        """Thresholds by layer name, those that may be set."""
+        found = {}
+        for name, cache in edit.cache_by_name(self.program).items():
+            if cache_option(cache, "kind") != "global" and cache_option(cache, "streams") is not None:
+                found[name] = float(cache_option(cache, "threshold"))
+        return found
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Engine:
+        dtypes = [t.dtype for t in self.network.buffers()]
+        before = [(m, dict(m._buffers)) for m in self.network.modules()]
+        with torch.inference_mode(False), torch.no_grad():
+            super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+            changed = [t.dtype for t in self.network.buffers()] != dtypes
+            moved = device_of(self.network) != self.device
+            try:
+                if changed:
+                    self._retype(fn)
+            except CaptureError as error:
+                for module, buffers in before:
+                    module._buffers.update(buffers)
+                self._retype(lambda tensor: tensor)
+                raise StateError(
+                    f"{self.program.name}: it cannot be cast, as it fixes a dtype inside ({error}); cast "
+                    "the model and convert that"
+                ) from error
+            if moved:
+                self._rewrite_devices(device_of(self.network))
+            if changed or moved:
+                old, fresh = self._state, self._fresh
+                self.collect()
+                self.plan = lower(self.program, self.backend)
+                self.allocate()
+                kept = [s.name for s in self.plan.state if s.parent is None]
+                for name in set(kept) & set(old):
+                    self._state[name].copy_(old[name])
+                if set(kept) <= set(old):  # else another backend keeps what was recomputed so far
+                    self._fresh = fresh
+            self._bind()
+        return self
+
+    def _retype(self, fn: Callable[[Tensor], Tensor]) -> None:
+        for node in self.program.nodes:
+            node.meta.pop("value", None)
+            if node.op == "placeholder":
+                shape = node.meta["input"][0]
+                dtype = self.plan.frames[self.program.placeholders.index(node)][1]
+                node.meta["input"] = (shape, fn(torch.empty(0, dtype=dtype)).dtype)
+        annotate(self.program)
+
+    def _rewrite_devices(self, device: torch.device) -> None:
+        def there(value: Any) -> Any:
+            return device if isinstance(value, torch.device) else value
+
+        for node in self.program.nodes:
+            node.args = tuple(there(a) for a in node.args)
+            node.kwargs = {k: there(v) for k, v in node.kwargs.items()}
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Engine:
+        def copied(tensor: Tensor) -> Tensor:
+            key: Any = (tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride(), tensor.device)
+            if key not in memo:
+                memo[key] = tensor.clone()
+            return memo[key]  # type: ignore[no-any-return]
+
+        program = self.program.clone()
+        with torch.inference_mode(False), torch.no_grad():
+            program.module._apply(copied)  # type: ignore[no-untyped-call]
+        twin = Engine(program, self.backend)
+        with torch.no_grad():
+            for spec in self.plan.state:
+                if spec.parent is None:
+                    twin._state[spec.name].copy_(self._state[spec.name])
+        twin._fresh = list(self._fresh)
+        twin.counts = copy.deepcopy(self.collect())
+        memo[id(self)] = twin
+        return twin
+
+
+def _forget_after_loading(engine: nn.Module, _: Any) -> None:
+    """Values computed with the old weights are worth nothing."""
+    assert isinstance(engine, Engine)  # what it is registered on
+    engine._bind()
+    engine.reset()

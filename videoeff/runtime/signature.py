@@ -1,0 +1,114 @@
+"""How a model may be called: its parameters by name, and a call brought into the example's form."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch.utils._pytree as pytree
+from torch import Tensor
+
+from videoeff.ir.program import Argument
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """The parameters of a model's ``forward``.
+
+    Attributes:
+        names: those that may be passed by position, in order.
+        defaults: default values by name, also of keyword-only parameters.
+    """
+
+    names: tuple[str, ...] = ()
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, function: Callable[..., Any]) -> Parameters:
+        """The parameters of a function; none where they cannot be told, as with ``*args``."""
+        try:
+            found = list(inspect.signature(function).parameters.values())
+        except (TypeError, ValueError):
+            return cls()
+        if any(p.kind is p.VAR_POSITIONAL for p in found):
+            return cls()
+        names = tuple(p.name for p in found if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD))
+        return cls(names, {p.name: p.default for p in found if p.default is not p.empty})
+
+    def to_json(self) -> dict[str, Any]:
+        """A plain dictionary; defaults without a JSON form are left out."""
+        plain = {k: v for k, v in self.defaults.items() if isinstance(v, (bool, int, float, str, type(None)))}
+        return {"names": list(self.names), "defaults": plain}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Parameters:
+        """What :meth:`to_json` wrote."""
+        return cls(tuple(str(n) for n in value["names"]), dict(value["defaults"]))
+
+    def arrange(
+        self, args: tuple[Any, ...], kwargs: Mapping[str, Any], spec: pytree.TreeSpec
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """The same call with its arguments placed as in the example.
+
+        Keywords may come in any order, arguments by position or by name, and defaults may be written out.
+
+        Args:
+            args: positional arguments.
+            kwargs: keyword arguments.
+            spec: structure of the example's ``(args, kwargs)``.
+
+        Returns:
+            The rearranged (args, kwargs), or the given ones where they are no such call.
+        """
+        known, keywords = pytree.tree_unflatten([None] * spec.num_leaves, spec)
+        count = len(known)
+        if not self.names or count > len(self.names) or len(args) > len(self.names):
+            if len(args) == count and set(kwargs) == set(keywords):
+                return args, {k: kwargs[k] for k in keywords}
+            return args, dict(kwargs)
+        given = dict(zip(self.names, args, strict=False))
+        if set(given) & set(kwargs):
+            return args, dict(kwargs)
+        given |= kwargs
+        wanted = [*self.names[:count], *keywords]
+        for name in set(given) - set(wanted):
+            if name not in self.defaults or not _same(given.pop(name), self.defaults[name]):
+                return args, dict(kwargs)
+        for name in wanted:
+            if name not in given:
+                if name not in self.defaults:
+                    return args, dict(kwargs)
+                given[name] = self.defaults[name]
+        return tuple(given[n] for n in self.names[:count]), {k: given[k] for k in keywords}
+
+
+def _same(a: Any, b: Any) -> bool:
+    if isinstance(a, Tensor) or isinstance(b, Tensor):
+        return a is b
+    return type(a) is type(b) and bool(a == b)
+
+
+def describe(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str:
+    """A call in a few words: ``(tensor, 1.0, mask=tensor)``."""
+    parts = [*(_describe(v) for v in args), *(f"{k}={_describe(v)}" for k, v in kwargs.items())]
+    return f"({', '.join(parts)})"
+
+
+def _describe(value: Any) -> str:
+    if isinstance(value, Tensor) or value is Argument.TENSOR:
+        return "tensor"
+    if isinstance(value, (list, tuple)) and len(value) <= 4:
+        inner = ", ".join(_describe(v) for v in value)
+        return f"[{inner}]" if isinstance(value, list) else f"({inner})"
+    if isinstance(value, dict) and len(value) <= 4:
+        return "{" + ", ".join(f"{k!r}: {_describe(v)}" for k, v in value.items()) + "}"
+    if isinstance(value, (bool, int, float, str, type(None))):
+        return repr(value)
+    return type(value).__name__
+
+
+def describe_example(spec: pytree.TreeSpec, literals: Sequence[Any]) -> str:
+    """The example's call in a few words."""
+    return describe(*pytree.tree_unflatten(list(literals), spec))

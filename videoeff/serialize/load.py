@@ -1,0 +1,192 @@
+"""Artefacts: a converted stream as one file.
+
+The file is a safetensors file. Its tensors are the constants of the rewritten graphs; its metadata holds
+one JSON text with the graphs (as text that parses back), the passes and their hash, thresholds (they
+stand in the graphs), the state schema, preprocessing and versions. Loading unpickles nothing and needs no
+source of the model, except for models that were captured in parts: their outer code is not in the file,
+only the name it can be built by.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.utils._pytree as pytree
+from torch import Tensor, nn
+
+from videoeff.analysis import annotate
+from videoeff.analysis.verify import verify
+from videoeff.capture.canonical import batch_of
+from videoeff.errors import ArtifactError, BackendError, VerifyError, VideoEffError
+from videoeff.ir.parser import text_to_program
+from videoeff.ir.program import Argument, PassRecord, Program
+from videoeff.lowering.choose import choose_implementations
+from videoeff.passes.pipeline import passes_hash
+from videoeff.runtime.engine import Engine
+from videoeff.runtime.partitioned import Shell, copy_with_shared_weights
+from videoeff.runtime.signature import Parameters
+from videoeff.runtime.streaming_module import StreamingModule
+from videoeff.serialize.format import read
+from videoeff.serialize.structure import literals_from_json, spec_from_json
+
+
+def load(path: str | Path, *, model: nn.Module | None = None, backend: str | None = None) -> StreamingModule:
+    """Read a stream.
+
+    Args:
+        path: a file that :func:`save` wrote.
+        model: for a model captured in parts, the model itself; where the file names a torchvision or timm
+            model it is built by that name.
+        backend: another backend than the one it was converted for.
+
+    Raises:
+        ArtifactError: the file is missing, truncated, corrupted, foreign or of a future version.
+    """
+    document, tensors = read(path)
+    if backend is not None:
+        choose_implementations(backend)
+    try:
+        with torch.inference_mode(False), torch.no_grad():
+            return _rebuild(Path(path), document, tensors, model, backend)
+    except ArtifactError as error:
+        raise ArtifactError(str(error) if str(path) in str(error) else f"{path}: {error}") from error
+    except BackendError:
+        if backend is not None:
+            raise
+        raise ArtifactError(
+            f"{path}: was converted for a backend that does not serve here; load it with backend='auto'"
+        ) from None
+    except VideoEffError as error:
+        raise ArtifactError(
+            f"{path}: its graph is not legal ({error}); the file was changed; convert the model again"
+        ) from error
+    except Exception as error:
+        raise ArtifactError(
+            f"{path}: its description is not what videoeff writes ({type(error).__name__}: {error}); "
+            "the file was changed or written by another program; convert the model again"
+        ) from error
+
+
+def _rebuild(
+    path: Path,
+    document: dict[str, Any],
+    tensors: Mapping[str, Tensor],
+    model: nn.Module | None,
+    backend: str | None,
+) -> StreamingModule:
+    engines: dict[str, Engine] = {}
+    for index, entry in enumerate(document["engines"]):
+        prefix = f"{index}:"
+        own = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+        engines[entry["name"]] = Engine(_program(path, entry, own), backend or entry["backend"])
+    options, shell = document["options"], None
+    parameters = Parameters.from_json(document["parameters"])
+    if document["shell"] is not None:
+        shell = _shell(path, document["shell"], engines, tensors, model)
+    stream = StreamingModule(
+        None if shell is not None else engines[""],
+        shell=shell,
+        name=_text(document["name"]),
+        alias_outputs=options["alias_outputs"],
+        nan_policy=options["nan_policy"],
+        forward_parameters=parameters,
+    )
+    stream.extra = dict(document["extra"])
+    return stream
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"{value!r} is no text")
+    return value
+
+
+def _program(path: Path, entry: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Program:
+    if passes_hash(entry["passes"]) != entry["passes_hash"]:
+        raise ArtifactError(
+            f"{path}: its passes are not those that were saved: the file was changed; convert anew"
+        )
+    program = text_to_program(
+        entry["graph"],
+        tensors,
+        spec_from_json(entry["in_spec"]),
+        spec_from_json(entry["out_spec"]),
+        literals_from_json(entry["literals"]),
+    )
+    program.history = tuple(
+        PassRecord(h["name"], h["text"], h["changed"], tuple(h["notes"])) for h in entry["history"]
+    )
+    _check_call(program)
+    verify(annotate(program))
+    return program
+
+
+def _check_call(program: Program) -> None:
+    """Do the graph's inputs and outputs fit the call's structure?"""
+    inputs = sum(value is Argument.TENSOR for value in program.literals)
+    outputs = program.output.args[0]
+    call = pytree.tree_unflatten(list(program.literals), program.in_spec)
+    shapes = [node.meta["input"][0] for node in program.placeholders]
+    fits = (
+        isinstance(call, tuple)
+        and [type(part) for part in call] == [tuple, dict]
+        and program.streams == batch_of([torch.empty(shape, device="meta") for shape in shapes])
+        and len(program.placeholders) == inputs
+        and program.in_spec.num_leaves == len(program.literals)
+        and isinstance(outputs, tuple)
+        and program.out_spec.num_leaves == len(outputs)
+    )
+    if not fits:
+        raise VerifyError(f"{program.name}: its inputs or outputs are not those of its call")
+
+
+def _shell(
+    path: Path,
+    entry: Mapping[str, Any],
+    engines: Mapping[str, Engine],
+    tensors: Mapping[str, Tensor],
+    model: nn.Module | None,
+) -> Shell:
+    if model is None:
+        from videoeff.serialize.models import build_trusted
+
+        reference = entry["model"]
+        if not reference:
+            raise ArtifactError(
+                f"{path}: holds parts of a model whose outer code is not in the file; pass the model itself: "
+                "videoeff.load(path, model=model.eval())"
+            )
+        model = build_trusted(reference, f"{path}")
+    if not isinstance(model, nn.Module):
+        raise ArtifactError(f"{path}: model is a {type(model).__name__}; give the torch.nn.Module itself")
+    weights = {k.removeprefix("shell:"): v for k, v in tensors.items() if k.startswith("shell:")}
+    model = copy_with_shared_weights(model).eval()
+    missing = _put_weights(model, weights)
+    missing += [site for site in entry["sites"] if site not in dict(model.named_modules())]
+    if missing:
+        raise ArtifactError(
+            f"{path}: the model given is not the one that was converted: {missing[0]!r} does not fit "
+            f"({len(missing)} such); build the model as it was built for the conversion"
+        )
+    found: dict[str, list[Engine]] = {}
+    for site, count in entry["sites"].items():
+        names = [site] if count == 1 else [f"{site}#{i + 1}" for i in range(count)]
+        found[site] = [engines[n] for n in names]
+    shell = Shell(model, found, ((), {}), tuple((p, r) for p, r in entry["left"]), entry["convolution_macs"])
+    shell.in_spec = spec_from_json(entry["in_spec"])
+    shell.literals = literals_from_json(entry["literals"])
+    shell.set_frames([(tuple(f["shape"]), getattr(torch, f["dtype"])) for f in entry["frames"]])
+    return shell
+
+
+def _put_weights(model: nn.Module, weights: Mapping[str, Tensor]) -> list[str]:
+    """Give a model its weights; the names that do not fit."""
+    wanted = model.state_dict()
+    odd = [n for n, t in weights.items() if n not in wanted or wanted[n].shape != t.shape]
+    odd += [n for n in wanted if n not in weights]
+    if not odd:
+        model.load_state_dict(dict(weights), strict=True, assign=True)
+    return odd

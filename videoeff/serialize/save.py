@@ -1,0 +1,135 @@
+"""Write a stream as one file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from videoeff.errors import ArtifactError
+from videoeff.passes.pipeline import passes_hash
+from videoeff.runtime.engine import Engine
+from videoeff.runtime.partitioned import Shell
+from videoeff.runtime.signature import Parameters
+from videoeff.serialize.files import write_atomic
+from videoeff.serialize.format import (
+    FORMAT,
+    FORMAT_VERSION,
+    METADATA_DIGEST,
+    METADATA_KEY,
+    MODEL_KEY,
+    digest_of,
+    digest_of_text,
+)
+from videoeff.serialize.structure import literals_to_json, spec_to_json
+from videoeff.version import __version__
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What of a stream is written.
+
+    Attributes:
+        name: the model's name in reports.
+        engines: the engines by name.
+        shell: the model around them where it was captured in parts, else None.
+        parameters: of the model's forward.
+        options: the stream's options by name.
+        extra: what whoever converted it recorded beside it.
+    """
+
+    name: str
+    engines: Mapping[str, Engine]
+    shell: Shell | None
+    parameters: Parameters
+    options: Mapping[str, Any]
+    extra: Mapping[str, Any]
+
+
+def save(stream: Contents, path: str | Path) -> None:
+    """Write a stream; its state is not written, a loaded stream begins with frame 1.
+
+    Raises:
+        ArtifactError: the file cannot be written, or a part has no file form (named).
+    """
+    tensors: dict[str, Tensor] = {}
+    engines = []
+    for index, (name, engine) in enumerate(stream.engines.items()):
+        engines.append(_engine_to_json(name, engine))
+        for key, tensor in engine.network.named_buffers(remove_duplicate=False):
+            tensors[f"{index}:{key}"] = tensor
+    shell = None
+    if stream.shell is not None:
+        shell = _shell_to_json(stream, stream.shell)
+        tensors |= {f"shell:{key}": tensor for key, tensor in stream.shell.weights().items()}
+    unique, aliases = _unshare(tensors)
+    document = {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "versions": {"videoeff": __version__, "torch": torch.__version__},
+        "name": stream.name,
+        "options": dict(stream.options),
+        "parameters": stream.parameters.to_json(),
+        "engines": engines,
+        "shell": shell,
+        "aliases": aliases,
+        "extra": dict(stream.extra),
+        "digest": digest_of(unique),
+    }
+    try:
+        text = json.dumps(document)
+    except TypeError as error:
+        raise ArtifactError(f"{stream.name}: something to be saved has no JSON form: {error}") from error
+    from safetensors.torch import save_file
+
+    metadata = {METADATA_KEY: text, METADATA_DIGEST: digest_of_text(text)}
+    write_atomic(path, lambda temporary: save_file(unique, temporary, metadata=metadata))
+
+
+def _unshare(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, str]]:
+    unique: dict[str, Tensor] = {}
+    aliases: dict[str, str] = {}
+    seen: dict[tuple[Any, ...], str] = {}
+    for name, tensor in tensors.items():
+        key = (tensor.data_ptr(), tensor.dtype, tuple(tensor.shape), tensor.stride())
+        if tensor.numel() and key in seen:
+            aliases[name] = seen[key]
+            continue
+        seen[key] = name
+        unique[name] = tensor.detach().cpu().contiguous().clone()
+    return unique, aliases
+
+
+def _engine_to_json(name: str, engine: Engine) -> dict[str, Any]:
+    program = engine.program
+    passes = ",".join(r.text for r in program.history)
+    return {
+        "name": name,
+        "backend": engine.backend,
+        "graph": str(program),
+        "in_spec": spec_to_json(program.in_spec, program.name),
+        "out_spec": spec_to_json(program.out_spec, program.name),
+        "literals": literals_to_json(program.literals, program.name),
+        "history": [r.to_json() for r in program.history],
+        "passes": passes,
+        "passes_hash": passes_hash(passes),
+        "state": [s.to_json() for s in engine.plan.state],
+    }
+
+
+def _shell_to_json(stream: Contents, shell: Shell) -> dict[str, Any]:
+    leaves = [{"shape": list(s), "dtype": str(d).removeprefix("torch.")} for s, d in shell.frames]
+    return {
+        "model": stream.extra.get(MODEL_KEY),
+        "sites": {path: len(site.engines) for path, site in shell.sites.items()},
+        "in_spec": spec_to_json(shell.in_spec, stream.name),
+        "literals": literals_to_json(shell.literals, stream.name),
+        "frames": leaves,
+        "left": [list(x) for x in shell.left],
+        "convolution_macs": shell.convolution_macs,
+    }

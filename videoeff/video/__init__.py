@@ -1,0 +1,1 @@
+"""Clips in and out: reading, preprocessing, writing, and the overlay of what was computed."""
