@@ -10,7 +10,7 @@
     ├── LoweringError         a legal Program could not be turned into a step
     ├── BackendError          a backend asked for by name cannot serve
     ├── StateError            a frame or a state does not fit the stream
-    ├── ArtifactError         a file could not be read as, or written as, an artefact
+    ├── ArtifactError         a file could not be read as, or written as, an artifact
     └── VideoError            a clip could not be read or written
 
 Every message says what happened, where (layer, node or file) and what to do.
@@ -52,7 +52,7 @@ class StateError(VideoEffError):
 
 
 class ArtifactError(VideoEffError):
-    """A file could not be read as, or written as, an artefact or a checkpoint."""
+    """A file could not be read as, or written as, an artifact or a checkpoint."""
 
 
 class VideoError(VideoEffError):

@@ -1,4 +1,4 @@
-"""Checkpoints, clips and an artefact, made once; and a way to call the command line."""
+"""Checkpoints, clips and an artifact, made once; and a way to call the command line."""
 
 from __future__ import annotations
 

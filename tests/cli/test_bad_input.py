@@ -53,7 +53,7 @@ def test_missing_empty_and_unknown_sources(tmp_path: Path) -> None:
     assert "is a folder" in convert(tmp_path, out, *SIZE)
 
 
-def test_an_artefact_is_no_source(artifact: Path, tmp_path: Path) -> None:
+def test_an_artifact_is_no_source(artifact: Path, tmp_path: Path) -> None:
     assert "is a converted stream already" in convert(artifact, tmp_path / "a.veff", *SIZE)
 
 
@@ -323,17 +323,17 @@ def test_a_folder_without_permission(artifact: Path, clip: Path, tmp_path: Path)
     assert "cannot write here" in refused("run", artifact, clip, "--report", tmp_path / "r.json")
 
 
-# ---------------------------------------------------------------- artefacts and clips
+# ---------------------------------------------------------------- artifacts and clips
 
 
 @pytest.mark.parametrize("command", ["run", "verify", "inspect"])
-def test_artefacts(command: str, artifact: Path, checkpoint: Path, clip: Path, tmp_path: Path) -> None:
+def test_artifacts(command: str, artifact: Path, checkpoint: Path, clip: Path, tmp_path: Path) -> None:
     rest = () if command == "inspect" else (clip,)
     assert "no such file" in refused(command, tmp_path / "none.veff", *rest)
     cut = tmp_path / "cut.veff"
     cut.write_bytes(artifact.read_bytes()[:-100])
-    assert "is no artefact of videoeff, or only part of one" in refused(command, cut, *rest)
-    assert "is no artefact" in refused(command, checkpoint, *rest)
+    assert "is no artifact of videoeff, or only part of one" in refused(command, cut, *rest)
+    assert "is no artifact" in refused(command, checkpoint, *rest)
     assert "no backend 'abacus'" in refused(command, artifact, *rest, "--backend", "abacus")
 
 

@@ -1,4 +1,4 @@
-"""Artefacts: what goes in comes out, without the model's source; what was damaged or forged is refused."""
+"""Artifacts: what goes in comes out, without the model's source; what was damaged or forged is refused."""
 
 from __future__ import annotations
 
@@ -63,9 +63,9 @@ def assert_streams_agree(first: StreamingModule, second: StreamingModule, frames
 
 @pytest.fixture(name="plain", scope="module")
 def _plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The artefact of a small model."""
+    """The artifact of a small model."""
     torch.manual_seed(0)
-    path = tmp_path_factory.mktemp("artefact") / "plain.veff"
+    path = tmp_path_factory.mktemp("artifact") / "plain.veff"
     videoeff.convert(lively(Plain()), torch.rand(SIZE), threshold=0.05).save(path)
     return path
 
@@ -348,10 +348,10 @@ def test_foreign_files(tmp_path: Path) -> None:
     noise = bytes(torch.randint(0, 256, (5000,), generator=generator).tolist())
     for data in (zipped.getvalue(), onnx, checkpoint.getvalue(), noise, b"\0" * 64, b"{}", b"RIFF....AVI "):
         path.write_bytes(data)
-        with pytest.raises(ArtifactError, match=r"it\.veff: is no artefact"):
+        with pytest.raises(ArtifactError, match=r"it\.veff: is no artifact"):
             videoeff.load(path)
     save_file({"weight": torch.rand(3)}, path)
-    with pytest.raises(ArtifactError, match="is a safetensors file, but no artefact"):
+    with pytest.raises(ArtifactError, match="is a safetensors file, but no artifact"):
         videoeff.load(path)
     with pytest.raises(ArtifactError, match=r"absent\.veff: no such file.*convert -o"):
         videoeff.load(tmp_path / "absent.veff")

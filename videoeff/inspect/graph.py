@@ -125,7 +125,7 @@ def stream_to_networkx(stream: StreamingModule, *, activity: Activity | None = N
 def captured_to_networkx(stream: StreamingModule) -> nx.DiGraph:
     """The graph before the rewrite, stage "captured".
 
-    An artefact holds only the planned graph, so this one is derived: caches are taken out and planned
+    An artifact holds only the planned graph, so this one is derived: caches are taken out and planned
     concatenations become ``aten.cat`` again (with ``aten.channel_shuffle`` where channels interleave). It
     computes what the planned graph computes. For a stream made by ``convert`` in this process it equals the
     captured graph up to what the rewrite dropped or changed in constants: batch norm folded into weights,

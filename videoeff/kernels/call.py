@@ -48,7 +48,7 @@ class StateSpec:
         return self.dtype.itemsize * math.prod(self.shape)
 
     def to_json(self) -> dict[str, Any]:
-        """A plain dictionary, the state schema of an artefact."""
+        """A plain dictionary, the state schema of an artifact."""
         return {
             "name": self.name,
             "shape": list(self.shape),

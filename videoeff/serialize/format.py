@@ -49,7 +49,7 @@ def digest_of_text(text: str) -> str:
 
 
 def read(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """The description and the tensors of an artefact, checked.
+    """The description and the tensors of an artifact, checked.
 
     Raises:
         ArtifactError: see :func:`load`.
@@ -91,12 +91,12 @@ def read_document(path: str | Path) -> dict[str, Any]:
             metadata = file.metadata() or {}
     except (SafetensorError, OSError, ValueError) as error:
         raise ArtifactError(
-            f"{source}: is no artefact of videoeff, or only part of one ({error}); copy it again or convert "
+            f"{source}: is no artifact of videoeff, or only part of one ({error}); copy it again or convert "
             "the model anew"
         ) from error
     if METADATA_KEY not in metadata:
         raise ArtifactError(
-            f"{source}: is a safetensors file, but no artefact of videoeff; for a state dict use "
+            f"{source}: is a safetensors file, but no artifact of videoeff; for a state dict use "
             "videoeff convert with --model"
         )
     if metadata.get(METADATA_DIGEST) != digest_of_text(metadata[METADATA_KEY]):

@@ -1,4 +1,4 @@
-"""Artefacts: a converted stream as one file.
+"""Artifacts: a converted stream as one file.
 
 The file is a safetensors file. Its tensors are the constants of the rewritten graphs; its metadata holds
 one JSON text with the graphs (as text that parses back), the passes and their hash, thresholds (they

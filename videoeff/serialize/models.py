@@ -44,7 +44,7 @@ def build(reference: str) -> nn.Module:
 
 
 def build_trusted(reference: str, where: str) -> nn.Module:
-    """The model an artefact names, if it comes from a library that is trusted by name.
+    """The model an artifact names, if it comes from a library that is trusted by name.
 
     Raises:
         ArtifactError: it names other code, which is not run because a file says so.

@@ -1,4 +1,4 @@
-"""``videoeff convert``: a trained model becomes an artefact."""
+"""``videoeff convert``: a trained model becomes an artifact."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ POSITIVE = click.FloatRange(min=0.0)
 
 @click.command(cls=Command)
 @click.argument("source", type=click.Path(path_type=Path))
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="The artefact to write, OUT.veff.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="The artifact to write, OUT.veff.")
 @click.option(
     "--dry-run", is_flag=True, help="Only show what would stream, what not and why, and the verdict."
 )
@@ -115,7 +115,7 @@ def convert(
     as_json: bool,
     **options: Any,
 ) -> None:
-    r"""Convert SOURCE and write an artefact.
+    r"""Convert SOURCE and write an artifact.
 
     SOURCE is a .pt2 (torch.export), or a state dict (.pth, .pt, .safetensors) with --model. Checkpoints are
     read as tensors only; a file that would run code is refused, a .pt2 too: it may hold tensors, sizes and
@@ -126,7 +126,7 @@ def convert(
     videoeff convert r18.pth --model torchvision:resnet18 --input-size 224 224 -o r18.veff
     """
     if output is None and not dry_run:
-        raise click.UsageError("name the artefact to write with -o OUT.veff, or ask for --dry-run")
+        raise click.UsageError("name the artifact to write with -o OUT.veff, or ask for --dry-run")
     target = writable(output, "-o")
     _check_early(options)
     set_threads(threads)

@@ -62,7 +62,7 @@ SETTINGS: tuple[Setting, ...] = (
 def demo(out: Path, frames: int, threads: int | None, as_json: bool) -> None:
     """Convert the shipped segmenter and stream a synthetic clip through it, beside the dense model.
 
-    Writes artefacts, overlay videos, reports and HTML pages into a folder.
+    Writes artifacts, overlay videos, reports and HTML pages into a folder.
     """
     _make_folder(out)
     used = set_threads(threads)

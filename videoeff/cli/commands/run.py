@@ -1,4 +1,4 @@
-"""``videoeff run``: stream a clip through an artefact."""
+"""``videoeff run``: stream a clip through an artifact."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def run(
 ) -> None:
     """Run CLIP through ARTIFACT.
 
-    CLIP is a video file, a folder of images, or the number of a camera. An artefact of several streams
+    CLIP is a video file, a folder of images, or the number of a camera. An artifact of several streams
     sees the
     clip in each of them. Ctrl-C and a clip that breaks off end the run: the frames so far are kept and
     reported, and the exit status is 1.
@@ -183,7 +183,7 @@ def _show(figures: dict[str, Any], feed: Feed, files: list[Path]) -> None:
     show(table)
     recorded, used = feed.preprocess.decoder, figures["decoder"]
     if recorded and not used.startswith("pillow") and not used.startswith(recorded.partition(" / ")[0]):
-        show(f"note: the artefact was made with the decoder {recorded}, this clip was read by {used}")
+        show(f"note: the artifact was made with the decoder {recorded}, this clip was read by {used}")
     for path in files:
         show(f"wrote {path}")
 

@@ -88,11 +88,11 @@ def feed_of(stream: StreamingModule, where: str) -> Feed:
 def load_stream(
     path: Path, reference: str | None = None, backend: str | None = None, device: str = "cpu"
 ) -> StreamingModule:
-    """Read an artefact for a command.
+    """Read an artifact for a command.
 
     Args:
-        path: the artefact.
-        reference: what builds the model around the parts, for an artefact in parts.
+        path: the artifact.
+        reference: what builds the model around the parts, for an artifact in parts.
         backend: another backend.
         device: "cpu", "cuda" and so on.
 

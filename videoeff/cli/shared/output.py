@@ -53,13 +53,13 @@ def threads_option(function: Function) -> Function:
 
 
 def loading_options(function: Function) -> Function:
-    """``--model`` and ``--backend`` of the commands that load an artefact."""
+    """``--model`` and ``--backend`` of the commands that load an artifact."""
     function = click.option("--backend", help="Another backend than the one it was converted for.")(function)
     return click.option(
         "--model",
         "reference",
         metavar="REF",
-        help="For an artefact in parts: what builds the model around them (see convert --help). Runs its "
+        help="For an artifact in parts: what builds the model around them (see convert --help). Runs its "
         "code.",
     )(function)
 
