@@ -16,9 +16,10 @@ from videoeff.engine import Engine
 from videoeff.kernels.cpp.abi import EpiOp, Kind, ReachKind
 from videoeff.kernels.cpp.describe import Description, describe
 from videoeff.kernels.cpp.registers import assign
-from videoeff.kernels.forms.tables import Axis, Table, picked, table
+from videoeff.kernels.forms.tables import picked
 from videoeff.kernels.forms.trace import Declined, Instruction
 from videoeff.ops import Case, Op
+from videoeff.ops.axis_tables import Axis, Table, table
 from videoeff.ops.base import Lambda
 from videoeff.ops.call import RegionCall
 

@@ -10,7 +10,6 @@ import torch
 
 from videoeff.kernels.forms import pointwise, windows
 from videoeff.kernels.forms.codes import EpiOp, Kind, ReachKind
-from videoeff.kernels.forms.tables import Table
 from videoeff.kernels.forms.trace import (
     Builder,
     Constant,
@@ -24,6 +23,7 @@ from videoeff.kernels.forms.trace import (
     short,
     side_by_side,
 )
+from videoeff.ops.axis_tables import Table
 from videoeff.ops.call import Operand, RegionCall, Step
 
 RULES = {**pointwise.RULES, **windows.RULES}

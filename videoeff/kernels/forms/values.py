@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from videoeff.kernels.forms.codes import EpiOp, Kind
-from videoeff.kernels.forms.tables import Table
+from videoeff.ops.axis_tables import Table
 from videoeff.ops.call import PixelLayout
 
 Extent = tuple[int, int, int]

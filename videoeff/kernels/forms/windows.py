@@ -9,7 +9,6 @@ from typing import Any
 
 from videoeff.kernels.forms.codes import EpiOp, Kind
 from videoeff.kernels.forms.pointwise import linear
-from videoeff.kernels.forms.tables import Axis, table
 from videoeff.kernels.forms.trace import (
     Builder,
     Constant,
@@ -24,6 +23,7 @@ from videoeff.kernels.forms.trace import (
     short,
     side_by_side,
 )
+from videoeff.ops.axis_tables import Axis, table
 from videoeff.ops.base import normal, pair
 from videoeff.ops.call import Step
 from videoeff.ops.convolution import explicit_padding
