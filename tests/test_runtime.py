@@ -32,6 +32,7 @@ from tests.small_nets import (
     clip,
     lively,
 )
+from tests.support import assert_nodes_close
 from videoeff.errors import ArtifactError, StateError
 from videoeff.runtime import StreamingModule
 
@@ -514,9 +515,13 @@ def test_bfloat16() -> None:
     again = videoeff.convert(model, torch.rand(SIZE, dtype=torch.bfloat16), threshold=0.05)
     for frame in clip(4, dtype=torch.bfloat16):
         expected = dense(model, frame).float()
-        assert stream(frame).dtype == torch.bfloat16
-        assert (stream(frame).float() - expected).abs().max() < 0.05 * expected.abs().max()
-        assert again(frame).dtype == torch.bfloat16
+        with stream.observe() as seen, again.observe() as seen_again:
+            found = stream(frame)
+            assert again(frame).dtype == torch.bfloat16
+        assert found.dtype == torch.bfloat16
+        assert (found.float() - expected).abs().max() < 0.05 * expected.abs().max()
+        assert_nodes_close(stream, seen)
+        assert_nodes_close(again, seen_again)
 
 
 def test_to_another_device_moves_everything() -> None:

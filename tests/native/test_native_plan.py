@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tests.support import captured, planned, stream_of
+from tests.support import assert_nodes_close, captured, planned, stream_of
 from videoeff import convert, kernels
 from videoeff.engine import Engine
 from videoeff.errors import BackendError, LoweringError, StateError
@@ -150,7 +150,9 @@ def test_every_instruction_set_decides_like_the_reference(middle: str, how: str,
 def test_other_dtypes(middle: str, dtype: torch.dtype) -> None:
     native, _, module = streams(Net(BREAKS[middle]), dtype)
     for frame in clip(4, dtype):
-        assert relative_error(native(frame), dense(module, frame)) <= TOLERANCES[dtype].relative
+        with native.observe() as seen:
+            assert relative_error(native(frame), dense(module, frame)) <= TOLERANCES[dtype].relative
+        assert_nodes_close(native, seen)
 
 
 def test_threads_change_nothing_but_rounding() -> None:
