@@ -33,6 +33,9 @@ pytestmark = pytest.mark.skipif(bool(library.unavailable()), reason=library.unav
 
 SHAPE = (2, 3, 24, 40)
 
+#: What this processor has; without a library all is skipped.
+ISAS = library.isa_names() or ("none",)
+
 
 class Net(nn.Module):
     """Convolutions of each kind, a gate, a concatenation, resampling, pooling and a head."""
@@ -118,7 +121,7 @@ def test_a_network_is_one_step() -> None:
     assert len(plan.steps) == len(plan.groups) == 1
 
 
-@pytest.mark.parametrize("isa", range(len(library.isa_names())), ids=library.isa_names())
+@pytest.mark.parametrize("isa", range(len(ISAS)), ids=ISAS)
 @pytest.mark.parametrize("how", THRESHOLDS)
 @pytest.mark.parametrize("middle", BREAKS)
 def test_every_instruction_set_decides_like_the_reference(middle: str, how: str, isa: int) -> None:
@@ -226,7 +229,7 @@ def test_a_frame_that_does_not_fit_never_reaches_the_native_side() -> None:
     for wrong in (torch.rand(SHAPE), torch.rand(2, 3, 24, 39, dtype=torch.float64)):
         with pytest.raises(StateError, match="pass a frame like the example"):
             engine_of(native).step([wrong])
-        with pytest.raises(StateError):
+        with pytest.raises(StateError, match=r"argument 0 is .*, the stream (takes|was planned for)"):
             native(wrong)
 
 
@@ -263,9 +266,11 @@ def test_casts_thresholds_and_copies() -> None:
     frames = list(clip(6))
     native(frames[0])
     native.float()
-    assert relative_error(native(frames[1].float()), dense(module, frames[1])[0:2]) != float("nan")
+    module.float()
+    found, single = native(frames[1].float()), TOLERANCES[torch.float32].relative
+    assert relative_error(found, dense(module, frames[1].float())) <= single
     native.double()
-    module.float().double()
+    module.double()
     assert relative_error(native(frames[2]), dense(module, frames[2])) <= 1e-4
     native.set_threshold(1e9)
     held = native(frames[3])
