@@ -14,12 +14,13 @@ SANITIZED := $(VENV)/sanitized/_native.so
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup native demo test sanitize coverage check check-format check-lint check-types check-house format
-.PHONY: clean distclean
+.PHONY: help setup native demo test line-coverage sanitize coverage
+.PHONY: check check-format check-lint check-types check-house format clean distclean
 
 help:
 	@echo "make demo       run the demonstration"
 	@echo "make test       every check and every test"
+	@echo "make line-coverage  every test, then each module's lines that none of them ran, the least covered first"
 	@echo "make sanitize   the tests of the native kernels under the address and undefined-behaviour sanitizers"
 	@echo "make check      format, lint, types and house rules only (make -k check: all that is wrong)"
 	@echo "make coverage   convert and stream every torchvision model; writes docs/coverage.md"
@@ -84,6 +85,13 @@ test: check native
 	$(BIN)/pytest -q -n $(WORKERS) --dist worksteal --durations=10 --ignore=tests/project/test_house.py
 	TRITON_INTERPRET=1 $(BIN)/pytest -q -n $(WORKERS) --dist worksteal --durations=10 tests/cuda/interpreted
 
+# Slower than `test`, so with more time for each. Native code is not measured; what Triton's interpreter runs is.
+line-coverage: native
+	$(BIN)/pytest -q -n $(WORKERS) --dist worksteal --timeout 1200 --cov --cov-report=
+	TRITON_INTERPRET=1 $(BIN)/pytest -q -n $(WORKERS) --dist worksteal --timeout 1200 --cov --cov-append --cov-report= \
+	  tests/cuda/interpreted
+	$(BIN)/coverage report
+
 # The sanitizer's library comes before Python's own; PYTHONMALLOC shows it the memory of Python objects too.
 sanitize: $(STAMP)
 	$(NATIVE) --if-changed --sanitize address,undefined --out $(SANITIZED)
@@ -96,7 +104,7 @@ format: $(STAMP)
 	$(BIN)/ruff format $(SOURCES)
 
 clean:
-	rm -rf build dist $(VENV)/sanitized videoeff/kernels/cpp/_native.so .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf build dist $(VENV)/sanitized videoeff/kernels/cpp/_native.so .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage*
 	find $(SOURCES) -name __pycache__ -type d -prune -exec rm -rf {} +
 
 distclean: clean

@@ -38,6 +38,7 @@ def test_a_choice() -> None:
 
 def test_without_data_the_detector_and_the_clips_are_left_out() -> None:
     found = list(suite.tasks(suite.Choice()))
+    assert found
     assert not [t for t in found if t.clip or t.model.name == "fastestdet"]
 
 

@@ -53,4 +53,5 @@ def test_help_imports_no_torch() -> None:
     )  # fmt: skip
     assert "--peer" in done.stdout
     loaded = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert "videoeff.cli.main" in loaded
     assert not {"torch", "numpy"} & loaded

@@ -365,6 +365,7 @@ def test_groups_that_feed_each_other_are_drawn(browser: Browser, tmp_path: Path)
     assert {"g:a", "g:b", "n:a_3", "n:b_3"} <= shown(browser)
     curves = browser.run("[...document.querySelectorAll('.edge')].map((e) => e.getAttribute('d'))")
     assert len(curves) > 10
+    assert curves
     assert not [d for d in curves if "NaN" in d or "undefined" in d]
 
 
@@ -458,6 +459,7 @@ def test_a_long_chain_is_folded_into_columns(browser: Browser, tmp_path: Path) -
     curves = browser.run(
         "[...document.querySelectorAll('#pane-after .edge')].map((e) => e.getAttribute('d'))"
     )
+    assert curves
     assert not [d for d in curves if "NaN" in d or "undefined" in d or "Infinity" in d]
     assert browser.problems == []
 

@@ -226,6 +226,7 @@ def test_history_joins_the_parts_and_names_them() -> None:
     assert [r["name"] for r in rows] == [r.name for r in next(iter(stream.programs.values())).history]
     assert next(r["text"] for r in rows if r["name"] == "insert-thresholds") == "threshold=0.02"
     notes = [note for row in rows for note in row["notes"]]
+    assert notes
     assert len(notes) == sum(len(r.notes) for p in stream.programs.values() for r in p.history)
     assert all(note.split(":")[0].split("#")[0] in stream.programs for note in notes)
 

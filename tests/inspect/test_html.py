@@ -188,7 +188,7 @@ def test_file_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
     target.write_text("old")
     bad = residual((1,))
     bad.nodes["x"]["kind"] = "?"
-    with pytest.raises(ArtifactError):
+    with pytest.raises(ArtifactError, match=r"'\?'"):
         write_html(target, bad, bad, title="t", summary={}, history=[])
     assert target.read_text() == "old"
     write_html(target, residual((1,)), residual((1,)), title="new", summary={}, history=[])

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from tests.support.nets import ZOO, Spec, network
-from tests.support.streams import stream_of
+from tests.support.streams import assert_nodes_close, stream_of
 from videoeff.passes import recipe
 from videoeff.passes.insert_thresholds import InsertThresholds
 from videoeff.testing import TOLERANCES, moving_clip, poison, relative_error
@@ -87,5 +87,7 @@ def test_half_precision(name: str, dtype: torch.dtype) -> None:
     for frame in zip(*clips, strict=True):
         with torch.no_grad():
             expected = model(*frame)
-        assert relative_error(stream(*frame), expected) <= TOLERANCES[dtype].relative
+        with stream.observe() as seen:
+            assert relative_error(stream(*frame), expected) <= TOLERANCES[dtype].relative
+        assert_nodes_close(stream, seen)
         assert relative_error(exact(*frame), expected) <= 4 * torch.finfo(dtype).eps

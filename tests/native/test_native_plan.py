@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tests.support.streams import captured, planned, stream_of
+from tests.support.streams import assert_nodes_close, captured, planned, stream_of
 from videoeff import convert, kernels
 from videoeff.errors import BackendError, LoweringError, StateError
 from videoeff.ir import markers
@@ -32,6 +32,9 @@ from videoeff.testing import TOLERANCES, assert_close, moving_clip, poison, rela
 pytestmark = pytest.mark.skipif(bool(library.unavailable()), reason=library.unavailable() or "it is there")
 
 SHAPE = (2, 3, 24, 40)
+
+#: What this processor has; without a library all is skipped.
+ISAS = library.isa_names() or ("none",)
 
 
 class Net(nn.Module):
@@ -118,7 +121,7 @@ def test_a_network_is_one_step() -> None:
     assert len(plan.steps) == len(plan.groups) == 1
 
 
-@pytest.mark.parametrize("isa", range(len(library.isa_names())), ids=library.isa_names())
+@pytest.mark.parametrize("isa", range(len(ISAS)), ids=ISAS)
 @pytest.mark.parametrize("how", THRESHOLDS)
 @pytest.mark.parametrize("middle", BREAKS)
 def test_every_instruction_set_decides_like_the_reference(middle: str, how: str, isa: int) -> None:
@@ -137,15 +140,11 @@ def test_every_instruction_set_decides_like_the_reference(middle: str, how: str,
         for name, mask in expected.changed.items():
             assert float((mask != seen.changed[name]).double().mean()) <= 2e-3, f"{name}, frame {number}"
             reached, computed = expected.active[name], seen.active[name]
-            if "upsample" in name:  # the reference reaches one pixel too far where it may have to round
-                reached = reached & computed
             assert float((reached != computed).double().mean()) <= 2e-3, f"{name}, frame {number}"
     a, b = native.report(), reference.report()
     for left, right in zip(a.layers, b.layers, strict=True):
         assert (left.name, left.state_bytes) == (right.name, right.state_bytes)
-        assert left.active_share == pytest.approx(
-            right.active_share, abs=0.1 if "upsample" in left.name else 2e-3
-        )
+        assert left.active_share == pytest.approx(right.active_share, abs=2e-3)
     assert a.frames == b.frames == 3
 
 
@@ -154,7 +153,9 @@ def test_every_instruction_set_decides_like_the_reference(middle: str, how: str,
 def test_other_dtypes(middle: str, dtype: torch.dtype) -> None:
     native, _, module = streams(Net(BREAKS[middle]), dtype)
     for frame in clip(4, dtype):
-        assert relative_error(native(frame), dense(module, frame)) <= TOLERANCES[dtype].relative
+        with native.observe() as seen:
+            assert relative_error(native(frame), dense(module, frame)) <= TOLERANCES[dtype].relative
+        assert_nodes_close(native, seen)
 
 
 def test_threads_change_nothing_but_rounding() -> None:
@@ -228,7 +229,7 @@ def test_a_frame_that_does_not_fit_never_reaches_the_native_side() -> None:
     for wrong in (torch.rand(SHAPE), torch.rand(2, 3, 24, 39, dtype=torch.float64)):
         with pytest.raises(StateError, match="pass a frame like the example"):
             engine_of(native).step([wrong])
-        with pytest.raises(StateError):
+        with pytest.raises(StateError, match=r"argument 0 is .*, the stream (takes|was planned for)"):
             native(wrong)
 
 
@@ -265,9 +266,11 @@ def test_casts_thresholds_and_copies() -> None:
     frames = list(clip(6))
     native(frames[0])
     native.float()
-    assert relative_error(native(frames[1].float()), dense(module, frames[1])[0:2]) != float("nan")
+    module.float()
+    found, single = native(frames[1].float()), TOLERANCES[torch.float32].relative
+    assert relative_error(found, dense(module, frames[1].float())) <= single
     native.double()
-    module.float().double()
+    module.double()
     assert relative_error(native(frames[2]), dense(module, frames[2])) <= 1e-4
     native.set_threshold(1e9)
     held = native(frames[3])

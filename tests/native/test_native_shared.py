@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 import videoeff
+from tests.support.streams import assert_nodes_close
 from videoeff.kernels.cpp import library
 from videoeff.testing import TOLERANCES, relative_error
 
@@ -102,4 +103,6 @@ def test_other_dtypes(dtype: torch.dtype, threads: int) -> None:
     with torch.no_grad():
         for frame, _ in frames():
             wanted = model(frame.to(dtype))
-            assert relative_error(stream(frame.to(dtype)), wanted) <= TOLERANCES[dtype].relative
+            with stream.observe() as seen:
+                assert relative_error(stream(frame.to(dtype)), wanted) <= TOLERANCES[dtype].relative
+            assert_nodes_close(stream, seen)

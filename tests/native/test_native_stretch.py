@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import videoeff
+from tests.support.streams import assert_nodes_close
 from videoeff.kernels.cpp import library
 from videoeff.testing import TOLERANCES, relative_error
 
@@ -54,6 +55,8 @@ def test_parts_are_as_the_whole(form: str, channels: int, dtype: torch.dtype) ->
         for y, x, n in ((0, 0, 1), (4, 7, 3), (8, 21, 1), (5, 0, 22)):
             frame = frame.clone()
             frame[0, :, y : y + 2, x : x + n] = torch.rand_like(frame[0, :, y : y + 2, x : x + n])
-            found = stream(frame)
+            with stream.observe() as seen:
+                found = stream(frame)
             assert relative_error(found, model(frame)) <= TOLERANCES[dtype].relative
+            assert_nodes_close(stream, seen)
         assert torch.equal(found, videoeff.convert(model, frame)(frame))  # whatever else is computed with it

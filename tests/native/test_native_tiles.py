@@ -206,6 +206,7 @@ def test_others_are_refused(change: dict[str, int]) -> None:
     for name, value in change.items():
         setattr(ops[index], name, value)
     assert not native.vf_plan_create(ops, len(ops), masks, len(masks), -1, error, len(error))
+    assert error.value, "refused without a sentence"
     if change.keys() & {"sy", "dy", "kh"}:
         assert b"tiles" in error.value
     del kept

@@ -33,11 +33,7 @@ def reasons(result: PassResult) -> dict[str, str]:
 
 
 def test_small_maps_and_vectors() -> None:
-    assert reasons(mark(MarkDense())) == {
-        "2.0": "only 2x2 pixels",
-        "3.0": "its result has no pixels",
-        "6": "its result has no pixels",
-    } or (reasons(mark(MarkDense()))["2.0"] == "only 2x2 pixels")
+    assert reasons(mark(MarkDense())) == {"2.0": "only 2x2 pixels", "6": "its result has no pixels"}
 
 
 def test_the_smallest_is_an_option() -> None:

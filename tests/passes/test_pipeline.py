@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 import torch
 
@@ -76,8 +78,14 @@ def test_a_recipe_prints_and_parses(name: str) -> None:
     text = passes_to_text(recipe(name))
     assert parse_passes(text) == recipe(name)
     assert passes_to_text(parse_passes(text)) == text
-    assert passes_hash(text) == passes_hash(text)
-    assert len(passes_hash(text)) == 16
+    assert re.fullmatch("[0-9a-f]{16}", passes_hash(text))
+    others = [passes_to_text(recipe(other)) for other in RECIPES if other != name]
+    assert passes_hash(text) not in [passes_hash(other) for other in (*others, text + " ", "")]
+
+
+def test_a_hash_is_the_same_in_every_process() -> None:
+    """It is kept in artefacts."""
+    assert passes_hash("drop-noops,fuse-pointwise") == "f2c6ec63f0e3b216"
 
 
 @pytest.mark.parametrize(

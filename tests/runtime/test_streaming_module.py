@@ -32,6 +32,7 @@ from tests.support.small_nets import (
     clip,
     lively,
 )
+from tests.support.streams import assert_nodes_close
 from videoeff.errors import ArtifactError, StateError
 from videoeff.runtime.streaming_module import StreamingModule
 
@@ -318,7 +319,7 @@ def test_reset_of_one_stream_of_a_batch() -> None:
 
 
 def test_deep_copies_go_their_own_way() -> None:
-    model, stream = make(Gated(), threshold=0.05)
+    _, stream = make(Gated(), threshold=0.05)
     frames = list(clip(6))
     for frame in frames[:3]:
         stream(frame)
@@ -332,8 +333,8 @@ def test_deep_copies_go_their_own_way() -> None:
         parameter.zero_()
     assert_same(twin(frames[3]), expected[0], 0.0)
     assert set(twin.thresholds().values()) != {0.0}
-    assert_same(twin(frames[0]), twin(frames[0]), 0.0)
-    del model
+    third = copy.deepcopy(twin)
+    assert_same(third(frames[0]), twin(frames[0]), 0.0)
 
 
 def test_a_frame_that_fails_half_way_does_not_poison_the_next() -> None:
@@ -514,9 +515,13 @@ def test_bfloat16() -> None:
     again = videoeff.convert(model, torch.rand(SIZE, dtype=torch.bfloat16), threshold=0.05)
     for frame in clip(4, dtype=torch.bfloat16):
         expected = dense(model, frame).float()
-        assert stream(frame).dtype == torch.bfloat16
-        assert (stream(frame).float() - expected).abs().max() < 0.05 * expected.abs().max()
-        assert again(frame).dtype == torch.bfloat16
+        with stream.observe() as seen, again.observe() as seen_again:
+            found = stream(frame)
+            assert again(frame).dtype == torch.bfloat16
+        assert found.dtype == torch.bfloat16
+        assert (found.float() - expected).abs().max() < 0.05 * expected.abs().max()
+        assert_nodes_close(stream, seen)
+        assert_nodes_close(again, seen_again)
 
 
 def test_to_another_device_moves_everything() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 import torch.utils._pytree as pytree
 from torch import Tensor, fx, nn
 
@@ -12,9 +13,12 @@ from videoeff.capture.export import capture
 from videoeff.ir.parser import text_to_program
 from videoeff.ir.program import Program
 from videoeff.kernels import IMPLEMENTATIONS
+from videoeff.kernels.change_test import mask_like
 from videoeff.passes import Pass, parse_passes, recipe, run_passes
 from videoeff.runtime.engine import Engine
+from videoeff.runtime.observation import Observation
 from videoeff.runtime.streaming_module import StreamingModule
+from videoeff.testing import TOLERANCES, relative_error
 
 #: Every way to compute on this machine: the reference, and "auto" where there is more. A backend that may
 #: decline a region is met in "auto", beside the reference.
@@ -47,6 +51,46 @@ def stream_of(
 def named(program: Program, word: str) -> list[fx.Node]:
     """The calls whose operator's name holds a word."""
     return [n for n in program.nodes if n.op == "call_function" and word in str(n.target)]
+
+
+def node_errors(stream: StreamingModule, seen: Observation) -> dict[str, float]:
+    """How far each layer's buffer is from its value computed in float64 from the buffers it reads.
+
+    Args:
+        stream: a stream of which the last frame was observed.
+        seen: what that frame did. Behind a threshold only the pixels that it passed on are compared.
+
+    Returns:
+        By layer, frames left out, the relative error.
+    """
+    errors: dict[str, float] = {}
+    for engine in stream.engines.values():
+        constants = dict(engine.network.named_buffers(remove_duplicate=False))
+        for call in (i.call for i in engine.plan.instructions if i.call.kind != "input"):
+            reads = [widened(r.of(engine._state)) for r in call.reads]
+            with torch.no_grad():
+                truth = call.compute(*reads, *(widened(constants[c]) for c in call.constants))
+            stored = engine._state[call.value.name]
+            if call.test.threshold > 0:
+                passed = mask_like(seen.changed[call.name], stored, call.layout)
+                stored = torch.where(passed, stored, truth.to(stored.dtype))
+            truth = truth.to(torch.float64 if stored.is_floating_point() else stored.dtype)
+            errors[call.name] = relative_error(widened(stored), truth)
+    assert errors, "the stream has no layers"
+    return errors
+
+
+def widened(tensor: Tensor) -> Tensor:
+    """A floating-point tensor in float64, any other as it is."""
+    return tensor.double() if tensor.is_floating_point() else tensor
+
+
+def assert_nodes_close(stream: StreamingModule, seen: Observation) -> None:
+    """Raise unless every layer's buffer is within the table's tolerance of one node: ``node_errors``."""
+    for name, error in node_errors(stream, seen).items():
+        row = TOLERANCES.get(stream.values()[name].dtype)
+        limit, why = (row.node, row.node_reason) if row else (0.0, "whole numbers are exact")
+        assert error <= limit, f"{name}: {error:.2g} exceeds {limit:g} ({why})"
 
 
 def tensors_of(program: Program) -> dict[str, Tensor]:

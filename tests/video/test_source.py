@@ -106,8 +106,7 @@ def test_a_truncated_file_keeps_its_frames_and_says_so(tmp_path: Path, suffix: s
         assert clip.truncated is None
         got = list(clip)
         assert 1 <= len(got) < 30
-        assert clip.truncated is not None
-        assert str(len(got)) in clip.truncated or "frame" in clip.truncated
+        assert clip.truncated == f"the data ends inside a frame, after {len(got)} whole ones"
     for index, frame in enumerate(got):
         assert np.array_equal(frame, whole[index])  # nothing made up by concealment
 

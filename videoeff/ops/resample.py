@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -11,8 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
-from videoeff.ir.layout import PixelLayout
+from videoeff.ir.layout import PixelLayout, info
 from videoeff.ir.program import arguments, input_node
+from videoeff.ops.axis_tables import Axis, reads
 from videoeff.ops.base import (
     Case,
     Lambda,
@@ -27,34 +27,6 @@ from videoeff.ops.base import (
     require_image,
     shape_of,
 )
-
-
-def source_range(
-    out: int, size: int, mode: str, align: bool, scale: float | None
-) -> tuple[list[int], list[int]]:
-    """First and last source pixel each result pixel of one axis reads, a safe superset at rounding.
-
-    The coordinate rules are those of ``torch.nn.functional.interpolate``.
-    """
-    first, last = [], []
-    for i in range(out):
-        if mode == "nearest":
-            step = 1.0 / scale if scale else size / out
-            low = high = i * step
-        elif mode == "nearest-exact":
-            step = 1.0 / scale if scale else size / out
-            low = high = (i + 0.5) * step
-        elif align:
-            low = high = i * (size - 1) / (out - 1) if out > 1 else 0.0
-        else:
-            step = 1.0 / scale if scale else size / out
-            low = high = max((i + 0.5) * step - 0.5, 0.0)
-        slack = 1e-4 * max(1.0, abs(low))
-        begin = math.floor(low - slack)
-        end = math.floor(high + slack) + (0 if mode.startswith("nearest") else 1)
-        first.append(min(max(begin, 0), size - 1))
-        last.append(min(max(end, 0), size - 1))
-    return first, last
 
 
 @register
@@ -78,22 +50,21 @@ class Upsample(Op):
         return layout
 
     def reach(self, node: fx.Node) -> Reach:
-        """A result pixel that reads a changed one."""
-        bound, name = bind(node), str(node.target)
-        mode = "bilinear" if "bilinear" in name else "nearest-exact" if "exact" in name else "nearest"
-        align = bool(bound.get("align_corners", False))
-        source = input_node(node)
-        (height, width), (out_h, out_w) = shape_of(source)[-2:], shape_of(node)[-2:]
+        """A result pixel that reads a changed one with a weight other than 0."""
+        bound, source, dtype = bind(node), input_node(node), info(node).dtype
+        assert dtype is not None  # a local node is a tensor
         scales = bound.get("scale_factors") or (bound.get("scales_h"), bound.get("scales_w"))
-        rows = [torch.tensor(r) for r in source_range(out_h, height, mode, align, scales[0])]
-        cols = [torch.tensor(r) for r in source_range(out_w, width, mode, align, scales[1])]
+        align = (bool(bound["align_corners"]),) if "align_corners" in bound else ()
+        sizes = zip(shape_of(source)[-2:], shape_of(node)[-2:], scales, strict=True)
+        rows, columns = (
+            reads(Axis(_mode(node), size, out, (*align, scale), dtype)) for size, out, scale in sizes
+        )
         key, extent = source.name, layout_of(source).extent(shape_of(source))
 
         def reach(masks: Masks) -> Tensor:
             mask = masks[key].expand(extent)
-            (r0, r1), (c0, c1) = ([t.to(mask.device) for t in axis] for axis in (rows, cols))
-            mask = mask[:, r0] | mask[:, (r0 + 1).clamp_(max=height - 1).minimum(r1)] | mask[:, r1]
-            return mask[:, :, c0] | mask[:, :, (c0 + 1).clamp_(max=width - 1).minimum(c1)] | mask[:, :, c1]
+            mask = mask[:, rows.to(mask.device)].any(2)
+            return mask[:, :, columns.to(mask.device)].any(3)
 
         return reach
 
@@ -112,6 +83,11 @@ class Upsample(Op):
             Case("bilinear-down", partial(up, size=(5, 6), mode="bilinear")),
             Case("bilinear-1.3", partial(up, scale_factor=1.3, mode="bilinear")),
         ]
+
+
+def _mode(node: fx.Node) -> str:
+    name = str(node.target)
+    return "bilinear" if "bilinear" in name else "nearest-exact" if "exact" in name else "nearest"
 
 
 @register

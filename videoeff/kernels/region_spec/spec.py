@@ -11,7 +11,6 @@ import torch
 from videoeff.kernels.call import Operand, RegionCall, Step
 from videoeff.kernels.region_spec import pointwise, windows
 from videoeff.kernels.region_spec.codes import EpiOp, Kind, ReachKind
-from videoeff.kernels.region_spec.tables import Table
 from videoeff.kernels.region_spec.trace import (
     Builder,
     Constant,
@@ -25,6 +24,7 @@ from videoeff.kernels.region_spec.trace import (
     short,
     side_by_side,
 )
+from videoeff.ops.axis_tables import Table
 
 RULES = {**pointwise.RULES, **windows.RULES}
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from videoeff.ir.layout import PixelLayout
 from videoeff.kernels.region_spec.codes import EpiOp, Kind
-from videoeff.kernels.region_spec.tables import Table
+from videoeff.ops.axis_tables import Table
 
 Extent = tuple[int, int, int]
 

@@ -10,7 +10,6 @@ from typing import Any
 from videoeff.kernels.call import Step
 from videoeff.kernels.region_spec.codes import EpiOp, Kind
 from videoeff.kernels.region_spec.pointwise import linear
-from videoeff.kernels.region_spec.tables import Axis, table
 from videoeff.kernels.region_spec.trace import (
     Builder,
     Constant,
@@ -25,6 +24,7 @@ from videoeff.kernels.region_spec.trace import (
     short,
     side_by_side,
 )
+from videoeff.ops.axis_tables import Axis, table
 from videoeff.ops.base import normal, pair
 from videoeff.ops.convolution import explicit_padding
 

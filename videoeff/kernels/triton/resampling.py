@@ -8,10 +8,10 @@ import torch
 import triton
 import triton.language as tl
 
-from videoeff.kernels.region_spec.tables import Table
 from videoeff.kernels.triton.binding import Binding, Launch
 from videoeff.kernels.triton.device import block_columns, commit, count_pixels, length, pixels, plain_site
 from videoeff.kernels.triton.programme import load_argument, programme
+from videoeff.ops.axis_tables import Table
 
 #: Most taps along a row that are unrolled.
 UNROLLED = tl.constexpr(4)
