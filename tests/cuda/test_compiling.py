@@ -56,7 +56,8 @@ def test_a_kernel_that_does_not_compile_is_left_to_its_launch(made: list[Any]) -
     broken = replace(made[-1], arguments=made[-1].arguments | {"CODE": ((1000, 0, 0, 0.0, 0.0),)})
     compile_all([*made[:1], broken], threads=2)
     with pytest.raises(CompilationError):
-        broken.warm()
+        # Triton 3.7 and 3.8 keep what failed, and raise when the launch asks it for its metadata.
+        _ = broken.warm().packed_metadata
 
 
 def test_counters_and_sizes_make_no_kernels_of_their_own(made: list[Any]) -> None:

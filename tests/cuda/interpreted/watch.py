@@ -155,21 +155,22 @@ def watched(seed: int = 0) -> Iterator[Watch]:
         which, chosen = np.broadcast_arrays(pointers.data, np.asarray(mask.data, bool))
         return which[chosen].astype(np.uint64).ravel()
 
-    def load(pointers: Any, mask: Any, other: Any, policy: Any, volatile: bool) -> Any:
+    # Up to Triton 3.8 two arguments say how to use the caches, from 3.9 on one.
+    def load(pointers: Any, mask: Any, other: Any, *policy_and_volatile: Any) -> Any:
         at = watch.access()
         size = pointers.get_element_ty().primitive_bitwidth // 8
-        at.read(watch.program, addresses(pointers, mask), size, bool(volatile))
-        return plain.create_masked_load(builder, pointers, mask, other, policy, volatile)
+        at.read(watch.program, addresses(pointers, mask), size, bool(policy_and_volatile[-1]))
+        return plain.create_masked_load(builder, pointers, mask, other, *policy_and_volatile)
 
-    def store(pointers: Any, value: Any, mask: Any, policy: Any) -> Any:
+    def store(pointers: Any, value: Any, mask: Any, *policy: Any) -> Any:
         at = watch.access()
         found = addresses(pointers, mask)
         chosen = np.broadcast_to(np.asarray(mask.data, bool), pointers.data.shape)
         values = np.ascontiguousarray(np.broadcast_to(value.data, pointers.data.shape)[chosen]).ravel()
-        held = plain.create_masked_load(builder, pointers, mask, None, None, False).data
+        held = plain.create_masked_load(builder, pointers, mask, None, *[None] * len(policy), False).data
         held = np.ascontiguousarray(held[chosen]).ravel()
         at.write(watch.program, found, values, held)
-        return plain.create_masked_store(builder, pointers, value, mask, policy)
+        return plain.create_masked_store(builder, pointers, value, mask, *policy)
 
     def atomic(operation: Any, pointers: Any, value: Any, mask: Any, sem: Any, scope: Any) -> Any:
         at = watch.access()
@@ -206,6 +207,15 @@ def watched(seed: int = 0) -> Iterator[Watch]:
             "create_atomic_cas": compare, "create_get_program_id": program_id, "create_barrier": barrier,
         }.items():  # fmt: skip
             patch.setattr(builder, name, ours)
+        if not hasattr(plain, "get_bf16"):  # up to Triton 3.8
+            patch.setattr(
+                builder,
+                "get_bf16",
+                lambda value: plain.create_fp_trunc(
+                    builder, plain.get_fp32(builder, value), interpreter.tl.bfloat16
+                ),
+                raising=False,
+            )
         patch.setattr(interpreter.GridExecutor, "__call__", lambda e, *a, **k: watch.execute(e, *a, **k))
         patch.setattr(Launch, "run", run)
         patch.setattr(FrameReader, "read", lend)

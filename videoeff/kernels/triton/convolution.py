@@ -203,6 +203,4 @@ def launch(b: Binding) -> Launch:
         "EVEN": not flat and room % config.BK == 0,
         "PRECISION": "tf32" if b.memory.tf32 else "ieee",
     }
-    made = b.launch(convolution, blocks * groups, per_group, special)
-    exact = form.dtype == torch.float32 and not b.memory.tf32
-    return made.bounded() if config.programs == 1 or exact else made
+    return b.launch(convolution, blocks * groups, per_group, special).bounded()

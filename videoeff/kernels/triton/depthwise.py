@@ -17,9 +17,6 @@ from videoeff.kernels.triton.programme import load_argument, programme
 #: Most columns of a window that are unrolled.
 UNROLLED = tl.constexpr(7)
 
-#: Taps, and channels of a block, from which on a thread may have as many registers as there are.
-MANY, WIDE = 25, 256
-
 
 @triton.jit
 def _line(y, k, size, padding, dilation, STRIDE: tl.constexpr, SPREAD: tl.constexpr):
@@ -132,5 +129,4 @@ def launch(b: Binding) -> Launch:
         "MULTIPLIER": multiplier,
         "SPREAD": spread,
     }
-    made = b.launch(depthwise, blocks, outputs, special)
-    return made.bounded() if kh * kw >= MANY or b.config.BN >= WIDE else made
+    return b.launch(depthwise, blocks, outputs, special).bounded()

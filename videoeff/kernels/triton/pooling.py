@@ -12,9 +12,6 @@ from videoeff.kernels.triton.programme import place_of, programme, room_of
 #: Most columns of a window that are unrolled.
 UNROLLED = tl.constexpr(7)
 
-#: Channels of a block from which on a thread may have as many registers as there are, in float32.
-WIDE = 1024
-
 
 @triton.jit
 def _tap(top, source, r, iy, inside, ix, cols, exists, width):
@@ -75,5 +72,4 @@ def launch(b: Binding) -> Launch:
         "KH": window["kh"],
         "KW": window["kw"],
     }
-    made = b.launch(maximum, blocks, b.channels, special)
-    return made.bounded() if b.config.BN >= WIDE and b.form.dtype.itemsize == 4 else made
+    return b.launch(maximum, blocks, b.channels, special).bounded()

@@ -103,5 +103,4 @@ def launch(b: Binding) -> Launch:
         "TX": form.tables[1].index.shape[1],
         "PICKED": picked,
     }
-    made = b.launch(resampling, blocks, b.channels, special)
-    return made.bounded() if picked else made
+    return b.launch(resampling, blocks, b.channels, special).bounded()
