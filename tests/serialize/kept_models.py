@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 
 class Whole(nn.Module):
-    """Captured whole: folded batch norm, a depthwise convolution, a sum, a gate, a concatenation, an upsampling."""
+    """Captured whole: batch norm, a depthwise convolution, a sum, a gate, a concatenation, an upsampling."""
 
     def __init__(self) -> None:
         super().__init__()
