@@ -9,7 +9,7 @@ from torch import fx
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from videoeff.errors import CaptureError
-from videoeff.ir.layout import PixelLayout, ValueInfo, info
+from videoeff.ir.layout import PixelLayout, ShapeOnly, ValueInfo, info
 from videoeff.ir.program import Program, arguments
 from videoeff.ops.base import NotLocal, op_of
 
@@ -32,11 +32,7 @@ def annotate(program: Program) -> Program:
             continue
         if isinstance(node.meta.get("value"), ValueInfo):
             continue
-        value = fakes.of(node)
-        if isinstance(value, torch.Tensor):
-            node.meta["value"] = ValueInfo(tuple(int(s) for s in value.shape), value.dtype)
-        else:
-            node.meta["value"] = ValueInfo(None, None)
+        node.meta["value"] = fakes.shape_of(node)
         fresh.append(node)
     for node in fresh:
         node.meta["value"] = _with_layout(program, node)
@@ -52,6 +48,18 @@ class _Fakes:
         self.device = device
         self.values: dict[fx.Node, Any] = {}
 
+    def shape_of(self, node: fx.Node) -> ValueInfo:
+        """Shape and dtype of a node, no more derived than has to be."""
+        known = node.meta.get("value")
+        if isinstance(known, ShapeOnly):
+            return ValueInfo(known.shape, known.dtype)
+        if node.op == "placeholder":
+            return ValueInfo(*node.meta["input"])
+        value = self.program.tensor(node) if node.op == "get_attr" else self.of(node)
+        if isinstance(value, torch.Tensor):
+            return ValueInfo(tuple(int(s) for s in value.shape), value.dtype)
+        return ValueInfo(None, None)
+
     def of(self, node: fx.Node) -> Any:
         """The fake value of a node."""
         if node not in self.values:
@@ -61,7 +69,7 @@ class _Fakes:
     def _make(self, node: fx.Node) -> Any:
         known = node.meta.get("value")
         with self.mode:
-            if isinstance(known, ValueInfo) and known.shape is not None:
+            if isinstance(known, (ValueInfo, ShapeOnly)) and known.shape is not None:
                 return torch.empty(known.shape, dtype=known.dtype, device=self.device)
             if node.op == "placeholder":
                 shape, dtype = node.meta["input"]

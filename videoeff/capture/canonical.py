@@ -15,8 +15,10 @@ import torch.utils._pytree as pytree
 from torch import Tensor, fx, nn
 
 from videoeff.analysis import annotate
+from videoeff.capture.exported import graph_of
 from videoeff.errors import CaptureError
-from videoeff.ir.layout import info, invalidate
+from videoeff.ir.layout import ShapeOnly, info, invalidate, tell_shape
+from videoeff.ir.module import LazyGraphModule
 from videoeff.ir.program import Argument, Program, arguments, input_node, set_tensor
 from videoeff.ops.base import bind
 
@@ -50,15 +52,18 @@ def to_program(
     Raises:
         CaptureError: it calls what is no tensor operator, or returns what cannot be streamed.
     """
-    source = exported.module()
-    assert isinstance(source, fx.GraphModule)  # what ExportedProgram.module() makes
+    source = graph_of(exported)
     flat, in_spec = pytree.tree_flatten((args, kwargs))
     graph, root = fx.Graph(), nn.Module()
     literals: list[Any] = []
     env: dict[fx.Node, Any] = {}
     position = 0
-    for node in source.graph.nodes:
-        if node.op == "placeholder":
+    for node in source.module.graph.nodes:
+        if node.name in source.held:
+            path, tensor = source.held[node.name]
+            set_tensor(root, path, tensor)
+            env[node] = graph.create_node("get_attr", path)
+        elif node.op == "placeholder":
             value = flat[position]
             position += 1
             if isinstance(value, Tensor):
@@ -70,20 +75,18 @@ def to_program(
                 env[node] = value
                 literals.append(value)
         elif node.op == "get_attr":
-            value = _attribute(source, str(node.target))
+            value = _attribute(source.module, str(node.target))
             if isinstance(value, Tensor):
                 set_tensor(root, str(node.target), value)
                 env[node] = graph.create_node("get_attr", str(node.target), name=node.name)
             else:
                 env[node] = value
-        elif node.op == "call_module":
-            env[node] = None  # shape guards of the export
         elif node.op == "output":
             flat_out, out_spec = _outputs(node.args[0], env, exported)
         else:
             env[node] = _copy_call(graph, node, env)
     graph.output(tuple(flat_out))
-    module = fx.GraphModule(root, graph)
+    module = LazyGraphModule(root, graph)
     program = Program(module, in_spec, out_spec, batch_of(flat), name=name, literals=tuple(literals))
     if not _functionalise(program):
         return None
@@ -130,7 +133,16 @@ def _copy_call(graph: fx.Graph, node: fx.Node, env: Mapping[fx.Node, Any]) -> An
         target = torch.ops.aten.reshape.default  # a stream's buffers have strides of their own
     made = graph.call_function(target, args, kwargs)
     made.meta["module"] = _path(node)
+    _take_shape(made, node.meta.get("val"))
     return made
+
+
+def _take_shape(node: fx.Node, exported: Any) -> None:
+    """The export has derived the shapes of all results already."""
+    if isinstance(exported, Tensor) and all(isinstance(s, int) for s in exported.shape):
+        tell_shape(node, tuple(exported.shape), exported.dtype)
+    elif isinstance(exported, (list, tuple)):
+        tell_shape(node, None, None)
 
 
 def _path(node: fx.Node) -> str:
@@ -164,9 +176,26 @@ def _functionalise(program: Program) -> bool:
         if any(position[u] > now for a in _aliases(base) if a is not base for u in a.users):
             return False
         node.target = pure
+        if not _same_float(program, node):
+            for other in program.graph.nodes:  # without the write, another dtype may come of it
+                invalidate(other)
         later = {user for user in base.users if position[user] > now}
         base.replace_all_uses_with(node, delete_user_cb=later.__contains__)
     return True
+
+
+def _same_float(program: Program, node: fx.Node) -> bool:
+    """Whether what a call reads and gives is all of one floating dtype."""
+    dtypes: set[torch.dtype | None] = set()
+    for read in (node, *node.all_input_nodes):
+        if read.op == "placeholder":
+            dtypes.add(read.meta["input"][1])
+        elif read.op == "get_attr":
+            dtypes.add(program.tensor(read).dtype)
+        else:
+            known = read.meta.get("value")
+            dtypes.add(known.dtype if isinstance(known, ShapeOnly) else None)
+    return len(dtypes) == 1 and all(d is not None and d.is_floating_point for d in dtypes)
 
 
 def _aliases(node: fx.Node) -> list[fx.Node]:
@@ -224,7 +253,8 @@ def _split_lists(program: Program) -> None:
         graph.erase_node(node)
     if len(graph.nodes) != before:
         for node in graph.nodes:  # what follows a list of results was thought to have lost its pixels
-            invalidate(node)
+            if "value" in node.meta and node.op != "output":
+                tell_shape(node, info(node).shape, info(node).dtype)
 
 
 def _starts(packet: str, node: fx.Node, size: int) -> list[int]:

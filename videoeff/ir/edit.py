@@ -27,9 +27,8 @@ def replace(old: fx.Node, new: fx.Node) -> None:
 
 def add_constant(program: Program, before: fx.Node, path: str, tensor: Tensor) -> fx.Node:
     """A new constant under a path that is not taken yet, read in front of ``before``."""
-    taken = {str(n.target) for n in program.nodes if n.op == "get_attr"}
     unique, count = path, 0
-    while unique in taken or _has(program, unique):
+    while _has(program, unique):
         count += 1
         unique = f"{path}_{count}"
     set_tensor(program.module, unique, tensor)

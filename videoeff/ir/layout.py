@@ -86,3 +86,16 @@ def info(node: fx.Node) -> ValueInfo:
 def invalidate(node: fx.Node) -> None:
     """Forget what is known about a node, after its arguments changed."""
     node.meta.pop("value", None)
+
+
+def tell_shape(node: fx.Node, shape: tuple[int, ...] | None, dtype: torch.dtype | None) -> None:
+    """Forget a node's layout; its shape is known and need not be derived again."""
+    node.meta["value"] = ShapeOnly(shape, dtype)
+
+
+@dataclass(frozen=True)
+class ShapeOnly:
+    """What is known of a node whose layout has still to be found; fields as in :class:`ValueInfo`."""
+
+    shape: tuple[int, ...] | None
+    dtype: torch.dtype | None

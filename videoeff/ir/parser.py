@@ -24,6 +24,7 @@ from torch import fx
 
 from videoeff.errors import ArtifactError
 from videoeff.ir.markers import MARKERS
+from videoeff.ir.module import LazyGraphModule
 from videoeff.ir.program import Program, set_tensor
 
 # Operators that touch files or other processes have no business in a network.
@@ -154,7 +155,7 @@ def text_to_program(
         names[name] = node
     if not header or not returned:
         raise ArtifactError("the graph's text is cut short: its header or its return line is missing")
-    module = fx.GraphModule(root, graph)
+    module = LazyGraphModule(root, graph)
     return Program(
         module=module,
         in_spec=in_spec,

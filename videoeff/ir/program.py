@@ -17,6 +17,7 @@ import torch
 import torch.utils._pytree as pytree
 from torch import fx, nn
 
+from videoeff.ir.module import LazyGraphModule
 from videoeff.ir.printer import graph_to_text
 
 STAGES = ("captured", "planned")
@@ -106,7 +107,7 @@ class Program:
         root = nn.Module()
         for path, tensor in self.module.named_buffers(remove_duplicate=False):
             set_tensor(root, path, tensor)
-        return replace(self, module=fx.GraphModule(root, graph))
+        return replace(self, module=LazyGraphModule(root, graph))
 
     def recorded(self, record: PassRecord) -> Program:
         """This Program with one more entry in its history."""

@@ -59,14 +59,18 @@ class Pass:
             PassError: the rewrite failed.
             VerifyError: the result is not legal.
         """
-        result, note = program.clone(), Notes()
-        changed = self.rewrite(result, note)
-        annotate(result)
-        if any(is_cache(n) for n in result.nodes):
-            result.stage = "planned"
-        result.module.recompile()
-        verify(result)
-        result = result.recorded(PassRecord(self.name, str(self), changed, tuple(note.lines)))
+        return self.run_in_place(program.clone())
+
+    def run_in_place(self, program: Program) -> PassResult:
+        """As :meth:`run`, but of a Program that nobody needs any more."""
+        note = Notes()
+        changed = self.rewrite(program, note)
+        annotate(program)
+        if any(is_cache(n) for n in program.nodes):
+            program.stage = "planned"
+        program.module.recompile()
+        verify(program)
+        result = program.recorded(PassRecord(self.name, str(self), changed, tuple(note.lines)))
         return PassResult(result, changed, tuple(note.lines))
 
     def __str__(self) -> str:

@@ -78,6 +78,7 @@ def run_passes(program: Program, passes: Sequence[Pass]) -> Program:
         PassError: a pass failed.
     """
     check_order(passes, program)
+    program = program.clone()
     for item in passes:
-        program = item.run(program).program
+        program = item.run_in_place(program).program
     return program

@@ -1,0 +1,53 @@
+"""The graph of an export as it is walked: with its parameters, buffers and constants by name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, fx
+from torch.export.graph_signature import InputKind, OutputKind
+
+_HELD = (InputKind.PARAMETER, InputKind.BUFFER, InputKind.CONSTANT_TENSOR)
+
+
+@dataclass(frozen=True)
+class ExportedGraph:
+    """A graph whose placeholders are inputs of the call, or tensors that the model holds.
+
+    Attributes:
+        module: the graph, with what its ``get_attr`` nodes name.
+        held: by the name of a placeholder, the path of a tensor of the model, and the tensor.
+    """
+
+    module: fx.GraphModule
+    held: Mapping[str, tuple[str, Tensor]] = field(default_factory=dict)
+
+
+def graph_of(exported: torch.export.ExportedProgram) -> ExportedGraph:
+    """The graph of an export.
+
+    ``ExportedProgram.module()`` copies the graph twice, and compiles it, to make a model that can be run.
+    A model that writes none of its state needs only a look at its signature.
+
+    Raises:
+        TypeError: the export makes a module of another kind.
+    """
+    signature = exported.graph_signature
+    plain = all(s.kind == OutputKind.USER_OUTPUT for s in signature.output_specs)
+    held: dict[str, tuple[str, Tensor]] = {}
+    for spec in signature.input_specs:
+        if spec.kind in _HELD and spec.target is not None:
+            tensor = exported.state_dict.get(spec.target, exported.constants.get(spec.target))
+            plain = plain and isinstance(tensor, Tensor)
+            if isinstance(tensor, Tensor):
+                held[spec.arg.name] = (spec.target, tensor)
+        elif spec.kind != InputKind.USER_INPUT:
+            plain = False
+    if plain:
+        return ExportedGraph(exported.graph_module, held)
+    module = exported.module(check_guards=False)
+    if not isinstance(module, fx.GraphModule):
+        raise TypeError(f"an export's module is a {type(module).__name__}")
+    return ExportedGraph(module)
