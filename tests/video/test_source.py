@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from videoeff.errors import ArtifactError, VideoError
-from videoeff.video.overlay import caption, colour_table, overlay_heat
+from videoeff.video.overlay import caption, colour_table, legend, overlay_heat
 from videoeff.video.source import ClipWriter, Preprocess, check_writable, open_clip
 
 SIZE = (48, 64)
@@ -357,26 +357,54 @@ def test_preprocess_json_must_be_an_object(data: str) -> None:
 # ---------------------------------------------------------------- overlays
 
 
-def test_heat_covers_what_changed_and_dims_the_rest() -> None:
-    frame = np.full((40, 60, 3), 200, np.uint8)
+def test_heat_covers_what_computed_and_leaves_the_rest_as_it_is() -> None:
+    frame = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
+    before = frame.copy()
     heat = np.zeros((4, 6), np.float32)
     heat[1, 2], heat[2, 4], heat[3, 5] = 1.0, 0.2, np.nan
-    drawn = overlay_heat(frame, heat, opacity=0.5, dim=0.5)
+    drawn = overlay_heat(frame, heat, opacity=0.5)
     assert drawn.shape == frame.shape
     assert drawn.dtype == np.uint8
     hot = np.zeros((40, 60), bool)
     hot[10:20, 20:30] = hot[20:30, 40:50] = True
-    assert (drawn[~hot] == 100).all()
-    assert (drawn[10:20, 20:30] == np.round(100 + colour_table()[255] / 2)).all()
-    assert (drawn[20:30, 40:50] == np.round(100 + colour_table()[51] / 2)).all()
-    assert (frame == 200).all()
+    assert (drawn[~hot] == frame[~hot]).all()
+    full = frame[10:20, 20:30] / 2 + colour_table()[255] / 2
+    assert np.abs(drawn[10:20, 20:30] - full).max() <= 0.5
+    share = 0.5 * 0.2**0.8
+    little = frame[20:30, 40:50] * (1 - share) + colour_table()[51] * share
+    assert np.abs(drawn[20:30, 40:50] - little).max() <= 0.5 + 1e-3
+    assert (frame == before).all()
     assert overlay_heat(frame, np.ones((7, 11))).shape == frame.shape  # no whole factor
 
 
-def test_more_heat_is_lighter() -> None:
+def test_more_heat_is_lighter_and_more_opaque() -> None:
     lightness = colour_table() @ np.array([0.2126, 0.7152, 0.0722])
     assert (np.diff(lightness) >= 0).all()
     assert lightness[-1] - lightness[0] > 150
+    ramp = np.linspace(0, 1, 256, dtype=np.float32)[None]
+    white = overlay_heat(np.full((1, 256, 3), 255, np.uint8), ramp).astype(int)
+    black = overlay_heat(np.zeros((1, 256, 3), np.uint8), ramp).astype(int)
+    seen_through = (white - black)[0, :, 0]  # the frame's share of what is seen
+    assert (np.diff(seen_through) <= 1).all()  # whole grey levels
+    assert seen_through[0] == 255
+    assert seen_through[-1] == pytest.approx(255 * 0.35, abs=1)
+
+
+def test_a_legend_is_a_bar_of_the_heat_colours_between_words() -> None:
+    frame = np.full((240, 320, 3), 90, np.uint8)
+    drawn = legend(frame, "of the layers")
+    changed = (drawn != frame).any(axis=(1, 2))
+    height = int(changed.sum())
+    assert 10 < height < 40
+    assert changed[-height:].all()
+    row = drawn[240 - height // 2].astype(int)
+    yellow = np.abs(row - colour_table()[255]).sum(1) < 30
+    assert yellow.any()  # the bar's hot end
+    assert (row[yellow.argmax() :] > 230).all(axis=1).any()  # white letters behind it
+    assert (frame == 90).all()
+    assert (legend(frame[:60], "no room") == frame[:60]).all()
+    longer = legend(frame, "of the layers, in many more words than there is room for at this size")
+    assert longer.shape == frame.shape
 
 
 def test_overlays_refuse_other_shapes() -> None:
@@ -387,6 +415,8 @@ def test_overlays_refuse_other_shapes() -> None:
         overlay_heat(frame[..., 0], np.zeros((4, 4)))
     with pytest.raises(VideoError, match="expected uint8"):
         caption(frame.astype(np.float32), "x")  # type: ignore[arg-type]
+    with pytest.raises(VideoError, match="expected uint8"):
+        legend(frame[..., 0], "x")
 
 
 def test_a_caption_is_white_on_a_dark_strip() -> None:

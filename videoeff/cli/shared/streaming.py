@@ -17,13 +17,16 @@ from torch import Tensor
 
 from videoeff.cli.shared.dense import Dense, Errors, tensors_of
 from videoeff.cli.shared.feed import Feed
-from videoeff.video.overlay import overlay_heat
+from videoeff.video.overlay import legend, overlay_heat
 
 if TYPE_CHECKING:
     from videoeff.cli.shared.drawing import Draw
     from videoeff.runtime.streaming_module import StreamingModule
 
 Frame = NDArray[np.uint8]
+
+#: What the heat of :meth:`~videoeff.runtime.Observation.heat` means, for the legend.
+HEAT = "of the layers computed here"
 
 
 @dataclass
@@ -112,7 +115,7 @@ class Streamer:
         if self.keep:
             self._keep(result, outputs)
         if self.write is not None:
-            drawn = frame if picture is None else overlay_heat(frame, picture)
+            drawn = frame if picture is None else legend(overlay_heat(frame, picture), HEAT)
             self.write(drawn if self.draw is None else self.draw(drawn.copy(), outputs))
         result.stream_ms.append(stream_ms)
         if self.compare:
