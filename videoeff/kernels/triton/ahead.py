@@ -122,15 +122,20 @@ def _type(
 
 
 def _resources(cubin: bytes) -> tuple[int, int]:
-    """Registers and bytes spilled, as ``cuobjdump`` reads them off a binary."""
+    """Registers and bytes spilled, as ``cuobjdump`` reads them off a binary.
+
+    Triton 3.8 reserves eight bytes in some kernels that no instruction ever loads or stores: no spill.
+    """
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "kernel.cubin"
         path.write_bytes(cubin)
         text = subprocess.run(
             [tool("cuobjdump"), "-res-usage", str(path)], capture_output=True, text=True, check=True
         )
+        code = subprocess.run([tool("nvdisasm"), "-c", str(path)], capture_output=True, text=True, check=True)
     found = dict(_numbers(text.stdout + text.stderr))
-    return found["REG"], found.get("STACK", 0) + found.get("LOCAL", 0)
+    used = re.search(r"\b(?:LDL|STL)\b", code.stdout) is not None
+    return found["REG"], found.get("STACK", 0) + found.get("LOCAL", 0) if used else 0
 
 
 def _numbers(text: str) -> Iterator[tuple[str, int]]:
