@@ -183,6 +183,13 @@ def watched(seed: int = 0) -> Iterator[Watch]:
         at.exchange(watch.program, found, value.data.itemsize, str(sem))
         return plain.create_atomic_cas(builder, pointers, expected, value, sem, scope)
 
+    def dot(a: Any, b: Any, d: Any, *precision: Any) -> Any:
+        """In double precision: in single, numpy's sums depend on where the operands lie in memory."""
+        if d.data.dtype != np.float32:
+            return plain.create_dot(builder, a, b, d, *precision)
+        product = np.matmul(a.data.astype(np.float64), b.data.astype(np.float64)) + d.data
+        return interpreter.TensorHandle(product.astype(np.float32), d.dtype.scalar)
+
     def program_id(axis: int) -> Any:
         number = watch.program if axis == 0 else 0
         return interpreter.TensorHandle(np.array([number], dtype=np.int32), interpreter.tl.int32)
@@ -205,6 +212,7 @@ def watched(seed: int = 0) -> Iterator[Watch]:
         for name, ours in {
             "create_masked_load": load, "create_masked_store": store, "create_atomic_rmw": atomic,
             "create_atomic_cas": compare, "create_get_program_id": program_id, "create_barrier": barrier,
+            "create_dot": dot,
         }.items():  # fmt: skip
             patch.setattr(builder, name, ours)
         if not hasattr(plain, "get_bf16"):  # up to Triton 3.8
