@@ -193,14 +193,13 @@ def test_two_threads_in_one_stream() -> None:
     frames = list(clip(4))
     stream(frames[0])
     inside, go_on = threading.Event(), threading.Event()
-    engine = stream.engine
-    assert engine is not None
+    engine = stream.engines[""]
 
     def waits(*_: Any) -> None:
         inside.set()
         assert go_on.wait(30)
 
-    engine.observer = waits
+    engine.observe(waits)
     results: list[Any] = []
     first = threading.Thread(target=lambda: results.append(stream(frames[1])))
     first.start()
@@ -218,7 +217,7 @@ def test_two_threads_in_one_stream() -> None:
     finally:
         go_on.set()
         first.join(30)
-    engine.observer = None
+    engine.observe(None)
     assert_close(results[0], dense(model, frames[1]))
     assert_close(stream(frames[3]), dense(model, frames[3]))
 

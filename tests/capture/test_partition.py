@@ -14,8 +14,9 @@ from torch import Tensor, nn
 import videoeff
 from tests.support.detectors import CallsAgain, Detector, detector
 from tests.support.small_nets import clip
-from videoeff.capture.partition import split
+from videoeff.capture.partition import partition
 from videoeff.errors import CaptureError, StateError
+from videoeff.runtime.partitioned import PartitionedModel
 from videoeff.runtime.streaming_module import StreamingModule
 
 SIZE = (3, 30, 40)
@@ -298,8 +299,8 @@ def test_a_model_that_cannot_be_copied() -> None:
         videoeff.convert(Holds().eval(), torch.rand(1, 3, 16, 20))
 
 
-def test_split_leaves_no_hooks(model: Detector) -> None:
-    split(model, (next(images(1)),), {})
+def test_partition_leaves_no_hooks(model: Detector) -> None:
+    partition(model, (next(images(1)),), {})
     assert not any(m._forward_pre_hooks or m._forward_hooks for m in model.modules())
 
 
@@ -317,8 +318,8 @@ def test_faster_rcnn() -> None:
     frames = list(images(3, size, dtype=torch.float64))
     stream = videoeff.convert(model, frames[0])
     assert {"backbone", "rpn.head"} == {name.split("#")[0] for name in stream.engines}
-    assert stream.shell is not None
-    expected, found = [_outputs_of(m, "backbone", "rpn.head") for m in (model, stream.shell.model)]
+    assert isinstance(stream.body, PartitionedModel)
+    expected, found = [_outputs_of(m, "backbone", "rpn.head") for m in (model, stream.body.model)]
     for frame in frames:
         boxes = dense(model, frame)[0]["boxes"]
         assert stream(frame)[0]["boxes"].shape == boxes.shape

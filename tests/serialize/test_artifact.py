@@ -210,8 +210,7 @@ def test_what_the_description_holds(plain: Path) -> None:
         r"([a-z-]+)(?:\{[^}]*\})?(?:,|$)", engine["passes"]
     )
     stream = videoeff.load(plain)
-    assert stream.engine is not None
-    assert engine["state"] == [s.to_json() for s in stream.engine.plan.state]
+    assert engine["state"] == [s.to_json() for s in stream.engines[""].plan.state]
     names = {s["name"] for s in engine["state"]}
     assert {"x.value", "x.scale", "first.value", "first.scale", "second.value"} <= names
     assert set(re.findall(r"const\(.(\S+?).\)", engine["graph"])) == {n.removeprefix("0:") for n in tensors}

@@ -14,6 +14,7 @@ from videoeff.ir.program import Program
 from videoeff.kernels import IMPLEMENTATIONS
 from videoeff.passes import Pass, parse_passes, recipe, run_passes
 from videoeff.runtime.engine import Engine
+from videoeff.runtime.options import Options
 from videoeff.runtime.streaming_module import StreamingModule
 
 #: Every way to compute on this machine: the reference, and "auto" where there is more. A backend that may
@@ -41,7 +42,7 @@ def stream_of(
     **options: Any,
 ) -> StreamingModule:
     """A stream of a module that need not have a convolution."""
-    return StreamingModule(Engine(planned(captured(model, *args), passes), backend), **options)
+    return StreamingModule(Engine(planned(captured(model, *args), passes), backend), Options(**options))
 
 
 def named(program: Program, word: str) -> list[fx.Node]:
