@@ -254,6 +254,7 @@ def test_a_module_under_two_names_is_one_part() -> None:
     assert list(stream.engines) == ["left#1", "left#2"]
     for frame in clip(4, (1, 3, 16, 20)):
         torch.testing.assert_close(stream(frame), dense(model, frame), rtol=1e-5, atol=1e-5)
+    assert {name: e.counts.frames for name, e in stream.engines.items()} == {"left#1": 3, "left#2": 3}
     assert stream.report().eager[1:] == ()
     assert stream.report().convolutions_streamed == 1.0
 

@@ -97,3 +97,4 @@ def test_a_module_under_two_names(tmp_path: Path) -> None:
     loaded = videoeff.load(tmp_path / "it.veff", model=Shared())
     assert list(loaded.engines) == ["left#1", "left#2"]
     assert_streams_agree(stream, loaded, list(clip(3, (1, 3, 16, 20))))
+    assert [e.counts.frames for e in loaded.engines.values()] == [2, 2]

@@ -123,7 +123,7 @@ class PartitionedModel(nn.Module):
             original = self.model.get_submodule(path)
             site = CallSite(path, original, found)
             for module in list(self.model.modules()):
-                for name, child in module.named_children():
+                for name, child in list(module._modules.items()):  # also under a second name
                     if child is original and module is not site:
                         module.register_module(name, site)
             self.call_sites[path] = site
