@@ -151,14 +151,18 @@ def stream_error(model: Any, stream: Any, calls: list[tuple[Any, ...]]) -> tuple
     import torch
     import torch.utils._pytree as pytree
 
+    from videoeff.runtime.partitioned import PartitionedModel
+
     worst, numbers = 0.0, 0
-    shell = stream.shell
-    dense_parts, stream_parts = watch(model, shell), watch(shell.model if shell else model, shell)
+    partitioned = stream.body if isinstance(stream.body, PartitionedModel) else None
+    paths = [] if partitioned is None else list(partitioned.call_sites)
+    dense_parts = watch(model, paths)
+    stream_parts = watch(model if partitioned is None else partitioned.model, paths)
     for call in calls:
         with torch.no_grad():
             expected = pytree.tree_leaves(model(*pytree.tree_map(lambda t: t.clone(), call)))
         found = pytree.tree_leaves(stream(*call))
-        if shell is not None:
+        if partitioned is not None:
             # What follows the parts sorts and thresholds: among the near ties of random weights, rounding
             # decides. So the parts' own outputs are compared.
             expected, found = take(dense_parts), take(stream_parts)
@@ -212,12 +216,12 @@ def one(name: str, frames: int) -> dict[str, Any]:
     }
 
 
-def watch(model: Any, shell: Any) -> list[Any]:
-    """A list that collects what the captured parts of a model return, call by call."""
+def watch(model: Any, paths: list[str]) -> list[Any]:
+    """A list that collects what the submodules at some paths return, call by call."""
     import torch.utils._pytree as pytree
 
     collected: list[Any] = []
-    for path in shell.sites if shell is not None else ():
+    for path in paths:
         module = model.get_submodule(path)
         module.register_forward_hook(lambda _m, _i, out: collected.extend(pytree.tree_leaves(out)))
     return collected

@@ -96,7 +96,7 @@ def launches(wanted: Ahead) -> list[Any]:
     found = []
     for engine in stream.engines.values():
         fresh = torch.zeros(wanted.streams, dtype=torch.bool, device="meta")
-        context = Context((), engine._state, engine._constants, fresh, any_fresh=True, all_fresh=True)
+        context = Context((), engine.state, engine._constants, fresh, any_fresh=True, all_fresh=True)
         for group in engine.plan.groups:
             if isinstance(group, TritonPlan):
                 group._bind(context)

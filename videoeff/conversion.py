@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from numbers import Real
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -14,16 +12,18 @@ from torch import fx, nn
 
 from videoeff.analysis import is_convolution
 from videoeff.capture.export import capture, require_eval
-from videoeff.capture.partition import has_convolution, split
+from videoeff.capture.partition import has_convolution, partition
 from videoeff.errors import BackendError, CaptureError, PassError
 from videoeff.ir.program import Program
 from videoeff.lowering.choose import choose_implementations
 from videoeff.passes import Pass, parse_passes, recipe, run_passes
 from videoeff.passes.insert_thresholds import InsertThresholds
+from videoeff.runtime.body import StreamBody
 from videoeff.runtime.engine import Engine
-from videoeff.runtime.partitioned import Shell
-from videoeff.runtime.signature import Parameters, describe
-from videoeff.runtime.streaming_module import StreamingModule, check_policies
+from videoeff.runtime.options import Options
+from videoeff.runtime.partitioned import PartitionedModel
+from videoeff.runtime.signature import Parameters, Signature, describe
+from videoeff.runtime.streaming_module import StreamingModule
 
 Model = nn.Module | torch.export.ExportedProgram
 
@@ -85,7 +85,7 @@ def convert(
         BackendError: the backend or the device cannot serve.
         StateError: an unknown ``nan_policy`` or ``on_resize``.
     """
-    check_policies(nan_policy, on_resize)
+    options = Options(alias_outputs, nan_policy, on_resize)
     choose_implementations(backend)
     place = _device(device)
     chosen = _passes(recipe, passes, threshold, predict, input_threshold, block, dilation)
@@ -101,32 +101,86 @@ def convert(
         require_eval(model)
     name = name or _name(model)
     forward = model.module().forward if isinstance(model, torch.export.ExportedProgram) else model.forward
-    options: dict[str, Any] = {
-        "alias_outputs": alias_outputs,
-        "nan_policy": nan_policy,
-        "on_resize": on_resize,
-        "forward_parameters": Parameters.of(forward),
-    }
-
-    def build(args: tuple[Any, ...], keywords: dict[str, Any]) -> StreamingModule:
-        # What is made in inference mode could not be written outside it.
-        with torch.inference_mode(False), torch.no_grad():
-            args, keywords = pytree.tree_map(_no_inference_tensor, (args, keywords))
-            if place is None:
-                return _build(model, args, keywords, chosen, backend, name, options)
-            made = _build(model, args, keywords, chosen, "auto", name, options)
-            _move(made, place, backend)
-            return made
-
-    def build_again(args: tuple[Any, ...], keywords: dict[str, Any]) -> StreamingModule:
-        return build(*_as_model(model, args, keywords))
-
-    stream = build(args, dict(kwargs or {}))
-    if on_resize == "replan":
-        stream._replan = build_again
+    builder = _Builder(model, chosen, backend, place, name)
+    stream = StreamingModule(
+        builder.build(args, dict(kwargs or {})),
+        options,
+        name=name,
+        replan=builder.build_again if on_resize == "replan" else None,
+        forward_parameters=Parameters.of(forward),
+    )
     if strict:
         _require_all(stream)
     return stream
+
+
+@dataclass(frozen=True)
+class _Builder:
+    """Builds what a stream runs, for the example call and again for calls of another size.
+
+    Attributes:
+        model: the model.
+        passes: the passes to run.
+        backend: "auto" or a backend's name.
+        device: where the stream is to live; where the example lies if None.
+        name: what to call the model.
+    """
+
+    model: Model
+    passes: tuple[Pass, ...]
+    backend: str
+    device: torch.device | None
+    name: str
+
+    def build(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> StreamBody:
+        """The body for an example call."""
+        # What is made in inference mode could not be written outside it.
+        with torch.inference_mode(False), torch.no_grad():
+            args, kwargs = pytree.tree_map(_no_inference_tensor, (args, kwargs))
+            if self.device is None:
+                return self._body(args, kwargs, self.backend)
+            body = self._body(args, kwargs, "auto")  # the backend need not serve where the model is
+            for engine in body.engines.values():
+                engine.set_backend(self.backend)
+            body.to(self.device)
+            for engine in body.engines.values():
+                engine.relower()  # what did not move was lowered for any backend
+            return body
+
+    def build_again(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> StreamBody:
+        """The body for a frame of a stream that may have been moved or cast since."""
+        return self.build(*_as_model(self.model, args, kwargs))
+
+    def _body(self, args: tuple[Any, ...], kwargs: dict[str, Any], backend: str) -> StreamBody:
+        model, name = self.model, self.name
+        try:
+            program = capture(model, args, kwargs, name=name)
+        except CaptureError as error:
+            if isinstance(model, (torch.export.ExportedProgram, fx.GraphModule)):
+                raise  # it has no submodules to call
+            if not has_convolution(model):
+                raise
+            _require_run(model, args, kwargs, name)
+            return self._partitioned(model, args, kwargs, backend, str(error))
+        if not any(is_convolution(n) for n in program.nodes):
+            raise CaptureError(
+                f"{name}: it has no convolution, so there are no pixels to follow; run it as it is"
+            )
+        return Engine(run_passes(program, self.passes), backend)
+
+    def _partitioned(
+        self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], backend: str, reason: str
+    ) -> PartitionedModel:
+        found = partition(model, args, kwargs)
+        engines: dict[str, list[Engine]] = {}
+        for captured in found.partitions:
+            program = run_passes(captured.program, self.passes)
+            calls = engines.setdefault(captured.path, [])
+            if calls:
+                _share_constants(calls[0].program, program)
+            calls.append(Engine(program, backend))
+        left = (("", reason), *found.left)
+        return PartitionedModel(model, engines, Signature.of(args, kwargs), left, found.convolution_macs)
 
 
 def _device(device: torch.device | str | None) -> torch.device | None:
@@ -142,62 +196,6 @@ def _device(device: torch.device | str | None) -> torch.device | None:
             "torch.cuda.device_count() tells how many GPUs there are"
         ) from error
     return place
-
-
-def _move(stream: StreamingModule, place: torch.device, backend: str) -> None:
-    """To a device, where a backend is to serve that need not serve where the model is."""
-    for engine in stream.engines.values():
-        engine.backend = backend
-    stream.to(place)
-    for engine in stream.engines.values():
-        engine.relower()  # what did not move was lowered for any backend
-
-
-def _build(
-    model: Model,
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any],
-    passes: Sequence[Pass],
-    backend: str,
-    name: str,
-    options: dict[str, Any],
-) -> StreamingModule:
-    try:
-        program = capture(model, args, kwargs, name=name)
-    except CaptureError as error:
-        if isinstance(model, (torch.export.ExportedProgram, fx.GraphModule)) or not has_convolution(model):
-            raise
-        _require_run(model, args, kwargs, name)
-        return _in_parts(model, args, kwargs, passes, backend, name, options, error)
-    if not any(is_convolution(n) for n in program.nodes):
-        raise CaptureError(
-            f"{name}: it has no convolution, so there are no pixels to follow; run it as it is"
-        )
-    engine = Engine(run_passes(program, passes), backend)
-    return StreamingModule(engine, name=name, **options)
-
-
-def _in_parts(
-    model: nn.Module,
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any],
-    passes: Sequence[Pass],
-    backend: str,
-    name: str,
-    options: dict[str, Any],
-    reason: CaptureError,
-) -> StreamingModule:
-    found = split(model, args, kwargs)
-    engines: dict[str, list[Engine]] = {}
-    for part in found.parts:
-        program = run_passes(part.program, passes)
-        calls = engines.setdefault(part.path, [])
-        if calls:
-            _share_constants(calls[0].program, program)
-        calls.append(Engine(program, backend))
-    left = (("", str(reason)), *found.left)
-    shell = Shell(model, engines, (args, kwargs), left, found.convolution_macs)
-    return StreamingModule(shell=shell, name=name, **options)
 
 
 def _share_constants(first: Program, other: Program) -> None:
@@ -257,17 +255,10 @@ def _passes(
     block: int,
     dilation: int,
 ) -> tuple[Pass, ...]:
-    for what, value in (("threshold", threshold), ("predict", predict), ("input_threshold", input_threshold)):
-        if value is None and what == "input_threshold":
-            continue
-        if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= float(value) < math.inf:
-            raise PassError(f"{what}={value!r}: give a finite number, 0 or larger")
-    for what, number, least in (("block", block, 1), ("dilation", dilation, 0)):
-        if isinstance(number, bool) or not isinstance(number, int) or number < least:
-            raise PassError(f"{what}={number!r}: give a whole number, {least} or larger")
     thresholds = InsertThresholds(
         threshold, predict=predict, input_threshold=input_threshold, block=block, dilation=dilation
     )
+    thresholds.check()
     asked = thresholds != InsertThresholds()
     if passes is not None:
         chosen = parse_passes(passes) if isinstance(passes, str) else tuple(passes)

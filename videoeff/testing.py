@@ -125,7 +125,7 @@ def poison(stream: nn.Module) -> None:
     for module in stream.modules():
         if isinstance(module, Engine):
             module.reset()
-            for tensor in module._state.values():
+            for tensor in module.state.values():
                 if tensor.is_floating_point():
                     tensor.fill_(float("nan"))
                 else:

@@ -14,8 +14,9 @@ from torch import Tensor, nn
 import videoeff
 from tests.support.detectors import CallsAgain, Detector, detector
 from tests.support.small_nets import clip
-from videoeff.capture.partition import split
+from videoeff.capture.partition import partition
 from videoeff.errors import CaptureError, StateError
+from videoeff.runtime.partitioned import PartitionedModel
 from videoeff.runtime.streaming_module import StreamingModule
 from videoeff.testing import relative_error
 
@@ -255,6 +256,7 @@ def test_a_module_under_two_names_is_one_part() -> None:
     assert list(stream.engines) == ["left#1", "left#2"]
     for frame in clip(4, (1, 3, 16, 20)):
         torch.testing.assert_close(stream(frame), dense(model, frame), rtol=1e-5, atol=1e-5)
+    assert {name: e.counts.frames for name, e in stream.engines.items()} == {"left#1": 3, "left#2": 3}
     assert stream.report().eager[1:] == ()
     assert stream.report().convolutions_streamed == 1.0
 
@@ -300,8 +302,8 @@ def test_a_model_that_cannot_be_copied() -> None:
         videoeff.convert(Holds().eval(), torch.rand(1, 3, 16, 20))
 
 
-def test_split_leaves_no_hooks(model: Detector) -> None:
-    split(model, (next(images(1)),), {})
+def test_partition_leaves_no_hooks(model: Detector) -> None:
+    partition(model, (next(images(1)),), {})
     assert not any(m._forward_pre_hooks or m._forward_hooks for m in model.modules())
 
 
@@ -319,8 +321,8 @@ def test_faster_rcnn() -> None:
     frames = list(images(3, size, dtype=torch.float64))
     stream = videoeff.convert(model, frames[0])
     assert {"backbone", "rpn.head"} == {name.split("#")[0] for name in stream.engines}
-    assert stream.shell is not None
-    expected, found = [_outputs_of(m, "backbone", "rpn.head") for m in (model, stream.shell.model)]
+    assert isinstance(stream.body, PartitionedModel)
+    expected, found = [_outputs_of(m, "backbone", "rpn.head") for m in (model, stream.body.model)]
     for frame in frames:
         boxes = dense(model, frame)[0]["boxes"]
         assert stream(frame)[0]["boxes"].shape == boxes.shape

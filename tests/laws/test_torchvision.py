@@ -13,6 +13,7 @@ import torchvision
 from torch import nn
 
 import videoeff
+from videoeff.runtime.partitioned import PartitionedModel
 from videoeff.testing import assert_close, moving_clip, poison, settle_batch_norm
 
 #: Model, shape of a frame, and the share of its convolution work that must stream.
@@ -96,10 +97,10 @@ def test_detectors(name: str) -> None:
     frames = [[f[0]] for f in moving_clip(4, (1, 3, 320, 320), dtype=torch.float64)]
     stream = videoeff.convert(model, (frames[0],))
     poison(stream)
-    assert stream.shell is not None
-    paths = list(stream.shell.sites)
+    assert isinstance(stream.body, PartitionedModel)
+    paths = list(stream.body.call_sites)
     assert "backbone" in paths
-    truth, found = Outputs(model, paths), Outputs(stream.shell.model, paths)
+    truth, found = Outputs(model, paths), Outputs(stream.body.model, paths)
     for frame in frames:
         with torch.no_grad():
             expected, detections = model(frame), stream(frame)

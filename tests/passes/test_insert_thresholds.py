@@ -127,7 +127,7 @@ def test_whole_numbers_and_mixed_streams_are_declined() -> None:
         (InsertThresholds(0.1, input_threshold=float("nan")), "input_threshold must be a finite number"),
         (InsertThresholds(0.1, predict=-1.0), "predict must be a finite number, 0 or larger"),
         (InsertThresholds(0.1, predict=float("nan")), "predict must be a finite number, 0 or larger"),
-        (InsertThresholds(0.1, dilation=-1), "dilation must be a finite number, 0 or larger"),
+        (InsertThresholds(0.1, dilation=-1), "dilation must be at least 0"),
         (InsertThresholds(0.1, block=0), "block must be at least 1"),
     ],
     ids=str,

@@ -51,7 +51,7 @@ def planned_concats(program: Program) -> int:
 
 
 def buffers(program: Program) -> dict[str, Tensor]:
-    return Engine(program)._state
+    return Engine(program).state
 
 
 def inside(part: Tensor, whole: Tensor) -> bool:

@@ -11,7 +11,7 @@ from videoeff.runtime.engine import Engine
 
 def gap(call: RegionCall, engine: Engine, new: Tensor) -> tuple[Tensor, Tensor | float]:
     """How far a recomputed value is from its buffer, in the test's own units, and how far it may be."""
-    old, state = engine.values()[call.name], engine._state
+    old, state = engine.values()[call.name], engine.state
     limit: Tensor | float = call.test.threshold
     if call.scale:
         limit = limit * state[call.scale].view(-1, 1, 1)
@@ -22,7 +22,7 @@ def gap(call: RegionCall, engine: Engine, new: Tensor) -> tuple[Tensor, Tensor |
 def recomputed(engine: Engine, call: RegionCall, frame: tuple[Tensor, ...]) -> Tensor:
     if call.kind == "input":
         return frame[call.input_index]
-    reads = [engine._state[r.state] for r in call.reads]
+    reads = [engine.state[r.state] for r in call.reads]
     reads = [
         t if r.part is None else t.narrow(r.part[0], r.part[1], r.part[2] - r.part[1])
         for r, t in zip(call.reads, reads, strict=True)

@@ -17,6 +17,7 @@ from videoeff.kernels.change_test import mask_like
 from videoeff.passes import Pass, parse_passes, recipe, run_passes
 from videoeff.runtime.engine import Engine
 from videoeff.runtime.observation import Observation
+from videoeff.runtime.options import Options
 from videoeff.runtime.streaming_module import StreamingModule
 from videoeff.testing import TOLERANCES, relative_error
 
@@ -45,7 +46,7 @@ def stream_of(
     **options: Any,
 ) -> StreamingModule:
     """A stream of a module that need not have a convolution."""
-    return StreamingModule(Engine(planned(captured(model, *args), passes), backend), **options)
+    return StreamingModule(Engine(planned(captured(model, *args), passes), backend), Options(**options))
 
 
 def named(program: Program, word: str) -> list[fx.Node]:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import math
-
 from torch import fx
 
 from videoeff.errors import VerifyError
 from videoeff.ir.layout import info
-from videoeff.ir.markers import KINDS, TESTS, cache_name, cache_option, is_cache, is_concat
+from videoeff.ir.markers import KINDS, TESTS, cache_name, cache_option, is_cache, is_concat, is_threshold
 from videoeff.ir.program import Program
 from videoeff.ops.base import op_of
 
@@ -64,7 +62,7 @@ def _verify_cache(program: Program, node: fx.Node) -> None:
             )
     threshold, predict = cache_option(node, "threshold"), cache_option(node, "predict")
     for what, value in (("threshold", threshold), ("predict", predict)):
-        if not (math.isfinite(value) and value >= 0):
+        if not is_threshold(value):
             raise VerifyError(f"{name}: {what}={value} must be a finite number, 0 or larger")
     if cache_option(node, "block") < 1 or cache_option(node, "dilation") < 0:
         raise VerifyError(f"{name}: block must be at least 1 and dilation at least 0")

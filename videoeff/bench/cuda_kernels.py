@@ -93,7 +93,7 @@ class Kernel:
         self.plan._bind(
             Context(
                 frames=(),
-                state=engine._state,
+                state=engine.state,
                 constants=engine._constants,
                 fresh=engine._settled,
                 any_fresh=False,
@@ -101,7 +101,7 @@ class Kernel:
             )
         )
         if call.scale:
-            engine._state[call.scale].fill_(-1.0)  # a limit below every difference
+            engine.state[call.scale].fill_(-1.0)  # a limit below every difference
         assert self.plan.memory is not None  # just bound
         self.memory, self.work = self.plan.memory, self.plan.works[call.name]
         self.opening = self.plan.launches[0]

@@ -25,7 +25,7 @@ _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTra
 
 
 @dataclass(frozen=True)
-class Part:
+class Partition:
     """One call of one submodule, captured.
 
     Attributes:
@@ -40,10 +40,16 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Split:
-    """A model in parts: what was captured, and why the rest was not."""
+class Partitioning:
+    """A model in parts.
 
-    parts: tuple[Part, ...]
+    Attributes:
+        partitions: what was captured.
+        left: what was not (its path), and why.
+        convolution_macs: multiply-accumulates of all convolutions in one call.
+    """
+
+    partitions: tuple[Partition, ...]
     left: tuple[tuple[str, str], ...]
     convolution_macs: int
 
@@ -88,7 +94,7 @@ def convolution_macs(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str,
     return sum(int(v) for k, v in total.items() if "conv" in str(k)) // 2
 
 
-def split(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Split:
+def partition(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Partitioning:
     """Capture the largest submodules that export.
 
     Args:
@@ -103,7 +109,7 @@ def split(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> S
     total = convolution_macs(model, args, kwargs)
     first = _record(model, args, kwargs)
     second = _record(model, *_disturbed(args, kwargs), keep=False)
-    parts: list[Part] = []
+    partitions: list[Partition] = []
     left: list[tuple[str, str]] = []
 
     seen: set[nn.Module] = set()
@@ -117,7 +123,7 @@ def split(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> S
             "it is never called" if path not in first else _varies(first[path], second.get(path), streams)
         )
         if not reason and path:
-            reason = _capture_calls(path, module, first[path], parts)
+            reason = _capture_calls(path, module, first[path], partitions)
             if not reason:
                 return True
         before = len(left)
@@ -128,10 +134,10 @@ def split(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> S
         return any(found)
 
     walk("", model)
-    if not parts:
+    if not partitions:
         why = "; ".join(f"{p}: {r}" for p, r in left[:4]) or "it holds no convolution module"
         raise CaptureError(f"{type(model).__name__}: no part of it could be captured ({why})")
-    return Split(tuple(parts), tuple(left), total)
+    return Partitioning(tuple(partitions), tuple(left), total)
 
 
 def _record(
@@ -196,7 +202,7 @@ def _varies(calls: _Calls, again: _Calls | None, streams: int) -> str:
     return ""
 
 
-def _capture_calls(path: str, module: nn.Module, calls: _Calls, parts: list[Part]) -> str:
+def _capture_calls(path: str, module: nn.Module, calls: _Calls, partitions: list[Partition]) -> str:
     """Capture every call of a module; the reason if one cannot be."""
     made = []
     for index, (args, kwargs) in enumerate(calls.inputs):
@@ -209,8 +215,8 @@ def _capture_calls(path: str, module: nn.Module, calls: _Calls, parts: list[Part
             reason = str(error)
         if reason:
             return reason
-        made.append(Part(path, index, program))
-    parts.extend(made)
+        made.append(Partition(path, index, program))
+    partitions.extend(made)
     return ""
 
 

@@ -185,12 +185,12 @@ def _whole(
     feeds: Mapping[str, dict[str, list[str]]] | None = None,
 ) -> nx.DiGraph:
     graph: nx.DiGraph = nx.DiGraph(name=stream.name, stage=stage, streams=stream.streams)
-    if stream.shell is None:
+    if not stream.body.left:
         program = programs[""]
         _add_program(graph, program, "", _feeds(program) if feeds is None else feeds[""])
         return graph
     inputs = []
-    for index, (shape, dtype) in enumerate(stream.shell.frames):
+    for index, (shape, dtype) in enumerate(stream.body.signature.frame_specs):
         inputs.append("input" if index == 0 else f"input_{index + 1}")
         _add(graph, inputs[-1], "", kind="input", op="input", shape=shape, dtype=_dtype(dtype))
     for prefix, program in programs.items():
@@ -208,8 +208,7 @@ def _whole(
 
 def _add_eager(graph: nx.DiGraph, stream: StreamingModule, parts: list[str], used: set[str]) -> None:
     """One node for each piece of the model that runs as it is, the outermost last, and the model's output."""
-    assert stream.shell is not None  # asked by the caller
-    pieces = sorted(stream.shell.left, key=lambda piece: piece[0] == "")
+    pieces = sorted(stream.body.left, key=lambda piece: piece[0] == "")
     outer = next((f"{p}.eager" if p else "eager" for p, _ in reversed(pieces)), "")
     for path, why in pieces:
         name = f"{path}.eager" if path else "eager"

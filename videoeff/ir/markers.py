@@ -6,7 +6,9 @@ reads more in them: where a buffer is kept, which change test guards it, and whe
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
+from numbers import Real
 from typing import Any
 
 import torch
@@ -78,6 +80,11 @@ def concat(parts: Sequence[Tensor], name: str, *, dim: int, step: int = 1) -> Te
 
 
 MARKERS: dict[str, Callable[..., Any]] = {"delta_cache": delta_cache, "concat": concat}
+
+
+def is_threshold(value: Any) -> bool:
+    """Whether a value can be a threshold (or the π of predicted changes): a finite number, 0 or larger."""
+    return isinstance(value, Real) and not isinstance(value, bool) and 0 <= float(value) < math.inf
 
 
 def is_cache(node: Any) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -13,7 +12,7 @@ from videoeff.analysis.regions import region_of
 from videoeff.errors import PassError
 from videoeff.ir import edit
 from videoeff.ir.layout import info
-from videoeff.ir.markers import TESTS, cache_name, cache_option, delta_cache, is_cache
+from videoeff.ir.markers import TESTS, cache_name, cache_option, delta_cache, is_cache, is_threshold
 from videoeff.ir.program import Program
 from videoeff.ops.base import op_of
 from videoeff.passes.base import Notes, Pass
@@ -52,21 +51,33 @@ class InsertThresholds(Pass):
 
     def rewrite(self, program: Program, note: Notes) -> bool:
         """Set the options of each cache that can hold its value back."""
-        for what, test in (("test", self.test), ("input_test", self.input_test)):
-            if test not in TESTS:
-                raise PassError(f"insert-thresholds: {what}={test!r} is none of {', '.join(TESTS)}")
-        for option in ("threshold", "input_threshold", "predict", "dilation"):
-            value = getattr(self, option)
-            if value is not None and not (math.isfinite(value) and value >= 0):
-                raise PassError(
-                    f"insert-thresholds: {option} must be a finite number, 0 or larger; it is {value}"
-                )
-        if self.block < 1:
-            raise PassError("insert-thresholds: block must be at least 1")
+        self.check()
         changed = False
         for cache in list(edit.caches(program)):
             changed |= self._set(program, cache, note)
         return changed
+
+    def check(self) -> None:
+        """Raise unless the options are legal.
+
+        Raises:
+            PassError: one of them is not; named.
+        """
+        for what, test in (("test", self.test), ("input_test", self.input_test)):
+            if test not in TESTS:
+                raise PassError(f"insert-thresholds: {what}={test!r} is none of {', '.join(TESTS)}")
+        for option in ("threshold", "input_threshold", "predict"):
+            value = getattr(self, option)
+            if not is_threshold(value) and not (value is None and option == "input_threshold"):
+                raise PassError(
+                    f"insert-thresholds: {option}={value!r}: {option} must be a finite number, 0 or larger"
+                )
+        for option, least in (("block", 1), ("dilation", 0)):
+            value = getattr(self, option)
+            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+                raise PassError(
+                    f"insert-thresholds: {option}={value!r}: {option} must be at least {least}, and whole"
+                )
 
     def _set(self, program: Program, cache: fx.Node, note: Notes) -> bool:
         name, kind = cache_name(cache), cache_option(cache, "kind")

@@ -5,14 +5,13 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.utils._pytree as pytree
 from torch import Tensor, fx, nn
 
-from videoeff.analysis import annotate
 from videoeff.errors import CaptureError, StateError
 from videoeff.ir import edit
 from videoeff.ir.layout import info
@@ -25,20 +24,12 @@ from videoeff.kernels.host import OutputMemory, warn_if_slow
 from videoeff.lowering.buffers import allocate, device_of
 from videoeff.lowering.lower import lower
 from videoeff.lowering.plan import Plan
+from videoeff.runtime.counts import Counts
+from videoeff.runtime.moving import redirect, retype, sharing
+from videoeff.runtime.outputs import owned
+from videoeff.runtime.signature import FrameSpec, OutputSignature, Signature
 
 Observer = Callable[[Context, tuple[Any, ...]], None]
-
-
-@dataclass
-class Activity:
-    """Counts of one layer since the last reset of the report, frames after a stream's first only."""
-
-    frames: int = 0
-    pixels: int = 0
-    active: int | Tensor = 0
-    scheduled: int | Tensor = 0
-    more_needed: float = 0.0  # multiply-accumulates beside those of the pixels
-    more_scheduled: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -49,21 +40,17 @@ class EngineState:
     fresh: tuple[bool, ...]
 
 
-@dataclass
-class Counts:
-    """Frames seen and the activity of every layer."""
-
-    frames: int = 0
-    layers: dict[str, Activity] = field(default_factory=dict)
-
-
 class Engine(nn.Module):
-    """Runs one planned Program frame by frame.
+    """Runs one planned Program frame by frame: the body of a stream, or of one partition of a model.
 
     Args:
         program: the planned Program; its constants become this module's buffers.
         backend: "auto" or a backend's name.
     """
+
+    #: What of the model runs as it is: a Program is captured whole.
+    left: tuple[tuple[str, str], ...] = ()
+    eager: tuple[tuple[str, str], ...] = ()
 
     def __init__(self, program: Program, backend: str = "auto") -> None:
         super().__init__()
@@ -75,7 +62,7 @@ class Engine(nn.Module):
         self.plan: Plan = lower(program, backend)
         self.memory = OutputMemory(2 * program.out_spec.num_leaves)
         self.counts = Counts()
-        self.observer: Observer | None = None
+        self._observer: Observer | None = None
         self._state: dict[str, Tensor] = {}
         self.allocate()
         self.register_load_state_dict_post_hook(_forget_after_loading)  # type: ignore[no-untyped-call]
@@ -95,11 +82,15 @@ class Engine(nn.Module):
         tensors = [*self._state.values(), *self._constants.values()]
         self.storages = {t.untyped_storage().data_ptr() for t in tensors}  # memory that outputs may lie in
         self._views: tuple[Any, ...] | None = None  # the outputs, if all of them are views of buffers
+        program = self.program
+        frame_specs = tuple(FrameSpec(*spec) for spec in self.plan.frames)
+        #: The call it was planned for, and what it returns.
+        self.signature = Signature(program.in_spec, tuple(program.literals), frame_specs)
+        self.outputs = _output_signature(program)
         one = pytree.tree_structure(((0,), {}))
-        #: Whether the model returns one value and nothing around it.
-        self.single = self.program.out_spec.is_leaf()
-        #: Whether a call is one tensor and nothing else.
-        self.plain = self.program.literals == (Argument.TENSOR,) and self.program.in_spec == one
+        plain = program.literals == (Argument.TENSOR,) and program.in_spec == one
+        self._only = frame_specs[0] if plain else None  # the tensor that is a whole call
+        self._single = program.out_spec.is_leaf()  # whether it returns one value and nothing around it
         frames = {c.name for g in self.plan.groups if g.watches for c in g.calls if c.kind == "input"}
         asked = {i.call.name for i in self.plan.instructions if i.call.kind == "input"}
         #: The groups that find NaN and infinity in the frames, if together they look at all of them.
@@ -112,13 +103,24 @@ class Engine(nn.Module):
             and self.plan.steps[0] == first.run
             and asked <= {c.name for c in first.calls}
         )
-        returned = arguments(self.program.output)[0]
-        #: The outputs as they are returned: None for a tensor, a literal in a tuple.
-        self.returned = tuple(None if isinstance(v, fx.Node) else (v,) for v in returned)
-        self.returns = [(info(v).shape or (), info(v).dtype) for v in returned if isinstance(v, fx.Node)]
         grouped = {c.name for g in self.plan.groups for c in g.calls}  # these count for themselves
         calls = [i.call for i in self.plan.instructions]
         self._pixels = [(c.name, math.prod(c.extent)) for c in calls if c.name not in grouped]
+
+    @property
+    def engines(self) -> dict[str, Engine]:
+        """Itself, named ""."""
+        return {"": self}
+
+    @property
+    def streams(self) -> int:
+        """Independent streams in a batch."""
+        return self.program.streams
+
+    @property
+    def state(self) -> dict[str, Tensor]:
+        """The buffers by name: themselves, to be looked at (tests and benchmarks write them)."""
+        return self._state
 
     @property
     def state_bytes(self) -> int:
@@ -126,19 +128,79 @@ class Engine(nn.Module):
         return self.plan.state_bytes
 
     @property
+    def convolution_macs(self) -> int:
+        """Multiply-accumulates of all convolutions, dense."""
+        return sum(i.convolution_macs for i in self.plan.instructions)
+
+    @property
+    def streamed_macs(self) -> int:
+        """Those of the convolutions whose pixels are followed."""
+        return sum(i.convolution_macs for i in self.plan.instructions if i.streams)
+
+    @property
     def fresh(self) -> tuple[bool, ...]:
         """For each stream, whether its next frame is frame 1."""
         return tuple(self._fresh)
 
-    def fits(self, value: Any) -> bool:
-        """Whether the only argument of a call is a tensor such as the stream was planned for."""
-        shape, dtype = self.plan.frames[0]
+    def surroundings(self) -> None:
+        """Nothing lies around it."""
+
+    @property
+    def observer(self) -> Observer | None:
+        """What is shown every frame."""
+        return self._observer
+
+    def observe(self, observer: Observer | None) -> None:
+        """Show every frame to ``observer``, and no longer to the one before; None shows it to nobody."""
+        self._observer = observer
+
+    def fits(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
+        """Whether a call is one tensor such as the engine was planned for, and nothing else."""
+        only = self._only
+        if only is None or len(args) != 1 or kwargs:
+            return False
+        value = args[0]
         return (
             type(value) is Tensor
-            and value.shape == shape
-            and value.dtype == dtype
+            and value.shape == only[0]
+            and value.dtype == only[1]
             and value.device == self.device
         )
+
+    def run(
+        self,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        frames: Sequence[Tensor],
+        *,
+        refuse: bool = False,
+        alias: bool = False,
+    ) -> Any:
+        """One frame of every stream, as a call; see :meth:`step`.
+
+        Args:
+            args: positional arguments of a call that was checked.
+            kwargs: its keyword arguments.
+            frames: the tensors among both, flattened.
+            refuse: whether to refuse NaN and infinity, where it :attr:`refuses`.
+            alias: whether outputs may be the buffers themselves.
+
+        Returns:
+            The model's outputs.
+        """
+        flat = self.step(frames, refuse and self.refuses)
+        if not alias:
+            flat = tuple([owned(value, self.storages, self.memory) for value in flat])
+        return flat[0] if self._single else pytree.tree_unflatten(flat, self.program.out_spec)
+
+    def run_with(
+        self,
+        compute: Callable[[str, Program, tuple[Any, ...], dict[str, Any]], Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> Any:
+        """One call, computed by ``compute`` from the engine's name "", its Program, args and kwargs."""
+        return compute("", self.program, args, kwargs)
 
     def step(self, frames: Sequence[Tensor], refuse: bool = False) -> tuple[Any, ...]:
         """One frame of every stream. A frame that fails half-way leaves the engine reset.
@@ -162,7 +224,7 @@ class Engine(nn.Module):
             fresh=torch.tensor(flags, device=self.device) if any_fresh else self._settled,
             any_fresh=any_fresh,
             all_fresh=all_fresh,
-            keep_active=self.observer is not None,
+            keep_active=self._observer is not None,
             refuse=refuse,
         )
         self._fresh[:] = [True] * len(flags)  # holds if a call raises: its buffers are then half-written
@@ -178,8 +240,8 @@ class Engine(nn.Module):
         self._fresh[:] = [False] * len(flags)
         if not any_fresh:
             self._count(context)
-        if self.observer is not None:
-            self.observer(context, outputs)
+        if self._observer is not None:
+            self._observer(context, outputs)
         return outputs
 
     def _run(self, context: Context) -> tuple[Any, ...]:
@@ -194,15 +256,9 @@ class Engine(nn.Module):
 
     def _count(self, context: Context) -> None:
         self.counts.frames += 1
-        layers, active, scheduled = self.counts.layers, context.active, context.scheduled
+        active, scheduled = context.active, context.scheduled
         for name, pixels in self._pixels:
-            entry = layers.get(name)
-            if entry is None:
-                entry = layers[name] = Activity()
-            entry.frames += 1
-            entry.pixels += pixels
-            entry.active = entry.active + active[name]
-            entry.scheduled = entry.scheduled + scheduled.get(name, 0)
+            self.counts.of(name).add_frame(pixels, active[name], scheduled.get(name, 0))
 
     def collect(self) -> Counts:
         """The counts of all layers, those included that groups of calls keep themselves."""
@@ -210,13 +266,7 @@ class Engine(nn.Module):
             pixels = {c.name: math.prod(c.extent) for c in group.calls}
             for counted in group.take_counts():
                 if counted.frames:
-                    entry = self.counts.layers.setdefault(counted.layer, Activity())
-                    entry.frames += counted.frames
-                    entry.pixels += counted.frames * pixels[counted.layer]
-                    entry.active = entry.active + counted.active
-                    entry.scheduled = entry.scheduled + counted.scheduled
-                    entry.more_needed += counted.more_needed
-                    entry.more_scheduled += counted.more_scheduled
+                    self.counts.of(counted.layer).add(counted, pixels[counted.layer])
         return self.counts
 
     def clear_counts(self) -> None:
@@ -267,6 +317,10 @@ class Engine(nn.Module):
             group.invalidate()
         self._fresh = list(state.fresh)
 
+    def set_backend(self, backend: str) -> None:
+        """Choose another backend, to serve when the engine is moved or lowered again."""
+        self.backend = backend
+
     def relower(self) -> None:
         """Lower again after options of the Program changed, keeping every buffer that still fits."""
         known = {spec: self._state[spec.name] for spec in self.plan.state}
@@ -303,51 +357,38 @@ class Engine(nn.Module):
         dtypes = [t.dtype for t in self.network.buffers()]
         before = [(m, dict(m._buffers)) for m in self.network.modules()]
         with torch.inference_mode(False), torch.no_grad():
-            super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+            super()._apply(sharing(fn), recurse)  # type: ignore[no-untyped-call]
             changed = [t.dtype for t in self.network.buffers()] != dtypes
             moved = device_of(self.network) != self.device
             try:
                 if changed:
-                    self._retype(fn)
+                    retype(self.program, self.signature.frame_specs, fn)
             except CaptureError as error:
                 for module, buffers in before:
                     module._buffers.update(buffers)
-                self._retype(lambda tensor: tensor)
+                retype(self.program, self.signature.frame_specs, lambda tensor: tensor)
                 raise StateError(
                     f"{self.program.name}: it cannot be cast, as it fixes a dtype inside ({error}); cast "
                     "the model and convert that"
                 ) from error
             if moved:
-                self._rewrite_devices(device_of(self.network))
+                redirect(self.program, device_of(self.network))
             if changed or moved:
-                old, fresh = self._state, self._fresh
-                self.collect()
-                self.plan = lower(self.program, self.backend)
-                self.allocate()
-                kept = [s.name for s in self.plan.state if s.parent is None]
-                for name in set(kept) & set(old):
-                    self._state[name].copy_(old[name])
-                if set(kept) <= set(old):  # else another backend keeps what was recomputed so far
-                    self._fresh = fresh
+                self._lower_and_keep()
             self._bind()
         return self
 
-    def _retype(self, fn: Callable[[Tensor], Tensor]) -> None:
-        for node in self.program.nodes:
-            node.meta.pop("value", None)
-            if node.op == "placeholder":
-                shape = node.meta["input"][0]
-                dtype = self.plan.frames[self.program.placeholders.index(node)][1]
-                node.meta["input"] = (shape, fn(torch.empty(0, dtype=dtype)).dtype)
-        annotate(self.program)
-
-    def _rewrite_devices(self, device: torch.device) -> None:
-        def there(value: Any) -> Any:
-            return device if isinstance(value, torch.device) else value
-
-        for node in self.program.nodes:
-            node.args = tuple(there(a) for a in node.args)
-            node.kwargs = {k: there(v) for k, v in node.kwargs.items()}
+    def _lower_and_keep(self) -> None:
+        """Lower for another device or dtype; what the buffers held is taken along."""
+        old, fresh = self._state, self._fresh
+        self.collect()
+        self.plan = lower(self.program, self.backend)
+        self.allocate()
+        kept = [s.name for s in self.plan.state if s.parent is None]
+        for name in set(kept) & set(old):
+            self._state[name].copy_(old[name])
+        if set(kept) <= set(old):  # else another backend keeps what was recomputed so far
+            self._fresh = fresh
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Engine:
         def copied(tensor: Tensor) -> Tensor:
@@ -370,8 +411,15 @@ class Engine(nn.Module):
         return twin
 
 
-def _forget_after_loading(engine: nn.Module, _: Any) -> None:
+def _forget_after_loading(engine: Engine, _: Any) -> None:
     """Values computed with the old weights are worth nothing."""
-    assert isinstance(engine, Engine)  # what it is registered on
     engine._bind()
     engine.reset()
+
+
+def _output_signature(program: Program) -> OutputSignature:
+    flat = arguments(program.output)[0]
+    infos = [info(v) for v in flat if isinstance(v, fx.Node)]
+    specs = tuple(FrameSpec(i.shape or (), i.dtype or torch.get_default_dtype()) for i in infos)
+    literals = tuple(Argument.TENSOR if isinstance(v, fx.Node) else v for v in flat)
+    return OutputSignature(program.out_spec, literals, specs)

@@ -1,4 +1,4 @@
-"""Frames at the border: do they fit, are they finite, whose are the outputs."""
+"""Check that a call fits a stream."""
 
 from __future__ import annotations
 
@@ -10,17 +10,11 @@ import torch.utils._pytree as pytree
 from torch import Tensor
 
 from videoeff.ir.program import Argument
-from videoeff.runtime.signature import describe, describe_example
+from videoeff.runtime.signature import Signature, describe, describe_example
 
 
-def check_frames(
-    name: str,
-    leaves: Sequence[Any],
-    spec: pytree.TreeSpec,
-    expected_spec: pytree.TreeSpec,
-    literals: Sequence[Any],
-    frames: Sequence[tuple[tuple[int, ...], torch.dtype]],
-    device: torch.device,
+def check_call(
+    name: str, leaves: Sequence[Any], spec: pytree.TreeSpec, expected: Signature, device: torch.device
 ) -> tuple[str, bool]:
     """Does a call fit the stream?
 
@@ -28,30 +22,28 @@ def check_frames(
         name: what to call the model.
         leaves: the call's flattened values.
         spec: their structure.
-        expected_spec: the example's structure.
-        literals: the example's values, ``Argument.TENSOR`` for tensors.
-        frames: (shape, dtype) of the example's tensors.
+        expected: the call the stream was made for.
         device: where the stream lives.
 
     Returns:
         ("", False) if it does, else what is wrong with the fix, and whether only the size differs.
     """
-    if spec != expected_spec:
+    if spec != expected.in_spec:
         found = describe(*pytree.tree_unflatten(list(leaves), spec))
         return (
-            f"{name}: called with {found}, but converted with {describe_example(expected_spec, literals)}; "
+            f"{name}: called with {found}, but converted with {describe_example(expected)}; "
             "pass the same arguments, or convert with an example like this call",
             False,
         )
     position, problem = 0, ""
-    for index, (value, literal) in enumerate(zip(leaves, literals, strict=True)):
+    for index, (value, literal) in enumerate(zip(leaves, expected.literals, strict=True)):
         where = f"{name}: argument {index}"
         if literal is Argument.TENSOR:
             if not isinstance(value, Tensor):
                 kind = f"{type(value).__module__}.{type(value).__qualname__}".removeprefix("builtins.")
                 fix = "use torch.from_numpy" if kind == "numpy.ndarray" else "pass a tensor as in the example"
                 return f"{where} must be a tensor, it is {kind}; {fix}", False
-            what, only_size = _check_frame(where, value, *frames[position], device)
+            what, only_size = _check_frame(where, value, *expected.frame_specs[position], device)
             position += 1
             if what and not only_size:
                 return what, False

@@ -1,11 +1,15 @@
-"""The masks of one frame, for those who want to look inside."""
+"""Observation: the masks of one frame, for those who want to look inside."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from videoeff.kernels.call import Context
+from videoeff.runtime.engine import Observer
 
 
 @dataclass
@@ -31,3 +35,19 @@ class Observation:
             image = mask.to("cpu", torch.float32).unsqueeze(1)
             total += nn.functional.interpolate(image, size=(height, width), mode="nearest").squeeze(1)
         return total / len(maps)
+
+    def observer(self, prefix: str) -> Observer:
+        """What an engine of this name shows its frames to."""
+
+        def look(context: Context, _: tuple[Any, ...]) -> None:
+            for layer, mask in context.active_masks.items():
+                self.active[layer_name(prefix, layer)] = mask
+            for layer, mask in context.masks.items():
+                self.changed[layer_name(prefix, layer)] = mask
+
+        return look
+
+
+def layer_name(engine: str, layer: str) -> str:
+    """What a user calls a layer: the engine's name, if it has one, and the layer's in it."""
+    return f"{engine}.{layer}" if engine else layer

@@ -1,9 +1,11 @@
-"""Shell: a model whose largest exportable parts were replaced by engines."""
+"""PartitionedModel: a model whose largest exportable submodules are computed by engines."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -11,43 +13,72 @@ import torch.utils._pytree as pytree
 from torch import Tensor, nn
 
 from videoeff.errors import CaptureError
-from videoeff.ir.program import Argument
+from videoeff.runtime.body import Compute, Surroundings
 from videoeff.runtime.engine import Engine
-from videoeff.runtime.inputs import check_frames
+from videoeff.runtime.inputs import check_call
+from videoeff.runtime.moving import Move, sharing
 from videoeff.runtime.outputs import own
+from videoeff.runtime.signature import FrameSpec, Signature
 
 
-class Site(nn.Module):
+class CallSite(nn.Module):
     """Stands where a submodule stood: its n-th call in a frame goes to its n-th engine.
 
     A call that does not fit the engine (another size) runs the original module, and the engine forgets.
     Its outputs are copies, because the code around it may write into them.
+
+    Args:
+        path: the submodule's path.
+        original: the submodule.
+        engines: one for each of its calls in a frame.
     """
 
-    def __init__(self, original: nn.Module, engines: list[Engine]) -> None:
+    def __init__(self, path: str, original: nn.Module, engines: Sequence[Engine]) -> None:
         super().__init__()
+        numbered = len(engines) > 1
+        #: The engines by name: the path, numbered where the submodule is called more than once.
+        self.engines = {f"{path}#{i + 1}" if numbered else path: e for i, e in enumerate(engines)}
+        self.registered = nn.ModuleList(engines)  # so that they are moved, cast and found with the model
         self.original = original
-        self.engines = nn.ModuleList(engines)
-        self.calls = 0
         self.dense_calls = 0
+        self._in_order = tuple(self.engines.items())
+        self._calls = 0
+        self._compute: Compute | None = None
+
+    def begin_frame(self) -> None:
+        """The next call is the first of a frame."""
+        self._calls = 0
+
+    def clear_counts(self) -> None:
+        """Count calls that do not fit anew."""
+        self.dense_calls = 0
+
+    @contextmanager
+    def replaced(self, compute: Compute) -> Iterator[None]:
+        """Within the block, ``compute`` runs what the engines would run."""
+        self._compute = compute
+        try:
+            yield
+        finally:
+            self._compute = None
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """One call of the original."""
-        index = self.calls
-        self.calls += 1
-        if index < len(self.engines):
-            engine = self.engines[index]
-            assert isinstance(engine, Engine)  # what the list is made of
+        index, engine = self._calls, None
+        self._calls += 1
+        if index < len(self._in_order):
+            name, engine = self._in_order[index]
             leaves, spec = pytree.tree_flatten((args, kwargs))
-            program = engine.program
-            problem, _ = check_frames(
-                "part", leaves, spec, program.in_spec, program.literals, engine.plan.frames, engine.device
-            )
+            problem, _ = check_call(name, leaves, spec, engine.signature, engine.device)
+            if not problem and self._compute is not None:
+                return self._compute(name, engine.program, args, kwargs)
             if not problem:
                 flat = own(list(engine.step([v for v in leaves if isinstance(v, Tensor)])), engine.storages)
-                return pytree.tree_unflatten(flat, program.out_spec)
-            engine.reset()
-        self.dense_calls += 1
+                return pytree.tree_unflatten(flat, engine.program.out_spec)
+        if self._compute is None:
+            self.dense_calls += 1
+            if engine is not None:
+                engine.reset()
         return self.original(*args, **kwargs)
 
     def __getattr__(self, name: str) -> Any:
@@ -59,101 +90,142 @@ class Site(nn.Module):
             return getattr(super().__getattr__("original"), name)
 
 
-class Shell(nn.Module):
-    """The model with sites in it.
+class PartitionedModel(nn.Module):
+    """A model with call sites in it: the body of a stream whose model was captured in parts.
 
     Args:
         model: the original; it is not changed, its weights are shared.
         engines: engines by submodule path, one for each call in a frame.
-        example: (args, kwargs) of the example call.
-        left: what runs as it is, and why.
+        signature: the model's call.
+        left: what runs as it is (its path), and why.
         convolution_macs: of the whole dense model, for the share that streams.
     """
+
+    #: The outputs depend on the frame, and whether they are finite is looked at outside.
+    outputs = None
+    refuses = False
+    watchers = ()
 
     def __init__(
         self,
         model: nn.Module,
-        engines: Mapping[str, list[Engine]],
-        example: tuple[tuple[Any, ...], dict[str, Any]],
+        engines: Mapping[str, Sequence[Engine]],
+        signature: Signature,
         left: tuple[tuple[str, str], ...],
         convolution_macs: int,
     ) -> None:
         super().__init__()
-        leaves, self.in_spec = pytree.tree_flatten(example)
-        self.literals = tuple(Argument.TENSOR if isinstance(v, Tensor) else v for v in leaves)
-        self._frames = tuple((tuple(v.shape), v.dtype) for v in leaves if isinstance(v, Tensor))
+        self._signature = signature
         self.left, self.convolution_macs = left, convolution_macs
         self.model = copy_with_shared_weights(model)
-        self.sites: dict[str, Site] = {}
+        self.call_sites: dict[str, CallSite] = {}
         for path, found in engines.items():
             original = self.model.get_submodule(path)
-            site = Site(original, found)
+            site = CallSite(path, original, found)
             for module in list(self.model.modules()):
-                for name, child in module.named_children():
+                for name, child in list(module._modules.items()):  # also under a second name
                     if child is original and module is not site:
                         module.register_module(name, site)
-            self.sites[path] = site
+            self.call_sites[path] = site
 
     @property
-    def frames(self) -> tuple[tuple[tuple[int, ...], torch.dtype], ...]:
-        """(shape, dtype) of the input tensors, in the dtype the model has now."""
+    def signature(self) -> Signature:
+        """The call it was made for, in the dtype the model has now."""
         floating = next((p.dtype for p in self.model.parameters() if p.is_floating_point()), None)
-        return tuple(
-            (s, floating if floating is not None and d.is_floating_point else d) for s, d in self._frames
+        if floating is None:
+            return self._signature
+        specs = tuple(
+            FrameSpec(shape, floating if dtype.is_floating_point else dtype)
+            for shape, dtype in self._signature.frame_specs
         )
+        return replace(self._signature, frame_specs=specs)
 
     @property
-    def left_now(self) -> tuple[tuple[str, str], ...]:
-        """``left``, and the calls of captured parts that did not fit."""
+    def engines(self) -> dict[str, Engine]:
+        """All engines by name: the submodule's path, numbered where it is called more than once."""
+        return {name: engine for site in self.call_sites.values() for name, engine in site.engines.items()}
+
+    @property
+    def device(self) -> torch.device:
+        """Where it lives."""
+        return self._first.device
+
+    @property
+    def streams(self) -> int:
+        """Independent streams in a batch."""
+        return self._first.streams
+
+    @property
+    def _first(self) -> Engine:
+        site = next(iter(self.call_sites.values()))
+        return next(iter(site.engines.values()))
+
+    @property
+    def eager(self) -> tuple[tuple[str, str], ...]:
+        """``left``, and the calls of captured submodules that did not fit."""
         unfit = [
             (path, f"{site.dense_calls} call(s) of another size or number than in the example")
-            for path, site in self.sites.items()
+            for path, site in self.call_sites.items()
             if site.dense_calls
         ]
         return (*self.left, *unfit)
 
-    def weights(self) -> dict[str, Tensor]:
+    def fits(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
+        """Nothing is known of a call before it was checked."""
+        return False
+
+    def run(
+        self,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        frames: Sequence[Tensor],
+        *,
+        refuse: bool = False,
+        alias: bool = False,
+    ) -> Any:
+        """One frame, by the model's own code with engines in it; see :class:`StreamBody`."""
+        for site in self.call_sites.values():
+            site.begin_frame()
+        with torch.no_grad():
+            return self.model(*args, **kwargs)
+
+    def run_with(self, compute: Compute, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """One call, with ``compute`` in the place of every engine; the state is left alone."""
+        with ExitStack() as stack:
+            for site in self.call_sites.values():
+                stack.enter_context(site.replaced(compute))
+            return self.run(args, kwargs, ())
+
+    def surroundings(self) -> Surroundings:
+        """What lies around the engines, to be saved."""
+        calls = {path: len(site.engines) for path, site in self.call_sites.items()}
+        return Surroundings(self.signature, calls, self.left, self.convolution_macs, self._weights())
+
+    def _weights(self) -> dict[str, Tensor]:
         """The original model's state dict, from which it can be built again."""
-        inside = tuple(f"{path}.engines." for path in self.sites)
+        modules = self.model.named_modules(remove_duplicate=False)  # a submodule may stand under two names
+        sites = [path for path, module in modules if isinstance(module, CallSite)]
+        engines = tuple(f"{path}.registered." for path in sites)
         found = {}
         for key, tensor in self.model.state_dict().items():
-            if key.startswith(inside):
+            if key.startswith(engines):
                 continue
-            for path in self.sites:
+            for path in sites:
                 if key.startswith(f"{path}.original."):
                     key = f"{path}.{key.removeprefix(f'{path}.original.')}"
             found[key] = tensor
         return found
 
-    def set_frames(self, frames: Sequence[tuple[tuple[int, ...], torch.dtype]]) -> None:
-        """Set (shape, dtype) of the input tensors, as read from a file."""
-        self._frames = tuple(frames)
+    def clear_counts(self) -> None:
+        """Start counting anew."""
+        for site in self.call_sites.values():
+            site.clear_counts()
+        for engine in self.engines.values():
+            engine.clear_counts()
 
-    @property
-    def engines(self) -> dict[str, Engine]:
-        """All engines by name: the submodule's path, numbered where it is called more than once."""
-        found: dict[str, Engine] = {}
-        for path, site in self.sites.items():
-            for index, engine in enumerate(site.engines):
-                assert isinstance(engine, Engine)  # what the list is made of
-                found[path if len(site.engines) == 1 else f"{path}#{index + 1}"] = engine
-        return found
-
-    def call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """One frame."""
-        for site in self.sites.values():
-            site.calls = 0
-        with torch.no_grad():
-            return self.model(*args, **kwargs)
-
-    def twin(self, memo: dict[int, Any]) -> Shell:
-        """A deep copy."""
-        model = copy.deepcopy(self.model, memo)
-        made = copy.copy(self)
-        made._modules = {"model": model}
-        sites = {path: model.get_submodule(path) for path in self.sites}
-        made.sites = {path: site for path, site in sites.items() if isinstance(site, Site)}
-        return made
+    def _apply(self, fn: Move, recurse: bool = True) -> PartitionedModel:
+        super()._apply(sharing(fn), recurse)  # type: ignore[no-untyped-call]
+        return self
 
 
 def copy_with_shared_weights(model: nn.Module) -> nn.Module:
@@ -170,13 +242,9 @@ def copy_with_shared_weights(model: nn.Module) -> nn.Module:
     for buffer in model.buffers():
         memo[id(buffer)] = buffer.detach()
     try:
-        return _copied(model, memo)
+        return copy.deepcopy(model, memo)
     except Exception as error:
         raise CaptureError(
             f"{type(model).__name__}: it cannot be copied ({error}), which capturing it in parts needs; keep "
             "open files, locks and the like out of the model"
         ) from error
-
-
-def _copied(model: nn.Module, memo: dict[int, Any]) -> nn.Module:
-    return copy.deepcopy(model, memo)

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from videoeff.runtime.body import StreamBody
 from videoeff.runtime.engine import Engine
 
 
@@ -183,6 +184,22 @@ def _count(value: float) -> str:
         if value >= factor:
             return f"{value / factor:.2f} {unit}"
     return f"{value:.0f}"
+
+
+def report_of(name: str, body: StreamBody) -> Report:
+    """What a stream did since it was made, or since its counts were cleared."""
+    engines = body.engines
+    layers = [x for prefix, e in engines.items() for x in layer_reports(e, f"{prefix}." if prefix else "")]
+    total = max(body.convolution_macs, sum(e.convolution_macs for e in engines.values()))
+    return Report(
+        name,
+        max(e.counts.frames for e in engines.values()),
+        tuple(layers),
+        sum(e.state_bytes for e in engines.values()),
+        body.streams,
+        sum(e.streamed_macs for e in engines.values()) / total if total else 1.0,
+        body.eager,
+    )
 
 
 def layer_reports(engine: Engine, prefix: str = "") -> Iterable[LayerReport]:

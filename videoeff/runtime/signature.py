@@ -1,16 +1,81 @@
-"""How a model may be called: its parameters by name, and a call brought into the example's form."""
+"""How a model is called: the form of the example's call, and the parameters by name."""
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
+import torch
 import torch.utils._pytree as pytree
 from torch import Tensor
 
 from videoeff.ir.program import Argument
+
+
+class FrameSpec(NamedTuple):
+    """Shape and dtype of one tensor of a call."""
+
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+
+
+@dataclass(frozen=True)
+class Signature:
+    """The call a stream was made for.
+
+    Attributes:
+        in_spec: structure of the example's ``(args, kwargs)``.
+        literals: the example's flattened values, ``Argument.TENSOR`` for tensors.
+        frame_specs: shape and dtype of the tensors, in order.
+    """
+
+    in_spec: pytree.TreeSpec
+    literals: tuple[Any, ...]
+    frame_specs: tuple[FrameSpec, ...]
+
+    @classmethod
+    def of(cls, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Signature:
+        """The signature of an example call."""
+        leaves, spec = pytree.tree_flatten((args, dict(kwargs)))
+        literals = tuple(Argument.TENSOR if isinstance(v, Tensor) else v for v in leaves)
+        return cls(spec, literals, tuple(FrameSpec(tuple(v.shape), v.dtype) for v in _tensors(leaves)))
+
+    def call(self, frames: Sequence[Tensor]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """The call (args, kwargs) with these tensors in it."""
+        tensors = iter(frames)
+        leaves = [next(tensors) if v is Argument.TENSOR else v for v in self.literals]
+        args, kwargs = pytree.tree_unflatten(leaves, self.in_spec)
+        return tuple(args), dict(kwargs)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Signature:
+        return self  # nothing in it changes, and a literal may equal nothing but itself
+
+
+@dataclass(frozen=True)
+class OutputSignature:
+    """What a model returns.
+
+    Attributes:
+        spec: structure of its outputs.
+        literals: the flattened values, ``Argument.TENSOR`` for tensors.
+        specs: shape and dtype of the tensors, in order.
+    """
+
+    spec: pytree.TreeSpec
+    literals: tuple[Any, ...]
+    specs: tuple[FrameSpec, ...]
+
+    def outputs(self, tensors: Sequence[Tensor]) -> Any:
+        """The outputs with these tensors in them."""
+        given = iter(tensors)
+        leaves = [next(given) if v is Argument.TENSOR else v for v in self.literals]
+        return pytree.tree_unflatten(leaves, self.spec)
+
+
+def _tensors(leaves: Sequence[Any]) -> list[Tensor]:
+    return [v for v in leaves if isinstance(v, Tensor)]
 
 
 @dataclass(frozen=True)
@@ -109,6 +174,6 @@ def _describe(value: Any) -> str:
     return type(value).__name__
 
 
-def describe_example(spec: pytree.TreeSpec, literals: Sequence[Any]) -> str:
+def describe_example(signature: Signature) -> str:
     """The example's call in a few words."""
-    return describe(*pytree.tree_unflatten(list(literals), spec))
+    return describe(*pytree.tree_unflatten(list(signature.literals), signature.in_spec))

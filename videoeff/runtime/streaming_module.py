@@ -7,8 +7,7 @@ import json
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from fnmatch import fnmatchcase
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,24 +16,29 @@ import torch.utils._pytree as pytree
 from torch import Tensor, fx, nn
 
 from videoeff.errors import StateError
-from videoeff.ir.program import Argument, Program
+from videoeff.ir.program import Program
 from videoeff.kernels import NotFinite
-from videoeff.kernels.call import Context
+from videoeff.runtime.body import StreamBody
 from videoeff.runtime.engine import Engine, EngineState
 from videoeff.runtime.finite import FiniteCheck, not_finite
-from videoeff.runtime.inputs import check_frames
-from videoeff.runtime.observation import Observation
+from videoeff.runtime.inputs import check_call
+from videoeff.runtime.observation import Observation, layer_name
 from videoeff.runtime.operator import frame, register
-from videoeff.runtime.outputs import owned
-from videoeff.runtime.partitioned import Shell
-from videoeff.runtime.report import Report, layer_reports
-from videoeff.runtime.signature import Parameters
-from videoeff.runtime.thresholds import carry_over, check_threshold, set_everywhere, set_layers
-from videoeff.serialize.files import read_thresholds, write_text
+from videoeff.runtime.options import Options
+from videoeff.runtime.report import Report, report_of
+from videoeff.runtime.signature import OutputSignature, Parameters
+from videoeff.runtime.thresholds import (
+    carry_over,
+    read_thresholds,
+    set_matching,
+    set_named,
+    thresholds_of,
+)
+from videoeff.serialize.files import write_text
 from videoeff.serialize.save import Contents, save
 
-NAN_POLICIES = ("error", "recompute")
-RESIZE_POLICIES = ("error", "replan")
+#: Makes a body for another call than the one a stream was made for.
+Replan = Callable[[tuple[Any, ...], dict[str, Any]], StreamBody]
 
 
 @dataclass(frozen=True)
@@ -52,37 +56,28 @@ class StreamingModule(nn.Module):
     included; values kept from before keep the precision they had. ``train()`` changes nothing.
 
     Args:
-        engine: the engine of a model captured whole, or None.
-        shell: the model around engines of its parts, or None.
+        body: the engine of a model captured whole, or a model captured in parts.
+        options: what is done with odd frames and with outputs.
         name: the model's name in reports.
-        alias_outputs: hand out the buffers themselves, which the next frame overwrites and the caller must
-            not write; a model captured in parts computes its outputs anew, so there it changes nothing.
-        nan_policy: "error" raises on NaN or infinity in a frame (on CUDA when the flag has arrived, so
-            that nothing waits); "recompute" lets such pixels count as changed.
-        on_resize: "error", or "replan" to convert again for a frame of another size and start afresh.
-        replan: makes an engine (or shell) for another call; needed for "replan".
+        replan: makes a body for another call; needed for ``on_resize="replan"``.
         forward_parameters: of the model's forward, to place arguments given in another form than the example.
+        extra: what whoever converted the model records beside it; saved with it.
     """
 
     def __init__(
         self,
-        engine: Engine | None = None,
+        body: StreamBody,
+        options: Options | None = None,
         *,
-        shell: Shell | None = None,
         name: str = "model",
-        alias_outputs: bool = False,
-        nan_policy: str = "error",
-        on_resize: str = "error",
-        replan: Callable[[tuple[Any, ...], dict[str, Any]], StreamingModule] | None = None,
+        replan: Replan | None = None,
         forward_parameters: Parameters | None = None,
+        extra: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        if (engine is None) == (shell is None):
-            raise ValueError("a StreamingModule has either an engine or a shell")
-        check_policies(nan_policy, on_resize)
-        self.engine, self.shell, self.name = engine, shell, name
-        self.alias_outputs, self.nan_policy, self.on_resize = alias_outputs, nan_policy, on_resize
-        self.extra: dict[str, Any] = {}
+        self.body = body
+        self.options, self.name = options or Options(), name
+        self.extra: dict[str, Any] = dict(extra or {})
         self.forward_parameters = forward_parameters or Parameters()
         self._replan = replan
         self._finite = FiniteCheck()
@@ -90,6 +85,35 @@ class StreamingModule(nn.Module):
         #: What ``videoeff::frame`` finds this stream by, and the tensor it writes.
         self.number, self.ticket = register(self.eager), torch.zeros(1, dtype=torch.int64)
         self.eval()
+
+    # -- options ---------------------------------------------------------------------------------------
+
+    @property
+    def alias_outputs(self) -> bool:
+        """Whether outputs may be the buffers themselves; may be set."""
+        return self.options.alias_outputs
+
+    @alias_outputs.setter
+    def alias_outputs(self, value: bool) -> None:
+        self.options = replace(self.options, alias_outputs=value)
+
+    @property
+    def nan_policy(self) -> str:
+        """What is done with NaN and infinity in a frame; may be set."""
+        return self.options.nan_policy
+
+    @nan_policy.setter
+    def nan_policy(self, value: str) -> None:
+        self.options = replace(self.options, nan_policy=value)
+
+    @property
+    def on_resize(self) -> str:
+        """What is done with a frame of another size; may be set."""
+        return self.options.on_resize
+
+    @on_resize.setter
+    def on_resize(self, value: str) -> None:
+        self.options = replace(self.options, on_resize=value)
 
     # -- calling ---------------------------------------------------------------------------------------
 
@@ -99,28 +123,54 @@ class StreamingModule(nn.Module):
         Raises:
             StateError: the frame does not fit, holds NaN or infinity, or another thread is inside.
         """
-        if torch.compiler.is_compiling() and self.engine is not None:
-            return self._traced(self.engine, args, kwargs)
+        if torch.compiler.is_compiling() and self.body.outputs is not None:
+            return self._traced(self.body.outputs, args, kwargs)
         self._enter()
         try:
             return self._forward(args, kwargs)
         finally:
             self._busy.release()
 
-    def _traced(self, engine: Engine, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def _forward(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        body, options = self.body, self.options
+        frames: Sequence[Tensor] = args
+        problem = ""
+        if not body.fits(args, kwargs):
+            args, kwargs, frames, problem = self._arranged(args, kwargs)
+        careful = options.nan_policy == "error"
+        if careful and (problem or not body.refuses):
+            self._finite.check(frames, self.name, body.watchers)
+        if problem:
+            body = self._plan_anew(args, kwargs, problem)
+        try:
+            return body.run(args, kwargs, frames, refuse=careful, alias=options.alias_outputs)
+        except NotFinite as error:
+            raise StateError(not_finite(self.name, error.index, frames[error.index])) from None
+
+    def _arranged(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any], list[Tensor], str]:
+        """A call in the example's form, its tensors, and what is wrong with it if it may be planned for."""
+        expected = self.body.signature
+        leaves, spec = pytree.tree_flatten((args, kwargs))
+        if spec != expected.in_spec:
+            args, kwargs = self.forward_parameters.arrange(args, kwargs, expected.in_spec)
+            leaves, spec = pytree.tree_flatten((args, kwargs))
+        problem, resized = check_call(self.name, leaves, spec, expected, self.device)
+        if problem and not (resized and self.on_resize == "replan"):
+            raise StateError(problem)
+        return args, kwargs, [v for v in leaves if isinstance(v, Tensor)], problem
+
+    def _traced(self, outputs: OutputSignature, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """The call as one operator, for ``torch.compile`` and ``torch.export``."""
         leaves, spec = pytree.tree_flatten((args, kwargs))
-        program = engine.program
-        problem, _ = check_frames(
-            self.name, leaves, spec, program.in_spec, program.literals, engine.plan.frames, engine.device
-        )
+        device = self.body.device
+        problem, _ = check_call(self.name, leaves, spec, self.body.signature, device)
         if problem:
             raise StateError(problem)
-        outputs = [torch.empty(shape, dtype=dtype, device=engine.device) for shape, dtype in engine.returns]
-        frame([v for v in leaves if isinstance(v, Tensor)], self.ticket, outputs, self.number)
-        tensors = iter(outputs)
-        flat = [next(tensors) if literal is None else literal[0] for literal in engine.returned]
-        return pytree.tree_unflatten(flat, program.out_spec)
+        made = [torch.empty(shape, dtype=dtype, device=device) for shape, dtype in outputs.specs]
+        frame([v for v in leaves if isinstance(v, Tensor)], self.ticket, made, self.number)
+        return outputs.outputs(made)
 
     def eager(self, frames: Sequence[Tensor]) -> list[Any]:
         """One frame, as the operator ``videoeff::frame`` runs it.
@@ -131,11 +181,9 @@ class StreamingModule(nn.Module):
         Returns:
             The flat outputs.
         """
-        if self.engine is None:
+        if self.body.outputs is None:
             raise StateError(f"{self.name}: a model captured in parts is no operator; call the stream itself")
-        program, tensors = self.engine.program, iter(frames)
-        leaves = [next(tensors) if v is Argument.TENSOR else v for v in program.literals]
-        args, kwargs = pytree.tree_unflatten(leaves, program.in_spec)
+        args, kwargs = self.body.signature.call(frames)
         return pytree.tree_leaves(self.forward(*args, **kwargs))
 
     def _enter(self) -> None:
@@ -153,49 +201,7 @@ class StreamingModule(nn.Module):
         finally:
             self._busy.release()
 
-    def _forward(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        engine = self.engine
-        if engine is not None and engine.plain and len(args) == 1 and not kwargs and engine.fits(args[0]):
-            if self.nan_policy == "error" and not engine.refuses:
-                self._finite.check(args, self.name, engine.watchers)
-            return self._outputs(engine, args)
-        expected, literals, planned = self._signature()
-        leaves, spec = pytree.tree_flatten((args, kwargs))
-        if spec != expected:
-            args, kwargs = self.forward_parameters.arrange(args, kwargs, expected)
-            leaves, spec = pytree.tree_flatten((args, kwargs))
-        problem, resized = check_frames(self.name, leaves, spec, expected, literals, planned, self.device)
-        if problem and not (resized and self.on_resize == "replan"):
-            raise StateError(problem)
-        frames = [v for v in leaves if isinstance(v, Tensor)]
-        if self.nan_policy == "error" and (engine is None or problem or not engine.refuses):
-            self._finite.check(frames, self.name, () if engine is None else engine.watchers)
-        if problem:
-            self._plan_anew(args, kwargs, problem)
-        if self.shell is not None:
-            return self.shell.call(args, kwargs)
-        assert self.engine is not None  # one of the two is there
-        return self._outputs(self.engine, frames)
-
-    def _outputs(self, engine: Engine, frames: Sequence[Tensor]) -> Any:
-        try:
-            flat = engine.step(frames, refuse=self.nan_policy == "error" and engine.refuses)
-        except NotFinite as error:
-            raise StateError(not_finite(self.name, error.index, frames[error.index])) from None
-        if not self.alias_outputs:
-            flat = tuple([owned(value, engine.storages, engine.memory) for value in flat])
-        if engine.single:
-            return flat[0]
-        return pytree.tree_unflatten(flat, engine.program.out_spec)
-
-    def _signature(self) -> tuple[pytree.TreeSpec, tuple[Any, ...], tuple[Any, ...]]:
-        if self.engine is not None:
-            program = self.engine.program
-            return program.in_spec, program.literals, self.engine.plan.frames
-        assert self.shell is not None  # one of the two is there
-        return self.shell.in_spec, self.shell.literals, self.shell.frames
-
-    def _plan_anew(self, args: tuple[Any, ...], kwargs: dict[str, Any], problem: str) -> None:
+    def _plan_anew(self, args: tuple[Any, ...], kwargs: dict[str, Any], problem: str) -> StreamBody:
         if self._replan is None:
             raise StateError(
                 f"{problem}; this stream was loaded from a file and cannot be planned anew: "
@@ -208,8 +214,9 @@ class StreamingModule(nn.Module):
             for name, engine in self.engines.items():
                 if name in found:
                     carry_over(engine, found[name])
-                    found[name].observer = engine.observer
-        self.engine, self.shell = other.engine, other.shell
+                    found[name].observe(engine.observer)
+        self.body = other
+        return other
 
     def _dtype(self) -> torch.dtype | None:
         tensors = next(iter(self.engines.values())).network.buffers()
@@ -220,20 +227,17 @@ class StreamingModule(nn.Module):
     @property
     def engines(self) -> dict[str, Engine]:
         """The engines by name: one named "" for a model captured whole."""
-        if self.engine is not None:
-            return {"": self.engine}
-        assert self.shell is not None  # one of the two is there
-        return dict(self.shell.engines)
+        return dict(self.body.engines)
 
     @property
     def device(self) -> torch.device:
         """Where the stream lives."""
-        return (self.engine or next(iter(self.engines.values()))).device
+        return self.body.device
 
     @property
     def streams(self) -> int:
         """Independent streams in a batch."""
-        return next(iter(self.engines.values())).program.streams
+        return self.body.streams
 
     def reset(self, stream: int | None = None) -> None:
         """Forget everything, or one entry of the batch: its next frame is frame 1.
@@ -273,11 +277,7 @@ class StreamingModule(nn.Module):
 
     def thresholds(self) -> dict[str, float]:
         """The threshold of every layer that may have one."""
-        found = {}
-        for prefix, engine in self.engines.items():
-            for layer, value in engine.thresholds().items():
-                found[_joined(prefix, layer)] = value
-        return found
+        return thresholds_of(self.engines)
 
     def set_threshold(self, value: float, layer: str | None = None) -> None:
         """Set the threshold of all layers, or of those whose name matches a pattern (``layer4.*``).
@@ -287,10 +287,8 @@ class StreamingModule(nn.Module):
         Raises:
             StateError: no layer matches, or the value is negative or not finite.
         """
-        names = [n for n in self.thresholds() if layer is None or fnmatchcase(n, layer) or n == layer]
-        if not names:
-            raise StateError(f"{self.name}: no layer matches {layer!r}; stream.thresholds() lists the names")
-        self._set({n: check_threshold(self.name, n, value) for n in names}, everywhere=layer is None)
+        with self._alone():
+            set_matching(self.name, self.engines, value, layer)
 
     def set_thresholds(self, values: Mapping[str, float]) -> None:
         """Set thresholds by layer name. To keep a value that was computed anew, the stream starts afresh.
@@ -298,22 +296,8 @@ class StreamingModule(nn.Module):
         Raises:
             StateError: a name is unknown, or a value is negative or not finite.
         """
-        unknown = sorted(set(values) - set(self.thresholds()))
-        if unknown:
-            raise StateError(
-                f"{self.name}: no such layer: {', '.join(unknown[:5])}; stream.thresholds() lists the names"
-            )
-        self._set({n: check_threshold(self.name, n, v) for n, v in values.items()}, everywhere=False)
-
-    def _set(self, values: Mapping[str, float], everywhere: bool) -> None:
         with self._alone():
-            for prefix, engine in self.engines.items():
-                layers = engine.thresholds()
-                mine = {n: values[k] for n in layers if (k := _joined(prefix, n)) in values}
-                if mine and everywhere:
-                    set_everywhere(engine, next(iter(mine.values())))
-                elif mine:
-                    set_layers(engine, mine)
+            set_named(self.name, self.engines, values)
 
     def save_thresholds(self, path: str | Path) -> None:
         """Write all thresholds as JSON by layer name.
@@ -330,13 +314,13 @@ class StreamingModule(nn.Module):
             StateError: a name is unknown or missing, or a value cannot be a threshold.
             ArtifactError: the file is missing or no JSON object.
         """
-        self.set_thresholds(read_thresholds(path, set(self.thresholds())))
+        self.set_thresholds(read_thresholds(path, self.engines))
 
     # -- looking inside --------------------------------------------------------------------------------
 
     @property
     def graph(self) -> fx.Graph:
-        """The rewritten graph of a model captured whole; of the first part otherwise."""
+        """The rewritten graph of a model captured whole; of the first engine otherwise."""
         return next(iter(self.engines.values())).program.graph
 
     @property
@@ -346,55 +330,28 @@ class StreamingModule(nn.Module):
 
     def report(self) -> Report:
         """What the stream did since it was made (or since ``clear_report``)."""
-        layers = []
-        state = 0
-        for prefix, engine in self.engines.items():
-            layers += list(layer_reports(engine, f"{prefix}." if prefix else ""))
-            state += engine.state_bytes
-        total = sum(i.convolution_macs for e in self.engines.values() for i in e.plan.instructions)
-        inside = sum(
-            i.convolution_macs for e in self.engines.values() for i in e.plan.instructions if i.streams
-        )
-        eager: tuple[tuple[str, str], ...] = ()
-        if self.shell is not None:
-            total, eager = max(total, self.shell.convolution_macs), self.shell.left_now
-        frames = max(e.counts.frames for e in self.engines.values())
-        share = inside / total if total else 1.0
-        return Report(self.name, frames, tuple(layers), state, self.streams, share, eager)
+        return report_of(self.name, self.body)
 
     def clear_report(self) -> None:
         """Start counting anew."""
-        for engine in self.engines.values():
-            engine.clear_counts()
-        for site in self.shell.sites.values() if self.shell is not None else ():
-            site.dense_calls = 0
+        self.body.clear_counts()
 
     @contextmanager
     def observe(self) -> Iterator[Observation]:
         """Within the block, the masks of the last frame by layer name. Costs time."""
         seen = Observation()
-
-        def observer(prefix: str) -> Callable[[Context, tuple[Any, ...]], None]:
-            def look(context: Context, _: tuple[Any, ...]) -> None:
-                for layer, mask in context.active_masks.items():
-                    seen.active[_joined(prefix, layer)] = mask
-                for layer, mask in context.masks.items():
-                    seen.changed[_joined(prefix, layer)] = mask
-
-            return look
-
         before = {name: engine.observer for name, engine in self.engines.items()}
-        for prefix, engine in self.engines.items():
-            engine.observer = observer(prefix)
+        for name, engine in self.engines.items():
+            engine.observe(seen.observer(name))
         try:
             yield seen
         finally:
-            for name, engine in self.engines.items():
-                engine.observer = before.get(name)
+            for name, engine in self.engines.items():  # others, where a frame of another size came
+                engine.observe(before.get(name))
 
     def values(self) -> dict[str, Tensor]:
         """The values last propagated, by layer name: the buffers themselves, not to be written."""
-        return {_joined(p, k): v for p, e in self.engines.items() for k, v in e.values().items()}
+        return {layer_name(p, k): v for p, e in self.engines.items() for k, v in e.values().items()}
 
     # -- keeping ---------------------------------------------------------------------------------------
 
@@ -404,9 +361,7 @@ class StreamingModule(nn.Module):
         Raises:
             ArtifactError: it cannot be written, or a part of the model has no file form.
         """
-        options = {"alias_outputs": self.alias_outputs, "nan_policy": self.nan_policy}
-        contents = Contents(self.name, self.engines, self.shell, self.forward_parameters, options, self.extra)
-        save(contents, path)
+        save(Contents(self.name, self.body, self.forward_parameters, self.options, self.extra), path)
 
     def train(self, mode: bool = True) -> StreamingModule:
         """Change nothing: a stream stays in evaluation mode, also as a part of a larger module."""
@@ -414,17 +369,8 @@ class StreamingModule(nn.Module):
         return self
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> StreamingModule:
-        done: dict[tuple[Any, ...], tuple[Tensor, Tensor]] = {}
-
-        def once(tensor: Tensor) -> Tensor:
-            """``fn``, with tensors that share memory sharing it afterwards."""
-            key = (tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride(), tensor.device)
-            if key not in done or not tensor.numel():
-                done[key] = (tensor.detach(), fn(tensor))
-            return done[key][1]
-
         with self._alone():
-            super()._apply(once, recurse)  # type: ignore[no-untyped-call]
+            super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         return self
 
     def __getstate__(self) -> dict[str, Any]:
@@ -435,16 +381,13 @@ class StreamingModule(nn.Module):
 
     def __deepcopy__(self, memo: dict[int, Any]) -> StreamingModule:
         twin = StreamingModule(
-            copy.deepcopy(self.engine, memo),
-            shell=None if self.shell is None else self.shell.twin(memo),
+            copy.deepcopy(self.body, memo),
+            self.options,
             name=self.name,
-            alias_outputs=self.alias_outputs,
-            nan_policy=self.nan_policy,
-            on_resize=self.on_resize,
             replan=self._replan,
             forward_parameters=self.forward_parameters,
+            extra=copy.deepcopy(self.extra),
         )
-        twin.extra = copy.deepcopy(self.extra)
         memo[id(self)] = twin
         return twin
 
@@ -459,17 +402,3 @@ class StreamingModule(nn.Module):
 
     def _repr_html_(self) -> str:
         return self.report()._repr_html_()
-
-
-def _joined(prefix: str, layer: str) -> str:
-    return f"{prefix}.{layer}" if prefix else layer
-
-
-def check_policies(nan_policy: str, on_resize: str) -> None:
-    """Raise :class:`StateError` unless both words are known."""
-    for what, value, legal in (
-        ("nan_policy", nan_policy, NAN_POLICIES),
-        ("on_resize", on_resize, RESIZE_POLICIES),
-    ):
-        if value not in legal:
-            raise StateError(f"{what}={value!r} is none of {', '.join(legal)}")

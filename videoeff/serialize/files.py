@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from videoeff.errors import ArtifactError, StateError
+from videoeff.errors import ArtifactError
 
 
 def write_atomic(path: str | Path, write: Callable[[Path], None]) -> None:
@@ -65,29 +64,3 @@ def read_json_object(path: str | Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ArtifactError(f"{source}: holds a {type(value).__name__}, expected an object")
     return value
-
-
-def read_thresholds(path: str | Path, known: set[str]) -> dict[str, float]:
-    """Thresholds by layer name, complete and with no name too many.
-
-    Raises:
-        StateError: a name is unknown or missing, or a value is no number that can be a threshold.
-        ArtifactError: the file cannot be read.
-    """
-    values = read_json_object(path)
-    unknown, missing = sorted(set(values) - known), sorted(known - set(values))
-    if unknown:
-        raise StateError(
-            f"{path}: no such layer: {', '.join(unknown[:5])}; the names are those of another network"
-        )
-    if missing:
-        raise StateError(
-            f"{path}: {len(missing)} layer(s) have no threshold: {', '.join(missing[:5])}; add them"
-        )
-    for name, value in values.items():
-        number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        if not number or not math.isfinite(value) or value < 0:
-            raise StateError(
-                f"{path}: the threshold of {name} is {value!r}; it must be finite and not negative"
-            )
-    return {name: float(value) for name, value in values.items()}

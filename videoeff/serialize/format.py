@@ -20,18 +20,28 @@ from videoeff.errors import ArtifactError
 from videoeff.version import __version__
 
 FORMAT = "videoeff"
-
-
 FORMAT_VERSION = 1
 
-
 METADATA_KEY = "videoeff"
-
-
 METADATA_DIGEST = "videoeff_sha256"
 
+#: The key of stream.extra that names the model.
+MODEL_KEY = "model"
 
-MODEL_KEY = "model"  # the key of stream.extra that names the model
+# Version 1 of the format calls a model captured in parts a shell and its call sites sites. The words are
+# kept, so that files written by 0.1.0 are read.
+
+#: The description's entry for the model around the engines, None for a model captured whole.
+SURROUNDINGS_KEY = "shell"
+
+#: The entry's keys: number of engines by path, shape and dtype of the frames' tensors, what runs as it is.
+CALLS_KEY = "sites"
+FRAME_SPECS_KEY = "frames"
+LEFT_KEY = "left"
+CONVOLUTION_MACS_KEY = "convolution_macs"
+
+#: What the names of the model's own weights begin with; those of engines begin with the engine's number.
+WEIGHTS_PREFIX = "shell:"
 
 
 def digest_of(tensors: Mapping[str, Tensor]) -> str:
@@ -49,7 +59,7 @@ def digest_of_text(text: str) -> str:
 
 
 def read(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """The description and the tensors of an artifact, checked.
+    """Read the description and the tensors of an artifact, checked.
 
     Raises:
         ArtifactError: see :func:`load`.
@@ -74,7 +84,7 @@ def read(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
 
 
 def read_document(path: str | Path) -> dict[str, Any]:
-    """The JSON description alone, which is quick.
+    """Read the JSON description alone, which is quick.
 
     Raises:
         ArtifactError: see :func:`load`.

@@ -1,15 +1,13 @@
-"""Artifacts: a converted stream as one file.
+"""Read a stream from an artifact.
 
-The file is a safetensors file. Its tensors are the constants of the rewritten graphs; its metadata holds
-one JSON text with the graphs (as text that parses back), the passes and their hash, thresholds (they
-stand in the graphs), the state schema, preprocessing and versions. Loading unpickles nothing and needs no
-source of the model, except for models that were captured in parts: their outer code is not in the file,
-only the name it can be built by.
+Loading unpickles nothing and needs no source of the model, except for models that were captured in parts:
+their outer code is not in the file, only the name it can be built by.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,16 +23,27 @@ from videoeff.ir.parser import text_to_program
 from videoeff.ir.program import Argument, PassRecord, Program
 from videoeff.lowering.choose import choose_implementations
 from videoeff.passes.pipeline import passes_hash
+from videoeff.runtime.body import StreamBody
 from videoeff.runtime.engine import Engine
-from videoeff.runtime.partitioned import Shell, copy_with_shared_weights
-from videoeff.runtime.signature import Parameters
+from videoeff.runtime.options import Options
+from videoeff.runtime.partitioned import PartitionedModel, copy_with_shared_weights
+from videoeff.runtime.signature import FrameSpec, Parameters, Signature
 from videoeff.runtime.streaming_module import StreamingModule
-from videoeff.serialize.format import read
+from videoeff.serialize.format import (
+    CALLS_KEY,
+    CONVOLUTION_MACS_KEY,
+    FRAME_SPECS_KEY,
+    LEFT_KEY,
+    MODEL_KEY,
+    SURROUNDINGS_KEY,
+    WEIGHTS_PREFIX,
+    read,
+)
 from videoeff.serialize.structure import literals_from_json, spec_from_json
 
 
 def load(path: str | Path, *, model: nn.Module | None = None, backend: str | None = None) -> StreamingModule:
-    """Read a stream.
+    """Read a stream from an artifact.
 
     Args:
         path: a file that :func:`save` wrote.
@@ -82,20 +91,16 @@ def _rebuild(
         prefix = f"{index}:"
         own = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
         engines[entry["name"]] = Engine(_program(path, entry, own), backend or entry["backend"])
-    options, shell = document["options"], None
-    parameters = Parameters.from_json(document["parameters"])
-    if document["shell"] is not None:
-        shell = _shell(path, document["shell"], engines, tensors, model)
-    stream = StreamingModule(
-        None if shell is not None else engines[""],
-        shell=shell,
+    around = document[SURROUNDINGS_KEY]
+    body: StreamBody = engines[""] if around is None else _partitioned(path, around, engines, tensors, model)
+    options = document["options"]
+    return StreamingModule(
+        body,
+        Options(alias_outputs=options["alias_outputs"], nan_policy=options["nan_policy"]),
         name=_text(document["name"]),
-        alias_outputs=options["alias_outputs"],
-        nan_policy=options["nan_policy"],
-        forward_parameters=parameters,
+        forward_parameters=Parameters.from_json(document["parameters"]),
+        extra=dict(document["extra"]),
     )
-    stream.extra = dict(document["extra"])
-    return stream
 
 
 def _text(value: Any) -> str:
@@ -116,9 +121,10 @@ def _program(path: Path, entry: Mapping[str, Any], tensors: Mapping[str, Tensor]
         spec_from_json(entry["out_spec"]),
         literals_from_json(entry["literals"]),
     )
-    program.history = tuple(
+    history = tuple(
         PassRecord(h["name"], h["text"], h["changed"], tuple(h["notes"])) for h in entry["history"]
     )
+    program = replace(program, history=history)
     _check_call(program)
     verify(annotate(program))
     return program
@@ -132,7 +138,7 @@ def _check_call(program: Program) -> None:
     shapes = [node.meta["input"][0] for node in program.placeholders]
     fits = (
         isinstance(call, tuple)
-        and [type(part) for part in call] == [tuple, dict]
+        and [type(v) for v in call] == [tuple, dict]
         and program.streams == batch_of([torch.empty(shape, device="meta") for shape in shapes])
         and len(program.placeholders) == inputs
         and program.in_spec.num_leaves == len(program.literals)
@@ -143,17 +149,17 @@ def _check_call(program: Program) -> None:
         raise VerifyError(f"{program.name}: its inputs or outputs are not those of its call")
 
 
-def _shell(
+def _partitioned(
     path: Path,
     entry: Mapping[str, Any],
     engines: Mapping[str, Engine],
     tensors: Mapping[str, Tensor],
     model: nn.Module | None,
-) -> Shell:
+) -> PartitionedModel:
     if model is None:
         from videoeff.serialize.models import build_trusted
 
-        reference = entry["model"]
+        reference = entry[MODEL_KEY]
         if not reference:
             raise ArtifactError(
                 f"{path}: holds parts of a model whose outer code is not in the file; pass the model itself: "
@@ -162,24 +168,26 @@ def _shell(
         model = build_trusted(reference, f"{path}")
     if not isinstance(model, nn.Module):
         raise ArtifactError(f"{path}: model is a {type(model).__name__}; give the torch.nn.Module itself")
-    weights = {k.removeprefix("shell:"): v for k, v in tensors.items() if k.startswith("shell:")}
+    weights = {k.removeprefix(WEIGHTS_PREFIX): v for k, v in tensors.items() if k.startswith(WEIGHTS_PREFIX)}
     model = copy_with_shared_weights(model).eval()
     missing = _put_weights(model, weights)
-    missing += [site for site in entry["sites"] if site not in dict(model.named_modules())]
+    missing += [module for module in entry[CALLS_KEY] if module not in dict(model.named_modules())]
     if missing:
         raise ArtifactError(
             f"{path}: the model given is not the one that was converted: {missing[0]!r} does not fit "
             f"({len(missing)} such); build the model as it was built for the conversion"
         )
     found: dict[str, list[Engine]] = {}
-    for site, count in entry["sites"].items():
-        names = [site] if count == 1 else [f"{site}#{i + 1}" for i in range(count)]
-        found[site] = [engines[n] for n in names]
-    shell = Shell(model, found, ((), {}), tuple((p, r) for p, r in entry["left"]), entry["convolution_macs"])
-    shell.in_spec = spec_from_json(entry["in_spec"])
-    shell.literals = literals_from_json(entry["literals"])
-    shell.set_frames([(tuple(f["shape"]), getattr(torch, f["dtype"])) for f in entry["frames"]])
-    return shell
+    for module, count in entry[CALLS_KEY].items():
+        names = [module] if count == 1 else [f"{module}#{i + 1}" for i in range(count)]
+        found[module] = [engines[n] for n in names]
+    signature = Signature(
+        spec_from_json(entry["in_spec"]),
+        literals_from_json(entry["literals"]),
+        tuple(FrameSpec(tuple(f["shape"]), getattr(torch, f["dtype"])) for f in entry[FRAME_SPECS_KEY]),
+    )
+    left = tuple((p, r) for p, r in entry[LEFT_KEY])
+    return PartitionedModel(model, found, signature, left, entry[CONVOLUTION_MACS_KEY])
 
 
 def _put_weights(model: nn.Module, weights: Mapping[str, Tensor]) -> list[str]:

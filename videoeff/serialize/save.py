@@ -13,16 +13,23 @@ from torch import Tensor
 
 from videoeff.errors import ArtifactError
 from videoeff.passes.pipeline import passes_hash
+from videoeff.runtime.body import StreamBody, Surroundings
 from videoeff.runtime.engine import Engine
-from videoeff.runtime.partitioned import Shell
+from videoeff.runtime.options import Options
 from videoeff.runtime.signature import Parameters
 from videoeff.serialize.files import write_atomic
 from videoeff.serialize.format import (
+    CALLS_KEY,
+    CONVOLUTION_MACS_KEY,
     FORMAT,
     FORMAT_VERSION,
+    FRAME_SPECS_KEY,
+    LEFT_KEY,
     METADATA_DIGEST,
     METADATA_KEY,
     MODEL_KEY,
+    SURROUNDINGS_KEY,
+    WEIGHTS_PREFIX,
     digest_of,
     digest_of_text,
 )
@@ -36,18 +43,16 @@ class Contents:
 
     Attributes:
         name: the model's name in reports.
-        engines: the engines by name.
-        shell: the model around them where it was captured in parts, else None.
+        body: what the stream runs.
         parameters: of the model's forward.
-        options: the stream's options by name.
+        options: the stream's options.
         extra: what whoever converted it recorded beside it.
     """
 
     name: str
-    engines: Mapping[str, Engine]
-    shell: Shell | None
+    body: StreamBody
     parameters: Parameters
-    options: Mapping[str, Any]
+    options: Options
     extra: Mapping[str, Any]
 
 
@@ -59,24 +64,26 @@ def save(stream: Contents, path: str | Path) -> None:
     """
     tensors: dict[str, Tensor] = {}
     engines = []
-    for index, (name, engine) in enumerate(stream.engines.items()):
+    for index, (name, engine) in enumerate(stream.body.engines.items()):
         engines.append(_engine_to_json(name, engine))
         for key, tensor in engine.network.named_buffers(remove_duplicate=False):
             tensors[f"{index}:{key}"] = tensor
-    shell = None
-    if stream.shell is not None:
-        shell = _shell_to_json(stream, stream.shell)
-        tensors |= {f"shell:{key}": tensor for key, tensor in stream.shell.weights().items()}
+    around = stream.body.surroundings()
+    if around is not None:
+        tensors |= {f"{WEIGHTS_PREFIX}{key}": tensor for key, tensor in around.weights.items()}
     unique, aliases = _unshare(tensors)
     document = {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
         "versions": {"videoeff": __version__, "torch": torch.__version__},
         "name": stream.name,
-        "options": dict(stream.options),
+        "options": {
+            "alias_outputs": stream.options.alias_outputs,
+            "nan_policy": stream.options.nan_policy,
+        },
         "parameters": stream.parameters.to_json(),
         "engines": engines,
-        "shell": shell,
+        SURROUNDINGS_KEY: None if around is None else _surroundings_to_json(stream, around),
         "aliases": aliases,
         "extra": dict(stream.extra),
         "digest": digest_of(unique),
@@ -122,14 +129,15 @@ def _engine_to_json(name: str, engine: Engine) -> dict[str, Any]:
     }
 
 
-def _shell_to_json(stream: Contents, shell: Shell) -> dict[str, Any]:
-    leaves = [{"shape": list(s), "dtype": str(d).removeprefix("torch.")} for s, d in shell.frames]
+def _surroundings_to_json(stream: Contents, around: Surroundings) -> dict[str, Any]:
+    signature = around.signature
+    specs = [{"shape": list(s), "dtype": str(d).removeprefix("torch.")} for s, d in signature.frame_specs]
     return {
-        "model": stream.extra.get(MODEL_KEY),
-        "sites": {path: len(site.engines) for path, site in shell.sites.items()},
-        "in_spec": spec_to_json(shell.in_spec, stream.name),
-        "literals": literals_to_json(shell.literals, stream.name),
-        "frames": leaves,
-        "left": [list(x) for x in shell.left],
-        "convolution_macs": shell.convolution_macs,
+        MODEL_KEY: stream.extra.get(MODEL_KEY),
+        CALLS_KEY: dict(around.calls),
+        "in_spec": spec_to_json(signature.in_spec, stream.name),
+        "literals": literals_to_json(signature.literals, stream.name),
+        FRAME_SPECS_KEY: specs,
+        LEFT_KEY: [list(x) for x in around.left],
+        CONVOLUTION_MACS_KEY: around.convolution_macs,
     }

@@ -187,12 +187,7 @@ def _build(
         )
     if thresholds_file is not None:
         stream.load_thresholds(thresholds_file)
-    stream.extra = {
-        "preprocess": pre.to_json(),
-        "model": reference,
-        "source": path.name,
-        "input_size": list(size),
-    }
+    stream.extra.update(preprocess=pre.to_json(), model=reference, source=path.name, input_size=list(size))
     return stream, size, source.notes
 
 

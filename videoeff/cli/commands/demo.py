@@ -150,12 +150,12 @@ def _converted(model: nn.Module, options: dict[str, Any]) -> StreamingModule:
     from videoeff.demo.model import demo_preprocess
 
     stream = convert(model, _example(), name="segmenter", **options)
-    stream.extra = {
-        "preprocess": replace(demo_preprocess(), size=SIZE).to_json(),
-        "model": None,
-        "source": "segmenter.safetensors",
-        "input_size": list(SIZE),
-    }
+    stream.extra.update(
+        preprocess=replace(demo_preprocess(), size=SIZE).to_json(),
+        model=None,
+        source="segmenter.safetensors",
+        input_size=list(SIZE),
+    )
     return stream
 
 

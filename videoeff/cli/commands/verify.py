@@ -164,7 +164,7 @@ class Checks:
         ]
         exact = max(options, default=0.0) == 0.0
         bound = tolerance if tolerance is not None else law
-        by_layers = self.stream.shell is not None
+        by_layers = bool(self.stream.body.left)
         worst = max((x["relative"] for x in self.layers.values()), default=0.0)
         first = self.first_layers if by_layers else self.first.relative
         holds = first <= max(law, tolerance or 0.0)

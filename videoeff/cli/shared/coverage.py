@@ -97,12 +97,8 @@ def _highest_threshold(stream: StreamingModule) -> float:
 
 
 def _frame_size(stream: StreamingModule) -> tuple[int, int]:
-    if stream.engine is not None:
-        frames = stream.engine.plan.frames
-    else:
-        assert stream.shell is not None  # one of the two is there
-        frames = stream.shell.frames
-    shape = next((s for s, _ in frames if len(s) >= 3), (1, 1))
+    specs = stream.body.signature.frame_specs
+    shape = next((s.shape for s in specs if len(s.shape) >= 3), (1, 1))
     return int(shape[-2]), int(shape[-1])
 
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +14,6 @@ from videoeff.ir.markers import cache_name, is_cache
 
 if TYPE_CHECKING:
     from videoeff.ir.program import Program
-    from videoeff.runtime.partitioned import Site
     from videoeff.runtime.streaming_module import StreamingModule
 
 #: Called with a layer's name and the value the dense model has there.
@@ -31,48 +28,17 @@ class Dense:
 
     def __call__(self, args: tuple[Any, ...], kwargs: dict[str, Any], watch: Watch | None = None) -> Any:
         """The model's outputs for one frame, computed whole; ``watch`` sees every layer on the way."""
+
+        def compute(name: str, program: Program, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+            flat = [v for v in pytree.tree_leaves((args, kwargs)) if isinstance(v, Tensor)]
+            if watch is None:
+                outputs = program.run(*flat)
+            else:
+                outputs = tuple(_Watching(program.module, watch, f"{name}." if name else "").run(*flat))
+            return pytree.tree_unflatten(list(outputs), program.out_spec)
+
         with torch.no_grad():
-            if self.stream.engine is not None:
-                return _program_call(self.stream.engine.program, "", watch, *args, **kwargs)
-            assert self.stream.shell is not None  # one of the two is there
-            with self._replaced(watch):
-                return self.stream.shell.call(args, kwargs)
-
-    @contextmanager
-    def _replaced(self, watch: Watch | None) -> Iterator[None]:
-        """Let every site compute its call densely."""
-        shell = self.stream.shell
-        assert shell is not None  # asked by the caller
-        names = {id(e): name for name, e in shell.engines.items()}
-        for site in shell.sites.values():
-            site.__dict__["forward"] = functools.partial(_site_call, site, names, watch)
-        try:
-            yield
-        finally:
-            for site in shell.sites.values():
-                del site.__dict__["forward"]
-
-
-def _site_call(site: Site, names: dict[int, str], watch: Watch | None, *args: Any, **kwargs: Any) -> Any:
-    index = site.calls
-    site.calls += 1
-    if index < len(site.engines):
-        engine: Any = site.engines[index]
-        program = engine.program
-        leaves, spec = pytree.tree_flatten((args, kwargs))
-        shapes = [tuple(v.shape) for v in leaves if isinstance(v, Tensor)]
-        if spec == program.in_spec and shapes == [s for s, _ in engine.plan.frames]:
-            return _program_call(program, names[id(engine)], watch, *args, **kwargs)
-    return site.original(*args, **kwargs)
-
-
-def _program_call(program: Program, name: str, watch: Watch | None, *args: Any, **kwargs: Any) -> Any:
-    flat = [v for v in pytree.tree_leaves((args, kwargs)) if isinstance(v, Tensor)]
-    if watch is None:
-        outputs = program.run(*flat)
-    else:
-        outputs = tuple(_Watching(program.module, watch, f"{name}." if name else "").run(*flat))
-    return pytree.tree_unflatten(list(outputs), program.out_spec)
+            return self.stream.body.run_with(compute, args, kwargs)
 
 
 class _Watching(fx.Interpreter):

@@ -8,15 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-import torch.utils._pytree as pytree
 from numpy.typing import NDArray
 from torch import Tensor
 
 from videoeff.errors import ArtifactError, VideoError
-from videoeff.ir.program import Argument
 from videoeff.video.preprocess import Preprocess
 
 if TYPE_CHECKING:
+    from videoeff.runtime.signature import Signature
     from videoeff.runtime.streaming_module import StreamingModule
 
 
@@ -26,25 +25,19 @@ class Feed:
 
     Attributes:
         preprocess: from a frame (H, W, 3) uint8 to (1, 3, h, w).
-        spec: pytree of (args, kwargs).
-        literals: for each leaf ``Argument.TENSOR``, or the constant.
-        shapes: (shape, dtype) of each tensor.
+        signature: the call the stream was made for.
         device: where the stream lives.
     """
 
     preprocess: Preprocess
-    spec: pytree.TreeSpec
-    literals: tuple[Any, ...]
-    shapes: tuple[tuple[tuple[int, ...], torch.dtype], ...]
+    signature: Signature
     device: torch.device
 
     def __call__(self, frame: NDArray[np.uint8]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """(args, kwargs) of one frame."""
         picture = self.preprocess(frame)
-        tensors = iter([self._shaped(picture, shape, dtype) for shape, dtype in self.shapes])
-        leaves = [next(tensors) if value is Argument.TENSOR else value for value in self.literals]
-        args, kwargs = pytree.tree_unflatten(leaves, self.spec)
-        return tuple(args), dict(kwargs)
+        specs = self.signature.frame_specs
+        return self.signature.call([self._shaped(picture, shape, dtype) for shape, dtype in specs])
 
     def _shaped(self, picture: Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
         if tuple(picture.shape[2:]) != shape[-2:]:
@@ -63,26 +56,22 @@ def feed_of(stream: StreamingModule, where: str) -> Feed:
     Raises:
         ArtifactError: the stream takes something else than pictures, or its preprocessing cannot be read.
     """
-    if stream.engine is not None:
-        program = stream.engine.program
-        spec, literals, shapes = program.in_spec, program.literals, stream.engine.plan.frames
-    else:
-        assert stream.shell is not None  # one of the two is there
-        spec, literals, shapes = stream.shell.in_spec, stream.shell.literals, stream.shell.frames
-    for shape, _ in shapes:
+    signature = stream.body.signature
+    specs = signature.frame_specs
+    for shape, _ in specs:
         if len(shape) not in (3, 4) or shape[-3] != 3:
             raise ArtifactError(
                 f"{where}: takes a tensor {list(shape)}; this command feeds pictures of 3 channels, so run "
                 "it in Python: stream(frame)"
             )
-    if not shapes:
+    if not specs:
         raise ArtifactError(f"{where}: takes no tensor; there is nothing to feed a frame to")
     recorded = stream.extra.get("preprocess")
     if recorded is None:
-        preprocess = Preprocess(size=(shapes[0][0][-2], shapes[0][0][-1]))
+        preprocess = Preprocess(size=(specs[0].shape[-2], specs[0].shape[-1]))
     else:
         preprocess = Preprocess.from_json(recorded)
-    return Feed(preprocess, spec, tuple(literals), tuple(shapes), stream.device)
+    return Feed(preprocess, signature, stream.device)
 
 
 def load_stream(
