@@ -57,9 +57,10 @@ def declarations() -> dict[str, tuple[str, str]]:
 def sources(tmp_path: Path) -> Path:
     """A folder of small sources that give a whole library."""
     folder = tmp_path / "src"
-    folder.mkdir()
+    for part in ("isa", "plan"):
+        (folder / part).mkdir(parents=True)
     shutil.copy(HEADER, folder)
-    (folder / "kernels.cpp").write_text(
+    (folder / "isa" / "kernels.cpp").write_text(
         "#define JOIN(a, b) a##b\n#define NAME(b) JOIN(kernels_, b)\nint NAME(VF_ISA)() { return VF_ISA; }\n"
     )
     rest = [
@@ -67,7 +68,7 @@ def sources(tmp_path: Path) -> Path:
         for name, (result, arguments) in declarations().items()
         if name not in ("vf_abi", "vf_sizeof", "vf_best_isa")
     ]
-    (folder / "plan.cpp").write_text(f"{PLAN}{''.join(rest)}}}\n")
+    (folder / "plan" / "plan.cpp").write_text(f"{PLAN}{''.join(rest)}}}\n")
     return folder
 
 
@@ -188,7 +189,7 @@ def test_stale_library_is_noticed(sources: Path, tmp_path: Path) -> None:
     build.build(path, sources=sources)
     assert build.is_current(path, sources=sources)
     assert not build.is_current(path, ("address",), sources)
-    (sources / "plan.cpp").write_text((sources / "plan.cpp").read_text() + "// changed\n")
+    (sources / "plan" / "plan.cpp").write_text((sources / "plan" / "plan.cpp").read_text() + "// changed\n")
     assert not build.is_current(path, sources=sources)
     with pytest.raises(BackendError, match=r"other sources.*python -m videoeff\.kernels\.cpp\.build"):
         library.open_library(path, sources)
@@ -219,10 +220,10 @@ def test_written_in_one_step(sources: Path, tmp_path: Path, monkeypatch: pytest.
 @needs_compiler
 def test_what_the_compiler_said(sources: Path, tmp_path: Path) -> None:
     path = tmp_path / "_native.so"
-    (sources / "plan.cpp").write_text("int broken() { return missing_name; }\n")
+    (sources / "plan" / "plan.cpp").write_text("int broken() { return missing_name; }\n")
     with pytest.raises(build.BuildError, match=r"(?s)plan\.cpp was not built by.*missing_name"):
         build.build(path, sources=sources)
-    (sources / "plan.cpp").write_text("extern void nowhere(); void call() { nowhere(); }\n")
+    (sources / "plan" / "plan.cpp").write_text("extern void nowhere(); void call() { nowhere(); }\n")
     with pytest.raises(build.BuildError, match=r"(?s)_native.* was not built by.*nowhere"):
         build.build(path, sources=sources)
     assert not path.exists()
@@ -230,13 +231,13 @@ def test_what_the_compiler_said(sources: Path, tmp_path: Path) -> None:
 
 @needs_compiler
 def test_a_library_of_other_sizes_is_refused(sources: Path, tmp_path: Path) -> None:
-    text = (sources / "plan.cpp").read_text()
+    text = (sources / "plan" / "plan.cpp").read_text()
     for old, new, message in (
         ("sizeof(vf_view)", "sizeof(vf_view) + 8", "its vf_view has 80 bytes, wanted are 72"),
         ("return VF_ABI", "return VF_ABI + 1", f"its interface is number {abi.ABI + 1}"),
         ("vf_best_isa(void)", "vf_no_isa(void)", "vf_best_isa"),
     ):
-        (sources / "plan.cpp").write_text(text.replace(old, new))
+        (sources / "plan" / "plan.cpp").write_text(text.replace(old, new))
         path = tmp_path / f"{abs(hash(new))}.so"
         build.build(path, sources=sources)
         with pytest.raises(BackendError, match=re.escape(message)):
@@ -274,12 +275,23 @@ def test_files_that_are_no_library(tmp_path: Path) -> None:
 @pytest.mark.parametrize("isa", range(len(build.ISA_FLAGS) if build.X86 else 1))
 def test_sources_give_no_warning(isa: int) -> None:
     """All of them, whatever the compiler's words for it."""
-    flags = [*build.COMMON, "-Wall", "-Wextra", "-Werror", "-fsyntax-only"]
+    flags = [*build.COMMON, f"-I{build.SOURCES}", "-Wall", "-Wextra", "-Werror", "-fsyntax-only"]
     for name, own in build._objects(build.SOURCES):
         if f"-DVF_ISA={isa}" in own or not (own or isa):
             command = [*build.find_compiler(), *flags, *own, str(build.SOURCES / name)]
             done = subprocess.run(command, capture_output=True, text=True, check=False)
             assert done.returncode == 0, done.stderr
+
+
+def test_folders_share_only_what_lies_beside_them() -> None:
+    """What is compiled once knows nothing of an instruction set, and the kernels nothing of plans."""
+    for path in build.source_files():
+        own = path.parent
+        beside = {p.name for p in build.SOURCES.glob("*.h")} | {p.name for p in own.glob("*.h")}
+        included = set(re.findall(r'#include "([^"]+)"', path.read_text(encoding="utf-8")))
+        assert included <= beside, path.name
+        once = own.name != "isa"
+        assert not (once and "VF_SPACE" in path.read_text(encoding="utf-8")), path.name
 
 
 # ---------------------------------------------------------------- what is in it
@@ -475,7 +487,8 @@ def test_wheel_without_a_compiler_is_pure(tmp_path: Path) -> None:
     assert path.name.endswith("-py3-none-any.whl")
     assert len([line for line in said.splitlines() if "the slow reference will compute" in line]) == 1
     names = zipfile.ZipFile(path).namelist()
-    assert f"{IN_TREE}/src/videoeff.h" in names  # to be compiled later
+    to_compile_later = {p.relative_to(ROOT).as_posix() for p in build.source_files()}
+    assert to_compile_later <= set(names)
     assert not [name for name in names if name.endswith(".so")]
 
 
@@ -484,5 +497,5 @@ def test_sdist_carries_the_sources(tmp_path: Path) -> None:
     with tarfile.open(path) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
     assert "hatch_build.py" in names
-    assert {f"{IN_TREE}/src/{p.name}" for p in build.SOURCES.iterdir()} <= names
+    assert {p.relative_to(ROOT).as_posix() for p in build.source_files()} <= names
     assert not [name for name in names if name.endswith(".so")]

@@ -5,8 +5,9 @@ path. By hand::
 
     python -m videoeff.kernels.cpp.build
 
-The kernels are compiled once for each instruction set, the rest once. A library names what it was built from:
-one of other sources or flags is noticed without being loaded.
+``src/isa`` is compiled once for each instruction set, ``src/plan`` once; what both share lies beside these
+folders. A library names what it was built from: one of other sources or flags is noticed without being
+loaded.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ from typing import NamedTuple
 
 FOLDER = Path(__file__).resolve().parent
 SOURCES = FOLDER / "src"
+#: The source that is compiled for each instruction set, and the folder of those that are compiled once.
+KERNELS, ONCE = "isa/kernels.cpp", "plan"
 LIBRARY = FOLDER / "_native.so"
 COMMAND = "python -m videoeff.kernels.cpp.build"
 SANITIZERS = ("address", "undefined")
@@ -117,14 +120,18 @@ def compiler_version(command: Sequence[str]) -> str:
     return lines[0]
 
 
+def source_files(sources: Path = SOURCES) -> list[Path]:
+    """All C++ sources and headers, in a fixed order."""
+    return sorted(p for p in sources.rglob("*") if p.suffix in (".h", ".cpp"))
+
+
 def digest(sanitize: Sequence[str] = (), sources: Path = SOURCES) -> str:
     """A hash of what the result follows from, the compiler apart: sources, flags and kind of machine."""
     flags = (_objects(sources), _flags(sanitize), EXPORTS, LINK, OWN_RUNTIME)
     found = hashlib.sha256(repr((flags, sys.platform, platform.machine())).encode())
-    for path in sorted(sources.iterdir()):
-        if path.suffix in (".h", ".cpp"):
-            found.update(f"\n{path.name} {path.stat().st_size}\n".encode())
-            found.update(path.read_bytes())
+    for path in source_files(sources):
+        found.update(f"\n{path.relative_to(sources).as_posix()} {path.stat().st_size}\n".encode())
+        found.update(path.read_bytes())
     return found.hexdigest()[:24]
 
 
@@ -205,8 +212,8 @@ def runtime_library(sanitize: Sequence[str]) -> Path:
 def _objects(sources: Path) -> list[tuple[str, tuple[str, ...]]]:
     """Source and own flags of each object, in the order they are linked."""
     sets = ISA_FLAGS if X86 else ISA_FLAGS[:1]
-    kernels = [("kernels.cpp", (f"-DVF_ISA={isa}", *flags)) for isa, flags in enumerate(sets)]
-    others = sorted(path.name for path in sources.glob("*.cpp") if path.name != "kernels.cpp")
+    kernels = [(KERNELS, (f"-DVF_ISA={isa}", *flags)) for isa, flags in enumerate(sets)]
+    others = sorted(path.relative_to(sources).as_posix() for path in (sources / ONCE).glob("*.cpp"))
     return [*((name, ()) for name in others), *kernels]
 
 
@@ -234,7 +241,7 @@ def _compile(compiler: list[str], sources: Path, info: BuildInfo, folder: Path) 
     jobs = [(sources / name, own) for name, own in _objects(sources)]
     jobs.append((stamp, ()))
     results = [folder / f"{number}-{source.stem}.o" for number, (source, _) in enumerate(jobs)]
-    common = list(_flags(info.sanitize))
+    common = [*_flags(info.sanitize), f"-I{sources}"]
     if info.sanitize and not _is_clang(
         compiler
     ):  # checks as calls: slower to run, but compiled in half the time

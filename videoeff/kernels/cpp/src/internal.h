@@ -1,4 +1,4 @@
-// What plan.cpp (compiled once) and the kernels (compiled once for each instruction set) share.
+// What plan/ (compiled once) and isa/ (compiled once for each instruction set) share.
 #ifndef VIDEOEFF_INTERNAL_H
 #define VIDEOEFF_INTERNAL_H
 
