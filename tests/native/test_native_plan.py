@@ -417,7 +417,7 @@ def test_grouping_is_the_first_choice_and_needs_no_other() -> None:
     assert kernels.IMPLEMENTATIONS[0].grouping
     assert not kernels.IMPLEMENTATIONS[-1].grouping
     assert markers.TESTS == ("max", "l2", "rms", "rms-relative")
-    assert abi.ABI == 6
+    assert abi.ABI == 7
 
 
 # ---------------------------------------------------------------- finite frames

@@ -23,7 +23,7 @@ from videoeff.kernels.forms.codes import EpiOp as EpiOp
 from videoeff.kernels.forms.codes import Kind as Kind
 from videoeff.kernels.forms.codes import ReachKind as ReachKind
 
-ABI = 6
+ABI = 7
 MAX_ARGS = 6
 MAX_EPI = 24
 MAX_REGS = 4
@@ -133,7 +133,7 @@ class Op(Structure):
         ("factor", c_double),
         *((name, c_void_p) for name in ("pending", "taps")),
         ("dense_share", c_double),
-        *((name, c_int32) for name in ("nbefore", "tiles")),
+        *((name, c_int32) for name in ("nbefore", "winograd")),
         ("before", Stage * MAX_STAGES),
     )
 
@@ -169,7 +169,7 @@ FUNCTIONS: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "vf_plan_run": (c_int32, (c_void_p, POINTER(Frame), c_int64, c_void_p, c_int64, c_int32, c_int32)),
     "vf_plan_invalidate": (None, (c_void_p,)),
     "vf_plan_counts": (POINTER(c_int64), (c_void_p,)),
-    "vf_plan_bands": (c_int64, (c_void_p,)),
+    "vf_plan_row_blocks": (c_int64, (c_void_p,)),
     "vf_plan_bytes": (c_int64, (c_void_p, c_int32)),
     "vf_mask_read": (c_int32, (c_void_p, c_int32, c_int32, c_void_p)),
     "vf_mask_write": (c_int32, (c_void_p, c_int32, c_void_p)),

@@ -22,14 +22,14 @@ class Description(Form):
     """One native op without addresses.
 
     Attributes:
-        epilogue: the programme after the producer, in registers.
+        epilogue: what follows the producer, in registers.
     """
 
     epilogue: Epilogue
 
     @property
     def expands(self) -> bool:
-        """Whether its first stage is not depthwise: it is computed in strips."""
+        """Whether its first stage is not depthwise: it is computed in a line buffer."""
         return bool(self.stages) and self.stages[0].window["groups"] == 1
 
     @property

@@ -16,7 +16,7 @@ from videoeff.kernels.base import Counted, Group, NotFinite
 from videoeff.kernels.cpp import abi, costs, library
 from videoeff.kernels.cpp.abi import Kind
 from videoeff.kernels.cpp.describe import DTYPES, TESTS, Description, describe
-from videoeff.kernels.cpp.tiles import fits_tiles, tiles
+from videoeff.kernels.cpp.winograd import fits_winograd, uses_winograd
 from videoeff.kernels.forms.frames import FrameReader, index_of
 from videoeff.kernels.forms.trace import Constant, Stage, View
 from videoeff.ops.call import Context, RegionCall
@@ -79,8 +79,8 @@ class NativePlan(Group):
         #: From which share of active pixels on everything is computed; None: by the table of costs.
         self.whole_from: float | None = None
         #: Compute 3x3 convolutions by minimal filtering wherever that is served; None: where it is faster.
-        self.tiles: bool | None = None
-        #: Compute the whole map of an op before the next op: what bands are compared with.
+        self.winograd: bool | None = None
+        #: Compute the whole map of an op before the next op: what row blocks are compared with.
         self.op_by_op = False
         self._counted = 0
         self._carried = [0] * (4 * len(self.calls))
@@ -187,9 +187,11 @@ class NativePlan(Group):
         return {name: self._library.vf_plan_bytes(self._handle, i) for i, name in enumerate(names)}
 
     @property
-    def bands(self) -> int:
-        """Parts of large maps computed apart so far, so that the next layer found them in the cache."""
-        return self._library.vf_plan_bands(self._handle) if self._handle and self._library is not None else 0
+    def row_blocks(self) -> int:
+        """Row blocks of large maps computed apart so far, so that the next layer found them in the cache."""
+        if not self._handle or self._library is None:
+            return 0
+        return self._library.vf_plan_row_blocks(self._handle)
 
     def times(self, reset: bool = False) -> dict[str, int]:
         """Nanoseconds spent in each layer."""
@@ -235,7 +237,8 @@ class NativePlan(Group):
         ops = (abi.Op * len(self.calls))()
         for index, (call, found) in enumerate(zip(self.calls, self._descriptions, strict=True)):
             binder.fill(ops[index], call, found, self._masks)
-            ops[index].tiles = tiles(found) if self.tiles is None else self.tiles and fits_tiles(found)
+            chosen = uses_winograd(found) if self.winograd is None else self.winograd
+            ops[index].winograd = chosen and fits_winograd(found)
             ops[index].dense_share = dense_share(found) if self.whole_from is None else self.whole_from
         for number, entry in enumerate(self._inputs):
             ops[index_of(entry.call, self.calls)].input = number
@@ -254,7 +257,7 @@ class NativePlan(Group):
 
 
 def _counted(call: RegionCall, found: Description, frames: int, counts: Sequence[int]) -> Counted:
-    """The counters of a layer. A stage in strips has pixels of its own: changes reach those needed."""
+    """The counters of a layer. A stage in a line buffer has pixels of its own: changes reach those needed."""
     active, scheduled, changed, expanded = counts
     needed = worked = 0.0
     if found.expands and found.input is not None:

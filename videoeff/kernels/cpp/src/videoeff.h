@@ -1,7 +1,7 @@
 // The C interface of the native kernels: a frame plan is a list of ops over buffers; one call runs a frame.
 //
 // A value is a map (R, H, W, C): rows (streams), pixels, channels. Every op fills one value: it works out which
-// pixels a change reaches (bit masks), computes those (`kind`), passes them through a short program (`epi`), tests
+// pixels a change reaches (bit masks), computes those (`kind`), passes them through an epilogue (`epi`), tests
 // them against the value kept, stores what moved and leaves a mask.
 #ifndef VIDEOEFF_H
 #define VIDEOEFF_H
@@ -19,7 +19,7 @@ extern "C" {
 #define VF_API
 #endif
 
-#define VF_ABI 6
+#define VF_ABI 7
 #define VF_MAX_ARGS 6
 #define VF_MAX_EPI 24
 #define VF_MAX_REGS 4
@@ -160,7 +160,7 @@ typedef struct {
   // a convolution, a depthwise one (or the op, a maximum), a 1x1 one (the op), of which the first or the last may be
   // absent. VF_WINDOW is the window of all of them.
   int32_t nbefore;
-  int32_t tiles;           // VF_CONV of 3x3 in float32: 1: compute 2x2 results together, by minimal filtering
+  int32_t winograd;        // VF_CONV of 3x3 in float32: 1: compute 2x2 results together, by minimal filtering
   vf_stage before[VF_MAX_STAGES];
 } vf_op;
 
@@ -205,9 +205,9 @@ VF_API int32_t vf_plan_run(vf_plan *plan, const vf_frame *frames, int64_t nframe
 VF_API void vf_plan_invalidate(vf_plan *plan);
 
 // Counters: (nops, 4) active and scheduled pixels, in op order, summed over the frames counted; of a stage that is
-// computed in strips the pixels that had changed and those that were computed.
+// computed in line buffers the pixels that had changed and those that were computed.
 VF_API int64_t *vf_plan_counts(vf_plan *plan);
-VF_API int64_t vf_plan_bands(const vf_plan *plan);  // parts of maps that were computed apart, over all frames
+VF_API int64_t vf_plan_row_blocks(const vf_plan *plan);  // of maps that were computed apart, over all frames
 VF_API int64_t vf_plan_bytes(const vf_plan *plan, int32_t what);  // 0 packed weights, 1 masks and sums, 2 scratch
 
 // Masks as bytes (R, H, W). `which` 0: changed, 1: active (computed), by mask index.

@@ -64,7 +64,7 @@ template <class S> struct Window {
     padded = (d.in.c + 15) / 16 * 16;
     kw = d.kw, ld = op.ld;
     asks_old = d.out.sc == 1 && !op.stage, old_step = d.out.sw;
-    origin = static_cast<const S *>(op.reads == Op::kStrip ? scratch.strip : d.in.data);
+    origin = static_cast<const S *>(op.reads == Op::kLineBuffer ? scratch.line_buffer : d.in.data);
     out = static_cast<T *>(op.stage ? scratch.rows : scratch.reg[0]);
   }
   // Go to output pixel (r, y, x), whose group reads `columns` columns.

@@ -57,11 +57,11 @@ inline bool overlap(const vf_view &a, const vf_view &b) {
   if (a0 + uintptr_t(last(a) * item(a)) <= b0 || b0 + uintptr_t(last(b) * item(b)) <= a0) return false;
   // Slices of the channels of one buffer lie between one another: apart if their channels are.
   if (a.dtype != b.dtype || a.sw != b.sw || a.sh != b.sh || a.sr != b.sr || a.sw == 0) return true;
-  int64_t apart = (int64_t(b0) - int64_t(a0)) / item(a), pixel = a.sw;
-  int64_t shift = ((apart % pixel) + pixel) % pixel;  // first channel of b behind that of a, within a pixel
+  int64_t apart = (int64_t(b0) - int64_t(a0)) / item(a), pixel_stride = a.sw;
+  int64_t shift = ((apart % pixel_stride) + pixel_stride) % pixel_stride;  // first channel of b behind that of a, within a pixel
   if (a.sc == b.sc && a.sc > 1 && shift % a.sc != 0) return false;
   int64_t alast = (a.c - 1) * a.sc, blast = (b.c - 1) * b.sc;
-  return !(shift > alast && shift + blast < pixel);
+  return !(shift > alast && shift + blast < pixel_stride);
 }
 
 inline bool is_register(int32_t r) { return r >= 0 && r < VF_MAX_REGS; }
@@ -234,10 +234,10 @@ inline bool check_stages(const vf_op &d, int64_t index, const Problem &problem, 
   return windows == 1 || problem("op %lld: no stage looks at a neighbourhood", i);
 }
 
-// Whether 2x2 results can be computed together (winograd.h).
-inline bool fits_tiles(const vf_op &d) {
+// Whether 2x2 results can be computed together, by minimal filtering (isa/winograd.h).
+inline bool fits_winograd(const vf_op &d) {
   return d.kind == VF_CONV && d.dtype == VF_F32 && d.nbefore == 0 && d.groups == 1 && !d.gate && d.kh == 3 && d.kw == 3 &&
-         d.sy == 1 && d.sx == 1 && d.dy == d.dx && d.dx <= kMaxTileDilation && d.in.sc == 1 && d.in.c <= kMaxTileInputs;
+         d.sy == 1 && d.sx == 1 && d.dy == d.dx && d.dx <= kMaxWinogradDilation && d.in.sc == 1 && d.in.c <= kMaxWinogradInputs;
 }
 
 inline bool check_op(const vf_op &d, int64_t index, const vf_mask *masks, int64_t nmasks, const Problem &problem) {
@@ -270,7 +270,7 @@ inline bool check_op(const vf_op &d, int64_t index, const vf_mask *masks, int64_
   } else if ((d.kind == VF_CONV || d.kind == VF_MAXPOOL || d.kind == VF_TRANSPOSED) && !check_window(d, index, problem)) {
     return false;
   }
-  if (d.tiles && !fits_tiles(d)) return problem("op %lld: its results cannot be computed in tiles", i);
+  if (d.winograd && !fits_winograd(d)) return problem("op %lld: minimal filtering (winograd) does not serve it", i);
   if (d.kind == VF_SEPARABLE) {
     if (d.ty < 1 || d.tx < 1 || !d.iy || !d.ix || !d.wy || !d.wx || d.ty > d.in.h || d.tx > d.in.w)
       return problem("op %lld: no tables", i);

@@ -13,14 +13,14 @@
 #endif
 #include <pthread.h>
 
-#include "bands.h"
+#include "row_blocks.h"
 #include "blocks.h"
 #include "check.h"
 #include "frames.h"
 #include "means.h"
 #include "planes.h"
 #include "reach.h"
-#include "strips.h"
+#include "line_buffers.h"
 
 namespace vf {
 
@@ -139,7 +139,7 @@ static void reserve_workers(vf_plan &plan, int workers) {
     Worker worker;
     worker.registers.reserve(plan.register_bytes * VF_MAX_REGS);
     worker.temp.reserve(plan.temp_bytes + 64);
-    worker.rows.reserve(plan.row_bytes), worker.strip.reserve(plan.strip_bytes);
+    worker.rows.reserve(plan.row_bytes), worker.line_buffer.reserve(plan.line_buffer_bytes);
     for (int k = 0; k < VF_MAX_REGS; k++)
       worker.scratch.reg[k] = static_cast<char *>(worker.registers.data) + plan.register_bytes * k;
     worker.scratch.temp = worker.temp.data, worker.scratch.rows = worker.rows.data;
@@ -284,7 +284,7 @@ int64_t *vf_plan_times(vf_plan *plan, int32_t reset) {
   return plan->times.data();
 }
 
-int64_t vf_plan_bands(const vf_plan *plan) { return plan->bands; }
+int64_t vf_plan_row_blocks(const vf_plan *plan) { return plan->row_blocks; }
 
 int64_t vf_plan_bytes(const vf_plan *plan, int32_t what) {
   size_t total = 0;
@@ -296,9 +296,9 @@ int64_t vf_plan_bytes(const vf_plan *plan, int32_t what) {
   } else if (what == 1) {
     for (const auto *masks : {&plan->masks, &plan->active, &plan->reached})
       for (const Mask &m : *masks) total += m.bits.size() * 8 + m.rows.size() + m.squares.size() * 4;
-    for (const Sums &s : plan->sums) total += (s.tile.size() + s.row.size()) * 8;
+    for (const Sums &s : plan->sums) total += (s.piece.size() + s.row.size()) * 8;
   } else {
-    for (const Worker &w : plan->workers) total += w.registers.bytes + w.temp.bytes + w.rows.bytes + w.strip.bytes;
+    for (const Worker &w : plan->workers) total += w.registers.bytes + w.temp.bytes + w.rows.bytes + w.line_buffer.bytes;
     total += plan->shared.bytes + plan->plane.size() * 4;
   }
   return int64_t(total);

@@ -103,7 +103,7 @@ STEMS: dict[str, dict[str, Any]] = {
     "stem-first": {"stem": 5},
 }
 
-#: Wider than a strip; of odd sizes; narrower than a vector of pixels.
+#: Wider than a line buffer; of odd sizes; narrower than a vector of pixels.
 SIZES = [(2, 3, 37, 301), (2, 3, 53, 66), (1, 3, 90, 11)]
 
 

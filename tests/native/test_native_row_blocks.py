@@ -1,4 +1,4 @@
-"""Large maps are computed band by band through several layers: the same as layer by layer."""
+"""Large maps are computed row block by row block through several layers: the same as layer by layer."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def frames() -> Iterator[tuple[Tensor, bool]]:
 
 @pytest.fixture(params=[1, 3])
 def threads(request: pytest.FixtureRequest) -> Iterator[int]:
-    """How many work on a band."""
+    """How many work on a row block."""
     before = torch.get_num_threads()
     torch.set_num_threads(request.param)
     yield request.param
@@ -93,6 +93,6 @@ def test_as_layer_by_layer(threshold: float, whole_from: float, threads: int) ->
         if threshold == 0:
             with torch.no_grad():
                 assert relative_error(found, model(frame)) < 1e-5
-    assert sum(p.bands for p in plans(apart)) > 10 * len(apart.report().layers)
-    assert sum(p.bands for p in plans(after)) == 0
+    assert sum(p.row_blocks for p in plans(apart)) > 10 * len(apart.report().layers)
+    assert sum(p.row_blocks for p in plans(after)) == 0
     assert apart.report().macs["needed"] == after.report().macs["needed"]
