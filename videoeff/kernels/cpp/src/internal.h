@@ -102,7 +102,7 @@ struct Scratch {
 constexpr int kSpareRows = 32;       // rows after the last pixel of a register that may be overwritten
 constexpr size_t kManyWeights = size_t(256) << 10;  // bytes; what lies between them and the next frame evicts these
 constexpr int kMaxBlock = 192;       // no block has more pixels
-constexpr int kMaxWinogradTiles = kMaxBlock / 4, kMaxWinogradDilation = 16, kMaxWinogradInputs = 2048;
+constexpr int kMaxWinogradTiles = kMaxBlock / 4;
 
 // A row of a frame under test. The amount of a pixel is 1 or 0 at threshold 0.
 struct RowTest {

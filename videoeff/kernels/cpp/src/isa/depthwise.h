@@ -195,7 +195,7 @@ template <class S> void any_runs(const Op &op, const Block &block, Scratch &scra
 }
 
 template <class S> void depthwise(const Op &op, const Block &block, Scratch &scratch) {
-  constexpr int G = VF_ISA == 2 ? 8 : 4;
+  constexpr int G = VF_ISA == VF_ISA_AVX512 ? 8 : 4;
   const vf_op &d = op.d;
   if (d.dx == 1 && d.in.sc == 1 && d.sx == 1) {
     if (d.kw == 3) return shared_runs<3, 1, G, S>(op, block, scratch);

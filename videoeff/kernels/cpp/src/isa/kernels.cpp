@@ -195,9 +195,9 @@ static const Kernels table = {any_prepare, any_block,   any_panel, any_winograd,
 
 }  // namespace VF_SPACE
 
-#if VF_ISA == 2
+#if VF_ISA == VF_ISA_AVX512
 const Kernels *kernels_avx512() { return &isa_avx512::table; }
-#elif VF_ISA == 1
+#elif VF_ISA == VF_ISA_AVX2
 const Kernels *kernels_avx2() { return &isa_avx2::table; }
 #else
 const Kernels *kernels_portable() { return &isa_portable::table; }

@@ -217,7 +217,7 @@ inline bool check_stages(const vf_op &d, int64_t index, const Problem &problem, 
     if (!check_window(probe, index, problem)) return false;
     const bool most = probe.kind == VF_MAXPOOL;
     const bool deep = !most && probe.groups > 1 && probe.groups == in.c && probe.width[0] == in.c;
-    const bool sums = !most && probe.groups == 1 && int64_t(probe.kh) * probe.kw * in.c <= 1024;
+    const bool sums = !most && probe.groups == 1 && int64_t(probe.kh) * probe.kw * in.c <= VF_MAX_STAGE_INPUTS;
     const bool plain = sums && probe.kh == 1 && probe.kw == 1 && probe.sy == 1 && probe.sx == 1 && !probe.py && !probe.px &&
                        probe.out.h == in.h && probe.out.w == in.w;
     const bool first = k == 0 && sums && !(d.nbefore == 1 && d.kind == VF_CONV && d.groups == 1);
@@ -225,7 +225,8 @@ inline bool check_stages(const vf_op &d, int64_t index, const Problem &problem, 
     if (deep || most ? !place || windows++ > 0 : !(first || plain))
       return problem("op %lld: stage %d is of another kind than serves in its place", i, k);
     const int64_t tall = int64_t(probe.kh - 1) * probe.dy + 1, wide = int64_t(probe.kw - 1) * probe.dx + 1;
-    const bool fits = tall <= 64 && wide <= 64 && probe.sy <= 8 && probe.sx <= 8 && probe.py < tall && probe.px < wide &&
+    const bool fits = tall <= VF_MAX_STAGE_WINDOW && wide <= VF_MAX_STAGE_WINDOW && probe.sy <= VF_MAX_STAGE_STRIDE &&
+                      probe.sx <= VF_MAX_STAGE_STRIDE && probe.py < tall && probe.px < wide &&
                       int64_t(probe.out.h - 1) * probe.sy - probe.py < in.h &&
                       int64_t(probe.out.w - 1) * probe.sx - probe.px < in.w;
     if (!fits) return problem("op %lld: stage %d has a window of %d x %d", i, k, probe.kh, probe.kw);
@@ -237,7 +238,7 @@ inline bool check_stages(const vf_op &d, int64_t index, const Problem &problem, 
 // Whether 2x2 results can be computed together, by minimal filtering (isa/winograd.h).
 inline bool fits_winograd(const vf_op &d) {
   return d.kind == VF_CONV && d.dtype == VF_F32 && d.nbefore == 0 && d.groups == 1 && !d.gate && d.kh == 3 && d.kw == 3 &&
-         d.sy == 1 && d.sx == 1 && d.dy == d.dx && d.dx <= kMaxWinogradDilation && d.in.sc == 1 && d.in.c <= kMaxWinogradInputs;
+         d.sy == 1 && d.sx == 1 && d.dy == d.dx && d.dx <= VF_MAX_WINOGRAD_DILATION && d.in.sc == 1 && d.in.c <= VF_MAX_WINOGRAD_INPUTS;
 }
 
 inline bool check_op(const vf_op &d, int64_t index, const vf_mask *masks, int64_t nmasks, const Problem &problem) {
@@ -251,7 +252,8 @@ inline bool check_op(const vf_op &d, int64_t index, const vf_mask *masks, int64_
     return problem("op %lld: its mask or dtype does not fit its value", i);
   if ((d.out.r > 1 && !d.out.sr) || (d.out.h > 1 && !d.out.sh) || (d.out.w > 1 && !d.out.sw) || (d.out.c > 1 && !d.out.sc))
     return problem("op %lld: elements of its value share memory", i);
-  if (d.test < VF_TEST_MAX || d.test > VF_TEST_RMS || !(d.threshold >= 0) || (d.relative && !d.scale))
+  if (d.test < VF_TEST_ANY || d.test > VF_TEST_RMS || !(d.threshold >= 0) || (d.relative && !d.scale) ||
+      (d.test == VF_TEST_ANY && d.threshold != 0))
     return problem("op %lld: change test %d at %g", i, d.test, d.threshold);
   if (d.magnitude && !own.magnitude) return problem("op %lld: its mask keeps no magnitudes", i);
   if (d.kind == VF_INPUT) {

@@ -50,7 +50,7 @@ struct vf_plan {
   std::vector<vf::Mask> masks, active;   // changed pixels; pixels computed
   std::vector<vf::Mask> reached;         // by mask: what changes reach of a first stage that is computed in a line buffer
   std::vector<vf::Sums> sums;            // by op
-  std::vector<int64_t> counts, times;    // (ops, 4), (ops)
+  std::vector<int64_t> counts, times;    // (ops, VF_COUNTS), (ops)
   std::vector<vf::Worker> workers;
   vf::Memory shared;                     // registers that all workers fill together
   size_t register_bytes = 0, temp_bytes = 0, shared_bytes = 0, row_bytes = 0, line_buffer_bytes = 0;

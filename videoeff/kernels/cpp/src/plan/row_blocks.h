@@ -116,7 +116,7 @@ static void run_rows(vf_plan &plan, size_t index, RowBlock rows, const Frame &fr
   plan.row_blocks++;
   const int64_t scheduled = run_active(plan, op, active, pixels, rows, frame);
   mask.settle();
-  if (count) plan.counts[4 * index] += pixels, plan.counts[4 * index + 1] += scheduled;
+  if (count) plan.counts[VF_COUNTS * index] += pixels, plan.counts[VF_COUNTS * index + 1] += scheduled;
 }
 
 // Runs ops first .. stop - 1 row block by row block, if so much is active that it pays. Returns whether it did.
