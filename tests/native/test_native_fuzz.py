@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 import torch
 
+from tests.native.streams import SHAPE, Net, engine_of, passes, plans_of
 from tests.native.test_native_line_buffers import Inverted
-from tests.native.test_native_plan import SHAPE, Net, engine_of, passes, plans_of
 from tests.support import stream_of
 from videoeff.kernels.cpp import abi, library
 from videoeff.passes.recompute_expansions import RecomputeExpansions

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 
 import videoeff
+from tests.native.streams import plans_of
 from tests.support import captured, planned
 from videoeff.errors import StateError
 from videoeff.kernels.cpp import library
-from videoeff.kernels.cpp.plan import NativePlan
 from videoeff.lower import lower
 from videoeff.passes import Pass, recipe
 from videoeff.passes.insert_thresholds import InsertThresholds
@@ -126,13 +126,9 @@ def pair(
     """A stream that recomputes and one that keeps everything."""
     streams = [videoeff.convert(model, example, passes=passes(*more)) for more in ((ANY,), ())]
     for stream in streams:
-        for plan in plans(stream):
+        for plan in plans_of(stream):
             plan.isa, plan.whole_from = isa, whole_from
     return streams[0], streams[1]
-
-
-def plans(stream: StreamingModule) -> list[NativePlan]:
-    return [g for e in stream.engines.values() for g in e.plan.groups if isinstance(g, NativePlan)]
 
 
 def frames(shape: tuple[int, ...], dtype: torch.dtype = torch.float32) -> Iterator[tuple[Tensor, bool]]:

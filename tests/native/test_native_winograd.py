@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import videoeff
-from tests.native.test_native_line_buffers import plans
+from tests.native.streams import plans_of
 from videoeff.kernels.cpp import abi, library
 from videoeff.kernels.cpp.describe import describe
 from videoeff.kernels.cpp.winograd import uses_winograd
@@ -60,7 +60,7 @@ def stream_of(
     model: nn.Module, example: Tensor, on: bool | None = True, isa: int = -1, nan_policy: str = "error"
 ) -> StreamingModule:
     stream = videoeff.convert(model, example, backend="cpp", nan_policy=nan_policy)
-    for plan in plans(stream):
+    for plan in plans_of(stream):
         plan.winograd, plan.isa = on, isa
     return stream
 
@@ -147,7 +147,7 @@ def test_in_residual_blocks(options: dict[str, float]) -> None:
     example = torch.randn(2, 32, 40, 150)
     streams = [videoeff.convert(model, example, backend="cpp", **options) for _ in range(2)]
     for stream, on in zip(streams, (True, False), strict=True):
-        for plan in plans(stream):
+        for plan in plans_of(stream):
             plan.winograd = on
     for frame in frames(tuple(example.shape)):
         found, expected = (stream(frame) for stream in streams)
@@ -174,7 +174,7 @@ def test_where_it_is_taken() -> None:
         example = torch.randn(1, inputs, height, width)
         stream = stream_of(convolution(inputs, outputs, dilation, padding), example, on=None)
         stream(example)
-        (plan,) = plans(stream)
+        (plan,) = plans_of(stream)
         found = describe(plan.calls[-1])
         assert not isinstance(found, str)
         assert uses_winograd(found) == expected, shape
@@ -195,7 +195,7 @@ def test_others_are_refused(change: dict[str, int]) -> None:
     frame = torch.randn(1, 16, 20, 20)
     stream = stream_of(model, frame)
     stream(frame)
-    (plan,), engine = plans(stream), next(iter(stream.engines.values()))
+    (plan,), engine = plans_of(stream), next(iter(stream.engines.values()))
     ops, masks, kept = plan.descriptors(engine._state, engine._constants)
     (index,) = (i for i, op in enumerate(ops) if op.winograd)
     error = ctypes.create_string_buffer(256)

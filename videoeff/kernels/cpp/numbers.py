@@ -1,7 +1,7 @@
 """Numbers of the native interface beside those of `videoeff.kernels.forms.codes`.
 
-`build.py` reads this file by its path and makes the C++ header ``numbers.h`` of it: it may import nothing but the
-standard library, and no number is written a second time.
+`build.py` reads this file by its path and makes the C++ header ``numbers.h`` of it: it may import nothing but
+the standard library, and no number is written a second time.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ MAX_STAGES = 2
 #: In an instruction of an epilogue, arguments are named from this number on; below it are registers.
 ARG = 16
 
-#: Counters of an op: pixels that were active, pixels computed; of a stage in a line buffer those that a change
-#: reached and those computed.
+#: Counters of an op: pixels that were active, and pixels computed; of its stage in a line buffer the pixels
+#: that a change reached, and those computed.
 COUNTS = 4
 
-# What convolutions before an op may be: inputs of the sums of one that is not depthwise, rows and columns that a
-# window covers, and its stride.
+# What convolutions before an op may be: inputs of the sums of one that is not depthwise, rows and columns
+# that a window covers, and its stride.
 MAX_STAGE_INPUTS = 1024
 MAX_STAGE_WINDOW = 64
 MAX_STAGE_STRIDE = 8

@@ -12,10 +12,7 @@ import torch
 
 from videoeff.kernels.cpp.abi import Kind
 from videoeff.kernels.cpp.describe import Description
-
-#: What the kernels serve (``fits_winograd`` in check.h refuses other descriptors).
-MOST_DILATION = 16
-MOST_INPUTS = 2048
+from videoeff.kernels.cpp.numbers import MAX_WINOGRAD_DILATION, MAX_WINOGRAD_INPUTS
 
 #: With fewer channels vectors are too empty for the tiles' transforms to pay.
 _LEAST_CHANNELS = 24
@@ -46,8 +43,8 @@ def fits_window(window: Mapping[str, int], inputs: int) -> bool:
     """Whether a window over a map of so many channels is one of those that are served."""
     return (
         all(window[name] == number for name, number in _SHAPE.items())
-        and window["dy"] == window["dx"] <= MOST_DILATION
-        and inputs <= MOST_INPUTS
+        and window["dy"] == window["dx"] <= MAX_WINOGRAD_DILATION
+        and inputs <= MAX_WINOGRAD_INPUTS
     )
 
 

@@ -1,8 +1,8 @@
 """Numbers that the forms of regions are written in.
 
-The native interface and the kernels on the device use the same. `videoeff/kernels/cpp/build.py` reads this file
-by its path and makes the C++ header ``numbers.h`` of it: it may import nothing but the standard library, and
-no number is written a second time.
+The native interface and the kernels on the device use the same. `videoeff/kernels/cpp/build.py` reads this
+file by its path and makes the C++ header ``numbers.h`` of it: it may import nothing but the standard library,
+and no number is written a second time.
 """
 
 from __future__ import annotations
@@ -31,7 +31,10 @@ class Kind(IntEnum):
 
 
 class EpiOp(IntEnum):
-    """An instruction of the epilogue: op(a, b) for each channel of a pixel, or what is said. p, q are scalars."""
+    """An instruction of the epilogue: op(a, b) for each channel of a pixel, or what is said here.
+
+    p and q are scalars.
+    """
 
     COPY = 0
     ADD = 1

@@ -187,7 +187,7 @@ template <class T> VF_INLINE T highest(vec<T> v) {
 }
 
 VF_INLINE float total(vfloat v) {
-#if VF_ISA == 0
+#if VF_ISA == VF_ISA_PORTABLE
   return (v[0] + v[2]) + (v[1] + v[3]);
 #else
 #if VF_ISA == VF_ISA_AVX512
