@@ -171,7 +171,7 @@ class Native:
     """
 
     def __init__(self, shape: Shape, weight: Tensor, bias: Tensor, picture: Tensor) -> None:
-        from videoeff.kernels.cpp import abi, library, tiles
+        from videoeff.kernels.cpp import abi, library, winograd
 
         self._library = library.load()
         rows, columns = shape.result
@@ -187,7 +187,7 @@ class Native:
         names = ("kh", "kw", "sy", "sx", "py", "px", "dy", "dx", "groups")
         window = {name: int(getattr(op, name)) for name in names}
         channels, size = (shape.inputs, shape.outputs), (shape.height, shape.width)
-        op.tiles = int(tiles.pays(channels, window, size, shape.result))
+        op.winograd = int(winograd.pays(channels, window, size, shape.result))
         op.weight, op.bias = self._keep[0].data_ptr(), bias.data_ptr()
         op.width[0] = shape.outputs
         op.reach[0] = abi.Reach(0, abi.ReachKind.WINDOW)

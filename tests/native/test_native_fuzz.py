@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 import torch
 
-from tests.native.test_native_plan import SHAPE, Net, engine_of, passes, plans_of
-from tests.native.test_native_strips import Inverted
+from tests.native.test_native_line_buffers import Inverted
+from tests.support.native_streams import SHAPE, Net, engine_of, passes, plans_of
 from tests.support.streams import stream_of
 from videoeff.kernels.cpp import abi, library
 from videoeff.passes.recompute_expansions import RecomputeExpansions
@@ -77,11 +77,11 @@ def fuzz(seed: int, rounds: int) -> None:
     stream = stream_of(Net(middle).eval(), torch.rand(SHAPE), passes=chosen)
     frame = torch.rand(SHAPE)
     (plan,), engine = plans_of(stream), engine_of(stream)
-    plan.tiles = seed == 4
+    plan.winograd = seed == 4
     stream(frame)
     valid, masks, kept = plan.descriptors(engine._state, engine._constants)
     assert any(op.nbefore for op in valid) == (seed == 3)
-    assert any(op.tiles for op in valid) == (seed == 4)
+    assert any(op.winograd for op in valid) == (seed == 4)
     empty = torch.zeros(64 << 20, dtype=torch.uint8)
     for op in valid:
         for name in BARE:

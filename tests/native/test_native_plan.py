@@ -3,113 +3,38 @@
 from __future__ import annotations
 
 import copy
-import itertools
-import re
 import threading
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
+from tests.support.native_streams import (
+    BREAKS,
+    ISAS,
+    SHAPE,
+    THRESHOLDS,
+    Net,
+    clip,
+    dense,
+    engine_of,
+    plans_of,
+    streams,
+)
 from tests.support.streams import assert_nodes_close, captured, planned, stream_of
-from videoeff import convert, kernels
+from videoeff import kernels
 from videoeff.errors import BackendError, LoweringError, StateError
 from videoeff.ir import markers
-from videoeff.kernels.cpp import abi, library
-from videoeff.kernels.cpp.finite import is_dense, native_all_finite
-from videoeff.kernels.cpp.plan import NativePlan
+from videoeff.kernels.cpp import library
+from videoeff.kernels.cpp.finite import native_all_finite
 from videoeff.lowering.lower import lower
 from videoeff.ops.base import Lambda
-from videoeff.passes import Pass, recipe
-from videoeff.passes.insert_thresholds import InsertThresholds
-from videoeff.runtime.engine import Engine
 from videoeff.runtime.streaming_module import StreamingModule
-from videoeff.testing import TOLERANCES, assert_close, moving_clip, poison, relative_error
+from videoeff.testing import TOLERANCES, relative_error
 
 pytestmark = pytest.mark.skipif(bool(library.unavailable()), reason=library.unavailable() or "it is there")
-
-SHAPE = (2, 3, 24, 40)
-
-#: What this processor has; without a library all is skipped.
-ISAS = library.isa_names() or ("none",)
-
-
-class Net(nn.Module):
-    """Convolutions of each kind, a gate, a concatenation, resampling, pooling and a head."""
-
-    def __init__(self, middle: Any = None) -> None:
-        super().__init__()
-        self.stem = nn.Conv2d(3, 8, 3, 2, 1)
-        self.depth = nn.Conv2d(8, 8, 5, padding=2, groups=8)
-        self.down, self.up = nn.Conv2d(8, 4, 1), nn.Conv2d(4, 8, 1)
-        self.join = nn.Conv2d(16, 8, 3, padding=1)
-        self.grow = nn.ConvTranspose2d(8, 6, 4, 2, 1)
-        self.fc = nn.Linear(6, 5)
-        self.middle = middle
-
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        x = F.silu(self.stem(x))
-        y = F.hardswish(self.depth(x))
-        y = y * torch.sigmoid(self.up(F.relu(self.down(y.mean((2, 3), keepdim=True)))))
-        if self.middle is not None:
-            y = self.middle(y)
-        small = F.max_pool2d(y, 3, 2, 1)
-        y = torch.cat([x, F.interpolate(small, y.shape[2:], mode="bilinear")], 1)
-        y = F.relu(self.join(y) + x)
-        out = self.grow(y)
-        return out, self.fc(F.adaptive_avg_pool2d(out, 1).flatten(1)).softmax(-1)
-
-
-#: A step without a native form, so that a plan has two native groups with the reference between them.
-BREAKS = {"whole": None, "sorted": lambda x: x.sort(1)[0], "group-norm": lambda x: F.group_norm(x, 2)}
-
-THRESHOLDS = {
-    "exact": InsertThresholds(),
-    "max": InsertThresholds(0.05, "max", input_test="max"),
-    "l2": InsertThresholds(0.2, "l2", block=4, dilation=1),
-    "relative": InsertThresholds(0.1),
-    "predicted": InsertThresholds(0.2, predict=1.0),
-}
-
-
-def passes(name: str) -> list[Pass]:
-    return [*recipe("delta")[:-1], THRESHOLDS[name]]
-
-
-def streams(
-    module: nn.Module | None = None, dtype: torch.dtype = torch.float64, how: str = "exact"
-) -> tuple[StreamingModule, StreamingModule, nn.Module]:
-    """A native stream, a reference stream and the module, all in ``dtype``."""
-    torch.manual_seed(1)
-    module = (Net() if module is None else module).to(dtype).eval()
-    example = torch.rand(SHAPE, dtype=dtype)
-    native = stream_of(module, example, passes=passes(how))
-    reference = stream_of(module, example, passes=passes(how), backend="reference")
-    poison(native)
-    poison(reference)
-    return native, reference, module
-
-
-def clip(count: int = 4, dtype: torch.dtype = torch.float64, seed: int = 0) -> Iterator[Tensor]:
-    return moving_clip(count, SHAPE, dtype=dtype, seed=seed)
-
-
-def engine_of(stream: StreamingModule) -> Engine:
-    (engine,) = stream.engines.values()
-    return engine
-
-
-def plans_of(stream: StreamingModule) -> list[NativePlan]:
-    return [g for g in engine_of(stream).plan.groups if isinstance(g, NativePlan)]
-
-
-def dense(module: nn.Module, frame: Tensor) -> Any:
-    with torch.no_grad():
-        return module(frame)
-
 
 # ---------------------------------------------------------------- one plan
 
@@ -420,89 +345,3 @@ def test_grouping_is_the_first_choice_and_needs_no_other() -> None:
     assert kernels.IMPLEMENTATIONS[0].grouping
     assert not kernels.IMPLEMENTATIONS[-1].grouping
     assert markers.TESTS == ("max", "l2", "rms", "rms-relative")
-    assert abi.ABI == 6
-
-
-# ---------------------------------------------------------------- finite frames
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
-@pytest.mark.parametrize("place", [0, 1, 63, 1000, -1])
-def test_one_element_that_is_not_finite_is_found(dtype: torch.dtype, value: float, place: int) -> None:
-    frame = torch.rand(1, 3, 21, 19).to(dtype)
-    largest = torch.full_like(frame, torch.finfo(dtype).max)
-    assert native_all_finite(frame) is True
-    assert native_all_finite(largest) is True
-    frame.view(-1)[place] = value
-    assert native_all_finite(frame) is False
-    assert native_all_finite(frame.to(memory_format=torch.channels_last)) is False
-    assert native_all_finite(frame[:, :, ::2]) is None
-
-
-def test_dense_is_every_element_once() -> None:
-    x = torch.rand(2, 3, 4, 5)
-    assert is_dense(x)
-    assert is_dense(x.to(memory_format=torch.channels_last))
-    assert is_dense(x.permute(3, 1, 0, 2))
-    assert not is_dense(x[:, :2])
-    assert not is_dense(x[..., :1].expand(2, 3, 4, 5))
-
-
-def test_frames_that_are_not_finite_are_refused_whatever_their_strides() -> None:
-    native, _, _ = streams()
-    frame = next(clip(1))
-    for form in (frame, frame.to(memory_format=torch.channels_last), F.pad(frame, (1, 1))[..., 1:-1]):
-        bad = form.clone() if form.is_contiguous() else form
-        assert_close(native(bad), native(bad))
-        bad[0, 0, 0, 0] = float("nan")
-        with pytest.raises(StateError, match="NaN or infinity at 1 element"):
-            native(bad)
-        bad[0, 0, 0, 0] = 0.5
-
-
-class Two(nn.Module):
-    """Two inputs, the second of other channels."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.one, self.two = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(2, 4, 1)
-
-    def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        return F.relu(self.one(x) + self.two(y))
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
-@pytest.mark.parametrize("options", [{}, {"threshold": 0.1}, {"threshold": 0.1, "block": 4, "dilation": 1}])
-@pytest.mark.parametrize("settled", [False, True])
-def test_a_refused_frame_leaves_everything_as_it_was(
-    dtype: torch.dtype, options: dict[str, Any], settled: bool
-) -> None:
-    torch.manual_seed(0)
-    net = Two().eval().to(dtype)
-    x, y = torch.rand(2, 3, 18, 37).to(dtype), torch.rand(2, 2, 18, 37).to(dtype)
-    stream = convert(net, (x, y), **options)
-    engine = engine_of(stream)
-    assert engine.refuses
-    if settled:
-        stream(x, y)
-        stream.reset(stream=1)
-    before = {n: t.clone() for n, t in engine._state.items()}
-    fresh = engine.fresh
-    for index, (frame, at) in enumerate(
-        itertools.product((0, 1), ((0, 0, 0, 0), (1, 1, 17, 36), (0, 1, 9, 33)))
-    ):
-        given = [x.clone(), y.clone()]
-        given[frame][at] = float("nan") if index % 2 else float("inf")
-        if index % 3 == 2:
-            given = [g.to(memory_format=torch.channels_last) for g in given]
-        place = re.escape(str(list(at)))
-        with pytest.raises(
-            StateError, match=rf"argument {frame} holds NaN or infinity at 1 element.*{place}"
-        ):
-            stream(*given)
-        assert engine.fresh == fresh
-    if settled:
-        assert all(torch.equal(t, before[n]) for n, t in engine._state.items())
-    with torch.no_grad():
-        assert_close(stream(x, y), net(x, y))

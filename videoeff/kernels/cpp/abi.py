@@ -1,4 +1,6 @@
-"""The C interface of ``src/videoeff.h`` in ctypes: numbers, structures and functions, under the same names.
+"""The C interface of ``src/videoeff.h`` in ctypes: structures and functions, under the same names.
+
+Numbers are those of `numbers.py` and of `videoeff.kernels.region_spec.codes`, of which the header is made.
 
 Pointers are ``c_void_p``, so that ``tensor.data_ptr()`` fits; who fills a structure keeps what it points to.
 The field ``in`` is ``in_`` here. Setting a field that does not exist is an error.
@@ -15,45 +17,32 @@ from ctypes import (
     c_int64,
     c_void_p,
 )
-from enum import IntEnum
 from typing import Any
 
-from videoeff.kernels.region_spec.codes import ChangeTest as ChangeTest
-from videoeff.kernels.region_spec.codes import EpiOp as EpiOp
-from videoeff.kernels.region_spec.codes import Kind as Kind
-from videoeff.kernels.region_spec.codes import ReachKind as ReachKind
+from videoeff.kernels.cpp.numbers import (
+    ABI,
+    ARG,
+    COUNTS,
+    MAX_ARGS,
+    MAX_EPI,
+    MAX_REACH,
+    MAX_REGS,
+    MAX_STAGES,
+    MAX_TERMS,
+    Answer,
+    Dtype,
+    Flag,
+    Held,
+    Isa,
+    MaskPart,
+)
+from videoeff.kernels.region_spec.codes import ChangeTest, EpiOp, Kind, ReachKind
 
-ABI = 6
-MAX_ARGS = 6
-MAX_EPI = 24
-MAX_REGS = 4
-MAX_REACH = 40
-MAX_TERMS = 8
-MAX_STAGES = 2
-#: In an `Epi`, arguments are named from this number on; below it are registers.
-ARG = 16
-
-
-class Dtype(IntEnum):
-    """``enum vf_dtype``."""
-
-    F32 = 0
-    F64 = 1
-    BF16 = 2
-
-
-class Flag(IntEnum):
-    """``enum vf_flags``: bits of what a run is to do."""
-
-    COUNT = 1
-    FINITE = 2
-    OP_BY_OP = 4
-
-
-class Answer(IntEnum):
-    """``enum vf_answer``: from where on an answer holds the number of a frame."""
-
-    NOT_FINITE = 16
+__all__ = [
+    "ABI", "ARG", "COUNTS", "FUNCTIONS", "MAX_ARGS", "MAX_EPI", "MAX_REACH", "MAX_REGS", "MAX_STAGES",
+    "MAX_TERMS", "STRUCTURES", "Answer", "ChangeTest", "Dtype", "Epi", "EpiOp", "Flag", "Frame", "Held",
+    "Isa", "Kind", "Mask", "MaskPart", "Op", "Reach", "ReachKind", "Stage", "Term", "View",
+]  # fmt: skip
 
 
 class Epi(Structure):
@@ -133,7 +122,7 @@ class Op(Structure):
         ("factor", c_double),
         *((name, c_void_p) for name in ("pending", "taps")),
         ("dense_share", c_double),
-        *((name, c_int32) for name in ("nbefore", "tiles")),
+        *((name, c_int32) for name in ("nbefore", "winograd")),
         ("before", Stage * MAX_STAGES),
     )
 
@@ -152,13 +141,13 @@ class Frame(Structure):
     _fields_ = (("data", c_void_p), *((name, c_int64) for name in ("sr", "sh", "sw", "sc")))
 
 
-#: What ``vf_sizeof(i)`` measures, at index i.
-MEASURED: tuple[type[Structure], ...] = (Op, View, Epi, Mask, Frame, Stage)
+#: Every structure; the library says where its fields lie, and is refused where they lie otherwise.
+STRUCTURES: tuple[type[Structure], ...] = (Epi, View, Reach, Term, Stage, Op, Mask, Frame)
 
 #: Result and arguments of every function.
 FUNCTIONS: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "vf_abi": (c_int32, ()),
-    "vf_sizeof": (c_int64, (c_int32,)),
+    "vf_layout": (c_int64, (c_char_p,)),
     "vf_best_isa": (c_int32, ()),
     "vf_use_openmp": (None, (c_void_p,)),
     "vf_plan_create": (
@@ -169,7 +158,7 @@ FUNCTIONS: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "vf_plan_run": (c_int32, (c_void_p, POINTER(Frame), c_int64, c_void_p, c_int64, c_int32, c_int32)),
     "vf_plan_invalidate": (None, (c_void_p,)),
     "vf_plan_counts": (POINTER(c_int64), (c_void_p,)),
-    "vf_plan_bands": (c_int64, (c_void_p,)),
+    "vf_plan_row_blocks": (c_int64, (c_void_p,)),
     "vf_plan_bytes": (c_int64, (c_void_p, c_int32)),
     "vf_mask_read": (c_int32, (c_void_p, c_int32, c_int32, c_void_p)),
     "vf_mask_write": (c_int32, (c_void_p, c_int32, c_void_p)),

@@ -5,8 +5,11 @@ path. By hand::
 
     python -m videoeff.kernels.cpp.build
 
-The kernels are compiled once for each instruction set, the rest once. A library names what it was built from:
-one of other sources or flags is noticed without being loaded.
+``src/isa`` is compiled once for each instruction set, ``src/plan`` once; what both share lies beside these
+folders. Two headers are written into the build folder: ``numbers.h`` from the Python files that hold the
+numbers of the interface, ``layout.h`` from the structures in ``videoeff.h``.
+
+A library names what it was built from: one of other sources or flags is noticed without being loaded.
 """
 
 from __future__ import annotations
@@ -16,6 +19,8 @@ import hashlib
 import json
 import os
 import platform
+import re
+import runpy
 import secrets
 import shlex
 import shutil
@@ -24,11 +29,25 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from enum import IntEnum
 from pathlib import Path
 from typing import NamedTuple
 
 FOLDER = Path(__file__).resolve().parent
 SOURCES = FOLDER / "src"
+#: The source that is compiled for each instruction set, and the folder of those that are compiled once.
+KERNELS, ONCE = "isa/kernels.cpp", "plan"
+#: Where the numbers are written that Python and C++ share. These files need nothing but the standard library.
+NUMBERS = (FOLDER.parent / "region_spec" / "codes.py", FOLDER / "numbers.py")
+#: What comes between ``VF_`` and a member's name, by class; nothing where a class is not named.
+PREFIXES = {
+    "ChangeTest": "TEST_",
+    "Isa": "ISA_",
+    "Flag": "FLAG_",
+    "Answer": "ANSWER_",
+    "MaskPart": "MASK_",
+    "Held": "HELD_",
+}
 LIBRARY = FOLDER / "_native.so"
 COMMAND = "python -m videoeff.kernels.cpp.build"
 SANITIZERS = ("address", "undefined")
@@ -47,8 +66,9 @@ COMMON = (
     f"-DVF_X86={int(X86)}",
 )
 
-# Linked in this order. An inline function of the standard library may be compiled into several objects, and
-# the linker keeps the first: none for a newer instruction set may come before one for an older.
+# By the numbers of `numbers.Isa`, and linked in this order. An inline function of the standard library may be
+# compiled into several objects, and the linker keeps the first: none for a newer instruction set may come
+# before one for an older.
 ISA_FLAGS: tuple[tuple[str, ...], ...] = (
     (),
     ("-mavx2", "-mfma"),
@@ -117,14 +137,62 @@ def compiler_version(command: Sequence[str]) -> str:
     return lines[0]
 
 
+def source_files(sources: Path = SOURCES) -> list[Path]:
+    """All C++ sources and headers, in a fixed order."""
+    return sorted(p for p in sources.rglob("*") if p.suffix in (".h", ".cpp"))
+
+
+def numbers_header(files: Sequence[Path]) -> str:
+    """The header of the numbers in some Python files: the members of their enums, and their constants.
+
+    Raises:
+        BuildError: two of them have one name.
+    """
+    lines: list[str] = []
+    taken: set[str] = set()
+    for path in files:
+        lines.append(f"// {path.name}")
+        for name, value in runpy.run_path(str(path)).items():
+            if isinstance(value, type) and issubclass(value, IntEnum) and value is not IntEnum:
+                numbers = {f"{PREFIXES.get(name, '')}{m}": int(v) for m, v in value.__members__.items()}
+            elif name.isupper() and isinstance(value, int):
+                numbers = {name: value}
+            else:
+                continue
+            if twice := sorted(taken & numbers.keys()):
+                raise BuildError(f"{path}: {name}: VF_{twice[0]} is another number's name; give a prefix")
+            taken |= numbers.keys()
+            lines += [f"#define VF_{word} {number}" for word, number in numbers.items()]
+    return "\n".join(["#pragma once", *lines, ""])
+
+
+def layout_header(sources: Path = SOURCES) -> str:
+    """Two macros, of the structures in ``videoeff.h`` and of their fields."""
+    text = re.sub(r"//[^\n]*", "", (sources / "videoeff.h").read_text(encoding="utf-8"))
+    structures, fields = [], []
+    for body, name in re.findall(r"typedef struct \{([^}]*)\} (\w+);", text):
+        structures.append(f"VF_STRUCTURE({name})")
+        for declared in re.findall(r"[^;,]+", body):
+            if field := re.search(r"(\w+)\s*(?:\[\w+\])?\s*$", declared.rstrip()):
+                fields.append(f"VF_FIELD({name}, {field[1]})")
+    macros = (f"#define VF_STRUCTURES {' '.join(structures)}", f"#define VF_FIELDS {' '.join(fields)}")
+    return "\n".join(["#pragma once", *macros, ""])
+
+
+def write_headers(folder: Path, sources: Path = SOURCES) -> None:
+    """Write the headers that are made, where the compiler is told to look."""
+    (folder / "numbers.h").write_text(numbers_header(NUMBERS), encoding="utf-8")
+    (folder / "layout.h").write_text(layout_header(sources), encoding="utf-8")
+
+
 def digest(sanitize: Sequence[str] = (), sources: Path = SOURCES) -> str:
     """A hash of what the result follows from, the compiler apart: sources, flags and kind of machine."""
     flags = (_objects(sources), _flags(sanitize), EXPORTS, LINK, OWN_RUNTIME)
     found = hashlib.sha256(repr((flags, sys.platform, platform.machine())).encode())
-    for path in sorted(sources.iterdir()):
-        if path.suffix in (".h", ".cpp"):
-            found.update(f"\n{path.name} {path.stat().st_size}\n".encode())
-            found.update(path.read_bytes())
+    found.update(numbers_header(NUMBERS).encode())
+    for path in source_files(sources):
+        found.update(f"\n{path.relative_to(sources).as_posix()} {path.stat().st_size}\n".encode())
+        found.update(path.read_bytes())
     return found.hexdigest()[:24]
 
 
@@ -205,8 +273,8 @@ def runtime_library(sanitize: Sequence[str]) -> Path:
 def _objects(sources: Path) -> list[tuple[str, tuple[str, ...]]]:
     """Source and own flags of each object, in the order they are linked."""
     sets = ISA_FLAGS if X86 else ISA_FLAGS[:1]
-    kernels = [("kernels.cpp", (f"-DVF_ISA={isa}", *flags)) for isa, flags in enumerate(sets)]
-    others = sorted(path.name for path in sources.glob("*.cpp") if path.name != "kernels.cpp")
+    kernels = [(KERNELS, (f"-DVF_ISA={isa}", *flags)) for isa, flags in enumerate(sets)]
+    others = sorted(path.relative_to(sources).as_posix() for path in (sources / ONCE).glob("*.cpp"))
     return [*((name, ()) for name in others), *kernels]
 
 
@@ -224,6 +292,7 @@ def _flags(sanitize: Sequence[str]) -> tuple[str, ...]:
 
 def _compile(compiler: list[str], sources: Path, info: BuildInfo, folder: Path) -> list[Path]:
     """Compile every object, several at a time."""
+    write_headers(folder, sources)
     facts = json.dumps(info._asdict())
     stamp = folder / "stamp.cpp"
     stamp.write_text(
@@ -234,7 +303,7 @@ def _compile(compiler: list[str], sources: Path, info: BuildInfo, folder: Path) 
     jobs = [(sources / name, own) for name, own in _objects(sources)]
     jobs.append((stamp, ()))
     results = [folder / f"{number}-{source.stem}.o" for number, (source, _) in enumerate(jobs)]
-    common = list(_flags(info.sanitize))
+    common = [*_flags(info.sanitize), f"-I{sources}", f"-I{folder}"]
     if info.sanitize and not _is_clang(
         compiler
     ):  # checks as calls: slower to run, but compiled in half the time

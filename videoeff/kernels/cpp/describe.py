@@ -8,13 +8,13 @@ from dataclasses import dataclass, fields
 import torch
 
 from videoeff.kernels.call import RegionCall
-from videoeff.kernels.cpp.abi import MAX_ARGS, MAX_REACH, MAX_STAGES, MAX_TERMS, EpiOp, Kind
+from videoeff.kernels.cpp.abi import MAX_ARGS, MAX_REACH, MAX_STAGES, MAX_TERMS, Dtype, EpiOp, Kind
+from videoeff.kernels.cpp.numbers import MAX_STAGE_INPUTS, MAX_STAGE_STRIDE, MAX_STAGE_WINDOW
 from videoeff.kernels.cpp.registers import Epilogue, assign
 from videoeff.kernels.region_spec.spec import Form, form_of
 from videoeff.kernels.region_spec.trace import Declined
 
-DTYPES = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2}
-TESTS = {"max": 0, "l2": 1, "rms": 2, "rms-relative": 2}
+DTYPES = {torch.float32: Dtype.F32, torch.float64: Dtype.F64, torch.bfloat16: Dtype.BF16}
 
 
 @dataclass(frozen=True)
@@ -22,14 +22,14 @@ class Description(Form):
     """One native op without addresses.
 
     Attributes:
-        epilogue: the programme after the producer, in registers.
+        epilogue: what follows the producer, in registers.
     """
 
     epilogue: Epilogue
 
     @property
     def expands(self) -> bool:
-        """Whether its first stage is not depthwise: it is computed in strips."""
+        """Whether its first stage is not depthwise: it is computed in a line buffer."""
         return bool(self.stages) and self.stages[0].window["groups"] == 1
 
     @property
@@ -73,9 +73,6 @@ def _describe(call: RegionCall) -> Description:
 #: What may follow a stage.
 _ACTIVATIONS = (EpiOp.CLAMP, EpiOp.LEAKY, EpiOp.HARDSWISH, EpiOp.SILU, EpiOp.GELU)
 
-#: Inputs of a stage's sums up to which they are taken in one part.
-_MOST_INPUTS = 1024
-
 _POINT = dict.fromkeys(("kh", "kw", "sy", "sx", "dy", "dx", "groups"), 1) | {"py": 0, "px": 0}
 
 
@@ -104,7 +101,7 @@ def _check_stages(form: Form, predicted: bool) -> None:
             continue
         inputs = window["kh"] * window["kw"] * channels[index]
         point = all(window[name] == value for name, value in _POINT.items())
-        if inputs > _MOST_INPUTS or window["groups"] != 1 or (index > at and not point):
+        if inputs > MAX_STAGE_INPUTS or window["groups"] != 1 or (index > at and not point):
             raise other
     for stage in form.stages:
         if stage.code is not None and (stage.code.op not in _ACTIVATIONS or stage.code.a != 0):
@@ -115,5 +112,6 @@ def _check_window(window: Mapping[str, int], size: Sequence[int], result: Sequen
     for axis, extent, results in zip("yx", size, result, strict=True):
         reach = (window[f"k{'h' if axis == 'y' else 'w'}"] - 1) * window[f"d{axis}"] + 1
         stride, padding = window[f"s{axis}"], window[f"p{axis}"]
-        if reach > 64 or stride > 8 or padding >= reach or (results - 1) * stride - padding >= extent:
+        served = reach <= MAX_STAGE_WINDOW and stride <= MAX_STAGE_STRIDE and padding < reach
+        if not served or (results - 1) * stride - padding >= extent:
             raise Declined("an unusual window among convolutions that read one another")

@@ -27,7 +27,7 @@ from videoeff.kernels.cpp import abi, build
 VARIABLE = "VIDEOEFF_NATIVE"
 
 #: Names of the instruction sets, in the order of their numbers.
-ISA_NAMES = ("portable", "avx2", "avx512")
+ISA_NAMES = tuple(isa.name.lower() for isa in abi.Isa)
 
 
 class Library:
@@ -48,7 +48,7 @@ class Library:
     vf_plan_run: Callable[..., int]
     vf_plan_invalidate: Callable[[int], None]
     vf_plan_counts: Callable[[int], Any]
-    vf_plan_bands: Callable[[int], int]
+    vf_plan_row_blocks: Callable[[int], int]
     vf_plan_bytes: Callable[[int, int], int]
     vf_mask_read: Callable[[int, int, int, Any], int]
     vf_mask_write: Callable[[int, int, Any], int]
@@ -95,10 +95,19 @@ class Library:
             setattr(self, name, function)
         if self._library.vf_abi() != abi.ABI:
             raise OSError(f"its interface is number {self._library.vf_abi()}, wanted is {abi.ABI}")
-        for what, structure in enumerate(abi.MEASURED):
-            there, here = self._library.vf_sizeof(what), ctypes.sizeof(structure)
-            if there != here:
-                raise OSError(f"its vf_{structure.__name__.lower()} has {there} bytes, wanted are {here}")
+        for structure in abi.STRUCTURES:
+            name = f"vf_{structure.__name__.lower()}"
+            self._compare(name, ctypes.sizeof(structure), "has {} bytes, wanted are {}")
+            for field, *_ in structure._fields_:
+                where = getattr(structure, field).offset
+                self._compare(f"{name}.{field.rstrip('_')}", where, "lies at {}, wanted is {}")
+
+    def _compare(self, what: str, here: int, words: str) -> None:
+        there = self._library.vf_layout(what.encode())
+        if there < 0:
+            raise OSError(f"it has no {what}")
+        if there != here:
+            raise OSError(f"its {what} {words.format(there, here)}")
 
 
 def open_library(path: Path, sources: Path | None = None) -> Library:

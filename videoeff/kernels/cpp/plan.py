@@ -16,8 +16,9 @@ from videoeff.kernels.backend import Counted, Group, NotFinite
 from videoeff.kernels.call import Context, RegionCall
 from videoeff.kernels.cpp import abi, costs, library
 from videoeff.kernels.cpp.abi import Kind
-from videoeff.kernels.cpp.describe import DTYPES, TESTS, Description, describe
-from videoeff.kernels.cpp.tiles import fits_tiles, tiles
+from videoeff.kernels.cpp.describe import DTYPES, Description, describe
+from videoeff.kernels.cpp.winograd import fits_winograd, uses_winograd
+from videoeff.kernels.region_spec.codes import CHANGE_TESTS
 from videoeff.kernels.region_spec.frames import FrameReader, index_of
 from videoeff.kernels.region_spec.trace import Constant, Stage, View
 
@@ -79,11 +80,11 @@ class NativePlan(Group):
         #: From which share of active pixels on everything is computed; None: by the table of costs.
         self.whole_from: float | None = None
         #: Compute 3x3 convolutions by minimal filtering wherever that is served; None: where it is faster.
-        self.tiles: bool | None = None
-        #: Compute the whole map of an op before the next op: what bands are compared with.
+        self.winograd: bool | None = None
+        #: Compute the whole map of an op before the next op: what row blocks are compared with.
         self.op_by_op = False
         self._counted = 0
-        self._carried = [0] * (4 * len(self.calls))
+        self._carried = [0] * (abi.COUNTS * len(self.calls))
         self._carried_frames = 0
 
     @property
@@ -127,11 +128,12 @@ class NativePlan(Group):
         if answer >= abi.Answer.NOT_FINITE:
             raise NotFinite(self._inputs[answer - abi.Answer.NOT_FINITE].call.input_index)
         if answer:
+            why = " (out of memory)" if answer == abi.Answer.NO_MEMORY else ""
             raise StateError(
-                f"{self.where}: the native plan stopped with code {answer}"
-                f"{' (out of memory)' if answer == 4 else ''}; the stream starts afresh with the next frame"
+                f"{self.where}: the native plan stopped with code {answer}{why}; "
+                "the stream starts afresh with the next frame"
             )
-        self._counted += count
+        self._counted += int(count != 0)
         self._export(context)
 
     def _export(self, context: Context) -> None:
@@ -140,7 +142,7 @@ class NativePlan(Group):
         for call in self.calls if context.keep_active else self._exports:
             number = self._masks[call.name]
             mask = torch.empty(call.extent, dtype=torch.bool)
-            native.vf_mask_read(handle, number, 0, mask.data_ptr())
+            native.vf_mask_read(handle, number, abi.MaskPart.CHANGED, mask.data_ptr())
             context.masks[call.name] = mask
             if call.wants_magnitude:
                 squares = torch.empty(call.extent)
@@ -148,7 +150,7 @@ class NativePlan(Group):
                 context.magnitudes[call.name] = squares
             if context.keep_active:
                 active = torch.empty(call.extent, dtype=torch.bool)
-                native.vf_mask_read(handle, number, 1, active.data_ptr())
+                native.vf_mask_read(handle, number, abi.MaskPart.ACTIVE, active.data_ptr())
                 context.active_masks[call.name] = active
 
     # -- counting ----------------------------------------------------------------------------------------
@@ -159,7 +161,7 @@ class NativePlan(Group):
         frames, counts = self._carried_frames, self._carried
         self._carried, self._carried_frames = [0] * len(counts), 0
         return [
-            _counted(call, found, frames, counts[4 * i : 4 * i + 4])
+            _counted(call, found, frames, counts[abi.COUNTS * i : abi.COUNTS * (i + 1)])
             for i, (call, found) in enumerate(zip(self.calls, self._descriptions, strict=True))
         ]
 
@@ -182,14 +184,15 @@ class NativePlan(Group):
     def nbytes(self) -> dict[str, int]:
         """Bytes beside the state: packed weights, masks and sums, scratch of the workers."""
         if not self._handle or self._library is None:
-            return {"weights": 0, "masks": 0, "scratch": 0}
-        names = ("weights", "masks", "scratch")
-        return {name: self._library.vf_plan_bytes(self._handle, i) for i, name in enumerate(names)}
+            return {part.name.lower(): 0 for part in abi.Held}
+        return {part.name.lower(): self._library.vf_plan_bytes(self._handle, part) for part in abi.Held}
 
     @property
-    def bands(self) -> int:
-        """Parts of large maps computed apart so far, so that the next layer found them in the cache."""
-        return self._library.vf_plan_bands(self._handle) if self._handle and self._library is not None else 0
+    def row_blocks(self) -> int:
+        """Row blocks of large maps computed apart so far, so that the next layer found them in the cache."""
+        if not self._handle or self._library is None:
+            return 0
+        return self._library.vf_plan_row_blocks(self._handle)
 
     def times(self, reset: bool = False) -> dict[str, int]:
         """Nanoseconds spent in each layer."""
@@ -235,7 +238,8 @@ class NativePlan(Group):
         ops = (abi.Op * len(self.calls))()
         for index, (call, found) in enumerate(zip(self.calls, self._descriptions, strict=True)):
             binder.fill(ops[index], call, found, self._masks)
-            ops[index].tiles = tiles(found) if self.tiles is None else self.tiles and fits_tiles(found)
+            chosen = uses_winograd(found) if self.winograd is None else self.winograd
+            ops[index].winograd = chosen and fits_winograd(found)
             ops[index].dense_share = dense_share(found) if self.whole_from is None else self.whole_from
         for number, entry in enumerate(self._inputs):
             ops[index_of(entry.call, self.calls)].input = number
@@ -254,7 +258,7 @@ class NativePlan(Group):
 
 
 def _counted(call: RegionCall, found: Description, frames: int, counts: Sequence[int]) -> Counted:
-    """The counters of a layer. A stage in strips has pixels of its own: changes reach those needed."""
+    """The counters of a layer. A stage in a line buffer has pixels of its own: changes reach those needed."""
     active, scheduled, changed, expanded = counts
     needed = worked = 0.0
     if found.expands and found.input is not None:
@@ -339,7 +343,7 @@ class Binder:
             into.nepi, into.epi = 1, abi.Epi(int(stage.code.op), 0, 0, 0, stage.code.p, stage.code.q)
 
     def _fill_test(self, op: Any, call: RegionCall) -> None:
-        op.test, op.threshold = TESTS[call.test.kind], call.test.threshold
+        op.test, op.threshold = CHANGE_TESTS[call.test.kind], call.test.threshold
         op.block, op.dilation = call.test.block, call.test.dilation
         op.magnitude = int(call.wants_magnitude)
         if call.scale:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from videoeff.errors import LoweringError
 from videoeff.kernels.call import RegionCall
+from videoeff.kernels.region_spec.codes import CHANGE_TESTS, ChangeTest
 from videoeff.kernels.region_spec.spec import Form
 from videoeff.kernels.region_spec.trace import Constant, View
 from videoeff.kernels.triton.configs import Config, by_channel
@@ -26,9 +27,6 @@ VAST = 1 << 31
 
 #: Counters lie as far apart as Triton looks at addresses: a kernel serves any of them.
 APART = 4
-
-#: Numbers of the tests in ``device.py``.
-TESTS = {"max": 1, "l2": 2, "rms": 3, "rms-relative": 3}
 
 
 @dataclass(frozen=True)
@@ -256,6 +254,7 @@ class Binding:
         chunks = chunks or -(-work.units // (config.BM // config.U**2))
         programs = rows or memory.processors * config.programs
         edges = edges_of(work)
+        test = CHANGE_TESTS[self.call.test.kind] if self.call.test.threshold > 0 else ChangeTest.ANY
         arguments = {
             "site": site_of(work),
             "work": self.work_of(work),
@@ -270,7 +269,7 @@ class Binding:
             "BN": config.BN,
             "NB": blocks,
             "CODE": self.code(),
-            "TEST": TESTS[self.call.test.kind] if self.call.test.threshold > 0 else 0,
+            "TEST": int(test),
             "TOGETHER": together,
             "EDGES": tuple(e.static for e in edges),
         }

@@ -31,6 +31,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from videoeff.kernels.region_spec.codes import ChangeTest
 from videoeff.kernels.triton.programme import place_of, room_of
 
 #: Kinds of edges.
@@ -38,10 +39,10 @@ TABLE = tl.constexpr(0)
 WHOLE = tl.constexpr(1)
 
 #: Kinds of tests: any difference, largest difference, root of the sum of squares, root of their mean.
-ANY = tl.constexpr(0)
-MAX = tl.constexpr(1)
-L2 = tl.constexpr(2)
-RMS = tl.constexpr(3)
+ANY = tl.constexpr(int(ChangeTest.ANY))
+MAX = tl.constexpr(int(ChangeTest.MAX))
+L2 = tl.constexpr(int(ChangeTest.L2))
+RMS = tl.constexpr(int(ChangeTest.RMS))
 
 
 # ---------------------------------------------------------------- work

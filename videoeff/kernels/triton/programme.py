@@ -8,6 +8,43 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from videoeff.kernels.region_spec.codes import EpiOp
+
+# Instructions, as kernels compare them.
+COPY = tl.constexpr(int(EpiOp.COPY))
+ADD = tl.constexpr(int(EpiOp.ADD))
+SUB = tl.constexpr(int(EpiOp.SUB))
+MUL = tl.constexpr(int(EpiOp.MUL))
+DIV = tl.constexpr(int(EpiOp.DIV))
+MAXIMUM = tl.constexpr(int(EpiOp.MAXIMUM))
+MINIMUM = tl.constexpr(int(EpiOp.MINIMUM))
+AFFINE = tl.constexpr(int(EpiOp.AFFINE))
+RDIV = tl.constexpr(int(EpiOp.RDIV))
+CLAMP = tl.constexpr(int(EpiOp.CLAMP))
+LEAKY = tl.constexpr(int(EpiOp.LEAKY))
+SIGMOID = tl.constexpr(int(EpiOp.SIGMOID))
+TANH = tl.constexpr(int(EpiOp.TANH))
+EXP = tl.constexpr(int(EpiOp.EXP))
+LOG = tl.constexpr(int(EpiOp.LOG))
+SQRT = tl.constexpr(int(EpiOp.SQRT))
+ABS = tl.constexpr(int(EpiOp.ABS))
+NEG = tl.constexpr(int(EpiOp.NEG))
+SILU = tl.constexpr(int(EpiOp.SILU))
+HARDSWISH = tl.constexpr(int(EpiOp.HARDSWISH))
+HARDSIGMOID = tl.constexpr(int(EpiOp.HARDSIGMOID))
+GELU = tl.constexpr(int(EpiOp.GELU))
+GELU_TANH = tl.constexpr(int(EpiOp.GELU_TANH))
+ELU = tl.constexpr(int(EpiOp.ELU))
+SOFTPLUS = tl.constexpr(int(EpiOp.SOFTPLUS))
+MISH = tl.constexpr(int(EpiOp.MISH))
+ERF = tl.constexpr(int(EpiOp.ERF))
+PRELU = tl.constexpr(int(EpiOp.PRELU))
+SOFTMAX = tl.constexpr(int(EpiOp.SOFTMAX))
+LOG_SOFTMAX = tl.constexpr(int(EpiOp.LOG_SOFTMAX))
+NORMALIZE = tl.constexpr(int(EpiOp.NORMALIZE))
+RMS_NORMALIZE = tl.constexpr(int(EpiOp.RMS_NORMALIZE))
+POW = tl.constexpr(int(EpiOp.POW))
+
 
 @triton.jit
 def _tanh(x):
@@ -21,13 +58,13 @@ def _softplus(x):
 
 @triton.jit
 def _unary(op: tl.constexpr, x, cmask, channels, p: tl.constexpr, q: tl.constexpr):
-    if op == 0:  # COPY
+    if op == COPY:
         return x
-    elif op == 7:  # AFFINE
+    elif op == AFFINE:
         return x * p + q
-    elif op == 8:  # RDIV
+    elif op == RDIV:
         return p / x
-    elif op == 9:  # CLAMP. Comparisons let NaN through, as PyTorch does
+    elif op == CLAMP:  # Comparisons let NaN through, as PyTorch does
         low = x
         if p != float("-inf"):
             low = tl.where(x < p, p, x)
@@ -35,62 +72,62 @@ def _unary(op: tl.constexpr, x, cmask, channels, p: tl.constexpr, q: tl.constexp
         if q != float("inf"):
             high = tl.where(low > q, q, low)
         return high
-    elif op == 10:  # LEAKY
+    elif op == LEAKY:
         if p == 0.0:
             return tl.maximum(x, 0.0, propagate_nan=tl.PropagateNan.ALL)
         else:
             return tl.where(x < 0, x * p, x)
-    elif op == 11:  # SIGMOID
+    elif op == SIGMOID:
         return tl.sigmoid(x)
-    elif op == 12:  # TANH
+    elif op == TANH:
         return _tanh(x)
-    elif op == 13:  # EXP
+    elif op == EXP:
         return tl.exp(x)
-    elif op == 14:  # LOG
+    elif op == LOG:
         return tl.log(x)
-    elif op == 15:  # SQRT
+    elif op == SQRT:
         return tl.sqrt(x)
-    elif op == 16:  # ABS
+    elif op == ABS:
         return tl.abs(x)
-    elif op == 17:  # NEG
+    elif op == NEG:
         return -x
-    elif op == 18:  # SILU
+    elif op == SILU:
         return x * tl.sigmoid(x)
-    elif op == 19:  # HARDSWISH
+    elif op == HARDSWISH:
         t = tl.where(x + 3.0 < 0.0, 0.0, x + 3.0)
         return x * tl.where(t > 6.0, 6.0, t) / 6.0
-    elif op == 20:  # HARDSIGMOID
+    elif op == HARDSIGMOID:
         t = tl.where(x + 3.0 < 0.0, 0.0, x + 3.0)
         return tl.where(t > 6.0, 6.0, t) / 6.0
-    elif op == 21:  # GELU
+    elif op == GELU:
         return 0.5 * x * (1.0 + tl.erf(x * 0.7071067811865476))
-    elif op == 22:  # GELU_TANH
+    elif op == GELU_TANH:
         return 0.5 * x * (1.0 + _tanh(0.7978845608028654 * (x + 0.044715 * x * x * x)))
-    elif op == 23:  # ELU
+    elif op == ELU:
         return q * tl.where(x > 0, x, p * (tl.exp(tl.minimum(x, 0.0)) - 1.0))
-    elif op == 24:  # SOFTPLUS
+    elif op == SOFTPLUS:
         return tl.where(x * p > q, x, _softplus(x * p) / p)
-    elif op == 25:  # MISH
+    elif op == MISH:
         return x * _tanh(_softplus(x))
-    elif op == 26:  # ERF
+    elif op == ERF:
         return tl.erf(x)
-    elif op == 28:  # SOFTMAX
+    elif op == SOFTMAX:
         top = tl.max(tl.where(cmask, x, float("-inf")), 1)
         e = tl.where(cmask, tl.exp(x - top[:, None]), 0.0)
         return e / tl.sum(e, 1)[:, None]
-    elif op == 29:  # LOG_SOFTMAX
+    elif op == LOG_SOFTMAX:
         top = tl.max(tl.where(cmask, x, float("-inf")), 1)
         e = tl.where(cmask, tl.exp(x - top[:, None]), 0.0)
         return x - top[:, None] - tl.log(tl.sum(e, 1))[:, None]
-    elif op == 30:  # NORMALIZE
+    elif op == NORMALIZE:
         mean = tl.sum(tl.where(cmask, x, 0.0), 1) / channels
         d = tl.where(cmask, x - mean[:, None], 0.0)
         return d * tl.rsqrt(tl.sum(d * d, 1) / channels + p)[:, None]
-    elif op == 31:  # RMS_NORMALIZE
+    elif op == RMS_NORMALIZE:
         d = tl.where(cmask, x, 0.0)
         return x * tl.rsqrt(tl.sum(d * d, 1) / channels + p)[:, None]
     else:  # POW
-        tl.static_assert(op == 33, "an instruction that this kernel has not")
+        tl.static_assert(op == POW, "an instruction that this kernel has not")
         if p == 0.5:
             return tl.sqrt(x)
         elif p == -0.5:
@@ -103,20 +140,20 @@ def _unary(op: tl.constexpr, x, cmask, channels, p: tl.constexpr, q: tl.constexp
 
 @triton.jit
 def _binary(op: tl.constexpr, x, y):
-    if op == 1:  # ADD
+    if op == ADD:
         return x + y
-    elif op == 2:  # SUB
+    elif op == SUB:
         return x - y
-    elif op == 3:  # MUL
+    elif op == MUL:
         return x * y
-    elif op == 4:  # DIV
+    elif op == DIV:
         return x / y
-    elif op == 5:  # MAXIMUM, NaN of either
+    elif op == MAXIMUM:  # NaN of either
         return tl.where((x > y) | (x != x), x, y)
-    elif op == 6:  # MINIMUM
+    elif op == MINIMUM:
         return tl.where((x < y) | (x != x), x, y)
     else:  # PRELU
-        tl.static_assert(op == 27, "an instruction that this kernel has not")
+        tl.static_assert(op == PRELU, "an instruction that this kernel has not")
         return tl.where(x < 0, x * y, x)
 
 
@@ -169,7 +206,7 @@ def _instruction(
         return made
     else:
         first = _operand(values, args, a, r, y, x, cols, valid, cmask)
-        if op == 27 or (op >= 1 and op <= 6):
+        if op == PRELU or (op >= ADD and op <= MINIMUM):
             second = _operand(values, args, b, r, y, x, cols, valid, cmask)
             return _binary(op, first, second)
         else:

@@ -1,4 +1,4 @@
-// What plan.cpp (compiled once) and the kernels (compiled once for each instruction set) share.
+// What plan/ (compiled once) and isa/ (compiled once for each instruction set) share.
 #ifndef VIDEOEFF_INTERNAL_H
 #define VIDEOEFF_INTERNAL_H
 
@@ -78,15 +78,15 @@ struct Op {
   std::vector<std::vector<Segment>> inner, edge;  // by block of the reduction; transposed: edge by phase
   std::vector<uint8_t> whole;        // by row: the last frame computed everything because most of it was active
   int32_t narrow = 0;                // pointwise over few channels (narrow.h): vectors that hold whole pixels, else 0
-  int32_t tiles = 0;                 // computed in tiles of 2x2 results (winograd.h): at most so many a block, else 0
+  int32_t winograd_tiles = 0;        // by minimal filtering (winograd.h): tiles of 2x2 results, at most so many a block
   size_t temp_bytes = 0;             // of Scratch::temp
   int32_t span = 0;                  // separable sums: columns that a stretch of pixels reads, 0: pixel by pixel
-  // what comes before a convolution and is not kept (strips.h)
+  // what comes before a convolution and is not kept (line_buffers.h)
   std::vector<Op> before;
-  Window window{};                   // of the op, or of the one among its stages that reads a strip
-  bool stage = false;                // a stage: its result goes to a strip, or if it is depthwise to Scratch::rows
-  enum { kMap, kStrip, kRows } reads = kMap;
-  int32_t columns = 0, height = 0;   // of the results that a strip serves at a time; 0: there is no strip
+  Window window{};                   // of the op, or of the one among its stages that reads a line buffer
+  bool stage = false;                // a stage: its result goes to a line buffer, or if it is depthwise to Scratch::rows
+  enum { kMap, kLineBuffer, kRows } reads = kMap;
+  int32_t columns = 0, height = 0;   // of the results that a line buffer serves at a time; 0: there is none
   // the ending in one pass (fused.h): its source, the first argument of that, and its instruction
   int32_t ending = -1, operand = 0, activation = -1;
 };
@@ -96,13 +96,13 @@ struct Scratch {
   void *reg[VF_MAX_REGS];
   void *temp;                        // Op::temp_bytes, for the kernel's own use
   int32_t done = 0;                  // instructions of the epilogue that were carried out already
-  void *strip = nullptr;             // pixel (0, 0) of the map of which a strip is there; may lie outside
+  void *line_buffer = nullptr;       // pixel (0, 0) of the map of which it holds some rows; may lie outside
   void *rows = nullptr;              // results of a depthwise stage, those of the block's pixels one after the other
 };
 constexpr int kSpareRows = 32;       // rows after the last pixel of a register that may be overwritten
 constexpr size_t kManyWeights = size_t(256) << 10;  // bytes; what lies between them and the next frame evicts these
 constexpr int kMaxBlock = 192;       // no block has more pixels
-constexpr int kMaxTiles = kMaxBlock / 4, kMaxTileDilation = 16, kMaxTileInputs = 2048;
+constexpr int kMaxWinogradTiles = kMaxBlock / 4;
 
 // A row of a frame under test. The amount of a pixel is 1 or 0 at threshold 0.
 struct RowTest {
@@ -122,11 +122,12 @@ struct Kernels {
   // The part of `block` before the epilogue, for one panel of output channels of a convolution. `later`: the panel that
   // this worker will probably have next.
   void (*panel)(const Op &op, const Block &block, Scratch &scratch, int32_t panel, int32_t later);
-  // The part of `block` before the epilogue, for panels first .. last - 1 of a convolution that is computed in tiles.
-  void (*tiles)(const Op &op, const Block &block, Scratch &scratch, int32_t first, int32_t last);
+  // The part of `block` before the epilogue, for panels first .. last - 1 of a convolution that is computed by
+  // minimal filtering.
+  void (*winograd)(const Op &op, const Block &block, Scratch &scratch, int32_t first, int32_t last);
   // The second half of `block`, with register 0 given: epilogue, test, store.
   void (*finish)(const Op &op, const Block &block, Scratch &scratch, bool force, uint64_t *changed, float *squares);
-  // The results of a 1x1 stage, to Scratch::strip.
+  // The results of a 1x1 stage, to Scratch::line_buffer.
   void (*expand)(const Op &op, const Block &block, Scratch &scratch);
   // Outputs first .. last - 1 of the linear layer that is instruction 0 of a block of one pixel.
   void (*linear)(const Op &op, Scratch &scratch, int32_t first, int32_t last);
@@ -155,7 +156,7 @@ inline int32_t producer_channels(const Op &op) {
 
 inline Window window_of(const vf_op &d) { return {d.kh, d.kw, d.sy, d.sx, d.py, d.px, d.dy, d.dx}; }
 
-// The depthwise convolution or maximum among an op and its stages, which reads a strip if anything does.
+// The depthwise convolution or maximum among an op and its stages, which reads a line buffer if anything does.
 inline const Op &reader_of(const Op &op) {
   return !op.before.empty() && op.before.back().depthwise ? op.before.back() : op;
 }

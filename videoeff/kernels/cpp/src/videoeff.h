@@ -1,12 +1,14 @@
 // The C interface of the native kernels: a frame plan is a list of ops over buffers; one call runs a frame.
 //
 // A value is a map (R, H, W, C): rows (streams), pixels, channels. Every op fills one value: it works out which
-// pixels a change reaches (bit masks), computes those (`kind`), passes them through a short program (`epi`), tests
+// pixels a change reaches (bit masks), computes those (`kind`), passes them through an epilogue (`epi`), tests
 // them against the value kept, stores what moved and leaves a mask.
 #ifndef VIDEOEFF_H
 #define VIDEOEFF_H
 
 #include <stdint.h>
+
+#include "numbers.h"  // made by build.py: enums and limits, as Python has them in forms/codes.py and cpp/numbers.py
 
 #ifdef __cplusplus
 extern "C" {
@@ -19,56 +21,9 @@ extern "C" {
 #define VF_API
 #endif
 
-#define VF_ABI 6
-#define VF_MAX_ARGS 6
-#define VF_MAX_EPI 24
-#define VF_MAX_REGS 4
-#define VF_MAX_REACH 40
-#define VF_MAX_TERMS 8
-#define VF_MAX_STAGES 2
-
-enum vf_dtype { VF_F32 = 0, VF_F64 = 1, VF_BF16 = 2 };
-
-// How a pixel of the result is computed before the epilogue; the result lies in register 0.
-enum vf_kind {
-  VF_INPUT = 0,      // the caller's frame `in` (data given per frame); no epilogue
-  VF_POINTWISE = 1,  // nothing: the epilogue loads its arguments
-  VF_CONV = 2,       // convolution of `in` with `weight` (O, I/groups, kh, kw), bias inside
-  VF_MAXPOOL = 3,    // maximum over the window kh x kw of `in`; NaN wins
-  VF_SEPARABLE = 4,  // sum over taps wy[y][i] wx[x][j] in[iy[y][i]][ix[x][j]]: resampling and average pooling
-  VF_MEAN = 5,       // mean over all pixels of `in` (extent of the result 1 x 1)
-  VF_TRANSPOSED = 6, // transposed convolution, `weight` (I, O/groups, kh, kw)
-};
-
-// Epilogue instructions: dst = op(a, b), element by element over the channels of a pixel, unless said otherwise.
-// a and b name registers 0..3 or, from VF_ARG on, arguments. p, q are scalars.
-enum { VF_ARG = 16 };
-enum vf_epi_op {
-  VF_COPY = 0,
-  VF_ADD = 1, VF_SUB = 2, VF_MUL = 3, VF_DIV = 4, VF_MAXIMUM = 5, VF_MINIMUM = 6,   // a op b
-  VF_AFFINE = 7,      // p a + q
-  VF_RDIV = 8,        // p / a
-  VF_CLAMP = 9,       // max(min(a, q), p), NaN stays
-  VF_LEAKY = 10,      // a < 0 ? p a : a   (relu: p = 0, but NaN stays)
-  VF_SIGMOID = 11, VF_TANH = 12, VF_EXP = 13, VF_LOG = 14, VF_SQRT = 15, VF_ABS = 16, VF_NEG = 17,
-  VF_SILU = 18,
-  VF_HARDSWISH = 19,  // a clamp(a + 3, 0, 6) / 6
-  VF_HARDSIGMOID = 20,
-  VF_GELU = 21,       // with erf
-  VF_GELU_TANH = 22,
-  VF_ELU = 23,        // a > 0 ? q a : q p (exp(a) - 1)    (alpha p, scale q)
-  VF_SOFTPLUS = 24,   // log(1 + exp(p a)) / p, a where p a > q
-  VF_MISH = 25,
-  VF_ERF = 26,
-  VF_PRELU = 27,      // a < 0 ? a b : a
-  VF_SOFTMAX = 28,    // over channels
-  VF_LOG_SOFTMAX = 29,
-  VF_NORMALIZE = 30,  // (a - mean) / sqrt(var + p) over channels
-  VF_RMS_NORMALIZE = 31,  // a / sqrt(mean(a a) + p)
-  VF_LINEAR = 32,     // W a + b: argument b is W (O, I) rows contiguous, argument b + 1 the bias (O) if q != 0
-  VF_POW = 33,        // a ^ p, p 0.5, 2, 3 or -0.5
-};
-
+// An instruction of an epilogue: dst = op(a, b), element by element over the channels of a pixel, unless EpiOp says
+// otherwise. a and b name registers or, from VF_ARG on, arguments. p, q are scalars. The result of what is computed before
+// the epilogue lies in register 0.
 typedef struct {
   int32_t op, dst, a, b;
   double p, q;
@@ -85,20 +40,10 @@ typedef struct {
 } vf_view;
 
 // How pixels of a result follow from a mask.
-enum vf_reach_kind {
-  VF_SAME = 0,    // the same pixel
-  VF_WHOLE = 1,   // any changed pixel of the row (stream) activates the whole row
-  VF_WINDOW = 2,  // the window kh, kw, sy, sx, py, px, dy, dx of the op
-  VF_TABLE = 3,   // the index ranges of the op's tables
-  VF_SPREAD = 4,  // the transposed window of the op
-};
-
 typedef struct {
   int32_t mask;  // which mask
-  int32_t kind;
+  int32_t kind;  // ReachKind
 } vf_reach;
-
-enum vf_test { VF_TEST_MAX = 0, VF_TEST_L2 = 1, VF_TEST_RMS = 2 };
 
 typedef struct {
   int32_t mask;  // whose squared magnitudes
@@ -116,7 +61,7 @@ typedef struct {
 } vf_stage;
 
 typedef struct {
-  int32_t kind, dtype;
+  int32_t kind, dtype; // Kind, Dtype
   int32_t mask;        // index of this op's own mask, unique in the plan
   int32_t reserved;
   vf_view out;
@@ -142,7 +87,7 @@ typedef struct {
   vf_reach reach[VF_MAX_REACH];
   const int32_t *streams;  // (R) stream of each row; null: rows mix streams, any fresh stream makes all fresh
   // change test
-  int32_t test;
+  int32_t test;            // ChangeTest
   int32_t block, dilation; // VF_INPUT only
   int32_t relative;        // threshold is relative to scale[row]
   double threshold;
@@ -160,7 +105,7 @@ typedef struct {
   // a convolution, a depthwise one (or the op, a maximum), a 1x1 one (the op), of which the first or the last may be
   // absent. VF_WINDOW is the window of all of them.
   int32_t nbefore;
-  int32_t tiles;           // VF_CONV of 3x3 in float32: 1: compute 2x2 results together, by minimal filtering
+  int32_t winograd;        // VF_CONV of 3x3 in float32: 1: compute 2x2 results together, by minimal filtering
   vf_stage before[VF_MAX_STAGES];
 } vf_op;
 
@@ -177,10 +122,10 @@ typedef struct {
   int64_t sr, sh, sw, sc;  // strides in elements
 } vf_frame;
 
-// Instruction sets: 0 portable, 1 AVX2 with FMA, 2 AVX-512 (F, BW, DQ, VL).
 VF_API int32_t vf_abi(void);
-VF_API int64_t vf_sizeof(int32_t what);  // 0 vf_op, 1 vf_view, 2 vf_epi, 3 vf_mask, 4 vf_frame, 5 vf_stage
-VF_API int32_t vf_best_isa(void);
+// Bytes of a structure ("vf_op"), or where a field of it lies ("vf_op.kind"); -1 of what is not there.
+VF_API int64_t vf_layout(const char *what);
+VF_API int32_t vf_best_isa(void);  // Isa
 
 // From now on all plans work on the threads of this runtime of OpenMP, given by its `GOMP_parallel`; null: on threads of
 // their own. A forked child goes back to its own.
@@ -193,24 +138,20 @@ VF_API vf_plan *vf_plan_create(const vf_op *ops, int64_t nops, const vf_mask *ma
                                char *error, int64_t error_size);
 VF_API void vf_plan_destroy(vf_plan *plan);
 
-// One frame. `fresh` (streams) bytes; `threads` to use; `flags`: VF_COUNT adds to the counters, VF_FINITE refuses a
-// frame with NaN or infinity before anything is changed, VF_OP_BY_OP computes the whole map of an op before the next op.
-// Returns 0, or VF_NOT_FINITE + the number of a frame that is not finite.
-enum vf_flags { VF_COUNT = 1, VF_FINITE = 2, VF_OP_BY_OP = 4 };
-enum vf_answer { VF_NOT_FINITE = 16 };
+// One frame. `fresh` (streams) bytes; `threads` to use; `flags`: bits of Flag. Returns an Answer.
 VF_API int32_t vf_plan_run(vf_plan *plan, const vf_frame *frames, int64_t nframes, const uint8_t *fresh,
                            int64_t streams, int32_t threads, int32_t flags);
 
 // Forget everything derived from the values (sums of means): call after the buffers were written from outside.
 VF_API void vf_plan_invalidate(vf_plan *plan);
 
-// Counters: (nops, 4) active and scheduled pixels, in op order, summed over the frames counted; of a stage that is
-// computed in strips the pixels that had changed and those that were computed.
+// Counters: (nops, VF_COUNTS) active and scheduled pixels, in op order, summed over the frames counted; of a stage that is
+// computed in line buffers the pixels that had changed and those that were computed.
 VF_API int64_t *vf_plan_counts(vf_plan *plan);
-VF_API int64_t vf_plan_bands(const vf_plan *plan);  // parts of maps that were computed apart, over all frames
-VF_API int64_t vf_plan_bytes(const vf_plan *plan, int32_t what);  // 0 packed weights, 1 masks and sums, 2 scratch
+VF_API int64_t vf_plan_row_blocks(const vf_plan *plan);  // of maps that were computed apart, over all frames
+VF_API int64_t vf_plan_bytes(const vf_plan *plan, int32_t what);  // Held
 
-// Masks as bytes (R, H, W). `which` 0: changed, 1: active (computed), by mask index.
+// Masks as bytes (R, H, W), by mask index. `which`: MaskPart.
 VF_API int32_t vf_mask_read(vf_plan *plan, int32_t mask, int32_t which, uint8_t *bytes);
 VF_API int32_t vf_mask_write(vf_plan *plan, int32_t mask, const uint8_t *bytes);
 VF_API int32_t vf_magnitude_read(vf_plan *plan, int32_t mask, float *squares);   // 0 where nothing changed

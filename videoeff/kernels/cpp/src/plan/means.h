@@ -1,4 +1,4 @@
-// Means over all pixels: sums of tiles are kept, and those that changed are taken anew.
+// Means over all pixels: sums of 32 pixels are kept, and those that changed are taken anew.
 #ifndef VIDEOEFF_MEANS_H
 #define VIDEOEFF_MEANS_H
 
@@ -23,17 +23,17 @@ static void mean_task(void *context, int64_t index, int) {
   const bool all = work.all[i] != 0;
   if (!all && !(work.from && work.from->any && work.from->flag(i, y))) return;
   Sums &sums = *work.sums;
-  double *tiles = sums.tile.data() + (size_t(i) * in.h + y) * sums.tiles * in.c;
+  double *pieces = sums.piece.data() + (size_t(i) * in.h + y) * sums.pieces * in.c;
   double *row = sums.row.data() + (size_t(i) * in.h + y) * in.c;
-  for (int32_t t = 0; t < sums.tiles; t++) {
+  for (int32_t t = 0; t < sums.pieces; t++) {
     if (!all && !(uint32_t(work.from->row(i, y)[t >> 1] >> (t & 1 ? 32 : 0)))) continue;
-    double *tile = tiles + size_t(t) * in.c;
-    std::memset(tile, 0, sizeof(double) * in.c);
-    work.plan->kernels->accumulate(in, {i, y, t * 32, std::min(32, in.w - t * 32)}, tile);
+    double *piece = pieces + size_t(t) * in.c;
+    std::memset(piece, 0, sizeof(double) * in.c);
+    work.plan->kernels->accumulate(in, {i, y, t * 32, std::min(32, in.w - t * 32)}, piece);
   }
   std::memset(row, 0, sizeof(double) * in.c);
-  for (int32_t t = 0; t < sums.tiles; t++)
-    for (int32_t c = 0; c < in.c; c++) row[c] += tiles[size_t(t) * in.c + c];
+  for (int32_t t = 0; t < sums.pieces; t++)
+    for (int32_t c = 0; c < in.c; c++) row[c] += pieces[size_t(t) * in.c + c];
 }
 
 constexpr int32_t kLinearPart = 64;  // outputs of a linear layer that a worker takes at a time
@@ -64,9 +64,9 @@ static void run_mean(vf_plan &plan, size_t index, const Op &op, const Mask &acti
     const Mask &m = plan.masks[op.d.reach[k].mask];
     if (m.h == in.h && m.w == in.w) from = &m;
   }
-  if (!sums.tiles) {
-    sums.tiles = (in.w + 31) / 32;
-    sums.tile.assign(size_t(in.r) * in.h * sums.tiles * in.c, 0);
+  if (!sums.pieces) {
+    sums.pieces = (in.w + 31) / 32;
+    sums.piece.assign(size_t(in.r) * in.h * sums.pieces * in.c, 0);
     sums.row.assign(size_t(in.r) * in.h * in.c, 0);
   }
   std::vector<uint8_t> all(size_t(in.r), uint8_t(!sums.valid || !from || op.d.nreach != 1));

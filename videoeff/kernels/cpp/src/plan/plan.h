@@ -11,17 +11,18 @@
 
 namespace vf {
 
-// Sums of a mean: 32 pixels of a row a tile, tiles of a row, so that a small change costs a small sum, exactly.
+// Sums of a mean: of pieces of 32 pixels of a row, then of the pieces of a row. A small change costs a small sum,
+// exactly.
 struct Sums {
-  int32_t tiles = 0;
-  std::vector<double> tile, row;  // (r, h, tiles, c), (r, h, c)
+  int32_t pieces = 0;              // of a row
+  std::vector<double> piece, row;  // (r, h, pieces, c), (r, h, c)
   bool valid = false;
 };
 
 struct Worker {
-  Memory registers, temp, rows, strip;
+  Memory registers, temp, rows, line_buffer;
   Scratch scratch{};
-  // of a strip, reused
+  // of a line buffer, reused
   std::vector<Run> runs, inner, cut;
   std::vector<uint64_t> bits;
   int64_t expanded = 0;  // pixels of stages since they were counted
@@ -47,12 +48,12 @@ struct vf_plan {
   std::vector<vf::Op> ops;
   std::vector<size_t> chain;             // by op: where the chain that it begins ends, or the op itself
   std::vector<vf::Mask> masks, active;   // changed pixels; pixels computed
-  std::vector<vf::Mask> reached;         // by mask: what changes reach of a first stage that is computed in strips
+  std::vector<vf::Mask> reached;         // by mask: what changes reach of a first stage that is computed in a line buffer
   std::vector<vf::Sums> sums;            // by op
-  std::vector<int64_t> counts, times;    // (ops, 4), (ops)
+  std::vector<int64_t> counts, times;    // (ops, VF_COUNTS), (ops)
   std::vector<vf::Worker> workers;
   vf::Memory shared;                     // registers that all workers fill together
-  size_t register_bytes = 0, temp_bytes = 0, shared_bytes = 0, row_bytes = 0, strip_bytes = 0;
+  size_t register_bytes = 0, temp_bytes = 0, shared_bytes = 0, row_bytes = 0, line_buffer_bytes = 0;
   vf::Pool pool;
   // reused from op to op
   std::vector<uint64_t> words;
@@ -62,7 +63,7 @@ struct vf_plan {
   std::vector<float> plane;
   std::vector<uint8_t> fresh_rows, holds;
   std::vector<int32_t> done;             // rows, by op of a chain
-  int64_t bands = 0;
+  int64_t row_blocks = 0;
 };
 
 #endif

@@ -1,20 +1,20 @@
-// Chains of ops over large maps, band by band: some rows of each op after the other, so that an op finds what it reads in
-// the cache. Op after op, a map of megabytes is gone to memory before the next op reads it.
-#ifndef VIDEOEFF_BANDS_H
-#define VIDEOEFF_BANDS_H
+// Chains of ops over large maps, row block by row block: some rows of each op after the other, so that an op finds what it
+// reads in the cache. Op after op, a map of megabytes is gone to memory before the next op reads it.
+#ifndef VIDEOEFF_ROW_BLOCKS_H
+#define VIDEOEFF_ROW_BLOCKS_H
 
 #include <algorithm>
 #include <chrono>
 
 #include "blocks.h"
 #include "reach.h"
-#include "strips.h"
-#include "tiles.h"
+#include "line_buffers.h"
+#include "winograd_blocks.h"
 
 namespace vf {
 
 constexpr int64_t kLargeMap = int64_t(3) << 19;  // bytes; a smaller map is still there when the next op reads it
-constexpr int64_t kBandBytes = int64_t(1) << 19;  // of a band of the widest map, for each worker
+constexpr int64_t kRowBlockBytes = int64_t(1) << 19;  // of a row block of the widest map, for each worker
 
 static int64_t since(std::chrono::steady_clock::time_point start) {
   return std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::steady_clock::now() - start).count();
@@ -22,36 +22,36 @@ static int64_t since(std::chrono::steady_clock::time_point start) {
 
 constexpr double kHysteresis = 0.05;  // an op that was computed whole stays so until this much less is active
 
-static int64_t count_rows(const Mask &mask, Band band) {
+static int64_t count_rows(const Mask &mask, RowBlock rows) {
   int64_t n = 0;
-  for (int32_t i = 0; i < mask.r; i++) n += mask.count(i, band.first, band.stop);
+  for (int32_t i = 0; i < mask.r; i++) n += mask.count(i, rows.first, rows.stop);
   return n;
 }
 
 // Rows of which most is active are computed whole where that is faster. Each stream decides for itself: they do not
 // influence each other. Returns the pixels to compute.
-static int64_t complete(Op &op, Mask &active, Band band) {
+static int64_t complete(Op &op, Mask &active, RowBlock rows) {
   const vf_op &d = op.d;
   op.whole.resize(size_t(d.out.r), 0);
-  const int64_t extent = int64_t(band.stop - band.first) * d.out.w;
+  const int64_t extent = int64_t(rows.stop - rows.first) * d.out.w;
   int64_t pixels = 0;
   for (int32_t i = 0; i < d.out.r; i++) {
-    int64_t count = active.count(i, band.first, band.stop);
+    int64_t count = active.count(i, rows.first, rows.stop);
     const double share = d.dense_share - (op.whole[i] ? kHysteresis : 0);
     op.whole[i] = double(count) >= share * double(extent);
-    if (op.whole[i]) active.fill_rows(i, band.first, band.stop), count = extent;
+    if (op.whole[i]) active.fill_rows(i, rows.first, rows.stop), count = extent;
     pixels += count;
   }
   return pixels;
 }
 
-// Computes the `pixels` active pixels of a band, or all of it. Returns how many were computed.
-static int64_t run_active(vf_plan &plan, Op &op, Mask &active, int64_t pixels, Band band, const Frame &frame) {
-  if (op.d.dense_share <= 1 && op.d.factor == 0) pixels = complete(op, active, band);
-  if (op.columns) return run_strips(plan, op, active, pixels, frame), pixels;
-  if (op.tiles) return run_tiles(plan, op, active, pixels, band, frame), pixels;
+// Computes the `pixels` active pixels of some rows, or all of them. Returns how many were computed.
+static int64_t run_active(vf_plan &plan, Op &op, Mask &active, int64_t pixels, RowBlock rows, const Frame &frame) {
+  if (op.d.dense_share <= 1 && op.d.factor == 0) pixels = complete(op, active, rows);
+  if (op.columns) return run_line_buffers(plan, op, active, pixels, frame), pixels;
+  if (op.winograd_tiles) return run_winograd(plan, op, active, pixels, rows, frame), pixels;
   plan.runs.clear();
-  runs_of(active, plan.runs, band);
+  runs_of(active, plan.runs, rows);
   run_blocks(plan, op, pixels, frame);
   return pixels;
 }
@@ -106,20 +106,20 @@ static int32_t rows_ready(const vf_plan &plan, size_t first, size_t index) {
 }
 
 // Rows of one op, all or those pixels that are active.
-static void run_rows(vf_plan &plan, size_t index, Band band, const Frame &frame, bool count) {
+static void run_rows(vf_plan &plan, size_t index, RowBlock rows, const Frame &frame, bool count) {
   Op &op = plan.ops[index];
   const vf_op &d = op.d;
   Mask &mask = plan.masks[d.mask], &active = plan.active[d.mask];
-  find_reach(plan, op, active, band);
-  const int64_t pixels = active.any ? count_rows(active, band) : 0;
+  find_reach(plan, op, active, rows);
+  const int64_t pixels = active.any ? count_rows(active, rows) : 0;
   if (!pixels) return;
-  plan.bands++;
-  const int64_t scheduled = run_active(plan, op, active, pixels, band, frame);
+  plan.row_blocks++;
+  const int64_t scheduled = run_active(plan, op, active, pixels, rows, frame);
   mask.settle();
-  if (count) plan.counts[4 * index] += pixels, plan.counts[4 * index + 1] += scheduled;
+  if (count) plan.counts[VF_COUNTS * index] += pixels, plan.counts[VF_COUNTS * index + 1] += scheduled;
 }
 
-// Runs ops first .. stop - 1 band by band, if so much is active that it pays. Returns whether it did.
+// Runs ops first .. stop - 1 row block by row block, if so much is active that it pays. Returns whether it did.
 static bool run_chain(vf_plan &plan, size_t first, size_t stop, const Frame &frame, bool count) {
   if (frame.any_fresh) return false;
   const Op &head = plan.ops[first];
@@ -129,9 +129,9 @@ static bool run_chain(vf_plan &plan, size_t first, size_t stop, const Frame &fra
   int64_t widest = 0;
   for (size_t i = first; i < stop; i++) widest = std::max(widest, map_bytes(plan.ops[i]));
   const double share = double(active.count()) / (double(head.d.out.r) * head.d.out.h * head.d.out.w);
-  const double bands = share * double(widest) / double(kBandBytes * frame.workers);
-  if (bands < 2) return false;
-  const int32_t step = std::max(int32_t(double(head.d.out.h) / bands), 1);
+  const double count_of_blocks = share * double(widest) / double(kRowBlockBytes * frame.workers);
+  if (count_of_blocks < 2) return false;
+  const int32_t step = std::max(int32_t(double(head.d.out.h) / count_of_blocks), 1);
   find_fresh(plan, head, frame);
   for (size_t i = first; i < stop; i++) {
     const vf_op &d = plan.ops[i].d;
@@ -142,8 +142,8 @@ static bool run_chain(vf_plan &plan, size_t first, size_t stop, const Frame &fra
     for (size_t i = first; i < stop; i++) {
       const auto start = std::chrono::steady_clock::now();
       const int32_t height = plan.ops[i].d.out.h;
-      const Band band{plan.done[i], i == first ? std::min(plan.done[i] + step, height) : rows_ready(plan, first, i)};
-      if (band.stop > band.first) run_rows(plan, i, band, frame, count), plan.done[i] = band.stop;
+      const RowBlock rows{plan.done[i], i == first ? std::min(plan.done[i] + step, height) : rows_ready(plan, first, i)};
+      if (rows.stop > rows.first) run_rows(plan, i, rows, frame, count), plan.done[i] = rows.stop;
       plan.times[i] += since(start);
     }
   return true;

@@ -1,4 +1,4 @@
-// The programme after a producer: a few instructions over the rows of the registers, one pixel a row.
+// The epilogue after a producer: a few instructions over the rows of the registers, one pixel a row.
 #ifndef VIDEOEFF_EPILOGUE_H
 #define VIDEOEFF_EPILOGUE_H
 
@@ -236,9 +236,9 @@ void linear_rows(const W *w, int outputs, int64_t width, const T *in, T *out, in
     for (int p = 0; p < pixels; p++) dot_rows<1, 1>(w + o * width, width, in + p * ld, out + p * ld + o, ld);
 }
 
-// ---- the programme ---------------------------------------------------------------------------------------------
+// ---- the epilogue ----------------------------------------------------------------------------------------------
 
-template <class S> struct Programme {
+template <class S> struct Epilogue {
   using T = typename Compute<S>::type;
   const Op &op;
   const Block &block;
@@ -246,7 +246,7 @@ template <class S> struct Programme {
   int width[VF_MAX_REGS];
   Operand<S> left, right;
 
-  Programme(const Op &o, const Block &b, Scratch &s) : op(o), block(b), scratch(s) {}
+  Epilogue(const Op &o, const Block &b, Scratch &s) : op(o), block(b), scratch(s) {}
   T *reg(int k) const { return static_cast<T *>(scratch.reg[k]); }
   const vf_view &argument(int index) const { return op.d.args[index - VF_ARG]; }
   int width_of(int index) const {  // 0: any, a broadcast argument
@@ -403,7 +403,7 @@ template <class S> void linear_part(const Op &op, Scratch &scratch, int32_t firs
 }
 
 template <class S> void run_epilogue(const Op &op, const Block &block, Scratch &scratch) {
-  Programme<S>(op, block, scratch).run();
+  Epilogue<S>(op, block, scratch).run();
 }
 
 }  // namespace VF_SPACE

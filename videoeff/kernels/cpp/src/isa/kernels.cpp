@@ -24,7 +24,7 @@ template <class S> int64_t cycles_of(const Op &op) {
   const vf_op &d = op.d;
   const int64_t taps = std::max<int64_t>(1, int64_t(d.kh) * d.kw), vectors = (d.out.c + L - 1) / L;
   const bool dense = (d.kind == VF_CONV || d.kind == VF_TRANSPOSED) && !op.depthwise;
-  return vectors * (dense ? (op.tiles ? 4 : taps) * (d.in.c / d.groups) / 2 : taps) + vectors * (2 + 4 * d.nepi) + 30;
+  return vectors * (dense ? (op.winograd_tiles ? 4 : taps) * (d.in.c / d.groups) / 2 : taps) + vectors * (2 + 4 * d.nepi) + 30;
 }
 
 template <class S> void prepare_op(Op &op) {
@@ -55,7 +55,7 @@ template <class S> void prepare_op(Op &op) {
     return;
   }
   if constexpr (kMain<S>)
-    if (d.tiles) return pack_winograd<S>(op);
+    if (d.winograd) return pack_winograd<S>(op);
   op.gather = d.kind == VF_CONV && (d.in.sc != 1 || d.gate);
   const int32_t ld = op.ld;
   pack_convolution<S>(op);
@@ -88,7 +88,7 @@ void finish(const Op &op, const Block &block, Scratch &scratch, bool force, uint
   commit<S>(op, block, scratch, force, changed, squares);
 }
 
-template <class S> void tiles(const Op &op, const Block &block, Scratch &scratch, int32_t first, int32_t last) {
+template <class S> void winograd_panels(const Op &op, const Block &block, Scratch &scratch, int32_t first, int32_t last) {
   if constexpr (kMain<S>) winograd<S>(op, block, scratch, first, last);
 }
 
@@ -108,7 +108,7 @@ void compute_block(const Op &op, const Block &block, Scratch &scratch, bool forc
     case VF_TRANSPOSED:
       if (op.reads == Op::kRows) depthwise_stage<S>(op.before.back(), block, scratch);
       if (op.depthwise) depthwise<S>(op, block, scratch);
-      else if (op.tiles) tiles<S>(op, block, scratch, 0, int32_t(op.panels.size()));
+      else if (op.winograd_tiles) winograd_panels<S>(op, block, scratch, 0, int32_t(op.panels.size()));
       else convolution<S>(op, block, scratch, -1, -1);
       break;
     case VF_MAXPOOL: maxpool<S>(op, block, scratch); break;
@@ -151,8 +151,8 @@ static void any_block(const Op &op, const Block &block, Scratch &s, bool force, 
 static void any_panel(const Op &op, const Block &block, Scratch &s, int32_t panel, int32_t later) {
   VF_BY_DTYPE(op.d.dtype, convolution, op, block, s, panel, later)
 }
-static void any_tiles(const Op &op, const Block &block, Scratch &s, int32_t first, int32_t last) {
-  VF_BY_DTYPE(op.d.dtype, tiles, op, block, s, first, last)
+static void any_winograd(const Op &op, const Block &block, Scratch &s, int32_t first, int32_t last) {
+  VF_BY_DTYPE(op.d.dtype, winograd_panels, op, block, s, first, last)
 }
 static void any_finish(const Op &op, const Block &block, Scratch &s, bool force, uint64_t *changed, float *squares) {
   VF_BY_DTYPE(op.d.dtype, finish, op, block, s, force, changed, squares)
@@ -190,14 +190,14 @@ static bool any_finite(const void *data, int64_t count, int32_t dtype) {
   }
 }
 
-static const Kernels table = {any_prepare, any_block,   any_panel, any_tiles, any_finish,  any_expand,     any_linear,
+static const Kernels table = {any_prepare, any_block,   any_panel, any_winograd, any_finish,  any_expand,     any_linear,
                               any_set_row, any_row,     any_store, any_moments, any_accumulate, any_finite};
 
 }  // namespace VF_SPACE
 
-#if VF_ISA == 2
+#if VF_ISA == VF_ISA_AVX512
 const Kernels *kernels_avx512() { return &isa_avx512::table; }
-#elif VF_ISA == 1
+#elif VF_ISA == VF_ISA_AVX2
 const Kernels *kernels_avx2() { return &isa_avx2::table; }
 #else
 const Kernels *kernels_portable() { return &isa_portable::table; }

@@ -57,11 +57,11 @@ inline bool overlap(const vf_view &a, const vf_view &b) {
   if (a0 + uintptr_t(last(a) * item(a)) <= b0 || b0 + uintptr_t(last(b) * item(b)) <= a0) return false;
   // Slices of the channels of one buffer lie between one another: apart if their channels are.
   if (a.dtype != b.dtype || a.sw != b.sw || a.sh != b.sh || a.sr != b.sr || a.sw == 0) return true;
-  int64_t apart = (int64_t(b0) - int64_t(a0)) / item(a), pixel = a.sw;
-  int64_t shift = ((apart % pixel) + pixel) % pixel;  // first channel of b behind that of a, within a pixel
+  int64_t apart = (int64_t(b0) - int64_t(a0)) / item(a), pixel_stride = a.sw;
+  int64_t shift = ((apart % pixel_stride) + pixel_stride) % pixel_stride;  // first channel of b behind that of a, within a pixel
   if (a.sc == b.sc && a.sc > 1 && shift % a.sc != 0) return false;
   int64_t alast = (a.c - 1) * a.sc, blast = (b.c - 1) * b.sc;
-  return !(shift > alast && shift + blast < pixel);
+  return !(shift > alast && shift + blast < pixel_stride);
 }
 
 inline bool is_register(int32_t r) { return r >= 0 && r < VF_MAX_REGS; }
@@ -217,7 +217,7 @@ inline bool check_stages(const vf_op &d, int64_t index, const Problem &problem, 
     if (!check_window(probe, index, problem)) return false;
     const bool most = probe.kind == VF_MAXPOOL;
     const bool deep = !most && probe.groups > 1 && probe.groups == in.c && probe.width[0] == in.c;
-    const bool sums = !most && probe.groups == 1 && int64_t(probe.kh) * probe.kw * in.c <= 1024;
+    const bool sums = !most && probe.groups == 1 && int64_t(probe.kh) * probe.kw * in.c <= VF_MAX_STAGE_INPUTS;
     const bool plain = sums && probe.kh == 1 && probe.kw == 1 && probe.sy == 1 && probe.sx == 1 && !probe.py && !probe.px &&
                        probe.out.h == in.h && probe.out.w == in.w;
     const bool first = k == 0 && sums && !(d.nbefore == 1 && d.kind == VF_CONV && d.groups == 1);
@@ -225,7 +225,8 @@ inline bool check_stages(const vf_op &d, int64_t index, const Problem &problem, 
     if (deep || most ? !place || windows++ > 0 : !(first || plain))
       return problem("op %lld: stage %d is of another kind than serves in its place", i, k);
     const int64_t tall = int64_t(probe.kh - 1) * probe.dy + 1, wide = int64_t(probe.kw - 1) * probe.dx + 1;
-    const bool fits = tall <= 64 && wide <= 64 && probe.sy <= 8 && probe.sx <= 8 && probe.py < tall && probe.px < wide &&
+    const bool fits = tall <= VF_MAX_STAGE_WINDOW && wide <= VF_MAX_STAGE_WINDOW && probe.sy <= VF_MAX_STAGE_STRIDE &&
+                      probe.sx <= VF_MAX_STAGE_STRIDE && probe.py < tall && probe.px < wide &&
                       int64_t(probe.out.h - 1) * probe.sy - probe.py < in.h &&
                       int64_t(probe.out.w - 1) * probe.sx - probe.px < in.w;
     if (!fits) return problem("op %lld: stage %d has a window of %d x %d", i, k, probe.kh, probe.kw);
@@ -234,10 +235,10 @@ inline bool check_stages(const vf_op &d, int64_t index, const Problem &problem, 
   return windows == 1 || problem("op %lld: no stage looks at a neighbourhood", i);
 }
 
-// Whether 2x2 results can be computed together (winograd.h).
-inline bool fits_tiles(const vf_op &d) {
+// Whether 2x2 results can be computed together, by minimal filtering (isa/winograd.h).
+inline bool fits_winograd(const vf_op &d) {
   return d.kind == VF_CONV && d.dtype == VF_F32 && d.nbefore == 0 && d.groups == 1 && !d.gate && d.kh == 3 && d.kw == 3 &&
-         d.sy == 1 && d.sx == 1 && d.dy == d.dx && d.dx <= kMaxTileDilation && d.in.sc == 1 && d.in.c <= kMaxTileInputs;
+         d.sy == 1 && d.sx == 1 && d.dy == d.dx && d.dx <= VF_MAX_WINOGRAD_DILATION && d.in.sc == 1 && d.in.c <= VF_MAX_WINOGRAD_INPUTS;
 }
 
 inline bool check_op(const vf_op &d, int64_t index, const vf_mask *masks, int64_t nmasks, const Problem &problem) {
@@ -251,7 +252,8 @@ inline bool check_op(const vf_op &d, int64_t index, const vf_mask *masks, int64_
     return problem("op %lld: its mask or dtype does not fit its value", i);
   if ((d.out.r > 1 && !d.out.sr) || (d.out.h > 1 && !d.out.sh) || (d.out.w > 1 && !d.out.sw) || (d.out.c > 1 && !d.out.sc))
     return problem("op %lld: elements of its value share memory", i);
-  if (d.test < VF_TEST_MAX || d.test > VF_TEST_RMS || !(d.threshold >= 0) || (d.relative && !d.scale))
+  if (d.test < VF_TEST_ANY || d.test > VF_TEST_RMS || !(d.threshold >= 0) || (d.relative && !d.scale) ||
+      (d.test == VF_TEST_ANY && d.threshold != 0))
     return problem("op %lld: change test %d at %g", i, d.test, d.threshold);
   if (d.magnitude && !own.magnitude) return problem("op %lld: its mask keeps no magnitudes", i);
   if (d.kind == VF_INPUT) {
@@ -270,7 +272,7 @@ inline bool check_op(const vf_op &d, int64_t index, const vf_mask *masks, int64_
   } else if ((d.kind == VF_CONV || d.kind == VF_MAXPOOL || d.kind == VF_TRANSPOSED) && !check_window(d, index, problem)) {
     return false;
   }
-  if (d.tiles && !fits_tiles(d)) return problem("op %lld: its results cannot be computed in tiles", i);
+  if (d.winograd && !fits_winograd(d)) return problem("op %lld: minimal filtering (winograd) does not serve it", i);
   if (d.kind == VF_SEPARABLE) {
     if (d.ty < 1 || d.tx < 1 || !d.iy || !d.ix || !d.wy || !d.wx || d.ty > d.in.h || d.tx > d.in.w)
       return problem("op %lld: no tables", i);

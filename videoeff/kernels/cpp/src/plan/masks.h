@@ -134,18 +134,18 @@ inline void add_row(Mask &to, int32_t i, int32_t y, const uint64_t *row) {
   if (seen) to.flag(i, y) = 1, to.any = true;
 }
 
-// Some rows of every entry of a mask: first .. stop - 1.
-struct Band {
+// Some neighbouring rows of every entry of a mask: first .. stop - 1.
+struct RowBlock {
   int32_t first, stop;
 };
 
 // Pixels whose window holds a set bit: rows of the window are ORed, then the columns by shifts.
-inline void reach_window(const Mask &from, const Window &w, Mask &to, std::vector<uint64_t> &temp, Band band) {
+inline void reach_window(const Mask &from, const Window &w, Mask &to, std::vector<uint64_t> &temp, RowBlock rows) {
   if (!from.any) return;
   temp.resize(size_t(from.words) + to.words);
   uint64_t *column = temp.data(), *out = temp.data() + from.words;
   for (int32_t i = 0; i < to.r; i++)
-    for (int32_t y = band.first; y < band.stop; y++) {
+    for (int32_t y = rows.first; y < rows.stop; y++) {
       bool seen = false;
       for (int32_t k = 0; k < w.kh; k++) {
         int64_t v = int64_t(y) * w.sy - w.py + int64_t(k) * w.dy;
@@ -232,18 +232,18 @@ inline void reach_table(const Mask &from, const int32_t *iy, int32_t ty, const i
     }
 }
 
-inline void reach_same(const Mask &from, Mask &to, Band band) {
+inline void reach_same(const Mask &from, Mask &to, RowBlock rows) {
   if (!from.any) return;
   for (int32_t i = 0; i < to.r; i++)
-    for (int32_t y = band.first; y < band.stop; y++)
+    for (int32_t y = rows.first; y < rows.stop; y++)
       if (from.flag(i, y)) add_row(to, i, y, from.row(i, y));
 }
 
 // Append the set bits as runs.
-inline void runs_of(const Mask &mask, std::vector<Run> &runs, Band band) {
+inline void runs_of(const Mask &mask, std::vector<Run> &runs, RowBlock rows) {
   if (!mask.any) return;
   for (int32_t i = 0; i < mask.r; i++)
-    for (int32_t y = band.first; y < band.stop; y++) {
+    for (int32_t y = rows.first; y < rows.stop; y++) {
       if (!mask.flag(i, y)) continue;
       const uint64_t *row = mask.row(i, y);
       int32_t open = -1;  // where the run that is not closed yet began

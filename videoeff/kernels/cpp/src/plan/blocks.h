@@ -140,12 +140,12 @@ static void finish_task(void *context, int64_t index, int worker) {
 
 constexpr int32_t kSharedPiece = 24;  // pixels: a multiple of the register blocks' heights
 
-constexpr size_t kManyTileWeights = size_t(640) << 10;  // beside a block's transformed inputs these leave L2
+constexpr size_t kManyWinogradWeights = size_t(640) << 10;  // beside a block's transformed inputs these leave L2
 
 // A layer of many weights: the workers share the weights instead of the pixels. Each reads its own part of them, once
 // for as many pixels as a block may have.
 static bool shares_weights(const Op &op) {
-  if (op.tiles) return op.weight.bytes >= kManyTileWeights && op.panels.size() >= 2;
+  if (op.winograd_tiles) return op.weight.bytes >= kManyWinogradWeights && op.panels.size() >= 2;
   return op.d.kind == VF_CONV && op.before.empty() && !op.depthwise && op.d.groups == 1 && !op.gather && op.panels.size() >= 2 &&
          op.weight.bytes >= kManyWeights;
 }

@@ -15,20 +15,20 @@ static void find_fresh(vf_plan &plan, const Op &op, const Frame &frame) {
   for (int32_t i = 0; i < op.d.out.r; i++) plan.fresh_rows[i] = op.streams.empty() || frame.fresh[op.streams[i]];
 }
 
-static void find_reach(vf_plan &plan, const Op &op, Mask &active, Band band) {
+static void find_reach(vf_plan &plan, const Op &op, Mask &active, RowBlock rows) {
   const vf_op &d = op.d;
   const Window &window = op.window;
-  const bool strips = op.columns > 0;  // what changes reach of the first stage, then what follows from that
-  const Window inner = strips ? window_of(op.before[0].d) : window;
-  Mask &next = strips ? plan.reached[d.mask] : active;
-  if (strips) next.clear();
-  const Band all = strips ? Band{0, next.h} : band;
+  const bool buffered = op.columns > 0;  // what changes reach of the first stage, then what follows from that
+  const Window inner = buffered ? window_of(op.before[0].d) : window;
+  Mask &next = buffered ? plan.reached[d.mask] : active;
+  if (buffered) next.clear();
+  const RowBlock all = buffered ? RowBlock{0, next.h} : rows;
   for (int32_t k = 0; k < d.nreach; k++) {
     const Mask &from = plan.masks[d.reach[k].mask];
     if (!from.any) continue;
     int32_t kind = d.dense ? int32_t(VF_WHOLE) : d.reach[k].kind;
     switch (kind) {
-      case VF_SAME: reach_same(from, active, band); break;
+      case VF_SAME: reach_same(from, active, rows); break;
       case VF_WINDOW: reach_window(from, inner, next, plan.words, all); break;
       case VF_TABLE: reach_table(from, d.iy, d.ty, d.ix, d.tx, active, plan.words); break;
       case VF_SPREAD: reach_spread(from, window, active); break;
@@ -37,10 +37,10 @@ static void find_reach(vf_plan &plan, const Op &op, Mask &active, Band band) {
           if (from.row_any(i)) active.fill_row(i);
     }
   }
-  if (strips) reach_window(next, window, active, plan.words, band);
+  if (buffered) reach_window(next, window, active, plan.words, rows);
 }
 
-// Tables, spreads and whole rows are found for the whole mask, whatever the band.
+// Tables, spreads and whole rows are found for the whole mask, whatever rows are asked for.
 static void find_reach(vf_plan &plan, const Op &op, Mask &active) {
   find_reach(plan, op, active, {0, active.h});
 }

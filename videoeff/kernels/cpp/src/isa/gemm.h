@@ -353,7 +353,7 @@ template <class S> void convolution(const Op &op, const Block &block, Scratch &s
       continue;
     }
     if (op.stage) {
-      T *to = static_cast<T *>(scratch.strip) + (run.y * d.out.sh + run.x * d.out.sw);
+      T *to = static_cast<T *>(scratch.line_buffer) + (run.y * d.out.sh + run.x * d.out.sw);
       for (int32_t i = 0; i < run.n; i++) pixels.row[p + i] = to + i * d.out.sw;
     }
     const int32_t y = run.y * d.sy - d.py, first = run.x * d.sx - d.px;

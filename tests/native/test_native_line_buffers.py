@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 
 import videoeff
+from tests.support.native_streams import plans_of
 from tests.support.streams import captured, planned
 from videoeff.errors import StateError
 from videoeff.kernels.cpp import library
-from videoeff.kernels.cpp.plan import NativePlan
 from videoeff.lowering.lower import lower
 from videoeff.passes import Pass, recipe
 from videoeff.passes.insert_thresholds import InsertThresholds
@@ -106,7 +106,7 @@ STEMS: dict[str, dict[str, Any]] = {
     "stem-first": {"stem": 5},
 }
 
-#: Wider than a strip; of odd sizes; narrower than a vector of pixels.
+#: Wider than a line buffer; of odd sizes; narrower than a vector of pixels.
 SIZES = [(2, 3, 37, 301), (2, 3, 53, 66), (1, 3, 90, 11)]
 
 
@@ -129,13 +129,9 @@ def pair(
     """A stream that recomputes and one that keeps everything."""
     streams = [videoeff.convert(model, example, passes=passes(*more)) for more in ((ANY,), ())]
     for stream in streams:
-        for plan in plans(stream):
+        for plan in plans_of(stream):
             plan.isa, plan.whole_from = isa, whole_from
     return streams[0], streams[1]
-
-
-def plans(stream: StreamingModule) -> list[NativePlan]:
-    return [g for e in stream.engines.values() for g in e.plan.groups if isinstance(g, NativePlan)]
 
 
 def frames(shape: tuple[int, ...], dtype: torch.dtype = torch.float32) -> Iterator[tuple[Tensor, bool]]:

@@ -34,7 +34,7 @@ template <class S> void maxpool(const Op &op, const Block &block, Scratch &scrat
   const vf_op &d = op.d;
   const vf_view &in = d.in;
   T *out = static_cast<T *>(scratch.reg[0]);
-  const S *origin = static_cast<const S *>(op.reads == Op::kStrip ? scratch.strip : in.data);
+  const S *origin = static_cast<const S *>(op.reads == Op::kLineBuffer ? scratch.line_buffer : in.data);
   for (int i = 0; i < block.count; i++) {
     const Run &run = block.runs[i];
     const int top = run.y * d.sy - d.py;

@@ -1,8 +1,8 @@
-// Convolutions before a depthwise one or a maximum whose results are not kept: a worker computes them anew in a strip of
-// a few rows that stays in its cache, down the picture, and goes on from there. Kept, such a map is among the largest of
-// its network, and is written, read and compared in memory.
-#ifndef VIDEOEFF_STRIPS_H
-#define VIDEOEFF_STRIPS_H
+// Convolutions before a depthwise one or a maximum whose results are not kept. A worker computes them anew in a line
+// buffer: a few rows that stay in its cache and move down the picture. What follows reads them there. Kept, such a map is
+// among the largest of its network, and is written, read and compared in memory.
+#ifndef VIDEOEFF_LINE_BUFFERS_H
+#define VIDEOEFF_LINE_BUFFERS_H
 
 #include <algorithm>
 #include <cstring>
@@ -11,31 +11,31 @@
 
 namespace vf {
 
-constexpr int64_t kStripBytes = int64_t(320) << 10;  // beside weights and a block's rows in L2
-constexpr int32_t kStripRows = 8;                    // of results at a time, at most
-constexpr int32_t kStripColumns = 32;                // at least, where the map has as many
+constexpr int64_t kLineBufferBytes = int64_t(320) << 10;  // beside weights and a block's rows in L2
+constexpr int32_t kLineBufferRows = 8;                    // of results at a time, at most
+constexpr int32_t kLineBufferColumns = 32;                // at least, where the map has as many
 constexpr int32_t kStageBlock = 48;                  // pixels: their rows of a depthwise stage are few
 constexpr int32_t kPartRows = 8;                     // at least, of a part: each computes the fringe of its rows anew
 constexpr int64_t kPartsEach = 2;                    // for a worker
 
 static int64_t item_of(const vf_op &d) { return d.dtype == VF_F64 ? 8 : 4; }
 
-// Rows and columns of a strip that `rows` and `columns` results read.
-static int64_t strip_rows(const vf_op &w, int64_t rows) { return (rows - 1) * w.sy + int64_t(w.kh - 1) * w.dy + 1; }
-static int64_t strip_columns(const vf_op &w, int64_t columns) {
+// Rows and columns of a line buffer that `rows` and `columns` results read.
+static int64_t buffer_rows(const vf_op &w, int64_t rows) { return (rows - 1) * w.sy + int64_t(w.kh - 1) * w.dy + 1; }
+static int64_t buffer_columns(const vf_op &w, int64_t columns) {
   return (columns - 1) * w.sx + int64_t(w.kw - 1) * w.dx + 1;
 }
 
-// How large a strip is: as many columns as leave room for some rows.
-static void size_strip(Op &op, Op &expansion) {
+// How large a line buffer is: as many columns as leave room for some rows.
+static void size_line_buffer(Op &op, Op &expansion) {
   const vf_op &w = reader_of(op).d;
-  const int64_t pixel = expansion.ld * item_of(op.d), wanted = strip_rows(w, 3);
+  const int64_t pixel = expansion.ld * item_of(op.d), wanted = buffer_rows(w, 3);
   int32_t columns = w.out.w;
-  while (columns > kStripColumns && strip_columns(w, columns) * wanted * pixel > kStripBytes)
-    columns = std::max((columns / 2 + 15) / 16 * 16, kStripColumns);
-  const int64_t pitch = strip_columns(w, columns);
-  const int64_t room = (kStripBytes / (pitch * pixel) - strip_rows(w, 1)) / w.sy + 1;
-  op.columns = columns, op.height = int32_t(std::clamp<int64_t>(room, 1, kStripRows));
+  while (columns > kLineBufferColumns && buffer_columns(w, columns) * wanted * pixel > kLineBufferBytes)
+    columns = std::max((columns / 2 + 15) / 16 * 16, kLineBufferColumns);
+  const int64_t pitch = buffer_columns(w, columns);
+  const int64_t room = (kLineBufferBytes / (pitch * pixel) - buffer_rows(w, 1)) / w.sy + 1;
+  op.columns = columns, op.height = int32_t(std::clamp<int64_t>(room, 1, kLineBufferRows));
   expansion.d.out.sw = expansion.ld, expansion.d.out.sh = expansion.ld * pitch;
 }
 
@@ -48,7 +48,7 @@ static void make_stages(const Kernels &kernels, Op &op) {
     Op stage;
     vf_op &to = stage.d;
     stage.stage = true;
-    stage.reads = k == 0 ? Op::kMap : Op::kStrip;
+    stage.reads = k == 0 ? Op::kMap : Op::kLineBuffer;
     to.kind = VF_CONV, to.dtype = d.dtype, to.in = from;
     to.out.r = d.out.r, to.out.h = s.h, to.out.w = s.w, to.out.c = s.c, to.out.sc = 1, to.out.dtype = d.dtype;
     to.kh = s.kh, to.kw = s.kw, to.sy = s.sy, to.sx = s.sx, to.py = s.py, to.px = s.px, to.dy = s.dy, to.dx = s.dx;
@@ -64,31 +64,31 @@ static void make_stages(const Kernels &kernels, Op &op) {
 
 static void prepare_stages(vf_plan &plan, Op &op) {
   Op &first = op.before.front(), &last = op.before.back();
-  op.reads = last.depthwise ? Op::kRows : Op::kStrip;
+  op.reads = last.depthwise ? Op::kRows : Op::kLineBuffer;
   for (const Op &stage : op.before) op.cycles += stage.cycles;
   op.window = window_of(reader_of(op).d);
-  size_t rows = 0, strip = 0;
+  size_t rows = 0, buffer = 0;
   if (last.depthwise) {
     op.block_pixels = std::min(op.block_pixels, kStageBlock);
     rows = size_t(op.block_pixels + kSpareRows) * size_t(last.ld * item_of(op.d));
   }
   if (!first.depthwise) {
-    size_strip(op, first);
+    size_line_buffer(op, first);
     const Op &w = reader_of(op);
     (&w == &op ? op.d.in : last.d.in) = first.d.out;
     // a group of neighbouring results may be computed that is longer than their run
-    strip = size_t(strip_rows(w.d, op.height) * first.d.out.sh + kSpareRows * w.d.sx * first.ld) * size_t(item_of(op.d));
+    buffer = size_t(buffer_rows(w.d, op.height) * first.d.out.sh + kSpareRows * w.d.sx * first.ld) * size_t(item_of(op.d));
   }
   plan.row_bytes = std::max(plan.row_bytes, (rows + 127) / 64 * 64);
-  plan.strip_bytes = std::max(plan.strip_bytes, (strip + 127) / 64 * 64);
+  plan.line_buffer_bytes = std::max(plan.line_buffer_bytes, (buffer + 127) / 64 * 64);
 }
 
-struct Strips {
+struct LineBuffers {
   vf_plan *plan;
   const Op *op;
   const Mask *active;
   Work work;
-  int32_t across;  // strips beside one another
+  int32_t across;  // line buffers beside one another
 
   // Computes blocks of at most `most` pixels.
   template <class F> static void each_block(const std::vector<Run> &runs, std::vector<Run> &cut, int32_t most, F compute) {
@@ -111,19 +111,19 @@ struct Strips {
   void run(const Part &part, int32_t left, Worker &worker) const;
 };
 
-// A strip down the rows of a part: what the next rows read of it is moved up, the rest is computed.
-void Strips::run(const Part &part, int32_t left, Worker &worker) const {
+// A line buffer down the rows of a part: what the next rows read of it is moved up, the rest is computed.
+void LineBuffers::run(const Part &part, int32_t left, Worker &worker) const {
   const Op &expansion = op->before.front();
   const vf_op &w = reader_of(*op).d;
   const vf_view &map = expansion.d.out;
-  const int32_t right = std::min(left + op->columns, w.out.w), top = int32_t(strip_rows(w, 1));
+  const int32_t right = std::min(left + op->columns, w.out.w), top = int32_t(buffer_rows(w, 1));
   const int64_t item = item_of(op->d), row = map.sh * item, x0 = int64_t(left) * w.sx - w.px;
-  const int32_t reach = int32_t(strip_columns(w, 1));
+  const int32_t reach = int32_t(buffer_columns(w, 1));
   Scratch &scratch = worker.scratch;
-  char *memory = static_cast<char *>(worker.strip.data);
+  char *memory = static_cast<char *>(worker.line_buffer.data);
   std::vector<uint64_t> &bits = worker.bits;
   bits.assign(size_t(map.w + 63) / 64, 0);
-  int32_t begin = 0, end = 0;  // rows of the map that are in the strip
+  int32_t begin = 0, end = 0;  // rows of the map that are in the line buffer
   for (int32_t y = part.first; y < part.stop; y += op->height) {
     const int32_t stop = std::min(y + op->height, part.stop);
     worker.runs.clear();
@@ -141,7 +141,7 @@ void Strips::run(const Part &part, int32_t left, Worker &worker) const {
     else
       end = first;
     begin = first;
-    scratch.strip = memory - begin * row - x0 * map.sw * item;
+    scratch.line_buffer = memory - begin * row - x0 * map.sw * item;
     worker.inner.clear();
     for (; end < last; end++) {  // with all columns that rows below will read as well
       const int32_t above = end + w.py - top + 1;
@@ -176,15 +176,15 @@ static int64_t take_expanded(vf_plan &plan) {
   return n;
 }
 
-static void strip_task(void *context, int64_t index, int worker) {
-  const Strips &strips = *static_cast<Strips *>(context);
-  vf_plan &plan = *strips.plan;
-  const Part &part = plan.parts[size_t(index / strips.across)];
-  strips.run(part, int32_t(index % strips.across) * strips.op->columns, plan.workers[worker]);
+static void line_buffer_task(void *context, int64_t index, int worker) {
+  const LineBuffers &buffers = *static_cast<LineBuffers *>(context);
+  vf_plan &plan = *buffers.plan;
+  const Part &part = plan.parts[size_t(index / buffers.across)];
+  buffers.run(part, int32_t(index % buffers.across) * buffers.op->columns, plan.workers[worker]);
 }
 
-// The active pixels of an op with a strip.
-static void run_strips(vf_plan &plan, const Op &op, const Mask &active, int64_t pixels, const Frame &frame) {
+// The active pixels of an op with a line buffer.
+static void run_line_buffers(vf_plan &plan, const Op &op, const Mask &active, int64_t pixels, const Frame &frame) {
   take_expanded(plan);
   const int workers = pixels * op.cycles < kAlone ? 1 : frame.workers;
   const int64_t share = pixels / (kPartsEach * workers) + 1;
@@ -205,8 +205,8 @@ static void run_strips(vf_plan &plan, const Op &op, const Mask &active, int64_t 
     close(active.h);
   }
   const int32_t across = (op.d.out.w + op.columns - 1) / op.columns;
-  Strips strips{&plan, &op, &active, {&plan, &op, &plan.masks[op.d.mask]}, across};
-  plan.pool.run(int64_t(plan.parts.size()) * across, workers, strip_task, &strips);
+  LineBuffers buffers{&plan, &op, &active, {&plan, &op, &plan.masks[op.d.mask]}, across};
+  plan.pool.run(int64_t(plan.parts.size()) * across, workers, line_buffer_task, &buffers);
 }
 
 }  // namespace vf

@@ -1,4 +1,4 @@
-// Vectors of the instruction set this file is compiled for: VF_ISA 0 portable, 1 AVX2 with FMA, 2 AVX-512.
+// Vectors of the instruction set this file is compiled for: VF_ISA, one of Isa.
 #ifndef VIDEOEFF_VECTOR_H
 #define VIDEOEFF_VECTOR_H
 
@@ -7,17 +7,17 @@
 
 #include "internal.h"
 
-#if VF_ISA == 2
+#if VF_ISA == VF_ISA_AVX512
 #define VF_BYTES 64
 #define VF_SPACE isa_avx512
-#elif VF_ISA == 1
+#elif VF_ISA == VF_ISA_AVX2
 #define VF_BYTES 32
 #define VF_SPACE isa_avx2
 #else
 #define VF_BYTES 16
 #define VF_SPACE isa_portable
 #endif
-#if VF_ISA > 0
+#if VF_ISA > VF_ISA_PORTABLE
 #include <immintrin.h>
 #endif
 
@@ -94,7 +94,7 @@ VF_INLINE void store(bf16 *p, vfloat x) {  // as `narrow`
 
 // The first n lanes (0 < n < lanes); the others are zero, and not touched in memory.
 template <class T> VF_INLINE vec<T> load_part(const T *p, int n) {
-#if VF_ISA == 2
+#if VF_ISA == VF_ISA_AVX512
   if constexpr (sizeof(T) == 4)
     return (vec<T>)_mm512_maskz_loadu_ps(__mmask16((1u << n) - 1), p);
   else
@@ -106,7 +106,7 @@ template <class T> VF_INLINE vec<T> load_part(const T *p, int n) {
 #endif
 }
 template <class T> VF_INLINE void store_part(T *p, vec<T> v, int n) {
-#if VF_ISA == 2
+#if VF_ISA == VF_ISA_AVX512
   if constexpr (sizeof(T) == 4)
     _mm512_mask_storeu_ps(p, __mmask16((1u << n) - 1), (__m512)v);
   else
@@ -172,10 +172,10 @@ template <class T> VF_INLINE T sum(vec<T> v) {
 }
 template <class T> VF_INLINE vec<T> absolute(vec<T> v) { return v < 0 ? -v : v; }
 template <class M> VF_INLINE bool any(M m) {
-#if VF_ISA == 2
+#if VF_ISA == VF_ISA_AVX512
   if constexpr (sizeof(m[0]) == 4) return _mm512_movepi32_mask((__m512i)m) != 0;
   return _mm512_movepi64_mask((__m512i)m) != 0;
-#elif VF_ISA == 1
+#elif VF_ISA == VF_ISA_AVX2
   return !_mm256_testz_si256((__m256i)m, (__m256i)m);
 #else
   bool r = false;
@@ -186,7 +186,7 @@ template <class M> VF_INLINE bool any(M m) {
 
 // Whether any lanes of pairs of vectors differ; NaN differs from everything.
 template <class T> struct Difference {
-#if VF_ISA == 2
+#if VF_ISA == VF_ISA_AVX512
   uint32_t lanes = 0;
   VF_INLINE void add(vec<T> a, vec<T> b) {
     if constexpr (sizeof(T) == 4) lanes |= _mm512_cmp_ps_mask((__m512)a, (__m512)b, _CMP_NEQ_UQ);
@@ -202,9 +202,9 @@ template <class T> struct Difference {
 
 // Bit k: lane k of a comparison of floats.
 VF_INLINE uint32_t bits_of(vint m) {
-#if VF_ISA == 2
+#if VF_ISA == VF_ISA_AVX512
   return uint32_t(_mm512_movepi32_mask((__m512i)m));
-#elif VF_ISA == 1
+#elif VF_ISA == VF_ISA_AVX2
   return uint32_t(_mm256_movemask_ps((__m256)m));
 #else
   uint32_t bits = 0;

@@ -1,4 +1,4 @@
-"""3x3 convolutions whose results are computed by 2x2: exact each, and the same to the last bit."""
+"""3x3 convolutions by minimal filtering (Winograd): each result exact, and the same to the last bit."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 import videoeff
-from tests.native.test_native_strips import plans
+from tests.support.native_streams import plans_of
 from videoeff.kernels.cpp import abi, library
 from videoeff.kernels.cpp.describe import describe
-from videoeff.kernels.cpp.tiles import tiles
+from videoeff.kernels.cpp.winograd import uses_winograd
 from videoeff.runtime.streaming_module import StreamingModule
 from videoeff.testing import relative_error
 
@@ -60,8 +60,8 @@ def stream_of(
     model: nn.Module, example: Tensor, on: bool | None = True, isa: int = -1, nan_policy: str = "error"
 ) -> StreamingModule:
     stream = videoeff.convert(model, example, backend="cpp", nan_policy=nan_policy)
-    for plan in plans(stream):
-        plan.tiles, plan.isa = on, isa
+    for plan in plans_of(stream):
+        plan.winograd, plan.isa = on, isa
     return stream
 
 
@@ -141,14 +141,14 @@ def test_what_is_not_finite_stays_in_its_windows() -> None:
     "options", [{"threshold": 0.2}, {"threshold": 0.2, "predict": 1.0}, {"threshold": 0.0}], ids=str
 )
 def test_in_residual_blocks(options: dict[str, float]) -> None:
-    """Bands, residual sums, thresholds and predictions: as without tiles, pixel by pixel."""
+    """Row blocks, residual sums, thresholds and predictions: as plain convolutions, pixel by pixel."""
     torch.manual_seed(2)
     model = nn.Sequential(Residual(32), Residual(32), nn.Conv2d(32, 160, 3, padding=1), nn.SiLU()).eval()
     example = torch.randn(2, 32, 40, 150)
     streams = [videoeff.convert(model, example, backend="cpp", **options) for _ in range(2)]
     for stream, on in zip(streams, (True, False), strict=True):
-        for plan in plans(stream):
-            plan.tiles = on
+        for plan in plans_of(stream):
+            plan.winograd = on
     for frame in frames(tuple(example.shape)):
         found, expected = (stream(frame) for stream in streams)
         # where a value lies at the threshold, one of them may keep what the other renews
@@ -158,7 +158,7 @@ def test_in_residual_blocks(options: dict[str, float]) -> None:
     assert needed[0] == pytest.approx(needed[1], rel=0.01)
 
 
-def test_where_they_are_taken() -> None:
+def test_where_it_is_taken() -> None:
     """Wide enough layers over large enough maps, without padding of mostly nothing."""
     cases = {
         (64, 64, 1, 1, 40, 40): True,
@@ -174,10 +174,10 @@ def test_where_they_are_taken() -> None:
         example = torch.randn(1, inputs, height, width)
         stream = stream_of(convolution(inputs, outputs, dilation, padding), example, on=None)
         stream(example)
-        (plan,) = plans(stream)
+        (plan,) = plans_of(stream)
         found = describe(plan.calls[-1])
         assert not isinstance(found, str)
-        assert tiles(found) == expected, shape
+        assert uses_winograd(found) == expected, shape
         if expected:  # 16 weights for 9
             assert plan.nbytes["weights"] == pytest.approx(16 * inputs * outputs * 4, rel=0.02)
 
@@ -195,9 +195,9 @@ def test_others_are_refused(change: dict[str, int]) -> None:
     frame = torch.randn(1, 16, 20, 20)
     stream = stream_of(model, frame)
     stream(frame)
-    (plan,), engine = plans(stream), next(iter(stream.engines.values()))
+    (plan,), engine = plans_of(stream), next(iter(stream.engines.values()))
     ops, masks, kept = plan.descriptors(engine._state, engine._constants)
-    (index,) = (i for i, op in enumerate(ops) if op.tiles)
+    (index,) = (i for i, op in enumerate(ops) if op.winograd)
     error = ctypes.create_string_buffer(256)
     native = library.load()
     handle = native.vf_plan_create(ops, len(ops), masks, len(masks), -1, error, len(error))
@@ -208,5 +208,5 @@ def test_others_are_refused(change: dict[str, int]) -> None:
     assert not native.vf_plan_create(ops, len(ops), masks, len(masks), -1, error, len(error))
     assert error.value, "refused without a sentence"
     if change.keys() & {"sy", "dy", "kh"}:
-        assert b"tiles" in error.value
+        assert b"winograd" in error.value
     del kept

@@ -57,9 +57,9 @@ template <class S> void pack_winograd(Op &op) {
   for (int32_t i = 0; i < outputs && d.bias; i++) bias[i] = T(widen(static_cast<const S *>(d.bias)[i]));
   // Many, also where their inputs pass L2: weights are read once for so many. Of the tiles that lie between one another where
   // a window is dilated, dx are taken together.
-  op.tiles = op.ld <= kManyOutputs ? kMaxTiles : std::max(op.block_pixels / 4, d.dx);
-  op.block_pixels = 4 * op.tiles;
-  const int64_t steps = position_step(op.tiles, tile_row(d)) + position_step(op.tiles, kMaxVectors * L);
+  op.winograd_tiles = op.ld <= kManyOutputs ? kMaxWinogradTiles : std::max(op.block_pixels / 4, d.dx);
+  op.block_pixels = 4 * op.winograd_tiles;
+  const int64_t steps = position_step(op.winograd_tiles, tile_row(d)) + position_step(op.winograd_tiles, kMaxVectors * L);
   op.temp_bytes = size_t(kPositions * steps) * sizeof(T) + size_t(d.out.w / 2 + 2 * d.dx) * sizeof(int32_t);
 }
 
@@ -186,10 +186,10 @@ template <class S> void winograd(const Op &op, const Block &block, Scratch &scra
   using T = compute<S>;
   constexpr int L = lanes<T>;
   const vf_op &d = op.d;
-  Tile tiles[kMaxTiles];
+  Tile tiles[kMaxWinogradTiles];
   const int64_t ld = tile_row(d);
-  T *inputs = static_cast<T *>(scratch.temp), *products = inputs + kPositions * position_step(op.tiles, ld);
-  int32_t *slots = reinterpret_cast<int32_t *>(products + kPositions * position_step(op.tiles, kMaxVectors * L));
+  T *inputs = static_cast<T *>(scratch.temp), *products = inputs + kPositions * position_step(op.winograd_tiles, ld);
+  int32_t *slots = reinterpret_cast<int32_t *>(products + kPositions * position_step(op.winograd_tiles, kMaxVectors * L));
   const int32_t n = collect_tiles(d, block, slots, tiles);
   for (int32_t t = 0; t < n; t++) transform_tile<S>(d, tiles[t], inputs + t * ld, position_step(n, ld));
   const T *panel = static_cast<const T *>(op.weight.data), *bias = static_cast<const T *>(op.bias.data);

@@ -1,4 +1,4 @@
-"""Which 3x3 convolutions are computed by minimal filtering: 2x2 results together, 16 products instead of 36.
+"""Which 3x3 convolutions are computed by minimal filtering (Winograd): 2x2 results with 16 products, not 36.
 
 F(2x2, 3x3) of Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks" (2016). Every result is the
 same, to the last bit, whichever of its neighbours are computed with it.
@@ -12,10 +12,7 @@ import torch
 
 from videoeff.kernels.cpp.abi import Kind
 from videoeff.kernels.cpp.describe import Description
-
-#: What the kernels serve (``fits_tiles`` in check.h refuses other descriptors).
-MOST_DILATION = 16
-MOST_INPUTS = 2048
+from videoeff.kernels.cpp.numbers import MAX_WINOGRAD_DILATION, MAX_WINOGRAD_INPUTS
 
 #: With fewer channels vectors are too empty for the tiles' transforms to pay.
 _LEAST_CHANNELS = 24
@@ -29,8 +26,8 @@ _COST = 1.5
 _SHAPE = {"kh": 3, "kw": 3, "sy": 1, "sx": 1, "groups": 1}
 
 
-def fits_tiles(found: Description) -> bool:
-    """Whether the kernels can compute it in tiles."""
+def fits_winograd(found: Description) -> bool:
+    """Whether the kernels can compute it by minimal filtering."""
     return (
         found.kind == Kind.CONV
         and found.dtype == torch.float32
@@ -43,17 +40,17 @@ def fits_tiles(found: Description) -> bool:
 
 
 def fits_window(window: Mapping[str, int], inputs: int) -> bool:
-    """Whether a window over a map of so many channels is one of those that tiles serve."""
+    """Whether a window over a map of so many channels is one of those that are served."""
     return (
         all(window[name] == number for name, number in _SHAPE.items())
-        and window["dy"] == window["dx"] <= MOST_DILATION
-        and inputs <= MOST_INPUTS
+        and window["dy"] == window["dx"] <= MAX_WINOGRAD_DILATION
+        and inputs <= MAX_WINOGRAD_INPUTS
     )
 
 
-def tiles(found: Description) -> bool:
-    """Whether it is computed in tiles: where they serve and are faster."""
-    if not fits_tiles(found) or found.input is None:
+def uses_winograd(found: Description) -> bool:
+    """Whether it is computed by minimal filtering: where that is served and faster."""
+    if not fits_winograd(found) or found.input is None:
         return False
     channels = (found.input.extent[3], found.channels)
     return pays(channels, found.window, found.input.extent[1:3], found.out.extent[1:3])
@@ -62,7 +59,7 @@ def tiles(found: Description) -> bool:
 def pays(
     channels: Sequence[int], window: Mapping[str, int], size: Sequence[int], result: Sequence[int]
 ) -> bool:
-    """Whether tiles serve and are faster, by the products they take.
+    """Whether minimal filtering is served and faster, by the products it takes.
 
     Args:
         channels: of the input and of the result.

@@ -1,6 +1,6 @@
-// Active pixels in blocks of tiles, for convolutions that compute 2x2 results together (winograd.h).
-#ifndef VIDEOEFF_TILES_H
-#define VIDEOEFF_TILES_H
+// Active pixels in blocks of Winograd tiles, for convolutions that compute 2x2 results together (isa/winograd.h).
+#ifndef VIDEOEFF_WINOGRAD_BLOCKS_H
+#define VIDEOEFF_WINOGRAD_BLOCKS_H
 
 #include <algorithm>
 
@@ -10,7 +10,7 @@ namespace vf {
 
 // Cuts active pixels into blocks of at most `most` tiles. The results of a tile lie `s`, the dilation, apart: 2 s rows
 // and columns make s x s tiles. Of those that hold an active pixel only the active ones are computed.
-struct TileCutter {
+struct WinogradCutter {
   vf_plan &plan;
   const Mask &active;
   int32_t s, most, longest;  // pixels of a run
@@ -35,12 +35,12 @@ struct TileCutter {
   // Columns from .. to - 1, whole tiles but at the border, of rows y and y + s, which are there if they are not negative.
   void add(int32_t r, int32_t upper, int32_t lower, int32_t from, int32_t to) {
     while (from < to) {
-      int32_t units = (most - held) / s;
-      if (units == 0) {
+      int32_t room = (most - held) / s;  // groups of s tiles that the open block has room for
+      if (room == 0) {
         close();
         continue;
       }
-      const int32_t stop = std::min(to, from + units * 2 * s);
+      const int32_t stop = std::min(to, from + room * 2 * s);
       if (upper >= 0) add_row(r, upper, from, stop);
       if (lower >= 0) add_row(r, lower, from, stop);
       held += (stop - from + 2 * s - 1) / (2 * s) * s;
@@ -48,16 +48,16 @@ struct TileCutter {
     }
   }
 
-  void cut(Band band, bool apart) {
+  void cut(RowBlock rows, bool apart) {
     plan.cut.clear(), plan.blocks.clear();
     first = 0, total = 0;
     plan.words.resize(size_t(active.words));
     for (int32_t r = 0; r < active.r; r++) {
       if (apart) close();
-      for (int32_t group = band.first / (2 * s); group * 2 * s < band.stop; group++)
+      for (int32_t group = rows.first / (2 * s); group * 2 * s < rows.stop; group++)
         for (int32_t k = 0; k < s; k++) {
           const int32_t y = group * 2 * s + k;
-          auto there = [&](int32_t v) { return v >= band.first && v < band.stop && active.flag(r, v) ? v : -1; };
+          auto there = [&](int32_t v) { return v >= rows.first && v < rows.stop && active.flag(r, v) ? v : -1; };
           const int32_t upper = there(y), lower = there(y + s);
           if (upper < 0 && lower < 0) continue;
           for (int32_t j = 0; j < active.words; j++)
@@ -76,10 +76,10 @@ struct TileCutter {
   }
 };
 
-constexpr size_t kMostTileWeights = size_t(8) << 20;
+constexpr size_t kMostWinogradWeights = size_t(8) << 20;
 
 // One block that all workers compute: each has some of the panels of weights, then some of the pixels.
-struct SharedTiles {
+struct SharedWinograd {
   vf_plan *plan;
   const Op *op;
   Mask *mask;
@@ -110,15 +110,15 @@ struct SharedTiles {
   }
 };
 
-static void tile_panels_task(void *context, int64_t index, int worker) {
-  const SharedTiles &work = *static_cast<SharedTiles *>(context);
+static void winograd_panels_task(void *context, int64_t index, int worker) {
+  const SharedWinograd &work = *static_cast<SharedWinograd *>(context);
   Scratch scratch = work.plan->workers[worker].scratch;
   scratch.reg[0] = work.plan->shared.data;
-  work.plan->kernels->tiles(*work.op, work.block, scratch, work.panel(index), work.panel(index + 1));
+  work.plan->kernels->winograd(*work.op, work.block, scratch, work.panel(index), work.panel(index + 1));
 }
 
-static void tile_finish_task(void *context, int64_t index, int worker) {
-  const SharedTiles &work = *static_cast<SharedTiles *>(context);
+static void winograd_finish_task(void *context, int64_t index, int worker) {
+  const SharedWinograd &work = *static_cast<SharedWinograd *>(context);
   vf_plan &plan = *work.plan;
   Scratch scratch = plan.workers[worker].scratch;
   const Block block = work.part(index, scratch);
@@ -127,34 +127,34 @@ static void tile_finish_task(void *context, int64_t index, int worker) {
 
 // Whether the workers share the weights: where those are very many, or few tiles have to be computed. With more tiles each
 // worker reads the weights once for tiles of its own, and waits for nobody.
-static bool shares_tiles(const Op &op, int64_t pixels, int workers) {
+static bool shares_winograd(const Op &op, int64_t pixels, int workers) {
   if (workers < 2 || !shares_weights(op) || int32_t(op.panels.size()) < workers) return false;
-  return op.weight.bytes >= kMostTileWeights || pixels < int64_t(2 * kMaxBlock) * workers;
+  return op.weight.bytes >= kMostWinogradWeights || pixels < int64_t(2 * kMaxBlock) * workers;
 }
 
 constexpr int32_t kSharedRun = 16;  // pixels at most, of a run that may go to another worker than its neighbour
 
-// The active pixels of an op with tiles.
-static void run_tiles(vf_plan &plan, const Op &op, const Mask &active, int64_t pixels, Band band, const Frame &frame) {
+// The active pixels of an op that is computed by minimal filtering.
+static void run_winograd(vf_plan &plan, const Op &op, const Mask &active, int64_t pixels, RowBlock rows, const Frame &frame) {
   const int32_t s = op.d.dx;
   Mask &mask = plan.masks[op.d.mask];
-  if (shares_tiles(op, pixels, frame.workers)) {
-    TileCutter cutter{plan, active, s, op.tiles, kSharedRun};
-    cutter.cut(band, frame.any_fresh);
+  if (shares_winograd(op, pixels, frame.workers)) {
+    WinogradCutter cutter{plan, active, s, op.winograd_tiles, kSharedRun};
+    cutter.cut(rows, frame.any_fresh);
     if (const int64_t rounds = int64_t(plan.blocks.size()); rounds > 1) {  // of the same length: each reads all weights
-      cutter.most = int32_t(std::min<int64_t>(op.tiles, ((cutter.total + rounds - 1) / rounds + s + 3) / 4 * 4));
-      cutter.cut(band, frame.any_fresh);
+      cutter.most = int32_t(std::min<int64_t>(op.winograd_tiles, ((cutter.total + rounds - 1) / rounds + s + 3) / 4 * 4));
+      cutter.cut(rows, frame.any_fresh);
     }
     for (const Block &block : plan.blocks) {
-      SharedTiles work{&plan, &op, &mask, block, frame.workers};
-      plan.pool.run(frame.workers, frame.workers, tile_panels_task, &work);
-      plan.pool.run(frame.workers, frame.workers, tile_finish_task, &work);
+      SharedWinograd work{&plan, &op, &mask, block, frame.workers};
+      plan.pool.run(frame.workers, frame.workers, winograd_panels_task, &work);
+      plan.pool.run(frame.workers, frame.workers, winograd_finish_task, &work);
     }
     return;
   }
   const int workers = pixels * op.cycles < kAlone ? 1 : frame.workers;
   const int32_t most = int32_t((block_size(op, pixels, workers) + 3) / 4);
-  TileCutter{plan, active, s, std::max(most, s), 1 << 20}.cut(band, frame.any_fresh);
+  WinogradCutter{plan, active, s, std::max(most, s), 1 << 20}.cut(rows, frame.any_fresh);
   Work work{&plan, &op, &mask};
   plan.pool.run(int64_t(plan.blocks.size()), workers, block_task, &work);
 }

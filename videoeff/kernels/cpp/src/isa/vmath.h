@@ -13,9 +13,9 @@ namespace VF_SPACE {
 // ---- square root -----------------------------------------------------------------------------------------------
 
 VF_INLINE vfloat vsqrt(vfloat x) {
-#if VF_ISA == 2
+#if VF_ISA == VF_ISA_AVX512
   return (vfloat)_mm512_maskz_sqrt_ps(0xffff, (__m512)x);
-#elif VF_ISA == 1
+#elif VF_ISA == VF_ISA_AVX2
   return (vfloat)_mm256_sqrt_ps((__m256)x);
 #else
   for (int i = 0; i < lanes<float>; i++) x[i] = std::sqrt(x[i]);
@@ -23,9 +23,9 @@ VF_INLINE vfloat vsqrt(vfloat x) {
 #endif
 }
 VF_INLINE vdouble vsqrt(vdouble x) {
-#if VF_ISA == 2
+#if VF_ISA == VF_ISA_AVX512
   return (vdouble)_mm512_maskz_sqrt_pd(0xff, (__m512d)x);
-#elif VF_ISA == 1
+#elif VF_ISA == VF_ISA_AVX2
   return (vdouble)_mm256_sqrt_pd((__m256d)x);
 #else
   for (int i = 0; i < lanes<double>; i++) x[i] = std::sqrt(x[i]);
@@ -161,9 +161,9 @@ template <class T> VF_INLINE vec<T> vpow(vec<T> x, T p) {
 
 // a > b ? a : b
 VF_INLINE vfloat above(vfloat a, vfloat b) {
-#if VF_ISA == 2
+#if VF_ISA == VF_ISA_AVX512
   return (vfloat)_mm512_maskz_max_ps(0xffff, (__m512)a, (__m512)b);
-#elif VF_ISA == 1
+#elif VF_ISA == VF_ISA_AVX2
   return (vfloat)_mm256_max_ps((__m256)a, (__m256)b);
 #else
   return a > b ? a : b;
@@ -187,10 +187,10 @@ template <class T> VF_INLINE T highest(vec<T> v) {
 }
 
 VF_INLINE float total(vfloat v) {
-#if VF_ISA == 0
+#if VF_ISA == VF_ISA_PORTABLE
   return (v[0] + v[2]) + (v[1] + v[3]);
 #else
-#if VF_ISA == 2
+#if VF_ISA == VF_ISA_AVX512
   __m256 w = _mm256_add_ps(_mm512_maskz_extractf32x8_ps(0xff, (__m512)v, 0),
                            _mm512_maskz_extractf32x8_ps(0xff, (__m512)v, 1));
 #else

@@ -64,7 +64,7 @@ template <class S> struct Window {
     padded = (d.in.c + 15) / 16 * 16;
     kw = d.kw, ld = op.ld;
     asks_old = d.out.sc == 1 && !op.stage, old_step = d.out.sw;
-    origin = static_cast<const S *>(op.reads == Op::kStrip ? scratch.strip : d.in.data);
+    origin = static_cast<const S *>(op.reads == Op::kLineBuffer ? scratch.line_buffer : d.in.data);
     out = static_cast<T *>(op.stage ? scratch.rows : scratch.reg[0]);
   }
   // Go to output pixel (r, y, x), whose group reads `columns` columns.
@@ -195,7 +195,7 @@ template <class S> void any_runs(const Op &op, const Block &block, Scratch &scra
 }
 
 template <class S> void depthwise(const Op &op, const Block &block, Scratch &scratch) {
-  constexpr int G = VF_ISA == 2 ? 8 : 4;
+  constexpr int G = VF_ISA == VF_ISA_AVX512 ? 8 : 4;
   const vf_op &d = op.d;
   if (d.dx == 1 && d.in.sc == 1 && d.sx == 1) {
     if (d.kw == 3) return shared_runs<3, 1, G, S>(op, block, scratch);

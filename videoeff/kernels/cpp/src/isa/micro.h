@@ -8,7 +8,7 @@
 namespace vf {
 namespace VF_SPACE {
 
-#if VF_ISA == 2
+#if VF_ISA == VF_ISA_AVX512
 constexpr int kMaxVectors = 4;
 constexpr int kBlocks[5][4] = {{}, {12, 6, 3, 1}, {12, 6, 3, 1}, {8, 4, 2, 1}, {6, 3, 2, 1}};
 #else
@@ -67,7 +67,7 @@ __attribute__((noinline)) void micro(const S *const *base, const S *const *edge,
 // The few output channels after the last whole vector: with a vector of zeros to fill, a layer of 18 channels would cost
 // as much as one of 32. Each is a product along the reduction instead, a vector of inputs at a time:
 // rows[i][column + r] (+)= sum over segments of input[i] * weight[r]. Needs vectors that are loaded in part at no cost.
-#if VF_ISA == 2
+#if VF_ISA == VF_ISA_AVX512
 constexpr int kMaxRest = 8;
 #else
 constexpr int kMaxRest = 0;
@@ -154,7 +154,7 @@ template <class S, int NV> Micro<S> micro_of(int which) {
   }
 }
 template <class S> Micro<S> micro_of(int vectors, int which) {
-#if VF_ISA == 2
+#if VF_ISA == VF_ISA_AVX512
   if (vectors == 4) return micro_of<S, 4>(which);
   if (vectors == 3) return micro_of<S, 3>(which);
 #endif

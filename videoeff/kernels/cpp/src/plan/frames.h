@@ -16,7 +16,7 @@ struct InputWork {
   const vf_frame *frame;
   Mask *mask, *hits;      // changed pixels; blocks that exceed the limit
   const uint8_t *fresh;   // by row
-  int32_t strips;         // strips of block rows in a stream
+  int32_t block_rows;     // rows of blocks in a stream
   std::atomic<bool> finite{true};
 };
 
@@ -25,11 +25,11 @@ static float input_limit(const vf_op &d, int32_t row) {
   return d.relative ? float(d.threshold) * d.scale[row] : float(d.threshold);
 }
 
-// Tests one strip of blocks against the values kept: which of its blocks exceed the limit, and is it finite.
+// Tests one row of blocks against the values kept: which of its blocks exceed the limit, and is it finite.
 static void input_test_task(void *context, int64_t index, int) {
   InputWork &work = *static_cast<InputWork *>(context);
   const vf_op &d = work.op->d;
-  const int32_t r = int32_t(index / work.strips), by = int32_t(index % work.strips), b = d.block;
+  const int32_t r = int32_t(index / work.block_rows), by = int32_t(index % work.block_rows), b = d.block;
   const int32_t width = d.out.w, first = by * b, last = std::min(d.out.h, first + b);
   Mask &hits = *work.hits;
   uint64_t *bits = hits.row(r, by);
@@ -56,7 +56,7 @@ static void input_test_task(void *context, int64_t index, int) {
   hits.flag(r, by) = seen != 0;
 }
 
-// Store a strip of pixel rows where its mask says so.
+// Store a row of pixels where its mask says so.
 static void input_store_task(void *context, int64_t index, int) {
   const InputWork &work = *static_cast<InputWork *>(context);
   const vf_op &d = work.op->d;
@@ -83,10 +83,10 @@ static void input_store_task(void *context, int64_t index, int) {
 // Tests a frame and changes nothing but the hits. Returns whether all its values are finite.
 static bool test_input(vf_plan &plan, const Op &op, Mask &hits, const Frame &frame) {
   const vf_op &d = op.d;
-  const int32_t strips = (d.out.h + d.block - 1) / d.block;
+  const int32_t block_rows = (d.out.h + d.block - 1) / d.block;
   hits.clear();
-  InputWork work{&plan, &op, frame.frames + d.input, nullptr, &hits, plan.fresh_rows.data(), strips};
-  plan.pool.run(int64_t(d.out.r) * strips, frame.workers, input_test_task, &work);
+  InputWork work{&plan, &op, frame.frames + d.input, nullptr, &hits, plan.fresh_rows.data(), block_rows};
+  plan.pool.run(int64_t(d.out.r) * block_rows, frame.workers, input_test_task, &work);
   hits.settle();
   return work.finite;
 }

@@ -13,14 +13,14 @@
 #endif
 #include <pthread.h>
 
-#include "bands.h"
+#include "row_blocks.h"
 #include "blocks.h"
 #include "check.h"
 #include "frames.h"
 #include "means.h"
 #include "planes.h"
 #include "reach.h"
-#include "strips.h"
+#include "line_buffers.h"
 
 namespace vf {
 
@@ -52,10 +52,10 @@ void Memory::reserve(size_t wanted) {
 
 static const Kernels *kernels_of(int32_t isa) {
 #if VF_X86
-  if (isa == 2) return kernels_avx512();
-  if (isa == 1) return kernels_avx2();
+  if (isa == VF_ISA_AVX512) return kernels_avx512();
+  if (isa == VF_ISA_AVX2) return kernels_avx2();
 #endif
-  return isa == 0 ? kernels_portable() : nullptr;
+  return isa == VF_ISA_PORTABLE ? kernels_portable() : nullptr;
 }
 
 static void copy_tables(Op &op) {
@@ -94,7 +94,7 @@ static void run_op(vf_plan &plan, size_t index, const Frame &frame, bool count) 
   find_fresh(plan, op, frame);
   if (d.kind == VF_INPUT) {
     run_input(plan, op, active, frame);
-    if (count) plan.counts[4 * index] += total;
+    if (count) plan.counts[VF_COUNTS * index] += total;
     write_scales(plan, op);
     return;
   }
@@ -114,7 +114,7 @@ static void run_op(vf_plan &plan, size_t index, const Frame &frame, bool count) 
   mask.settle();
   if (frame.any_fresh) write_scales(plan, op);
   if (!count) return;
-  int64_t *counts = plan.counts.data() + 4 * index;
+  int64_t *counts = plan.counts.data() + VF_COUNTS * index;
   counts[0] += pixels, counts[1] += scheduled;
   if (op.columns) counts[2] += plan.reached[d.mask].count(), counts[3] += take_expanded(plan);
 }
@@ -139,7 +139,7 @@ static void reserve_workers(vf_plan &plan, int workers) {
     Worker worker;
     worker.registers.reserve(plan.register_bytes * VF_MAX_REGS);
     worker.temp.reserve(plan.temp_bytes + 64);
-    worker.rows.reserve(plan.row_bytes), worker.strip.reserve(plan.strip_bytes);
+    worker.rows.reserve(plan.row_bytes), worker.line_buffer.reserve(plan.line_buffer_bytes);
     for (int k = 0; k < VF_MAX_REGS; k++)
       worker.scratch.reg[k] = static_cast<char *>(worker.registers.data) + plan.register_bytes * k;
     worker.scratch.temp = worker.temp.data, worker.scratch.rows = worker.rows.data;
@@ -154,7 +154,7 @@ static void build(vf_plan &plan, const vf_op *ops, int64_t nops, const vf_mask *
     plan.active[i].resize(1, 1, 1, false);
   }
   plan.ops.resize(size_t(nops)), plan.sums.resize(size_t(nops));
-  plan.counts.assign(size_t(nops) * 4, 0), plan.times.assign(size_t(nops), 0);
+  plan.counts.assign(size_t(nops) * VF_COUNTS, 0), plan.times.assign(size_t(nops), 0);
   for (int64_t i = 0; i < nops; i++) {
     Op &op = plan.ops[i];
     op.d = ops[i];
@@ -189,21 +189,15 @@ extern "C" {
 
 int32_t vf_abi(void) { return VF_ABI; }
 
-int64_t vf_sizeof(int32_t what) {
-  const int64_t sizes[] = {sizeof(vf_op),   sizeof(vf_view),  sizeof(vf_epi),
-                           sizeof(vf_mask), sizeof(vf_frame), sizeof(vf_stage)};
-  return what >= 0 && what < 6 ? sizes[what] : -1;
-}
-
 int32_t vf_best_isa(void) {
 #if VF_X86
   __builtin_cpu_init();
   if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
       __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("fma"))
-    return 2;
-  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return 1;
+    return VF_ISA_AVX512;
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return VF_ISA_AVX2;
 #endif
-  return 0;
+  return VF_ISA_PORTABLE;
 }
 
 vf_plan *vf_plan_create(const vf_op *ops, int64_t nops, const vf_mask *masks, int64_t nmasks, int32_t isa, char *error,
@@ -240,32 +234,32 @@ void vf_plan_destroy(vf_plan *plan) {
 
 int32_t vf_plan_run(vf_plan *plan, const vf_frame *frames, int64_t nframes, const uint8_t *fresh, int64_t streams,
                     int32_t threads, int32_t flags) {
-  if (!plan || nframes < 0 || streams < 0 || threads < 1) return 1;
+  if (!plan || nframes < 0 || streams < 0 || threads < 1) return VF_ANSWER_NO_CALL;
   try {
     for (const Op &op : plan->ops) {
-      if (op.d.kind == VF_INPUT && op.d.input >= nframes) return 2;
+      if (op.d.kind == VF_INPUT && op.d.input >= nframes) return VF_ANSWER_NO_FRAME;
       for (int32_t s : op.streams)
-        if (s < 0 || s >= streams) return 3;
+        if (s < 0 || s >= streams) return VF_ANSWER_NO_STREAM;
     }
     Frame frame{frames, fresh, false, std::min(threads, 256)};
     for (int64_t i = 0; i < streams; i++) frame.any_fresh |= fresh[i] != 0;
     reserve_workers(*plan, frame.workers);
     const int32_t bad = test_frames(*plan, frame);
-    if (bad >= 0 && flags & VF_FINITE) return VF_NOT_FINITE + bad;
+    if (bad >= 0 && flags & VF_FLAG_FINITE) return VF_ANSWER_NOT_FINITE + bad;
     for (size_t i = 0; i < plan->ops.size(); i++) {
-      const size_t stop = flags & VF_OP_BY_OP ? i + 1 : plan->chain[i];
-      if (stop > i + 1 && run_chain(*plan, i, stop, frame, (flags & VF_COUNT) != 0)) {
+      const size_t stop = flags & VF_FLAG_OP_BY_OP ? i + 1 : plan->chain[i];
+      if (stop > i + 1 && run_chain(*plan, i, stop, frame, (flags & VF_FLAG_COUNT) != 0)) {
         i = stop - 1;
         continue;
       }
       auto start = std::chrono::steady_clock::now();
-      run_op(*plan, i, frame, (flags & VF_COUNT) != 0);
+      run_op(*plan, i, frame, (flags & VF_FLAG_COUNT) != 0);
       plan->times[i] += since(start);
     }
   } catch (const std::exception &) {
-    return 4;
+    return VF_ANSWER_NO_MEMORY;
   }
-  return 0;
+  return VF_ANSWER_DONE;
 }
 
 void vf_use_openmp(vf_parallel parallel) {
@@ -284,21 +278,21 @@ int64_t *vf_plan_times(vf_plan *plan, int32_t reset) {
   return plan->times.data();
 }
 
-int64_t vf_plan_bands(const vf_plan *plan) { return plan->bands; }
+int64_t vf_plan_row_blocks(const vf_plan *plan) { return plan->row_blocks; }
 
 int64_t vf_plan_bytes(const vf_plan *plan, int32_t what) {
   size_t total = 0;
-  if (what == 0) {
+  if (what == VF_HELD_WEIGHTS) {
     for (const Op &op : plan->ops) {
       total += op.weight.bytes + op.bias.bytes;
       for (const Op &stage : op.before) total += stage.weight.bytes + stage.bias.bytes;
     }
-  } else if (what == 1) {
+  } else if (what == VF_HELD_MASKS) {
     for (const auto *masks : {&plan->masks, &plan->active, &plan->reached})
       for (const Mask &m : *masks) total += m.bits.size() * 8 + m.rows.size() + m.squares.size() * 4;
-    for (const Sums &s : plan->sums) total += (s.tile.size() + s.row.size()) * 8;
+    for (const Sums &s : plan->sums) total += (s.piece.size() + s.row.size()) * 8;
   } else {
-    for (const Worker &w : plan->workers) total += w.registers.bytes + w.temp.bytes + w.rows.bytes + w.strip.bytes;
+    for (const Worker &w : plan->workers) total += w.registers.bytes + w.temp.bytes + w.rows.bytes + w.line_buffer.bytes;
     total += plan->shared.bytes + plan->plane.size() * 4;
   }
   return int64_t(total);
@@ -309,7 +303,7 @@ int32_t vf_mask_read(vf_plan *plan, int32_t mask, int32_t which, uint8_t *bytes)
   const Mask &m = plan->masks[mask];
   const Mask *from = &m;
   bool all = false;  // an input looks at every pixel; its `active` holds the blocks of its test
-  if (which == 1)
+  if (which == VF_MASK_ACTIVE)
     for (const Op &op : plan->ops)
       if (op.d.mask == mask) from = &plan->active[mask], all = op.d.kind == VF_INPUT;
   for (int32_t i = 0; i < m.r; i++)

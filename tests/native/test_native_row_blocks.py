@@ -1,4 +1,4 @@
-"""Large maps are computed band by band through several layers: the same as layer by layer."""
+"""Large maps are computed row block by row block through several layers: the same as layer by layer."""
 
 from __future__ import annotations
 
@@ -10,11 +10,10 @@ import torch
 from torch import Tensor, nn
 
 import videoeff
+from tests.support.native_streams import plans_of
 from videoeff.kernels.cpp import library
-from videoeff.kernels.cpp.plan import NativePlan
 from videoeff.passes import recipe
 from videoeff.passes.insert_thresholds import InsertThresholds
-from videoeff.runtime.streaming_module import StreamingModule
 from videoeff.testing import relative_error
 
 pytestmark = pytest.mark.skipif(bool(library.unavailable()), reason=library.unavailable() or "native library")
@@ -41,10 +40,6 @@ class Net(nn.Module):
         return self.last(torch.cat([self.pool(z), self.pool(y[..., ::2, ::2])], 1))
 
 
-def plans(stream: StreamingModule) -> list[NativePlan]:
-    return [g for e in stream.engines.values() for g in e.plan.groups if isinstance(g, NativePlan)]
-
-
 def frames() -> Iterator[tuple[Tensor, bool]]:
     """Frames that change much, everywhere, in one stream, nowhere; and whether to reset stream 1 first."""
     generator = torch.Generator().manual_seed(2)
@@ -65,7 +60,7 @@ def frames() -> Iterator[tuple[Tensor, bool]]:
 
 @pytest.fixture(params=[1, 3])
 def threads(request: pytest.FixtureRequest) -> Iterator[int]:
-    """How many work on a band."""
+    """How many work on a row block."""
     before = torch.get_num_threads()
     torch.set_num_threads(request.param)
     yield request.param
@@ -80,10 +75,10 @@ def test_as_layer_by_layer(threshold: float, whole_from: float, threads: int) ->
     kept = [p for p in recipe("delta")[:-1] if p.name != "recompute-expansions"]
     passes = [*kept, InsertThresholds(threshold)]
     apart = videoeff.convert(model, torch.rand(2, 3, *SIZE), passes=passes)
-    for plan in plans(apart):
+    for plan in plans_of(apart):
         plan.whole_from = whole_from
     after = copy.deepcopy(apart)
-    for plan in plans(after):
+    for plan in plans_of(after):
         plan.whole_from, plan.op_by_op = whole_from, True
     for frame, reset in frames():
         if reset:
@@ -93,6 +88,6 @@ def test_as_layer_by_layer(threshold: float, whole_from: float, threads: int) ->
         if threshold == 0:
             with torch.no_grad():
                 assert relative_error(found, model(frame)) < 1e-5
-    assert sum(p.bands for p in plans(apart)) > 10 * len(apart.report().layers)
-    assert sum(p.bands for p in plans(after)) == 0
+    assert sum(p.row_blocks for p in plans_of(apart)) > 10 * len(apart.report().layers)
+    assert sum(p.row_blocks for p in plans_of(after)) == 0
     assert apart.report().macs["needed"] == after.report().macs["needed"]
