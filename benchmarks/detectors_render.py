@@ -33,10 +33,10 @@ SHORT = (
 )
 SHORT_TEXT = (
     "First line: ms a frame, and of videoeff the share of the MACs that had to be recomputed. Second line: "
-    "agreement with the dense network, F1 at one score / settled (detections above a high score that the other "
-    "has above a low one). Bold is the shortest time of those whose settled agreement is at least int8's. Of the "
-    "frames that are not skipped each takes as long as with the best float32. The last column is the network on "
-    "noisy frames: what its own flicker is worth."
+    "agreement with the dense network, F1 at one score / settled (detections above a high score that the "
+    "other has above a low one). Bold is the shortest time of those whose settled agreement is at least "
+    "int8's. Of the frames that are not skipped each takes as long as with the best float32. The last column "
+    "is the network on noisy frames: what its own flicker is worth."
 )
 
 
@@ -47,11 +47,13 @@ def rows_of(document: Row) -> list[Row]:
     return [found[k] for k in keys if k in found]
 
 
-def interval(figure: Mapping[str, float] | None, signed: bool = False) -> str:
-    """``0.94 (0.91–0.97)``."""
+def interval(figure: Mapping[str, Any] | None, signed: bool = False) -> str:
+    """``0.94 (0.91–0.97)``; without the interval where there were too few frames for one."""
     if figure is None:
         return ""
     sign = "+" if signed else ""
+    if figure["low"] is None:
+        return f"{figure['value']:{sign}.3f}".replace("-", "−")
     low, high = (f"{figure[k]:{sign}.3f}" for k in ("low", "high"))
     return f"{figure['value']:{sign}.3f} ({low}{' to ' if signed else '–'}{high})".replace("-", "−")
 
@@ -124,8 +126,6 @@ def short_cell(one: Row | None, bold: bool) -> str:
     first = f"**{first}**" if bold else first
     if one["group"] == "stream":
         first += f" ({percent(one['needed'])})"
-    if "f1" not in one:
-        return first
     second = " / ".join(_short(one[k]["value"]) for k in ("f1", "settled"))
     return f"{first}<br>{second}" if first else f"*{second}*"
 
@@ -143,11 +143,9 @@ def short(document: Row) -> str:
             continue
         found = {c["label"]: c for c in row["contenders"]}
         quick = fastest(row)
-        cells = []
-        for _, label in SHORT:
-            name = row["best"] if label == "best" else label
-            cells.append(short_cell(found.get(name), name == quick))
-        cells[0] += f"<br>{row['best']}"
+        cells = [short_cell(found.get(label), label == quick) for _, label in SHORT]
+        best = milliseconds(found[row["best"]]["ms"])
+        cells[0] = f"{'**' * (row['best'] == quick)}{best}{'**' * (row['best'] == quick)}<br>{row['best']}"
         rows.append([f"{row['clip']}, {DETECTORS[row['network']].title}", *cells])
     return markdown(["", *(title for title, _ in SHORT)], rows) + "\n" + SHORT_TEXT + "\n"
 

@@ -18,6 +18,8 @@ SAME = 0.5
 #: Frames of a block for the bootstrap: neighbouring frames are dependent, blocks hardly.
 BLOCK = 10
 RESAMPLES = 4000
+#: With fewer blocks there is no telling how sure a figure is.
+FEWEST = 5
 
 
 @dataclass(frozen=True)
@@ -213,8 +215,10 @@ class Agreement:
 
 def ratio(
     counts: Sequence[tuple[int, int]], minus: Sequence[tuple[int, int]] | None = None, block: int = BLOCK
-) -> dict[str, float]:
+) -> dict[str, float | None]:
     """A ratio of sums over frames with its interval of 95 %, by bootstrap over blocks of frames.
+
+    The interval is None where there are fewer than five blocks.
 
     Args:
         counts: numerator and denominator of each frame; nothing to count is full agreement.
@@ -227,6 +231,8 @@ def ratio(
     value, drawn = _share(sums.sum(0)), _share(sums[draws].sum(1))
     if others is not None:
         value, drawn = value - _share(others.sum(0)), drawn - _share(others[draws].sum(1))
+    if len(sums) < FEWEST:
+        return {"value": float(value), "low": None, "high": None}
     low, high = np.quantile(drawn, [0.025, 0.975])
     return {"value": float(value), "low": float(low), "high": float(high)}
 
