@@ -8,7 +8,7 @@ import platform
 from pathlib import Path
 from typing import Any
 
-_PACKAGES = ("videoeff", "torch", "torchvision", "timm", "onnx", "onnxruntime", "openvino", "numpy")
+_PACKAGES = ("videoeff", "torch", "torchvision", "timm", "onnx", "onnxruntime", "openvino", "nncf", "numpy")
 _SETS = ("avx2", "fma", "avx512f", "avx512bw", "avx512_vnni", "avx512_bf16", "amx_tile", "asimd", "sve")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import statistics
 import time
 from collections.abc import Sequence
@@ -9,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from videoeff.bench import errors
 from videoeff.bench.contenders import Field, Note
 from videoeff.bench.figures import compare, summary
 from videoeff.bench.process import WorkerFailed
@@ -155,7 +157,7 @@ class Rounds:
         return rows
 
 
-def _common(field: Field, rounds: Rounds, errors: dict[str, float]) -> dict[str, Any]:
+def _common(field: Field, rounds: Rounds, parity: dict[str, float]) -> dict[str, Any]:
     from videoeff.bench.network import note_on
 
     notes = field.notes.get(STREAM, {})
@@ -167,7 +169,7 @@ def _common(field: Field, rounds: Rounds, errors: dict[str, float]) -> dict[str,
         "partial": rounds.partial,
         "timing_seconds": round(rounds.seconds, 1),
         "note": note_on(field.job.reference),
-        "parity": errors,
+        "parity": parity,
         "dense": rounds.dense(),
         "stream": rounds.rows(),
         "notes": field.notes,
@@ -191,17 +193,24 @@ def synthetic(
     job = job_of(model, size, settings, cache)
     with Field(job, (*settings.peers, STREAM), settings.prepare_seconds, note) as field_:
         _require_stream(field_)
-        errors = field_.parity(_blobs(job, 0.05, settings.seed + 1))
+        parity = field_.parity(_blobs(job, 0.05, settings.seed + 1))
         clips = {f"{share:g}": _blobs(job, share, settings.seed) for share in settings.shares}
         rounds = Rounds(field_, settings, clips, _blobs(job, 0.05, settings.seed))
         rounds.run()
-        return _common(field_, rounds, errors)
+        return _common(field_, rounds, parity)
 
 
 def real(
-    model: Model, frames: Path, count: int, settings: Settings, cache: Path, size: Sequence[int], note: Note
+    model: Model,
+    frames: Path,
+    count: int,
+    settings: Settings,
+    cache: Path,
+    size: Sequence[int],
+    note: Note,
+    calibration: Path | None = None,
 ) -> dict[str, Any]:
-    """A real clip at each threshold.
+    """A real clip at each threshold, and everybody's error on it.
 
     Args:
         model: the model.
@@ -211,19 +220,22 @@ def real(
         cache: folder for weights and exports.
         size: of the frames.
         note: told what happens.
+        calibration: other frames of the clip, to calibrate int8 on.
 
     Raises:
         BackendError: somebody's outputs differ from eager PyTorch's, or the stream cannot run.
     """
     job = job_of(model, size, settings, cache)
+    if calibration is not None:
+        job = dataclasses.replace(job, calibration=str(calibration))
     clip = {"file": str(frames)}
     with Field(job, (*settings.peers, STREAM), settings.prepare_seconds, note) as field_:
         _require_stream(field_)
-        errors = field_.parity(clip)
+        parity = field_.parity(clip)
         labels = {f"{t:g}": {"threshold": t} for t in settings.thresholds}
         rounds = Rounds(field_, settings, {k: clip for k in labels}, clip, labels, whole=count - 1)
         rounds.run()
-        return _common(field_, rounds, errors)
+        return _common(field_, rounds, parity) | {"errors": errors.on_clip(field_, clip, count, labels)}
 
 
 def fixed_cost(

@@ -147,6 +147,13 @@ def load(job: Job) -> nn.Module | torch.export.ExportedProgram:
     return model.requires_grad_(False)
 
 
+def example(job: Job) -> Tensor:
+    """A picture (1, 3, H, W) of a job's size, the same for every process; channels last."""
+    generator = torch.Generator().manual_seed(1)
+    picture = torch.rand(1, 3, *job.size, generator=generator)
+    return picture.contiguous(memory_format=torch.channels_last)
+
+
 def folded(model: nn.Module | torch.export.ExportedProgram, example: Tensor) -> tuple[nn.Module, int]:
     """The network with batch norms folded into the convolutions before them, and how many were.
 

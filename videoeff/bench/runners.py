@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import abc
-import os
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -12,10 +11,21 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from videoeff.bench import network
-from videoeff.bench.spec import CLIP_INPUT, COMPILE, EAGER, ONNXRUNTIME, OPENVINO, STREAM, Job
+from videoeff.bench.exports import int8_file, onnx_file, openvino_file
+from videoeff.bench.spec import (
+    CLIP_INPUT,
+    COMPILE,
+    EAGER,
+    ONNXRUNTIME,
+    OPENVINO,
+    OPENVINO_BF16,
+    OPENVINO_INT8,
+    STREAM,
+    Job,
+)
 from videoeff.errors import BackendError
 from videoeff.kernels.cpp.plan import NativePlan
 
@@ -56,18 +66,12 @@ class Runner(abc.ABC):
         """Change thresholds; nothing for dense runtimes."""
 
 
-def _example(job: Job) -> Tensor:
-    generator = torch.Generator().manual_seed(1)
-    picture = torch.rand(1, 3, *job.size, generator=generator)
-    return picture.contiguous(memory_format=torch.channels_last)
-
-
 class Eager(Runner):
     """PyTorch as it is: channels last, batch norms folded."""
 
     def __init__(self, job: Job) -> None:
         super().__init__(job)
-        example = _example(job)
+        example = network.example(job)
         model, count = network.folded(network.load(job), example)
         self.model: Callable[..., Any] = model.to(memory_format=torch.channels_last)
         self.notes["batch_norms_folded"] = count
@@ -87,7 +91,7 @@ class Compiled(Eager):
         config.freezing = True
         super().__init__(job)
         self.model = torch.compile(self.model, dynamic=False)
-        self.run(_example(job))
+        self.run(network.example(job))
         from torch._dynamo.utils import counters
 
         self.notes["graph_breaks"] = sum(counters["graph_break"].values())
@@ -131,20 +135,29 @@ class OnnxRuntime(Runner):
 class OpenVino(Runner):
     """OpenVINO on the CPU, float32, tuned for latency."""
 
+    precision = "f32"
+
     def __init__(self, job: Job) -> None:
         super().__init__(job)
         import openvino
 
-        path = openvino_file(job)
+        core = openvino.Core()
+        if self.precision == "bf16" and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+            raise BackendError("this processor has no bfloat16 that OpenVINO uses")
+        path = self.file()
         options = {
             "INFERENCE_NUM_THREADS": job.threads,
             "NUM_STREAMS": 1,
             "PERFORMANCE_HINT": "LATENCY",
-            "INFERENCE_PRECISION_HINT": "f32",
+            "INFERENCE_PRECISION_HINT": self.precision,
         }
-        compiled = openvino.Core().compile_model(str(path), "CPU", options)
+        compiled = core.compile_model(str(path), "CPU", options)
         self.request = compiled.create_infer_request()
         self.count = len(compiled.outputs)
+
+    def file(self) -> Path:
+        """The network in OpenVINO's own format."""
+        return openvino_file(self.job)
 
     def feed(self, picture: Array) -> Any:
         """A picture as an array (1, 3, H, W)."""
@@ -159,6 +172,21 @@ class OpenVino(Runner):
         return [np.array(returned[i]) for i in range(self.count)]
 
 
+class OpenVinoBf16(OpenVino):
+    """OpenVINO as it chooses by itself on a processor with bfloat16."""
+
+    precision = "bf16"
+
+
+class OpenVinoInt8(OpenVino):
+    """OpenVINO after NNCF's post-training quantisation to int8; what stays unquantised is float32."""
+
+    def file(self) -> Path:
+        """The quantised network."""
+        path, self.notes["calibration_frames"] = int8_file(self.job)
+        return path
+
+
 class Stream(Runner):
     """videoeff."""
 
@@ -167,7 +195,7 @@ class Stream(Runner):
         import videoeff
 
         begin = time.perf_counter()
-        self.stream = videoeff.convert(network.load(job), _example(job), name=job.name)
+        self.stream = videoeff.convert(network.load(job), network.example(job), name=job.name)
         engines = self.stream.engines.values()
         self.notes |= {
             "convert_seconds": time.perf_counter() - begin,
@@ -208,7 +236,13 @@ class Stream(Runner):
         return sum(sum(g.times(True).values()) for g in groups if isinstance(g, NativePlan))
 
     def configure(self, options: Mapping[str, Any]) -> None:
-        """Set one threshold everywhere, with the clips' input test where it is above 0, and start afresh."""
+        """Set one threshold everywhere, with the clips' input test where it is above 0, and start afresh.
+
+        Without a threshold in the options the one there is stays.
+        """
+        if "threshold" not in options:
+            self.stream.reset()
+            return
         from videoeff.passes.base import Notes
         from videoeff.passes.insert_thresholds import InsertThresholds
 
@@ -226,60 +260,7 @@ RUNNERS: dict[str, type[Runner]] = {
     COMPILE: Compiled,
     ONNXRUNTIME: OnnxRuntime,
     OPENVINO: OpenVino,
+    OPENVINO_BF16: OpenVinoBf16,
+    OPENVINO_INT8: OpenVinoInt8,
     STREAM: Stream,
 }
-
-
-def _cached(job: Job, name: str, write: Callable[[Path], None]) -> Path:
-    """A file of the job's cache, made if it is not there; made beside it and renamed."""
-    folder = Path(job.cache) / f"{job.name}-{job.size[0]}x{job.size[1]}"
-    target = folder / name
-    if not target.is_file():
-        making = folder / f"making-{os.getpid()}"
-        making.mkdir(parents=True, exist_ok=True)
-        write(making / name)
-        for file in sorted(making.iterdir(), key=lambda f: f.name == name):  # the named file last
-            file.replace(folder / file.name)
-        making.rmdir()
-    return target
-
-
-def _dense(job: Job) -> tuple[nn.Module, Tensor]:
-    example = _example(job).contiguous()
-    return network.folded(network.load(job), example)[0], example
-
-
-def onnx_file(job: Job) -> Path:
-    """The network as ONNX, at a fixed size."""
-
-    def write(path: Path) -> None:
-        model, example = _dense(job)
-        names = ["picture"]
-        reasons = []
-        for dynamo in (False, True):  # the older exporter takes seconds where the newer takes minutes
-            try:
-                torch.onnx.export(
-                    model, (example,), str(path), dynamo=dynamo, input_names=names, verbose=False
-                )
-                return
-            except Exception as error:  # noqa: BLE001 - exporters raise anything; it is kept as the reason
-                reasons.append(f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}")
-        raise BackendError("neither exporter of PyTorch could write it as ONNX: " + "; ".join(reasons))
-
-    return _cached(job, "model.onnx", write)
-
-
-def openvino_file(job: Job) -> Path:
-    """The network as OpenVINO's own format, in float32."""
-
-    def write(path: Path) -> None:
-        import openvino
-
-        try:
-            converted = openvino.convert_model(str(onnx_file(job)))
-        except Exception:  # noqa: BLE001 - whatever the exporter or the importer raises, there is another way
-            model, example = _dense(job)
-            converted = openvino.convert_model(torch.export.export(model, (example,)))
-        openvino.save_model(converted, str(path), compress_to_fp16=False)
-
-    return _cached(job, "model.xml", write)

@@ -10,6 +10,13 @@ from typing import Any
 #: Dense runtimes, in the order in which they are run; the first is what the others are compared with.
 EAGER, COMPILE, ONNXRUNTIME, OPENVINO = "eager", "compile", "onnxruntime", "openvino"
 DENSE = (EAGER, COMPILE, ONNXRUNTIME, OPENVINO)
+#: Dense runtimes that compute less exactly: what a user would run instead. No speed-up is over them.
+OPENVINO_BF16, OPENVINO_INT8 = "openvino-bf16", "openvino-int8"
+COARSE = (OPENVINO_BF16, OPENVINO_INT8)
+#: Every dense runtime that can take part.
+PEERS = (*DENSE, *COARSE)
+#: Frame skipping, the control of every saving: every n-th frame is computed and its result kept.
+SKIPS = (2, 4)
 #: The dense runtimes that are PyTorch.
 PYTORCH = (EAGER, COMPILE)
 STREAM = "videoeff"
@@ -31,6 +38,7 @@ class Model:
         title: what to call it.
         multiple: height and width are rounded down to a multiple of this.
         bgr: real clips are fed blue first.
+        scale: factor of the grey levels 0..255 of real clips.
         trained: the weights are what the reference gives; otherwise random, with batch norms settled.
     """
 
@@ -38,6 +46,7 @@ class Model:
     title: str = ""
     multiple: int = 1
     bgr: bool = False
+    scale: float = 1 / 255
     trained: bool = False
 
     @property
@@ -62,6 +71,7 @@ class Job:
         threads: each competitor may use.
         cache: folder for exports and compiled code.
         name: of the model.
+        calibration: file of frames (N, 3, H, W), ``.npy``, to calibrate int8 on; "" for a made-up clip.
     """
 
     reference: str
@@ -70,6 +80,7 @@ class Job:
     threads: int
     cache: str
     name: str
+    calibration: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """A plain dictionary."""
@@ -94,7 +105,7 @@ class Settings:
         prepare_seconds: seconds a competitor may take to get ready.
         shares: of changed pixels in the synthetic clips.
         thresholds: of the real clips.
-        peers: the dense runtimes to run.
+        peers: the dense runtimes to run, of ``PEERS``.
         seed: of weights and clips.
     """
 

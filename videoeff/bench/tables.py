@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from videoeff.bench.spec import DENSE
+from videoeff.bench.errors import skip_label
+from videoeff.bench.figures import best
+from videoeff.bench.spec import COARSE, PEERS, SKIPS
 
 Rows = list[list[str]]
 
@@ -64,7 +66,7 @@ def stream_rows(row: Mapping[str, Any], real: bool = False) -> Rows:
 def dense_rows(row: Mapping[str, Any]) -> Rows:
     """The dense runtimes of one result: times, or why there are none."""
     rows = []
-    for kind in DENSE:
+    for kind in PEERS:
         found = row["dense"].get(kind)
         if found is None:
             continue
@@ -76,6 +78,28 @@ def dense_rows(row: Mapping[str, Any]) -> Rows:
                 "" if error is None else f"{error:.1e}",
             ]
         )
+    return rows
+
+
+ERROR_HEAD = ["on this clip", "ms a frame", "relative error"]
+
+
+def error_rows(row: Mapping[str, Any]) -> Rows:
+    """Time beside error on a real clip: the best float32, the coarse ones, frame skipping, the stream."""
+    errors, dense = row["errors"], row["dense"]
+    times = {kind: found["median"] for kind, found in dense.items() if "median" in found}
+    exact = best(times)
+    rows = []
+    if exact is not None:
+        rows.append([f"{exact}, float32", milliseconds(times[exact]), "0"])
+    rows += [[k, milliseconds(times[k]), f"{errors[k]:.2g}"] for k in COARSE if k in times and k in errors]
+    for step in SKIPS if exact is not None else ():
+        label = skip_label(step)
+        words = f"{label} of {exact} (each {milliseconds(times[exact])})"
+        rows.append([words, milliseconds(times[exact] / step), f"{errors[label]:.2g}"])
+    for one in row["stream"]:
+        error = errors[one["label"]]
+        rows.append([f"videoeff, τ = {one['label']}", milliseconds(one["ms"]), f"{error:.2g}"])
     return rows
 
 

@@ -3,9 +3,10 @@
 Requests, one at a time, each answered by one line:
 
 - ``{"do": "prepare", "job": {...}}``: get ready;
-- ``{"do": "configure", ...}``: thresholds;
+- ``{"do": "configure", ...}``: thresholds, and start afresh;
 - ``{"do": "outputs", "clip": {...}, "frames": n, "save": path}``: outputs of n frames, as ``.npz``;
-- ``{"do": "time", "clip": {...}, "warm": k, "frames": n}``: times of n frames after k untimed ones.
+- ``{"do": "time", "clip": {...}, "warm": k, "frames": n}``: times of n frames after k untimed ones, and the
+  share of the pixels that changed in each unless ``"changed": false``.
 
 An answer holds ``failed`` where a request could not be served. The process ends with its input.
 """
@@ -72,11 +73,11 @@ class Worker:
         return {}
 
     def _frames(self, clip: Mapping[str, Any]) -> Iterator[Any]:
-        """Frames of a clip: a synthetic one goes on where the last turn ended, a file starts anew."""
+        """Frames of a clip: a synthetic one goes on where the last turn ended, a file starts at ``first``."""
         import numpy as np
 
         if "file" in clip:
-            return iter(np.load(clip["file"], mmap_mode="r"))
+            return iter(np.load(clip["file"], mmap_mode="r")[clip.get("first", 0) :])
         key = json.dumps(clip, sort_keys=True)
         if key not in self._clips:
             from videoeff.bench.clips import BlobClip
@@ -107,7 +108,8 @@ class Worker:
             runner.run(runner.feed(before))
         pictures = [np.array(next(frames)) for _ in range(request["frames"])]
         row = pictures if before is None else [before, *pictures]
-        changed = [float((a != b).any(0).mean()) for a, b in itertools.pairwise(row)]
+        told = request.get("changed", True)
+        changed = [float((a != b).any(0).mean()) for a, b in itertools.pairwise(row)] if told else []
         fed = [runner.feed(p) for p in pictures]
         runner.begin()
         times = []

@@ -7,6 +7,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,7 @@ from videoeff.cli.shared.output import Command, json_text, show, writable
 if TYPE_CHECKING:
     from videoeff.bench.spec import Model, Settings
 
-PEERS = ("eager", "compile", "onnxruntime", "openvino")
+PEERS = ("eager", "compile", "onnxruntime", "openvino", "openvino-bf16", "openvino-int8")
 
 
 @click.command(cls=Command)
@@ -33,6 +34,7 @@ PEERS = ("eager", "compile", "onnxruntime", "openvino")
     help="Size the frames are resized to.",
 )
 @click.option("--bgr", is_flag=True, help="The model expects blue first.")
+@click.option("--scale", type=float, default=1 / 255, help="Factor on the 8-bit values.  [default: 1/255]")
 @click.option("--threads", type=click.IntRange(1), help="Threads of each competitor; all cores if left out.")
 @click.option("--rounds", type=click.IntRange(1), default=5, show_default=True, help="Interleaved rounds.")
 @click.option(
@@ -83,6 +85,7 @@ def bench(
     clip: str | None,
     input_size: tuple[int, int],
     bgr: bool,
+    scale: float,
     threads: int | None,
     rounds: int,
     frames: int | None,
@@ -104,7 +107,9 @@ def bench(
     The dense runtimes (eager PyTorch, torch.compile, ONNX Runtime, OpenVINO; float32) and the stream each
     have a process of their own with the same threads, and take turns. First their outputs are compared:
     where they differ nothing is timed and the exit status is 2. A runtime that is missing or fails is
-    listed with its reason. pip install 'videoeff[bench]' installs them all.
+    listed with its reason. OpenVINO also runs in bfloat16 and in int8, calibrated on other frames of the
+    clip; with CLIP their errors, those of frame skipping and those of the stream stand beside the times.
+    pip install 'videoeff[bench]' installs them all.
     """
     writable(json_path, "--json", (".json",))
     from videoeff.bench.spec import SHARES, Settings
@@ -121,13 +126,13 @@ def bench(
     )
     with contextlib.ExitStack() as stack:
         stack.enter_context(_here_importable())
-        chosen = _model(model, bgr)
+        chosen = _model(model, bgr, scale)
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="videoeff-bench-")))
         kept = cache or folder / "cache"
         if clip is None:
             row = _synthetic(chosen, input_size, settings, kept)
         else:
-            row = _clip(chosen, clip, input_size, settings, kept, folder, (first, frames or 40, bgr))
+            row = _clip(chosen, clip, input_size, settings, kept, folder, (first, frames or 40))
     from videoeff.bench.machine import describe
 
     row |= {"reference": model, "clip": clip, "settings": settings.to_json()}
@@ -155,7 +160,7 @@ def _here_importable() -> Iterator[None]:
             sys.path.remove(here)
 
 
-def _model(reference: str, bgr: bool) -> Model:
+def _model(reference: str, bgr: bool, scale: float) -> Model:
     """The model, after it was seen that it can be built; a file is screened before anything reads it."""
     from videoeff.bench.spec import Model
 
@@ -167,7 +172,7 @@ def _model(reference: str, bgr: bool) -> Model:
         from videoeff.cli.shared.source import build_model
 
         build_model(reference)
-    return Model(reference, bgr=bgr)
+    return Model(reference, bgr=bgr, scale=scale)
 
 
 def _say(text: str) -> None:
@@ -187,14 +192,22 @@ def _clip(
     settings: Settings,
     cache: Path,
     folder: Path,
-    which: tuple[int, int, bool],
+    which: tuple[int, int],
 ) -> dict[str, Any]:
-    from videoeff.bench.clip_frames import write_frames
+    from videoeff.bench.clip_frames import write_calibration, write_frames
     from videoeff.bench.measure import real
+    from videoeff.bench.spec import OPENVINO_INT8
 
-    first, count, bgr = which
-    count = write_frames(clip, folder / "frames.npy", model.fit(size), first, count, bgr)
-    row = real(model, folder / "frames.npy", count, settings, cache, size, _say)
+    first, count = which
+    look, fitted = (model.bgr, model.scale), model.fit(size)
+    count = write_frames(clip, folder / "frames.npy", fitted, first, count, *look)
+    calibration = None
+    if OPENVINO_INT8 in settings.peers:
+        calibration = folder / "calibration.npy"
+        if not write_calibration(clip, calibration, fitted, first, count, *look):
+            _say(f"{OPENVINO_INT8} is left out: the clip has no frames but those measured to calibrate it on")
+            settings = replace(settings, peers=tuple(p for p in settings.peers if p != OPENVINO_INT8))
+    row = real(model, folder / "frames.npy", count, settings, cache, size, _say, calibration)
     return row | {"frames": [first, first + count - 1]}
 
 
@@ -203,7 +216,7 @@ def _show(row: dict[str, Any]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from videoeff.bench.tables import STREAM_HEAD, dense_rows, stream_rows, title_of
+    from videoeff.bench.tables import ERROR_HEAD, STREAM_HEAD, dense_rows, error_rows, stream_rows, title_of
 
     def table(title: str, head: list[str], rows: list[list[str]]) -> Table:
         made = Table(box=box.SIMPLE_HEAD, title=Text(title))
@@ -216,6 +229,8 @@ def _show(row: dict[str, Any]) -> None:
     show(table(title_of(row), ["dense runtime", "ms (quartiles)", "differs by"], dense_rows(row)))
     title = "videoeff at threshold 0" if row["clip"] is None else f"videoeff on {row['clip']}"
     show(table(title, STREAM_HEAD, stream_rows(row, real=row["clip"] is not None)))
+    if "errors" in row:
+        show(table("time beside error", ERROR_HEAD, error_rows(row)))
     state = row.get("state_ratio")
     if state is not None:
         show(f"state {row['state_bytes'] / 1e6:.1f} MB, {state:.2f} of all convolution outputs")

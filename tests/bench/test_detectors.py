@@ -1,0 +1,300 @@
+"""The detectors' benchmark: reading outputs, agreement, intervals, tables; and a run on a clip of its own."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import math
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+SIZE = (64, 96)
+
+
+@pytest.fixture(scope="module")
+def scripts() -> Iterator[dict[str, ModuleType]]:
+    """The benchmark's modules, which lie beside each other and are no package."""
+    sys.path.insert(0, str(ROOT / "benchmarks"))
+    names = ("detectors_data", "detectors_score", "detectors_run", "detectors_render", "detectors")
+    yield {name: importlib.import_module(name) for name in names}
+    sys.path.remove(str(ROOT / "benchmarks"))
+    for name in names:
+        del sys.modules[name]
+
+
+@pytest.fixture(scope="module")
+def score(scripts: dict[str, ModuleType]) -> ModuleType:
+    return scripts["detectors_score"]
+
+
+# ---------------------------------------------------------------- reading outputs
+
+
+def fastestdet(cells: dict[tuple[int, int], tuple[float, int, float]]) -> np.ndarray[Any, Any]:
+    """An output with a class and its probability at some cells (row, column); boxes of a quarter."""
+    output = np.zeros((1, 85, SIZE[0] // 16, SIZE[1] // 16), np.float32)
+    for (row, column), (shift, label, share) in cells.items():
+        output[0, 0, row, column] = 1.0
+        output[0, 1, row, column] = math.atanh(shift)
+        output[0, 3:5, row, column] = -math.log(3)
+        output[0, 5 + label, row, column] = share
+    return output
+
+
+def test_fastestdet(score: ModuleType) -> None:
+    found = score.DETECTORS["fastestdet"].boxes(fastestdet({(2, 3): (0.5, 7, 0.9)}), SIZE)
+    assert found.labels.tolist() == [7]
+    assert found.scores == pytest.approx([0.9**0.4])
+    x, y = (3 + 0.5) * 16, 2 * 16
+    assert found.boxes[0] == pytest.approx([x - 12, y - 8, x + 12, y + 8], rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("number", "stride", "row", "column"), [(0, 8, 0, 0), (30, 8, 2, 6), (100, 16, 0, 4)]
+)
+def test_yolox(score: ModuleType, number: int, stride: int, row: int, column: int) -> None:
+    cells = 8 * 12 + 4 * 6 + 2 * 3
+    output = np.zeros((1, cells, 85), np.float32)
+    output[0, number, :5] = [0.25, 0.5, math.log(2), math.log(3), 0.8]
+    output[0, number, 5 + 2] = 0.5
+    found = score.DETECTORS["yolox_nano"].boxes(output, SIZE)
+    assert found.labels.tolist() == [2]
+    assert found.scores == pytest.approx([0.4])
+    x, y = (column + 0.25) * stride, (row + 0.5) * stride
+    expected = [x - stride, y - 1.5 * stride, x + stride, y + 1.5 * stride]
+    assert found.boxes[0] == pytest.approx(expected, rel=1e-5)
+
+
+def test_of_boxes_that_overlap_the_best_of_a_class_stays(score: ModuleType) -> None:
+    detector = score.DETECTORS["fastestdet"]
+    output = fastestdet({(1, 1): (0.9, 3, 0.9), (1, 2): (0.0, 3, 0.6), (3, 1): (0.9, 4, 0.8)})
+    found = detector.boxes(output, SIZE)
+    assert found.labels.tolist() == [3, 4]
+    assert found.scores == pytest.approx([0.9**0.4, 0.8**0.4])
+
+
+def test_error_is_that_of_the_cells_with_a_detection(score: ModuleType) -> None:
+    detector = score.DETECTORS["fastestdet"]
+    dense = fastestdet({(0, 0): (0.0, 1, 0.9)})
+    other = dense.copy()
+    other[0, :, 2, 2] += 5.0  # background
+    assert detector.error(other, dense) == 0
+    other[0, :, 0, 0] *= 1.5
+    assert detector.error(other, dense) == pytest.approx(0.5)
+    assert detector.error(other, np.zeros_like(dense)) is None
+
+
+# ---------------------------------------------------------------- agreement
+
+
+def boxes(score: ModuleType, *entries: tuple[float, float, int]) -> Any:
+    """Boxes of 10×10 pixels, each by its left edge, score and class."""
+    lefts = np.array([e[0] for e in entries])
+    corners = np.stack([lefts, 0 * lefts, lefts + 10, 0 * lefts + 10], 1).reshape(-1, 4)
+    return score.Boxes(
+        corners, np.array([e[1] for e in entries]), np.array([e[2] for e in entries], dtype=int)
+    )
+
+
+def test_pairs(score: ModuleType) -> None:
+    truth = boxes(score, (0, 0.9, 1), (50, 0.9, 1))
+    assert score.pairs(boxes(score, (1, 0.5, 1), (49, 0.5, 1)), truth) == 2
+    assert score.pairs(boxes(score, (1, 0.5, 2), (49, 0.5, 1)), truth) == 1  # another class
+    assert score.pairs(boxes(score, (1, 0.5, 1), (2, 0.5, 1)), truth) == 1  # each once
+    assert score.pairs(boxes(score, (5, 0.5, 1)), truth) == 0  # overlap of a third
+    assert score.pairs(boxes(score), truth) == 0
+
+
+class Shown:
+    """A detector that is told its detections."""
+
+    score, high, low = 0.4, 0.5, 0.35
+
+    def boxes(self, output: Any, size: tuple[int, int]) -> Any:
+        return output
+
+    def error(self, output: Any, dense: Any) -> float | None:
+        return None
+
+
+def test_f1_and_settled(score: ModuleType) -> None:
+    dense = boxes(score, (0, 0.6, 1), (50, 0.45, 1), (100, 0.36, 1))
+    ours = boxes(score, (0, 0.38, 1), (50, 0.45, 1), (200, 0.55, 1))
+    agreement = score.Agreement()
+    agreement.add(Shown(), ours, dense, dense, SIZE)
+    assert agreement.f1 == [(2, 4)]  # above 0.4: two here, two there, one of them the same
+    # Above 0.5 the dense one at 0, found again here at 0.38; ours at 200 is nowhere in the other.
+    assert agreement.settled == [(1, 2)]
+    assert agreement.to_json()["settled"]["value"] == 0.5
+    assert agreement.to_json()["error"] is None
+
+
+def test_intervals_are_of_blocks(score: ModuleType) -> None:
+    rng = np.random.default_rng(3)
+    blocks = rng.random(40) < 0.8
+    counts = [(int(b), 1) for b in blocks for _ in range(10)]  # all frames of a block alike
+    found = score.ratio(counts)
+    assert found["value"] == pytest.approx(blocks.mean())
+    deviation = math.sqrt(blocks.mean() * (1 - blocks.mean()) / 40)
+    assert found["low"] == pytest.approx(blocks.mean() - 1.96 * deviation, abs=0.03)
+    assert found["high"] == pytest.approx(blocks.mean() + 1.96 * deviation, abs=0.03)
+    frames = score.ratio(counts, block=1)
+    assert frames["high"] - frames["low"] < 0.5 * (found["high"] - found["low"])
+    same = score.ratio(counts, counts)
+    assert (same["value"], same["low"], same["high"]) == (0, 0, 0)  # paired
+    assert score.ratio([(0, 0)] * 60)["value"] == 1
+    assert score.ratio(counts[:30])["low"] is None
+
+
+# ---------------------------------------------------------------- data
+
+
+def test_what_is_missing_says_where_it_comes_from(scripts: dict[str, ModuleType], tmp_path: Path) -> None:
+    data = scripts["detectors_data"]
+    (tmp_path / "campus.avi").touch()
+    text = data.missing(tmp_path, ["campus.avi", "fastestdet.pt2"])
+    assert "campus" not in text
+    assert "fastestdet.pt2 is missing: github.com/dog-qiuqiu/FastestDet" in text
+    assert 'torch.export.save(exported, "fastestdet.pt2")' in text
+    named = {c.file for c in data.CLIPS.values()}
+    named |= {f"{name}.pt2" for name in scripts["detectors_score"].DETECTORS}
+    assert named == set(data.SOURCES)
+    assert all(side % 32 == 0 for clip in data.CLIPS.values() for side in clip.size)
+
+
+def test_disturbances(scripts: dict[str, ModuleType]) -> None:
+    controls = scripts["detectors_data"].CONTROLS
+    frame = np.full((40, 60, 3), 128, np.uint8)
+    frame[:, 31:] = 160, 120, 90
+    for name, sigma in (("noise, σ = 1", 1), ("noise, σ = 2", 2)):
+        moved = controls[name](frame, np.random.default_rng(0)).astype(float) - frame
+        assert moved.std() == pytest.approx(math.sqrt(sigma**2 + 1 / 12), rel=0.05)
+    coded = controls["JPEG 95"](frame, np.random.default_rng(0))
+    assert coded.shape == frame.shape
+    assert 0 < np.abs(coded.astype(int) - frame).max() < 30
+
+
+# ---------------------------------------------------------------- tables
+
+
+def document() -> dict[str, Any]:
+    def told(label: str, group: str, settled: float, **more: Any) -> dict[str, Any]:
+        figure = {"value": settled, "low": settled - 0.01, "high": min(1.0, settled + 0.01)}
+        return {"label": label, "group": group, "f1": figure, "settled": figure, "error": 0.02, **more}
+
+    def ms(value: float) -> dict[str, Any]:
+        return {"ms": value, "spread": {"median": value, "low": value, "high": value}, "worst_ms": value}
+
+    over = {"value": 0.02, "low": -0.01, "high": 0.04}
+    contenders = [
+        {"label": "eager", "group": "float32", **ms(20.0)},
+        told("openvino", "float32", 1.0, **ms(8.0)),
+        told("openvino-int8", "coarse", 0.95, **ms(4.0)),
+        told("every 2nd frame", "skip", 0.96, ms=4.0, worst_ms=8.0, needed=0.5, settled_over_int8=over),
+        told("every 4th frame", "skip", 0.91, ms=2.0, worst_ms=8.0, needed=0.25),
+        told("videoeff, τ = 0", "stream", 1.0, needed=0.8, scheduled=0.8, **ms(9.0)),
+        told("videoeff, τ = 0.05", "stream", 0.9999, needed=0.3, scheduled=0.31, **ms(3.0)),
+        told("videoeff, τ = 0.1", "stream", 0.94, needed=0.2, scheduled=0.2, **ms(2.5)),
+        told("noise, σ = 2", "control", 0.97),
+    ]
+    row = {
+        "network": "fastestdet", "clip": "campus", "size": [352, 480], "frames": [301, 420], "changed": 0.025,
+        "detections": 20.0, "best": "openvino", "contenders": contenders, "run": 0,
+        "failed_contenders": {"compile": "RuntimeError: no compiler"},
+    }  # fmt: skip
+    about = {"cpu": "a CPU", "cores": 2, "instruction_sets": ["avx2"], "threads": 2, "python": "3",
+             "versions": {"torch": "2"}}  # fmt: skip
+    bad = {"network": "yolox_nano", "clip": "campus", "failed": "outputs differ", "run": 0}
+    return {
+        "runs": [{"command": "python benchmarks/detectors.py", "machine": about}],
+        "sections": {"detectors": {"fastestdet/campus": row, "yolox_nano/campus": bad}},
+    }
+
+
+def test_the_short_table(scripts: dict[str, ModuleType]) -> None:
+    line = scripts["detectors_render"].short(document()).splitlines()[2]
+    assert [c.strip() for c in line.strip("|").split("|")] == [
+        "campus, FastestDet",
+        "8.00<br>openvino",
+        "4.00<br>.950 / .950",
+        "4.00<br>.960 / .960",
+        "2.00<br>.910 / .910",
+        "9.00 (80 %)<br>1 / 1",
+        "**3.00** (30 %)<br>.999 / .999",  # the quickest that agrees no less than int8; not rounded to 1
+        "2.50 (20 %)<br>.940 / .940",
+        "*.970 / .970*",
+    ]
+
+
+def test_the_full_table(scripts: dict[str, ModuleType]) -> None:
+    text = scripts["detectors_render"].tables(document())
+    assert "compile did not take part: RuntimeError: no compiler." in text
+    assert "YOLOX-Nano on campus\n\nNot measured: outputs differ" in text
+    line = next(x for x in text.splitlines() if "every 2nd" in x)
+    assert "| *every 2nd frame* | 4.00 | 8.00 | 50 % |  | 0.960 (0.950–0.970) |" in line
+    assert "| +0.020 (−0.010 to +0.040) | 0.02 |" in line
+    assert "| openvino, the best | 8.00 (8.00–8.00) |" in text
+
+
+def test_pages_are_filled_where_they_are_marked(scripts: dict[str, ModuleType], tmp_path: Path) -> None:
+    marked, other = tmp_path / "marked.md", tmp_path / "other.md"
+    marked.write_text("a\n<!-- detectors:short -->stale<!-- /detectors:short -->\nb")
+    other.write_text("no marks")
+    render = scripts["detectors_render"].render
+    written = render(document(), tmp_path / "all.md", [marked, other, tmp_path / "absent.md"])
+    assert [p.name for p in written] == ["all.md", "marked.md"]
+    text = marked.read_text()
+    assert "stale" not in text
+    assert "**3.00** (30 %)" in text
+    render(document(), tmp_path / "all.md", [marked])
+    assert marked.read_text() == text
+    assert other.read_text() == "no marks"
+
+
+def test_reasons_hold_no_paths(scripts: dict[str, ModuleType], tmp_path: Path) -> None:
+    options = type("Options", (), {"data": tmp_path / "data", "cache": tmp_path / "cache"})
+    text = scripts["detectors"].cleaned(f"FileNotFoundError: {tmp_path / 'data' / 'net.pt2'}", options)
+    assert text == "FileNotFoundError: data/net.pt2"
+
+
+# ---------------------------------------------------------------- the whole
+
+
+@pytest.mark.real
+@pytest.mark.slow
+def test_a_run(shared_data: Path, tmp_path: Path) -> None:
+    """Few frames, no packages but PyTorch: all rows, in the order they are shown, no path of this machine."""
+    result, page = tmp_path / "detectors.json", tmp_path / "page.md"
+    page.write_text("<!-- detectors:short --><!-- /detectors:short -->")
+    command = [
+        sys.executable, ROOT / "benchmarks" / "detectors.py", "--data", shared_data, "--networks",
+        "fastestdet", "--clips", "campus", "--peers", "eager", "--frames", 5, "--block", 2, "--passes", 1,
+        "--threads", 1, "--cache", tmp_path / "cache", "--json", result, "--pages", page,
+    ]  # fmt: skip
+    subprocess.run([str(c) for c in command], check=True, timeout=280, capture_output=True, cwd=ROOT)
+    text = result.read_text()
+    assert str(shared_data) not in text
+    assert str(tmp_path) not in text
+    row = json.loads(text)["sections"]["detectors"]["fastestdet/campus"]
+    found = {c["label"]: c for c in row["contenders"]}
+    assert list(found) == [
+        "eager", "every 2nd frame", "every 4th frame", "videoeff, τ = 0", "videoeff, τ = 0.05",
+        "videoeff, τ = 0.1", "noise, σ = 1", "noise, σ = 2", "JPEG 95",
+    ]  # fmt: skip
+    assert row["frames"] == [301, 305]
+    assert found["eager"]["spread"]["count"] == 5
+    exact, lossy = found["videoeff, τ = 0"], found["videoeff, τ = 0.1"]
+    assert exact["f1"]["value"] == exact["settled"]["value"] == 1
+    assert exact["difference"] < 1e-4
+    assert 0 < lossy["needed"] < 0.5 < exact["needed"] < 1
+    assert lossy["error"] > 1e-3
+    assert found["every 2nd frame"]["ms"] == pytest.approx(found["eager"]["ms"] / 2)
+    assert "campus, FastestDet" in page.read_text()

@@ -1,0 +1,127 @@
+"""A job's network as files that other runtimes read, made once and kept in the job's cache."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from videoeff.bench import network
+from videoeff.bench.clips import BlobClip
+from videoeff.bench.spec import Job
+from videoeff.errors import BackendError
+
+#: Frames of the made-up clip that int8 is calibrated on where no real ones are given.
+MADE_UP = 16
+
+
+def onnx_file(job: Job) -> Path:
+    """The network as ONNX, at a fixed size."""
+
+    def write(path: Path) -> None:
+        model, example = _dense(job)
+        names = ["picture"]
+        reasons = []
+        for dynamo in (False, True):  # the older exporter takes seconds where the newer takes minutes
+            try:
+                torch.onnx.export(
+                    model, (example,), str(path), dynamo=dynamo, input_names=names, verbose=False
+                )
+                return
+            except Exception as error:  # noqa: BLE001 - exporters raise anything; it is kept as the reason
+                reasons.append(f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}")
+        raise BackendError("neither exporter of PyTorch could write it as ONNX: " + "; ".join(reasons))
+
+    return _cached(job, "model.onnx", write)
+
+
+def openvino_file(job: Job) -> Path:
+    """The network as OpenVINO's own format, in float32."""
+
+    def write(path: Path) -> None:
+        import openvino
+
+        try:
+            converted = openvino.convert_model(str(onnx_file(job)))
+        except Exception:  # noqa: BLE001 - whatever the exporter or the importer raises, there is another way
+            model, example = _dense(job)
+            converted = openvino.convert_model(torch.export.export(model, (example,)))
+        openvino.save_model(converted, str(path), compress_to_fp16=False)
+
+    return _cached(job, "model.xml", write)
+
+
+def int8_file(job: Job) -> tuple[Path, int]:
+    """The network in OpenVINO's own format after post-training quantisation to int8 by NNCF.
+
+    Weights are symmetric and activations are not (NNCF's mixed preset), as its manual advises for
+    activations other than ReLU; biases are corrected the fast way, which is its default.
+
+    Returns:
+        The file, and how many frames it was calibrated on.
+    """
+    frames = _calibration(job)
+    digest = hashlib.blake2b(repr(frames.shape).encode(), digest_size=6)
+    for frame in frames:
+        digest.update(np.ascontiguousarray(frame).data)
+    model = openvino_file(job)
+    digest.update(model.with_suffix(".bin").read_bytes())
+
+    def write(path: Path) -> None:
+        import nncf
+        import openvino
+
+        def batch(frame: NDArray[Any]) -> NDArray[Any]:
+            return np.array(frame)[None]
+
+        quantised = nncf.quantize(
+            openvino.Core().read_model(str(model)),
+            nncf.Dataset(frames, batch),
+            preset=nncf.QuantizationPreset.MIXED,
+            subset_size=len(frames),
+        )
+        openvino.save_model(quantised, str(path), compress_to_fp16=False)
+
+    return _cached(job, f"int8-{digest.hexdigest()}.xml", write), len(frames)
+
+
+def _calibration(job: Job) -> NDArray[np.float32]:
+    """The frames to calibrate on, (N, 3, H, W)."""
+    if job.calibration:
+        frames: NDArray[np.float32] = np.load(job.calibration, mmap_mode="r")
+        return frames
+    clip = BlobClip(job.size, 0.3, seed=2)
+    return np.stack([clip.next() for _ in range(MADE_UP)])
+
+
+def _dense(job: Job) -> tuple[nn.Module, Tensor]:
+    example = network.example(job).contiguous()
+    return network.folded(network.load(job), example)[0], example
+
+
+def _cached(job: Job, name: str, write: Callable[[Path], None]) -> Path:
+    """A file of the job's cache, made if it is not there; made beside it and renamed.
+
+    Of several processes that want it one makes it and the others wait.
+    """
+    folder = Path(job.cache) / f"{job.name}-{job.size[0]}x{job.size[1]}"
+    folder.mkdir(parents=True, exist_ok=True)
+    target = folder / name
+    with (folder / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not target.is_file():
+            making = folder / f"making-{name}-{os.getpid()}"
+            making.mkdir(exist_ok=True)
+            write(making / name)
+            for file in sorted(making.iterdir(), key=lambda f: f.name == name):  # the named file last
+                file.replace(folder / file.name)
+            making.rmdir()
+    return target
