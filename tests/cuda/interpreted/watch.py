@@ -185,7 +185,7 @@ def watched(seed: int = 0) -> Iterator[Watch]:
 
     def dot(a: Any, b: Any, d: Any, *precision: Any) -> Any:
         """In double precision: in single, numpy's sums depend on where the operands lie in memory."""
-        if d.data.dtype != np.float32:
+        if not a.data.dtype == b.data.dtype == d.data.dtype == np.float32:
             return plain.create_dot(builder, a, b, d, *precision)
         product = np.matmul(a.data.astype(np.float64), b.data.astype(np.float64)) + d.data
         return interpreter.TensorHandle(product.astype(np.float32), d.dtype.scalar)
