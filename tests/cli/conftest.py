@@ -76,3 +76,9 @@ def truncated(tmp_path_factory: pytest.TempPathFactory) -> Path:
     data = path.read_bytes()
     path.write_bytes(data[: len(data) // 2])
     return path
+
+
+@pytest.fixture(autouse=True)
+def width(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Screens are as wide as in a pipe, whatever the terminal that runs the tests."""
+    monkeypatch.delenv("COLUMNS", raising=False)

@@ -97,3 +97,16 @@ def test_version() -> None:
     from importlib.metadata import version
 
     assert version("videoeff") in call("--version").stdout
+
+
+def test_examples_in_help_keep_their_lines() -> None:
+    for command in ((), ("convert",)):
+        said = call(*command, "--help").stdout
+        assert "\\b" not in said
+        assert [line for line in said.splitlines() if line.startswith("  videoeff convert ")]
+
+
+def test_every_command_says_in_a_line_what_it_does() -> None:
+    said = call("--help").stdout.partition("Commands:")[2]
+    assert "..." not in said
+    assert len(said.split("\n")) >= 8

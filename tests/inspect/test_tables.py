@@ -7,7 +7,7 @@ import pytest
 
 from tests.support.synthetic_graphs import HISTORY, add_node, residual
 from videoeff.inspect import graph_table, history_table, to_text
-from videoeff.inspect.tables import count_text
+from videoeff.inspect.tables import count_text, end_of, grouped
 
 
 def test_graph_table_shows_every_node_but_constants() -> None:
@@ -61,3 +61,22 @@ def test_text_is_plain_and_fits_its_width() -> None:
 @pytest.mark.parametrize(("value", "text"), [(0, "0"), (999, "999"), (1000, "1 k"), (1_234_567, "1.23 M")])
 def test_count_text(value: int, text: str) -> None:
     assert count_text(value) == text
+
+
+def test_a_narrow_screen_shows_one_line_a_node() -> None:
+    graph = residual((1,))
+    nodes = [d for _, d in graph.nodes(data=True) if d["kind"] != "const"]
+    lines = to_text(graph_table(graph, width=80), width=80).splitlines()
+    assert max(len(line) for line in lines) <= 80
+    assert len(lines) == len(nodes) + 6  # title, heads, two rules, totals and the blank lines around them
+    assert not any("…" in line for line in lines[4:-3])
+
+
+def test_a_long_name_keeps_its_end() -> None:
+    assert end_of("backbone.stage2.0.conv", 10) == "…e2.0.conv"
+    assert end_of("short", 10) == "short"
+
+
+def test_a_reason_of_many_layers_is_told_once() -> None:
+    notes = ["a: it is an output", "b: too small", "c: it is an output", "no layer"]
+    assert grouped(notes) == ["a and 1 more: it is an output", "b: too small", "no layer"]

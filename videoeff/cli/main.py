@@ -16,9 +16,10 @@ from videoeff.cli.commands.inspect import inspect
 from videoeff.cli.commands.run import run
 from videoeff.cli.commands.tune import tune
 from videoeff.cli.commands.verify import verify
+from videoeff.cli.shared.output import Group
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(package_name="videoeff")
 def main() -> None:
     r"""Turn a trained CNN into a streaming module that recomputes, frame by frame, only what changed.

@@ -7,18 +7,26 @@ from collections.abc import Mapping, Sequence
 
 import networkx as nx
 from rich import box
-from rich.console import Console, RenderableType
+from rich.console import Console, JustifyMethod, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from videoeff.inspect.schema import graph_title, read_nodes, shape_text
+from videoeff.inspect.schema import NodeRecord, graph_title, read_nodes, shape_text
+
+#: Below so many characters a graph is shown with one column for name and module.
+NARROW = 120
 
 
-def graph_table(graph: nx.DiGraph) -> Table:
+def graph_table(graph: nx.DiGraph, width: int | None = None) -> Table:
     """One row per node but constants, in topological order, with a line of totals.
 
     Columns: name, module, op, shape, threshold, kernel, MACs (dense, per frame) and share (mean active share
     after the first frame). The total of the share is weighted by MACs over the nodes that were run.
+
+    Args:
+        graph: of a program or a stream.
+        width: characters of the screen. On a narrow one a row is one line: one column names the module (the
+            node where it has none) by the end of its name, and columns without an entry are left out.
 
     Raises:
         ArtifactError: the graph breaks the contract of ``videoeff.inspect.schema``.
@@ -30,6 +38,8 @@ def graph_table(graph: nx.DiGraph) -> Table:
     weight = sum(macs for _, macs in run)
     mean = sum(share * macs for share, macs in run) / weight if weight else None
 
+    if width is not None and width < NARROW:
+        return _narrow_table(f"{name}, {stage}", records, total, mean, width)
     table = Table(title=Text(f"{name}, {stage}"), box=box.SIMPLE_HEAD, show_footer=True)
     table.add_column("name", footer=Text(f"{len(records)} nodes"), overflow="fold")
     table.add_column("module", overflow="fold")
@@ -55,6 +65,40 @@ def graph_table(graph: nx.DiGraph) -> Table:
     return table
 
 
+def _narrow_table(
+    title: str, records: Sequence[NodeRecord], total: int, mean: float | None, width: int
+) -> Table:
+    columns: dict[str, list[str]] = {
+        "op": [end_of(r.op.removesuffix(".default").rpartition("aten.")[2], 18) for r in records],
+        "shape": [shape_text(r.shape) for r in records],
+        "τ": ["" if r.threshold is None else f"{r.threshold:.3g}" for r in records],
+        "kernel": [r.kernel for r in records],
+        "MACs": [count_text(r.macs) if r.macs else "" for r in records],
+        "share": ["" if r.share is None else share_text(r.share) for r in records],
+    }
+    columns = {head: cells for head, cells in columns.items() if any(cells)}
+    footers = {"MACs": count_text(total), "share": share_text(mean)}
+    wide = {
+        head: max(len(text) for text in (head, footers.get(head, ""), *cells))
+        for head, cells in columns.items()
+    }
+    room = max(12, width - sum(wide.values()) - 3 * len(columns) - 5)
+    table = Table(title=Text(title), box=box.SIMPLE_HEAD, show_footer=True)
+    table.add_column("layer", footer=Text(f"{len(records)} nodes"), no_wrap=True)
+    for head in columns:
+        right: JustifyMethod = "right" if head in ("τ", "MACs", "share") else "left"
+        table.add_column(head, footer=Text(footers.get(head, "")), justify=right, no_wrap=True)
+    for number, record in enumerate(records):
+        cells = (end_of(record.module or record.name, room), *(c[number] for c in columns.values()))
+        table.add_row(*(Text(cell) for cell in cells))
+    return table
+
+
+def end_of(text: str, width: int) -> str:
+    """A name cut to its last ``width`` characters, which tell layers apart."""
+    return text if len(text) <= width else "…" + text[len(text) - width + 1 :]
+
+
 def history_table(history: Sequence[Mapping[str, object]]) -> Table:
     """One row per pass: its name, its options, whether it changed the program, and its declined rewrites."""
     table = Table(title=Text("passes"), box=box.SIMPLE_HEAD)
@@ -64,11 +108,26 @@ def history_table(history: Sequence[Mapping[str, object]]) -> Table:
     table.add_column("declined", overflow="fold")
     for entry in history:
         notes = entry.get("notes") or ()
-        lines = [str(note) for note in notes] if isinstance(notes, (list, tuple)) else [str(notes)]
+        lines = grouped([str(note) for note in notes] if isinstance(notes, (list, tuple)) else [str(notes)])
         changed = "yes" if entry.get("changed", False) else "no"
         cells = (str(entry.get("name", "")), str(entry.get("text", "")), changed, "\n".join(lines))
         table.add_row(*(Text(cell) for cell in cells))
     return table
+
+
+def grouped(notes: Sequence[str]) -> list[str]:
+    """Notes of the form ``layer: reason``; a reason that layers share is told once, with the first."""
+    layers: dict[str, list[str]] = {}
+    for note in notes:
+        layer, colon, reason = note.partition(": ")
+        layers.setdefault(reason if colon else note, []).append(layer if colon else "")
+    lines = []
+    for reason, names in layers.items():
+        if len(names) == 1:
+            lines.append(f"{names[0]}: {reason}" if names[0] else reason)
+        else:
+            lines.append(f"{names[0]} and {len(names) - 1} more: {reason}")
+    return lines
 
 
 def to_text(renderable: RenderableType, *, width: int = 160) -> str:

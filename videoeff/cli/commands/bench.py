@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 PEERS = ("eager", "compile", "onnxruntime", "openvino", "openvino-bf16", "openvino-int8")
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, short_help="Time a model's stream beside dense runtimes.")
 @click.argument("model")
 @click.argument("clip", required=False)
 @click.option(

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 POSITIVE = click.FloatRange(min=0.0)
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, short_help="Convert a model and write an artifact.")
 @click.argument("source", type=click.Path(path_type=Path))
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="The artifact to write, OUT.veff.")
 @click.option(
@@ -123,7 +123,8 @@ def convert(
 
     \b
     videoeff convert fast.pt2 -o fast.veff --input-size 352 480 --bgr
-    videoeff convert r18.pth --model torchvision:resnet18 --input-size 224 224 -o r18.veff
+    videoeff convert r18.pth -o r18.veff --model torchvision:resnet18
+        --input-size 224 224
     """
     if output is None and not dry_run:
         raise click.UsageError("name the artifact to write with -o OUT.veff, or ask for --dry-run")

@@ -47,7 +47,7 @@ SETTINGS: tuple[Setting, ...] = (
 )
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, short_help="Stream a synthetic clip through a shipped network.")
 @click.option(
     "--out",
     type=click.Path(path_type=Path),

@@ -35,7 +35,7 @@ FEATURES = (
 )
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, short_help="Show versions, processor, GPU and backends.")
 @json_option
 def doctor(as_json: bool) -> None:
     """Show versions, the processor's features, the GPU, the compiler, and which backends serve."""
@@ -88,8 +88,8 @@ def _lines(facts: dict[str, Any]) -> list[tuple[str, str]]:
     cpu = facts["cpu"]
     lines = [
         ("videoeff", f"{facts['videoeff']}, Python {facts['python']}, {facts['system']}"),
-        ("packages", ", ".join(f"{k} {v}" for k, v in facts["packages"].items() if v)),
-        ("not installed", ", ".join(k for k, v in facts["packages"].items() if not v) or "nothing"),
+        ("packages", ", ".join(f"{k} {v}" for k, v in facts["packages"].items() if v and k not in OPTIONAL)),
+        ("optional", ", ".join(f"{k} {facts['packages'][k] or '(not installed)'}" for k in OPTIONAL)),
         ("processor", f"{cpu['name']}, {cpu['cores']} core(s), {cpu['threads']} thread(s)"),
         ("features", f"{', '.join(cpu['features']) or 'none known'}; PyTorch uses {cpu['torch']}"),
     ]

@@ -7,13 +7,22 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from videoeff.cli.shared.output import Command, emit, json_option, loading_options, show, stage, writable
+from videoeff.cli.shared.output import (
+    Command,
+    console,
+    emit,
+    json_option,
+    loading_options,
+    show,
+    stage,
+    writable,
+)
 
 if TYPE_CHECKING:
     from videoeff.runtime.streaming_module import StreamingModule
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, short_help="Show the rewritten graph of an artifact.")
 @click.argument("artifact", type=click.Path(path_type=Path))
 @click.option(
     "--html", type=click.Path(path_type=Path), metavar="OUT.html", help="Write a page with both graphs."
@@ -72,7 +81,7 @@ def inspect(
             click.echo(f"# {name}" if name else "", nl=bool(name))
             click.echo(str(program))
     else:
-        show(graph_table(graph))
+        show(graph_table(graph, console().width))
     if passes:
         show(history_table(stream_history(stream)))
     for path in (html, explorer):

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from videoeff.video.source import Clip
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, short_help="Run a clip through an artifact.")
 @click.argument("artifact", type=click.Path(path_type=Path))
 @click.argument("clip")
 @click.option("--frames", type=click.IntRange(1), help="Stop after this many frames.")
@@ -194,7 +194,7 @@ def summary(figures: dict[str, Any]) -> list[tuple[str, str]]:
     lines = [("frames", f"{figures['frames']}, {figures['streams']} stream(s)")]
     if macs["needed"] is not None:
         lines.append(
-            ("work active", f"{percent(figures['active_share'])} of the work, frames after the first")
+            ("work", f"{percent(figures['active_share'])} of the dense work, after each stream's first frame")
         )
         dense = macs["dense"] or 1.0
         lines.append(

@@ -10,7 +10,7 @@ import click
 from videoeff.cli.shared.output import Command, emit, json_option, show
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, short_help="Measure the kernels on this machine.")
 @json_option
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
 @click.option(

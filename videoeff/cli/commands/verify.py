@@ -36,7 +36,7 @@ DEFAULT_FRAMES = 20
 CLIP_FRAMES = 30
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, short_help="Check an artifact against its dense model.")
 @click.argument("artifact", type=click.Path(path_type=Path))
 @click.argument("clip", required=False)
 @click.option(

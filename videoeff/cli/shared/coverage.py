@@ -181,19 +181,24 @@ def coverage_table(rows: list[Row]) -> Table:
     from rich.table import Table
     from rich.text import Text
 
-    from videoeff.cli.shared.output import count, megabytes, percent
+    from videoeff.cli.shared.output import console, count, megabytes, percent
+    from videoeff.inspect.tables import end_of
 
+    room = max(16, console().width - 66)  # what the other columns leave
     table = Table(box=box.SIMPLE_HEAD, title=Text("coverage"))
-    for head in ("layer", "kind", "value", "streams"):
-        table.add_column(head, overflow="fold")
+    for head in ("layer", "kind", "value"):
+        table.add_column(head, no_wrap=True)
+    whole = not all(row.streams for row in rows)
+    if whole:
+        table.add_column("streams", overflow="fold")
     for head in ("MACs", "8x8 reaches", "state"):
         table.add_column(head, justify="right", no_wrap=True)
     for row in rows:
         cells = (
-            row.name,
+            end_of(row.name, room),
             row.kind,
             "×".join(map(str, row.shape)),
-            "yes" if row.streams else f"whole: {row.why}",
+            *(("yes" if row.streams else f"whole: {row.why}",) if whole else ()),
             count(row.macs) if row.macs else "",
             percent(row.reach),
             megabytes(row.state_bytes) if row.state_bytes else "shared",

@@ -19,8 +19,23 @@ DONE, FAILED, UNUSABLE = 0, 1, 2
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
+def _with_marks(text: str | None) -> str | None:
+    """A raw docstring's mark for lines that are to stay as they are (backslash, b), as click reads it."""
+    return None if text is None else text.replace("\\b\n", "\b\n")
+
+
+class Group(click.Group):
+    """A group whose docstring may hold examples that stay line by line."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs | {"help": _with_marks(kwargs.get("help"))})
+
+
 class Command(click.Command):
     """A command whose deliberate errors end in one message and status 2; others keep their traceback."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs | {"help": _with_marks(kwargs.get("help"))})
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command."""
@@ -85,10 +100,12 @@ def json_text(document: Any) -> str:
 
 
 def console() -> Console:
-    """Where people read."""
+    """Where people read: as wide as the terminal, or as ``COLUMNS`` says; 140 characters in a pipe."""
+    import os
+
     from rich.console import Console
 
-    wide = None if sys.stdout.isatty() else 140
+    wide = None if sys.stdout.isatty() or os.environ.get("COLUMNS") else 140
     return Console(width=wide, highlight=False)
 
 
