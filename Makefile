@@ -92,7 +92,7 @@ line-coverage: native
 	  tests/cuda/interpreted
 	$(BIN)/coverage report
 
-# The sanitizer's library comes before Python's own; PYTHONMALLOC shows it the memory of Python objects too.
+# Preloaded: the library of the sanitizer and that of C++. PYTHONMALLOC shows it the memory of Python objects too.
 sanitize: $(STAMP)
 	$(NATIVE) --if-changed --sanitize address,undefined --out $(SANITIZED)
 	LD_PRELOAD="$$($(NATIVE) --runtime --sanitize address,undefined)" PYTHONMALLOC=malloc \

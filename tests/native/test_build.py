@@ -116,7 +116,19 @@ def test_sanitized_build(sources: Path, tmp_path: Path) -> None:
     assert info.sanitize == build.SANITIZERS
     assert build.is_current(path, build.SANITIZERS, sources)
     assert not build.is_current(path, (), sources)
-    assert "san" in build.runtime_library(build.SANITIZERS).name
+
+
+@needs_compiler
+def test_exceptions_under_the_sanitizer() -> None:
+    """The first exception of a C++ extension is an error of Python there, not the end of the process."""
+    preloaded = ":".join(str(path) for path in build.preloaded_libraries(build.SANITIZERS))
+    assert "san" in Path(preloaded.split(":")[0]).name
+    throw = "import torch\ntry:\n    torch.empty(-1)\nexcept RuntimeError:\n    print('caught')"
+    settings = {"LD_PRELOAD": preloaded, "PYTHONMALLOC": "malloc", "ASAN_OPTIONS": "detect_leaks=0"}
+    done = subprocess.run(
+        [sys.executable, "-c", throw], env=os.environ | settings, capture_output=True, text=True, check=False
+    )
+    assert done.stdout == "caught\n", done.stderr
 
 
 def test_files_that_are_no_library(tmp_path: Path) -> None:

@@ -249,8 +249,11 @@ def build(library: Path = LIBRARY, sanitize: Sequence[str] = (), sources: Path =
     return info
 
 
-def runtime_library(sanitize: Sequence[str]) -> Path:
-    """The sanitizer's own library, which has to be loaded before everything else (LD_PRELOAD).
+def preloaded_libraries(sanitize: Sequence[str]) -> tuple[Path, ...]:
+    """The libraries to load before everything else (LD_PRELOAD): the sanitizer's own, and the standard C++ library.
+
+    AddressSanitizer looks up the function that throws C++ exceptions as it starts, in what is loaded by then. Python
+    itself is C: without the C++ library, the first exception of any extension module ends the process.
 
     Raises:
         BuildError: the compiler has none.
@@ -260,14 +263,22 @@ def runtime_library(sanitize: Sequence[str]) -> Path:
     if "address" not in sanitize:
         names = [f"libclang_rt.ubsan_standalone-{platform.machine()}.so", "libclang_rt.ubsan_standalone.so"]
     gnu = "libasan.so" if "address" in sanitize else "libubsan.so"
-    for name in (*names, gnu) if _is_clang(compiler) else (gnu,):
+    runtime = _compiler_file(compiler, (*names, gnu) if _is_clang(compiler) else (gnu,))
+    if runtime is None:
+        raise BuildError(f"{shlex.join(compiler)} has no library for its sanitizers; install it, or use g++")
+    standard = _compiler_file(compiler, ("libstdc++.so.6", "libstdc++.so"))
+    return (runtime,) if standard is None else (runtime, standard)
+
+
+def _compiler_file(compiler: Sequence[str], names: Sequence[str]) -> Path | None:
+    for name in names:
         done = subprocess.run(
             [*compiler, f"-print-file-name={name}"], capture_output=True, text=True, check=False
         )
         path = Path(done.stdout.strip())
         if path.is_absolute() and path.is_file():  # the bare name comes back where there is none
             return path.resolve()
-    raise BuildError(f"{shlex.join(compiler)} has no library for its sanitizers; install it, or use g++")
+    return None
 
 
 def _objects(sources: Path) -> list[tuple[str, tuple[str, ...]]]:
@@ -357,12 +368,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--sanitize", default="", metavar="LIST", help="address,undefined")
     parser.add_argument("--if-changed", action="store_true", help="do nothing where the library is current")
     parser.add_argument("--optional", action="store_true", help="no compiler is not an error")
-    parser.add_argument("--runtime", action="store_true", help="print the library of --sanitize to preload")
+    parser.add_argument("--runtime", action="store_true", help="print what --sanitize has to preload, by colons")
     chosen = parser.parse_args(arguments)
     sanitize = tuple(word for word in chosen.sanitize.split(",") if word)
     try:
         if chosen.runtime:
-            print(runtime_library(sanitize))
+            print(*preloaded_libraries(sanitize), sep=":")
         elif not (chosen.if_changed and is_current(chosen.out, sanitize)):
             info = build(chosen.out, sanitize)
             print(f"videoeff: compiled {chosen.out.name} with {info.compiler}")
