@@ -250,10 +250,11 @@ def build(library: Path = LIBRARY, sanitize: Sequence[str] = (), sources: Path =
 
 
 def preloaded_libraries(sanitize: Sequence[str]) -> tuple[Path, ...]:
-    """The libraries to load before everything else (LD_PRELOAD): the sanitizer's own, and the standard C++ library.
+    """The libraries to load before everything else (LD_PRELOAD): that of the sanitizer, and that of C++.
 
-    AddressSanitizer looks up the function that throws C++ exceptions as it starts, in what is loaded by then. Python
-    itself is C: without the C++ library, the first exception of any extension module ends the process.
+    AddressSanitizer looks up the function that throws C++ exceptions as it starts, in what is loaded by
+    then. Python itself is C: without the C++ library, the first exception of any extension module ends the
+    process.
 
     Raises:
         BuildError: the compiler has none.
@@ -368,7 +369,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--sanitize", default="", metavar="LIST", help="address,undefined")
     parser.add_argument("--if-changed", action="store_true", help="do nothing where the library is current")
     parser.add_argument("--optional", action="store_true", help="no compiler is not an error")
-    parser.add_argument("--runtime", action="store_true", help="print what --sanitize has to preload, by colons")
+    parser.add_argument("--runtime", action="store_true", help="print what --sanitize has to preload")
     chosen = parser.parse_args(arguments)
     sanitize = tuple(word for word in chosen.sanitize.split(",") if word)
     try:
