@@ -17,7 +17,7 @@ from videoeff.capture.export import capture, require_eval
 from videoeff.capture.partition import has_convolution, split
 from videoeff.errors import BackendError, CaptureError, PassError
 from videoeff.ir.program import Program
-from videoeff.lowering.choose import choose_implementations
+from videoeff.lowering.choose import choose_backends
 from videoeff.passes import Pass, parse_passes, recipe, run_passes
 from videoeff.passes.insert_thresholds import InsertThresholds
 from videoeff.runtime.engine import Engine
@@ -86,7 +86,7 @@ def convert(
         StateError: an unknown ``nan_policy`` or ``on_resize``.
     """
     check_policies(nan_policy, on_resize)
-    choose_implementations(backend)
+    choose_backends(backend)
     place = _device(device)
     chosen = _passes(recipe, passes, threshold, predict, input_threshold, block, dilation)
     if kwargs is not None and not isinstance(kwargs, Mapping):

@@ -1,4 +1,4 @@
-"""Numbers that the forms of regions are written in; the native interface uses the same."""
+"""Numbers that region specs are written in; the native interface uses the same."""
 
 from __future__ import annotations
 

@@ -12,10 +12,11 @@ import triton.language as tl
 from torch import Tensor
 
 from videoeff.errors import LoweringError
-from videoeff.kernels.call import RegionCall
-from videoeff.kernels.region_spec.spec import Form
-from videoeff.kernels.region_spec.trace import Constant, View
-from videoeff.kernels.triton.configs import Config, by_channel
+from videoeff.kernels.call import RegionCall, Test
+from videoeff.kernels.change_test import QUANTITIES
+from videoeff.kernels.region_spec.spec import RegionSpec
+from videoeff.kernels.region_spec.values import Constant, View
+from videoeff.kernels.triton.configs import Config, by_channel, groups_of
 from videoeff.kernels.triton.work import Edge, Work, edges_of
 
 #: Most registers of a thread, and of a multiprocessor.
@@ -26,10 +27,6 @@ VAST = 1 << 31
 
 #: Counters lie as far apart as Triton looks at addresses: a kernel serves any of them.
 APART = 4
-
-#: Numbers of the tests in ``device.py``.
-TESTS = {"max": 1, "l2": 2, "rms": 3, "rms-relative": 3}
-
 
 @dataclass(frozen=True)
 class Launch:
@@ -159,7 +156,7 @@ class Binding:
     """A region on its way to a launch.
 
     Attributes:
-        call, form: the region.
+        call, spec: the region.
         config: sizes of its blocks.
         work: its list.
         memory: the plan's tensors.
@@ -169,7 +166,7 @@ class Binding:
     """
 
     call: RegionCall
-    form: Form
+    spec: RegionSpec
     config: Config
     work: Work
     memory: Memory
@@ -179,12 +176,12 @@ class Binding:
     @property
     def channels(self) -> int:
         """Channels of the value."""
-        return self.form.out.extent[3]
+        return self.spec.out.extent[3]
 
     @property
     def groups(self) -> int:
         """Groups of channels that no block reaches across."""
-        return 1 if by_channel(self.form) else self.form.window.get("groups", 1)
+        return 1 if by_channel(self.spec) else groups_of(self.spec)
 
     def columns(self, per_group: int) -> int | None:
         """The channels of a group; None where there is one, and all channels of all blocks exist."""
@@ -227,9 +224,10 @@ class Binding:
         """Channels of a pixel, with the gap behind them that is zero and stays so."""
         channels = view.extent[3]
         spec = None if isinstance(view.source, Constant) else self.call.specs.get(view.source)
-        if spec is None or not spec.pixel or channels != spec.shape[1] or view.offset % spec.pixel:
+        gap = 0 if spec is None else spec.pixel_stride
+        if spec is None or not gap or channels != spec.shape[1] or view.offset % gap:
             return channels
-        return spec.pixel if self.groups == 1 else channels
+        return gap if self.groups == 1 else channels
 
     def launch(
         self,
@@ -258,9 +256,9 @@ class Binding:
         arguments = {
             "site": site_of(work),
             "work": self.work_of(work),
-            "out": self.view(self.form.out, exact=self.columns(per_group) is None),
+            "out": self.view(self.spec.out, exact=self.columns(per_group) is None),
             "test": self.test(blocks, per_group, chunks, together),
-            "args": tuple(self.view(v, exact=self.columns(per_group) is None) for v in self.form.arguments)
+            "args": tuple(self.view(v, exact=self.columns(per_group) is None) for v in self.spec.arguments)
             or None,
             "edges": tuple(edge_arguments(e, memory) for e in edges) or None,
             **special,
@@ -269,7 +267,7 @@ class Binding:
             "BN": config.BN,
             "NB": blocks,
             "CODE": self.code(),
-            "TEST": TESTS[self.call.test.kind] if self.call.test.threshold > 0 else 0,
+            "TEST": tested(self.call.test),
             "TOGETHER": together,
             "EDGES": tuple(e.static for e in edges),
         }
@@ -324,8 +322,13 @@ class Binding:
         """``CODE`` of the kernels: (op, a, b, p, q); -1 stands for the producer's result."""
         return tuple(
             (-1, 0, 0, 0.0, 0.0) if i is None else (int(i.op), i.a, i.b, float(i.p), float(i.q))
-            for i in self.form.code
+            for i in self.spec.epilogue
         )
+
+
+def tested(test: Test) -> int:
+    """``TEST`` of the kernels: 0 for an exact comparison, else 1 + the number of the quantity."""
+    return 1 + int(QUANTITIES[test.kind]) if test.threshold > 0 else 0
 
 
 def edge_arguments(edge: Edge, memory: Memory) -> tuple[Any, ...]:
