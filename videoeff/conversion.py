@@ -16,6 +16,7 @@ from videoeff.analysis import is_convolution
 from videoeff.capture.export import capture, require_eval
 from videoeff.capture.partition import has_convolution, split
 from videoeff.errors import BackendError, CaptureError, PassError
+from videoeff.ir.edit import to_device
 from videoeff.ir.program import Program
 from videoeff.lowering.choose import choose_backends
 from videoeff.passes import Pass, parse_passes, recipe, run_passes
@@ -112,11 +113,8 @@ def convert(
         # What is made in inference mode could not be written outside it.
         with torch.inference_mode(False), torch.no_grad():
             args, keywords = pytree.tree_map(_no_inference_tensor, (args, keywords))
-            if place is None:
-                return _build(model, args, keywords, chosen, backend, name, options)
-            made = _build(model, args, keywords, chosen, "auto", name, options)
-            _move(made, place, backend)
-            return made
+            made = _build(model, args, keywords, chosen, backend, name, options, place)
+            return made if place is None else made.to(place)  # of a model in parts, what is around them
 
     def build_again(args: tuple[Any, ...], keywords: dict[str, Any]) -> StreamingModule:
         return build(*_as_model(model, args, keywords))
@@ -144,15 +142,6 @@ def _device(device: torch.device | str | None) -> torch.device | None:
     return place
 
 
-def _move(stream: StreamingModule, place: torch.device, backend: str) -> None:
-    """To a device, where a backend is to serve that need not serve where the model is."""
-    for engine in stream.engines.values():
-        engine.backend = backend
-    stream.to(place)
-    for engine in stream.engines.values():
-        engine.relower()  # what did not move was lowered for any backend
-
-
 def _build(
     model: Model,
     args: tuple[Any, ...],
@@ -161,6 +150,7 @@ def _build(
     backend: str,
     name: str,
     options: dict[str, Any],
+    place: torch.device | None,
 ) -> StreamingModule:
     try:
         program = capture(model, args, kwargs, name=name)
@@ -168,12 +158,12 @@ def _build(
         if isinstance(model, (torch.export.ExportedProgram, fx.GraphModule)) or not has_convolution(model):
             raise
         _require_run(model, args, kwargs, name)
-        return _in_parts(model, args, kwargs, passes, backend, name, options, error)
+        return _in_parts(model, args, kwargs, passes, backend, name, options, place, error)
     if not any(is_convolution(n) for n in program.nodes):
         raise CaptureError(
             f"{name}: it has no convolution, so there are no pixels to follow; run it as it is"
         )
-    engine = Engine(run_passes(program, passes), backend)
+    engine = Engine(_placed(run_passes(program, passes), place), backend)
     return StreamingModule(engine, name=name, **options)
 
 
@@ -185,12 +175,13 @@ def _in_parts(
     backend: str,
     name: str,
     options: dict[str, Any],
+    place: torch.device | None,
     reason: CaptureError,
 ) -> StreamingModule:
     found = split(model, args, kwargs)
     engines: dict[str, list[Engine]] = {}
     for part in found.parts:
-        program = run_passes(part.program, passes)
+        program = _placed(run_passes(part.program, passes), place)
         calls = engines.setdefault(part.path, [])
         if calls:
             _share_constants(calls[0].program, program)
@@ -198,6 +189,11 @@ def _in_parts(
     left = (("", str(reason)), *found.left)
     shell = Shell(model, engines, (args, kwargs), left, found.convolution_macs)
     return StreamingModule(shell=shell, name=name, **options)
+
+
+def _placed(program: Program, place: torch.device | None) -> Program:
+    """The Program where its stream is to live, before it is lowered."""
+    return program if place is None else to_device(program, place)
 
 
 def _share_constants(first: Program, other: Program) -> None:

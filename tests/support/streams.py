@@ -8,17 +8,17 @@ from typing import Any
 import torch.utils._pytree as pytree
 from torch import Tensor, fx, nn
 
+from videoeff import kernels
 from videoeff.capture.export import capture
 from videoeff.ir.parser import text_to_program
 from videoeff.ir.program import Program
-from videoeff.kernels import IMPLEMENTATIONS
 from videoeff.passes import Pass, parse_passes, recipe, run_passes
 from videoeff.runtime.engine import Engine
 from videoeff.runtime.streaming_module import StreamingModule
 
 #: Every way to compute on this machine: the reference, and "auto" where there is more. A backend that may
 #: decline a region is met in "auto", beside the reference.
-BACKENDS = ["reference"] + ["auto"] * (sum(not i.unavailable() for i in IMPLEMENTATIONS) > 1)
+BACKENDS = ["reference"] + ["auto"] * (sum(not i.unavailable() for i in kernels.BACKENDS) > 1)
 
 
 def captured(model: nn.Module, *args: Any) -> Program:

@@ -92,7 +92,9 @@ class _Walk:
         known, function = info(node), cast(Any, node.target)
         args: Any = fx.map_arg(node.args, cast(Any, self.operand))
         kwargs: Any = fx.map_arg(node.kwargs, cast(Any, self.operand))
-        return Step(function, tuple(args), dict(kwargs), known.shape, known.dtype, known.layout, not known.dense)
+        return Step(
+            function, tuple(args), dict(kwargs), known.shape, known.dtype, known.layout, not known.dense
+        )
 
     def operand(self, node: fx.Node) -> Operand:
         """What stands for a node."""

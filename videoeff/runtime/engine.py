@@ -23,6 +23,7 @@ from videoeff.kernels.call import Context
 from videoeff.kernels.change_test import scale_of
 from videoeff.kernels.host import OutputMemory, warn_if_slow
 from videoeff.lowering.buffers import allocate, device_of
+from videoeff.lowering.choose import Answers
 from videoeff.lowering.lower import lower
 from videoeff.lowering.plan import Plan
 
@@ -72,7 +73,8 @@ class Engine(nn.Module):
         self.network = program.module
         if backend == "auto" and device_of(self.network).type == "cpu":
             warn_if_slow()
-        self.plan: Plan = lower(program, backend)
+        self.answers = Answers()  # what backends said of the regions, until their structure changes
+        self.plan: Plan = lower(program, backend, self.answers)
         self.memory = OutputMemory(2 * program.out_spec.num_leaves)
         self.counts = Counts()
         self.observer: Observer | None = None
@@ -271,7 +273,7 @@ class Engine(nn.Module):
         """Lower again after options of the Program changed, keeping every buffer that still fits."""
         known = {spec: self._state[spec.name] for spec in self.plan.state}
         self.collect()
-        self.plan = lower(self.program, self.backend)
+        self.plan = lower(self.program, self.backend, self.answers)
         self._state = allocate(self.plan.state, self.device, known)
         new = [spec.name for spec in self.plan.state if spec not in known]
         settled = not all(self._fresh)
@@ -318,11 +320,12 @@ class Engine(nn.Module):
                     "the model and convert that"
                 ) from error
             if moved:
-                self._rewrite_devices(device_of(self.network))
+                edit.rewrite_devices(self.program, device_of(self.network))
             if changed or moved:
                 old, fresh = self._state, self._fresh
                 self.collect()
-                self.plan = lower(self.program, self.backend)
+                self.answers = Answers()
+                self.plan = lower(self.program, self.backend, self.answers)
                 self.allocate()
                 kept = [s.name for s in self.plan.state if s.parent is None]
                 for name in set(kept) & set(old):
@@ -340,14 +343,6 @@ class Engine(nn.Module):
                 dtype = self.plan.frames[self.program.placeholders.index(node)][1]
                 node.meta["input"] = (shape, fn(torch.empty(0, dtype=dtype)).dtype)
         annotate(self.program)
-
-    def _rewrite_devices(self, device: torch.device) -> None:
-        def there(value: Any) -> Any:
-            return device if isinstance(value, torch.device) else value
-
-        for node in self.program.nodes:
-            node.args = tuple(there(a) for a in node.args)
-            node.kwargs = {k: there(v) for k, v in node.kwargs.items()}
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Engine:
         def copied(tensor: Tensor) -> Tensor:

@@ -95,7 +95,11 @@ def _check_stages(spec: RegionSpec, predicted: bool) -> None:
         raise Unserved("convolutions that read one another in bfloat16")
     other = Unserved("convolutions that read one another, of other kinds than any, depthwise, 1x1")
     producer, stages, last = spec.producer, spec.stages, len(spec.stages)
-    if last > MAX_STAGES or not isinstance(producer, (Convolution, MaxPool)) or producer.input.strides[3] != 1:
+    if (
+        last > MAX_STAGES
+        or not isinstance(producer, (Convolution, MaxPool))
+        or producer.input.strides[3] != 1
+    ):
         raise other
     if isinstance(producer, Convolution) and producer.gate is not None:
         raise other

@@ -349,7 +349,9 @@ class Binder:
         if (then := stage.epilogue) is not None:
             into.nepi, into.epi = 1, abi.Epi(int(then.op), 0, 0, 0, then.p, then.q)
 
-    def _fill_weights(self, into: Any, found: Convolution | TransposedConvolution | Stage, dtype: int) -> None:
+    def _fill_weights(
+        self, into: Any, found: Convolution | TransposedConvolution | Stage, dtype: int
+    ) -> None:
         into.groups, into.weight = found.groups, self.constant(found.weight, dtype).data_ptr()
         if found.bias is not None:
             into.bias = self.constant(found.bias, dtype).data_ptr()

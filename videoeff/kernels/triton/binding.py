@@ -28,6 +28,7 @@ VAST = 1 << 31
 #: Counters lie as far apart as Triton looks at addresses: a kernel serves any of them.
 APART = 4
 
+
 @dataclass(frozen=True)
 class Launch:
     """One kernel of a frame.
