@@ -121,7 +121,8 @@ def overloads(*names: str) -> list[Any]:
 
 def op_name(call: Any) -> str:
     """The operator of a node or function without its overload (``conv2d``), "" for other nodes than calls."""
-    return overload_name(call).partition(".")[0]
+    name = overload_name(call)
+    return name.rpartition(".")[0] or name
 
 
 def overload_name(call: Any) -> str:

@@ -22,6 +22,7 @@ from videoeff.ops.base import (
     Reach,
     bind,
     layout_of,
+    op_name,
     overloads,
     register,
     require_image,
@@ -57,6 +58,13 @@ def source_range(
     return first, last
 
 
+_MODES = {
+    "upsample_nearest2d": "nearest",
+    "_upsample_nearest_exact2d": "nearest-exact",
+    "upsample_bilinear2d": "bilinear",
+}
+
+
 @register
 class Upsample(Op):
     """``interpolate`` in the modes nearest, nearest-exact and bilinear, to any size."""
@@ -79,8 +87,7 @@ class Upsample(Op):
 
     def reach(self, node: fx.Node) -> Reach:
         """A result pixel that reads a changed one."""
-        bound, name = bind(node), str(node.target)
-        mode = "bilinear" if "bilinear" in name else "nearest-exact" if "exact" in name else "nearest"
+        bound, mode = bind(node), _MODES[op_name(node)]
         align = bool(bound.get("align_corners", False))
         source = input_node(node)
         (height, width), (out_h, out_w) = shape_of(source)[-2:], shape_of(node)[-2:]
@@ -114,6 +121,9 @@ class Upsample(Op):
         ]
 
 
+_PAD_MODES = {"reflection_pad2d": "reflect", "replication_pad2d": "replicate"}
+
+
 @register
 class Pad(Op):
     """Padding of the pixel dimensions (and of channels with constants), every mode."""
@@ -128,9 +138,9 @@ class Pad(Op):
         )  # fmt: skip
 
     def _mode(self, node: fx.Node) -> tuple[str, list[int]]:
-        bound, name = bind(node), str(node.target)
+        bound = bind(node)
         pads = bound.get("pad", bound.get("padding"))
-        mode = "reflect" if "reflection" in name else "replicate" if "replication" in name else "constant"
+        mode = _PAD_MODES.get(op_name(node), "constant")
         return str(bound.get("mode", mode)), [int(p) for p in pads or ()]
 
     def layout(self, node: fx.Node) -> PixelLayout:
@@ -200,7 +210,7 @@ class PixelShuffle(Op):
         """Each pixel becomes a block, or each block a pixel."""
         source, factor = input_node(node), int(arguments(node)[1])
         name, extent = source.name, layout_of(source).extent(shape_of(source))
-        shrink = "unshuffle" in str(node.target)
+        shrink = op_name(node) == "pixel_unshuffle"
 
         def reach(masks: Masks) -> Tensor:
             mask = masks[name].expand(extent)
