@@ -11,10 +11,10 @@ import torch
 from videoeff.kernels.call import Input as FrameInput
 from videoeff.kernels.call import RegionCall
 from videoeff.kernels.computation import Operand, Step, operands
-from videoeff.kernels.region_spec import along_channels, moves, pointwise, windows
+from videoeff.kernels.region_spec import along_channels, arithmetic, moves, pointwise, resampling, windows
 from videoeff.kernels.region_spec.codes import EpiOp, Kind, ReachKind
 from videoeff.kernels.region_spec.producers import Convolution, Input, Pointwise, Producer, Stage
-from videoeff.kernels.region_spec.trace import Builder, result_layout
+from videoeff.kernels.region_spec.trace import Builder, Rule, result_layout
 from videoeff.kernels.region_spec.values import (
     Instruction,
     Unserved,
@@ -26,7 +26,12 @@ from videoeff.kernels.region_spec.values import (
     view_of,
 )
 
-RULES = {**pointwise.RULES, **along_channels.RULES, **windows.RULES, **moves.RULES}
+#: The rules by operator and overload.
+RULES: dict[str, Rule] = {
+    name: rule
+    for part in (pointwise, arithmetic, along_channels, windows, resampling, moves)
+    for name, rule in part.RULES.items()
+}
 
 _PRODUCER_REACH = {
     Kind.CONV: ReachKind.WINDOW,
@@ -122,7 +127,7 @@ def _value_of(builder: Builder, step: Step) -> Value:
         raise Unserved(f"{step.name} gives {dtype_name(step.dtype)}")
     rule = RULES.get(step.name)
     if rule is None:
-        raise Unserved(f"{step.name} has no native form")
+        raise Unserved(f"{step.name} has no region spec")
     result_layout(step)
     value = rule(builder, step)
     if step.shape != value.shape:
