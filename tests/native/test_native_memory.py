@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 import videoeff
-from videoeff.kernels.cpp import library, memory
+from videoeff.kernels import output_memory as memory
+from videoeff.kernels.cpp import library
 from videoeff.kernels.output_memory import OutputMemory
 from videoeff.testing import relative_error
 
