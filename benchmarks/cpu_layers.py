@@ -172,6 +172,7 @@ class Native:
 
     def __init__(self, shape: Shape, weight: Tensor, bias: Tensor, picture: Tensor) -> None:
         from videoeff.kernels.cpp import abi, library, winograd
+        from videoeff.kernels.region_spec.producers import Window
 
         self._library = library.load()
         rows, columns = shape.result
@@ -184,10 +185,9 @@ class Native:
         (op.kh, op.kw), (op.sy, op.sx) = shape.kernel, shape.stride
         (op.py, op.px), (op.dy, op.dx) = shape.padding, shape.dilation
         op.groups, op.nreach, op.test, op.dense_share = shape.groups, 1, abi.ChangeTest.MAX, 2.0
-        names = ("kh", "kw", "sy", "sx", "py", "px", "dy", "dx", "groups")
-        window = {name: int(getattr(op, name)) for name in names}
+        window = Window(shape.kernel, shape.stride, shape.padding, shape.dilation)
         channels, size = (shape.inputs, shape.outputs), (shape.height, shape.width)
-        op.winograd = int(winograd.pays(channels, window, size, shape.result))
+        op.winograd = int(winograd.pays(channels, window, shape.groups, size, shape.result))
         op.weight, op.bias = self._keep[0].data_ptr(), bias.data_ptr()
         op.width[0] = shape.outputs
         op.reach[0] = abi.Reach(0, abi.ReachKind.WINDOW)

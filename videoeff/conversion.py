@@ -14,8 +14,9 @@ from videoeff.analysis import is_convolution
 from videoeff.capture.export import capture, require_eval
 from videoeff.capture.partition import has_convolution, partition
 from videoeff.errors import BackendError, CaptureError, PassError
+from videoeff.ir.edit import to_device
 from videoeff.ir.program import Program
-from videoeff.lowering.choose import choose_implementations
+from videoeff.lowering.choose import choose_backends
 from videoeff.passes import Pass, parse_passes, recipe, run_passes
 from videoeff.passes.insert_thresholds import InsertThresholds
 from videoeff.runtime.body import StreamBody
@@ -86,7 +87,7 @@ def convert(
         StateError: an unknown ``nan_policy`` or ``on_resize``.
     """
     options = Options(alias_outputs, nan_policy, on_resize)
-    choose_implementations(backend)
+    choose_backends(backend)
     place = _device(device)
     chosen = _passes(recipe, passes, threshold, predict, input_threshold, block, dilation)
     if kwargs is not None and not isinstance(kwargs, Mapping):
@@ -137,21 +138,16 @@ class _Builder:
         # What is made in inference mode could not be written outside it.
         with torch.inference_mode(False), torch.no_grad():
             args, kwargs = pytree.tree_map(_no_inference_tensor, (args, kwargs))
-            if self.device is None:
-                return self._body(args, kwargs, self.backend)
-            body = self._body(args, kwargs, "auto")  # the backend need not serve where the model is
-            for engine in body.engines.values():
-                engine.set_backend(self.backend)
-            body.to(self.device)
-            for engine in body.engines.values():
-                engine.relower()  # what did not move was lowered for any backend
+            body = self._body(args, kwargs)
+            if self.device is not None:
+                body.to(self.device)  # of a partitioned model, what is around the partitions
             return body
 
     def build_again(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> StreamBody:
         """The body for a frame of a stream that may have been moved or cast since."""
         return self.build(*_as_model(self.model, args, kwargs))
 
-    def _body(self, args: tuple[Any, ...], kwargs: dict[str, Any], backend: str) -> StreamBody:
+    def _body(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> StreamBody:
         model, name = self.model, self.name
         try:
             program = capture(model, args, kwargs, name=name)
@@ -161,26 +157,31 @@ class _Builder:
             if not has_convolution(model):
                 raise
             _require_run(model, args, kwargs, name)
-            return self._partitioned(model, args, kwargs, backend, str(error))
+            return self._partitioned(model, args, kwargs, str(error))
         if not any(is_convolution(n) for n in program.nodes):
             raise CaptureError(
                 f"{name}: it has no convolution, so there are no pixels to follow; run it as it is"
             )
-        return Engine(run_passes(program, self.passes), backend)
+        return Engine(self._rewritten(program), self.backend)
 
     def _partitioned(
-        self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], backend: str, reason: str
+        self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], reason: str
     ) -> PartitionedModel:
         found = partition(model, args, kwargs)
         engines: dict[str, list[Engine]] = {}
         for captured in found.partitions:
-            program = run_passes(captured.program, self.passes)
+            program = self._rewritten(captured.program)
             calls = engines.setdefault(captured.path, [])
             if calls:
                 _share_constants(calls[0].program, program)
-            calls.append(Engine(program, backend))
+            calls.append(Engine(program, self.backend))
         left = (("", reason), *found.left)
         return PartitionedModel(model, engines, Signature.of(args, kwargs), left, found.convolution_macs)
+
+    def _rewritten(self, program: Program) -> Program:
+        """The program after the passes, where its stream is to live, before it is lowered."""
+        program = run_passes(program, self.passes)
+        return program if self.device is None else to_device(program, self.device)
 
 
 def _device(device: torch.device | str | None) -> torch.device | None:

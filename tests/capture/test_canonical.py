@@ -9,7 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tests.support.streams import stream_of
+from tests.support.streams import captured, outputs_of, stream_of
+from videoeff.analysis import annotate, invalidate
+from videoeff.ir.layout import info
 from videoeff.ops.base import Lambda
 from videoeff.testing import changing_frames, poison, relative_error
 
@@ -89,3 +91,45 @@ def test_in_place(name: str) -> None:
         with torch.no_grad():
             assert relative_error(stream(*frame), model(*frame)) <= 1e-9
         assert torch.equal(frame[0], kept)
+
+
+# ---------------------------------------------------------------- shapes that the export has derived
+
+
+class Held(nn.Module):
+    """A convolution into which a buffer is added, and a fixed table."""
+
+    def __init__(self, dtype: torch.dtype = torch.float32) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(4, 6, 3, padding=1)
+        self.register_buffer("wide", torch.rand(6, 1, 1, dtype=dtype), persistent=False)
+        self.table = torch.linspace(0, 1, 8)
+
+    def forward(self, x: Tensor, scale: float = 2.0) -> tuple[Tensor, ...]:
+        y = self.conv(x)
+        y.add_(self.wide)
+        whole = (x * 255).to(torch.uint8)
+        whole.mul_(2)
+        a, b = y.chunk(2, 1)
+        return (a.relu() * b) * scale + self.table, whole.float().mean((2, 3)), y.view(2, 6, -1)
+
+
+@pytest.mark.parametrize("name", ["held", "wider", *FUNCTIONS])
+def test_shapes_of_the_export_are_those_that_are_derived(name: str) -> None:
+    held = {"held": torch.float32, "wider": torch.float64}
+    model = Held(held[name]) if name in held else Lambda(FUNCTIONS[name])
+    program = captured(model, torch.rand(SHAPES[0]))
+    found = {node.name: info(node) for node in program.nodes if node.op != "output"}
+    for node in program.nodes:
+        invalidate(node)
+    annotate(program)
+    assert found == {node.name: info(node) for node in program.nodes if node.op != "output"}
+
+
+def test_a_model_with_what_it_holds_is_the_model() -> None:
+    model, x = Held().eval(), torch.rand(SHAPES[0])
+    with torch.no_grad():
+        dense = model(x)
+    for found, expected in zip(outputs_of(captured(model, x), x), dense, strict=True):
+        assert found.shape == expected.shape
+        assert relative_error(found, expected) <= 1e-6

@@ -15,8 +15,9 @@ from torch import Tensor, nn
 
 from tests.cuda.compare import passes
 from tests.support.streams import stream_of
+from videoeff.kernels.backend import Accepted
 from videoeff.kernels.call import Context, RegionCall
-from videoeff.kernels.region_spec.spec import Form
+from videoeff.kernels.region_spec.spec import RegionSpec
 from videoeff.kernels.triton import configs, rules
 from videoeff.kernels.triton.configs import Config, Device
 from videoeff.kernels.triton.rules import Rule
@@ -58,10 +59,19 @@ def launches(
     own = {} if sizes is None else {calls[-1].name: sizes(calls[-1])}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(plan, "present", lambda kind: Device("", f"sm_{capability}"))
-        made = plan.TritonPlan(calls, frozenset(), own)
+        made = plan.TritonPlan([accepted(c) for c in calls], frozenset(), own)
     fresh = torch.zeros(engine.program.streams, dtype=torch.bool)
     made._bind(Context((), engine._state, engine._constants, fresh, any_fresh=True, all_fresh=True))
     return [(launch, made.configs) for launch in made.launches]
+
+
+def accepted(call: RegionCall) -> Accepted[RegionSpec]:
+    """A region as the CUDA backend takes it, which it must."""
+    from videoeff.kernels.triton.describe import describe
+
+    found = describe(call)
+    assert isinstance(found, Accepted), found
+    return found
 
 
 def check(launch: Any, capability: int) -> None:
@@ -285,15 +295,12 @@ def test_every_shipped_size(capability: int, kind: str, rule: Rule, monkeypatch:
     device = Device("", f"sm_{capability}")
 
     def sizes(call: RegionCall) -> Config:
-        from videoeff.kernels.triton.describe import describe
-
-        form = describe(call)
-        assert isinstance(form, Form), form
-        assert configs.kind_of(form) == kind
-        facts = configs.facts_of(call, form, kind)
+        spec = accepted(call).description
+        assert configs.kind_of(spec) == kind
+        facts = configs.facts_of(call, spec, kind)
         assert rule.fits(facts) or "tf32" in rule.when, (rule, facts)
         given: dict[str, Any] = {"U": configs.unit_of(call.extent, device), **rule.use}
-        return configs.fitted(Config(**given), form, kind, device)
+        return configs.fitted(Config(**given), spec, kind, device)
 
     stream = stream_of(module, example, passes=passes("relative"), backend="reference")
     found = launches(stream, capability, sizes)

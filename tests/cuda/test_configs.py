@@ -15,8 +15,9 @@ from torch import Tensor, nn
 
 import videoeff
 from videoeff.errors import BackendError
+from videoeff.kernels.backend import Accepted
 from videoeff.kernels.call import RegionCall
-from videoeff.kernels.region_spec.spec import Form
+from videoeff.kernels.region_spec.spec import RegionSpec
 from videoeff.kernels.triton import configs, rules
 from videoeff.kernels.triton.configs import Config, Device
 from videoeff.kernels.triton.describe import describe, served_device
@@ -56,20 +57,22 @@ class Kinds(nn.Module):
         return self.last(y).softmax(1), self.fc(x.mean((2, 3)))
 
 
-def forms(model: nn.Module, size: tuple[int, int], **options: Any) -> Iterator[tuple[RegionCall, Form]]:
-    """The regions of a network with their forms."""
+def specs(model: nn.Module, size: tuple[int, int], **options: Any) -> Iterator[tuple[RegionCall, RegionSpec]]:
+    """The regions of a network with their specs."""
     stream = videoeff.convert(model.eval(), torch.rand(1, 3, *size), backend="reference", **options)
     for engine in stream.engines.values():
         for instruction in engine.plan.instructions:
             call = dataclasses.replace(instruction.call, device=served_device())
-            form = describe(call)
-            assert isinstance(form, Form), form
-            yield call, form
+            found = describe(call)
+            assert isinstance(found, Accepted), found
+            yield call, found.description
 
 
-def regions(model: nn.Module, size: tuple[int, int], **options: Any) -> dict[str, tuple[RegionCall, Form]]:
+def regions(
+    model: nn.Module, size: tuple[int, int], **options: Any
+) -> dict[str, tuple[RegionCall, RegionSpec]]:
     """The last region of each kind."""
-    return {configs.kind_of(form): (call, form) for call, form in forms(model, size, **options)}
+    return {configs.kind_of(spec): (call, spec) for call, spec in specs(model, size, **options)}
 
 
 @pytest.fixture(scope="module")
@@ -124,42 +127,42 @@ def test_every_region_has_sizes_that_suit_it(kinds: dict[str, Any], device: Devi
         "input", "convolution", "convolution-1x1", "depthwise", "grouped", "transposed", "pooling",
         "resampling", "rows",
     }  # fmt: skip
-    for kind, (call, form) in kinds.items():
-        config = configs.choose(call, form, device)
+    for kind, (call, spec) in kinds.items():
+        config = configs.choose(call, spec, device)
         assert config.BM % config.U**2 == 0
         assert all(v & (v - 1) == 0 for v in (config.U, config.BM, config.BN, config.BK, config.warps))
-        assert configs.power_of_two(configs.width_of(form, kind), 16) >= config.BN
+        assert configs.power_of_two(configs.width_of(spec, kind), 16) >= config.BN
         if kind in rules.MATRIX:
             assert config.BN >= 16
             assert config.BM >= 16
-            if device.capability == "sm_90" and not configs.looks_along(form):
+            if device.capability == "sm_90" and not configs.looks_along(spec):
                 assert config.BM >= 64
 
 
 def test_channels_of_a_block_are_capped_by_the_layer(kinds: dict[str, Any]) -> None:
-    call, form = kinds["convolution"]
-    assert configs.choose(call, form).BN == 32  # 18 channels
-    call, form = kinds["grouped"]
-    assert configs.choose(call, form).BN == 32  # 20 of each group
-    call, form = kinds["input"]
-    assert configs.choose(call, form).BN == 4
+    call, spec = kinds["convolution"]
+    assert configs.choose(call, spec).BN == 32  # 18 channels
+    call, spec = kinds["grouped"]
+    assert configs.choose(call, spec).BN == 32  # 20 of each group
+    call, spec = kinds["input"]
+    assert configs.choose(call, spec).BN == 4
 
 
 def test_what_looks_along_the_channels_has_them_in_one_block(kinds: dict[str, Any]) -> None:
-    call, form = kinds["convolution-1x1"]  # followed by a softmax over 21
-    assert configs.looks_along(form)
+    call, spec = kinds["convolution-1x1"]  # followed by a softmax over 21
+    assert configs.looks_along(spec)
     for device in DEVICES:
-        assert configs.choose(call, form, device).BN == 32
+        assert configs.choose(call, spec, device).BN == 32
     wide = regions(nn.Sequential(nn.Conv2d(3, 1000, 1), nn.Softmax(1)), (8, 8))
-    call, form = wide["convolution-1x1"]
-    config = configs.choose(call, form, HOPPER)
+    call, spec = wide["convolution-1x1"]
+    config = configs.choose(call, spec, HOPPER)
     assert config.BN == 1024
     assert config.BM >= 16
 
 
 def test_rows_are_one_pixel_each(kinds: dict[str, Any]) -> None:
-    call, form = kinds["rows"]
-    config = configs.choose(call, form, HOPPER)
+    call, spec = kinds["rows"]
+    config = configs.choose(call, spec, HOPPER)
     assert (config.U, config.BM, config.BN) == (1, 1, 16)
 
 
@@ -170,33 +173,33 @@ def test_units_follow_the_size_of_the_map() -> None:
 
 def test_a_transposed_convolution_keeps_its_stride_in_a_unit() -> None:
     found = regions(nn.Sequential(nn.Conv2d(3, 16, 3), nn.ConvTranspose2d(16, 16, 4, 4)), (6, 6))
-    call, form = found["transposed"]
-    assert configs.choose(call, form).U == 4
+    call, spec = found["transposed"]
+    assert configs.choose(call, spec).U == 4
 
 
 def test_predicted_changes_are_single_pixels() -> None:
     layers = [m for _ in range(3) for m in (nn.Conv2d(3, 3, 3), nn.ReLU())]
-    found = list(forms(nn.Sequential(*layers), (160, 160), threshold=0.1, predict=1.0))
-    predicted = [(call, form) for call, form in found if call.prediction is not None]
+    found = list(specs(nn.Sequential(*layers), (160, 160), threshold=0.1, predict=1.0))
+    predicted = [(call, spec) for call, spec in found if call.prediction is not None]
     assert predicted
-    for call, form in predicted:
-        config = configs.choose(call, form, HOPPER)
+    for call, spec in predicted:
+        config = configs.choose(call, spec, HOPPER)
         assert (config.U, config.whole_from) == (1, 1.0)
         assert config.BM <= 64
     assert all(configs.choose(c, f).U == 4 for c, f in found if c.prediction is None)
 
 
 def test_facts(kinds: dict[str, Any]) -> None:
-    call, form = kinds["grouped"]
-    facts = configs.facts_of(call, form, "grouped")
+    call, spec = kinds["grouped"]
+    facts = configs.facts_of(call, spec, "grouped")
     assert set(facts) == set(rules.FACTS)
     assert (facts["inputs"], facts["outputs"], facts["taps"]) == (150, 20, 9)
     assert (facts["pixels"], facts["streams"], facts["bytes"], facts["along"]) == (34 * 64, 1, 4, 0)
-    call, form = kinds["transposed"]
-    facts = configs.facts_of(call, form, "transposed")
+    call, spec = kinds["transposed"]
+    facts = configs.facts_of(call, spec, "transposed")
     assert (facts["inputs"], facts["outputs"], facts["taps"]) == (40, 24, 16)
-    call, form = kinds["depthwise"]
-    facts = configs.facts_of(call, form, "depthwise")
+    call, spec = kinds["depthwise"]
+    facts = configs.facts_of(call, spec, "depthwise")
     assert (facts["inputs"], facts["outputs"]) == (1, 300)
 
 
@@ -230,37 +233,39 @@ def test_the_nearest_device_decides(
         "NVIDIA H200": {"convolution": [{"when": {"inputs": [1, 2]}} | rule(programs=7), rule(programs=8)]},
     }
     monkeypatch.setenv(rules.VARIABLE, str(write(tmp_path / "own.json", **table)))
-    call, form = kinds["convolution"]
-    assert configs.choose(call, form, HOPPER).programs == 8
-    assert configs.choose(call, form, Device("NVIDIA H100 PCIe", "sm_90")).programs == 6
-    assert configs.choose(call, form, Device()).programs == 5
-    call, form = kinds["pooling"]  # of which the user says nothing
-    assert configs.choose(call, form, HOPPER) == shipped_choice(call, form, HOPPER, monkeypatch)
+    call, spec = kinds["convolution"]
+    assert configs.choose(call, spec, HOPPER).programs == 8
+    assert configs.choose(call, spec, Device("NVIDIA H100 PCIe", "sm_90")).programs == 6
+    assert configs.choose(call, spec, Device()).programs == 5
+    call, spec = kinds["pooling"]  # of which the user says nothing
+    assert configs.choose(call, spec, HOPPER) == shipped_choice(call, spec, HOPPER, monkeypatch)
 
 
-def shipped_choice(call: RegionCall, form: Form, device: Device, monkeypatch: pytest.MonkeyPatch) -> Config:
+def shipped_choice(
+    call: RegionCall, spec: RegionSpec, device: Device, monkeypatch: pytest.MonkeyPatch
+) -> Config:
     monkeypatch.delenv(rules.VARIABLE)
-    return configs.choose(call, form, device)
+    return configs.choose(call, spec, device)
 
 
 def test_a_rule_that_does_not_fit_leaves_the_shipped_ones(
     kinds: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    call, form = kinds["convolution"]
-    before = configs.choose(call, form, HOPPER)
+    call, spec = kinds["convolution"]
+    before = configs.choose(call, spec, HOPPER)
     one = {"when": {"outputs": [500, None], "streams": 3}} | rule(programs=9)
     table = {"NVIDIA H200": {"convolution": [one]}}
     monkeypatch.setenv(rules.VARIABLE, str(write(tmp_path / "own.json", **table)))
-    assert configs.choose(call, form, HOPPER) == before
+    assert configs.choose(call, spec, HOPPER) == before
 
 
 def test_a_measured_table_serves_its_device_alone(kinds: dict[str, Any]) -> None:
-    call, form = kinds["convolution"]
+    call, spec = kinds["convolution"]
     path = rules.measured_path("NVIDIA H200")
     path.parent.mkdir(parents=True)
     write(path, **{"NVIDIA H200": {"convolution": [rule(programs=11)]}})
-    assert configs.choose(call, form, HOPPER).programs == 11
-    assert configs.choose(call, form, AMPERE).programs != 11
+    assert configs.choose(call, spec, HOPPER).programs == 11
+    assert configs.choose(call, spec, AMPERE).programs != 11
 
 
 BAD: list[tuple[Any, str]] = [
@@ -308,10 +313,10 @@ def test_a_file_that_is_no_table_is_named(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_a_region_without_a_rule_is_named(kinds: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    call, form = kinds["pooling"]
+    call, spec = kinds["pooling"]
     monkeypatch.setattr(rules, "table", lambda name="": {"default": {"unit": (rules.Rule({}, {"U": 1}),)}})
     with pytest.raises(BackendError, match="no rule of default gives sizes for pooling"):
-        configs.choose(call, form)
+        configs.choose(call, spec)
 
 
 def test_large_blocks_do_not_cost_a_list_its_precision() -> None:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from tests.support.streams import stream_of
 from videoeff.kernels.call import RegionCall
 from videoeff.kernels.region_spec.codes import ReachKind
-from videoeff.kernels.region_spec.spec import form_of
+from videoeff.kernels.region_spec.spec import region_spec_of
 from videoeff.kernels.triton.work import Edge, Work, edge, edges_of
 from videoeff.ops.base import Lambda
 
@@ -51,12 +51,12 @@ def the_edge(
     stream = stream_of(module.double(), example, passes="insert-delta-caches", backend="reference")
     (engine,) = stream.engines.values()
     call = engine.plan.instructions[-1].call
-    form = form_of(call)
-    ((_, kind),) = form.reach
+    spec = region_spec_of(call)
+    ((_, kind),) = spec.reach
     one = (1, *size)
     work = Work(call.name, (1, *call.extent[1:]), target, 0)
     truth = reached(call, module, example, kind == ReachKind.TABLE)
-    return edge(one, unit, work, kind, form, 4), kind, truth
+    return edge(one, unit, work, kind, spec, 4), kind, truth
 
 
 def units_along(found: Edge, axis: int, first: int, last: int) -> list[set[int]]:
@@ -222,10 +222,10 @@ class Scaled(nn.Module):
 def test_a_gate_reaches_every_unit() -> None:
     stream = stream_of(Scaled(), torch.rand(1, 4, 6, 8), backend="reference")
     call = stream.engines[""].plan.instructions[-1].call
-    form = form_of(call)
-    (mask,) = [m for m, k in form.reach if k == ReachKind.WHOLE]
+    spec = region_spec_of(call)
+    (mask,) = [m for m, k in spec.reach if k == ReachKind.WHOLE]
     work = Work(call.name, call.extent, 2, 0)
-    found = edge(form.extents[mask], 1, work, ReachKind.WHOLE, form, 64)
+    found = edge(spec.extents[mask], 1, work, ReachKind.WHOLE, spec, 64)
     assert found.axes is None
     assert found.static == (1,)
 
@@ -235,12 +235,12 @@ def test_an_edge_to_too_many_units_at_once_takes_the_whole_row() -> None:
     module = nn.Conv2d(4, 2, 31, padding=15)
     stream = stream_of(module, torch.rand(1, 4, 40, 40), backend="reference")
     call = stream.engines[""].plan.instructions[-1].call
-    form = form_of(call)
+    spec = region_spec_of(call)
     work = Work(call.name, call.extent, 1, 0)
-    assert edge((1, 40, 40), 1, work, ReachKind.WINDOW, form, 1).axes is not None
-    assert edge((1, 40, 40), 1, work, ReachKind.WINDOW, form, 64).axes is None
+    assert edge((1, 40, 40), 1, work, ReachKind.WINDOW, spec, 1).axes is not None
+    assert edge((1, 40, 40), 1, work, ReachKind.WINDOW, spec, 64).axes is None
     coarse = Work(call.name, call.extent, 4, 0)
-    assert edge((1, 40, 40), 4, coarse, ReachKind.WINDOW, form, 4).axes is not None
+    assert edge((1, 40, 40), 4, coarse, ReachKind.WINDOW, spec, 4).axes is not None
 
 
 def test_a_list_tells_units_one_by_one_before_whole_rows() -> None:

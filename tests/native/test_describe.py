@@ -12,12 +12,14 @@ from torch import Tensor, nn
 
 from tests.ops.test_parity import ALL, build
 from tests.support.streams import stream_of
+from videoeff.kernels.backend import Accepted, Declined
 from videoeff.kernels.call import RegionCall
 from videoeff.kernels.cpp.abi import EpiOp, Kind, ReachKind
 from videoeff.kernels.cpp.describe import Description, describe
 from videoeff.kernels.cpp.registers import assign
+from videoeff.kernels.region_spec.producers import Convolution, Input, Resampling, Window
 from videoeff.kernels.region_spec.tables import picked
-from videoeff.kernels.region_spec.trace import Declined, Instruction
+from videoeff.kernels.region_spec.values import Instruction, Unserved
 from videoeff.ops import Case, Op
 from videoeff.ops.axis_tables import Axis, Table, table
 from videoeff.ops.base import Lambda
@@ -61,17 +63,22 @@ def calls_of(module: nn.Module, *example: Tensor, **options: Any) -> list[Region
 
 def described(module: nn.Module, *example: Tensor, **options: Any) -> list[Description]:
     """The descriptions of all regions behind the inputs, each of which must have one."""
-    found = [describe(c) for c in calls_of(module, *example, **options)]
-    for each in found:
-        assert isinstance(each, Description), each
-    return [d for d in found if isinstance(d, Description) and d.kind != Kind.INPUT]
+    found = [accepted(c) for c in calls_of(module, *example, **options)]
+    return [d for d in found if not isinstance(d.spec.producer, Input)]
+
+
+def accepted(call: RegionCall) -> Description:
+    """The description of a region, which it must have."""
+    found = describe(call)
+    assert isinstance(found, Accepted), found
+    return found.description
 
 
 def reason(call: RegionCall) -> str:
     """Why a region has no native form, which it must not have."""
     found = describe(call)
-    assert isinstance(found, str)
-    return found
+    assert isinstance(found, Declined)
+    return found.reason
 
 
 def maps(dtype: torch.dtype = torch.float32) -> Tensor:
@@ -86,7 +93,7 @@ def test_served_or_declined_as_listed(op: Op, case: Case) -> None:
     """A form that is lost makes everything slow and nothing wrong, so it is noticed here."""
     module, example = build(case)
     found = [describe(c) for c in calls_of(module, *example)]
-    reasons = [r for r in found if isinstance(r, str)]
+    reasons = [r.reason for r in found if isinstance(r, Declined)]
     expected = DECLINED.get(f"{op.name}-{case.name}", set())
     assert bool(reasons) == bool(expected), reasons
     for text in reasons:
@@ -96,7 +103,7 @@ def test_served_or_declined_as_listed(op: Op, case: Case) -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
 def test_dtypes_that_are_served(dtype: torch.dtype) -> None:
     module = nn.Sequential(nn.Conv2d(4, 6, 3), nn.BatchNorm2d(6), nn.ReLU()).to(dtype)
-    assert [d.kind for d in described(module, maps(dtype))] == [Kind.CONV]
+    assert [d.spec.kind for d in described(module, maps(dtype))] == [Kind.CONV]
 
 
 def test_dtypes_that_are_not() -> None:
@@ -139,15 +146,15 @@ def test_limits_decline() -> None:
 
 
 def test_more_values_at_once_than_registers_decline() -> None:
-    def programme(values: int) -> list[Instruction | None]:
+    def epilogue(values: int) -> list[Instruction | None]:
         code: list[Instruction | None] = [Instruction(EpiOp.AFFINE, -1, 0, 1.0, i, 8) for i in range(values)]
         code += [Instruction(EpiOp.ADD, 0, 1, 0.0, 0.0, 8)]
         code += [Instruction(EpiOp.ADD, values + i, 2 + i, 0.0, 0.0, 8) for i in range(values - 2)]
         return code
 
-    assert assign(programme(4), 0, 8, exact=False).widths == (8, 8, 8, 8)
-    with pytest.raises(Declined, match="at once"):
-        assign(programme(5), 0, 8, exact=False)
+    assert assign(epilogue(4), 0, 8, exact=False).widths == (8, 8, 8, 8)
+    with pytest.raises(Unserved, match="at once"):
+        assign(epilogue(5), 0, 8, exact=False)
 
 
 # ---------------------------------------------------------------- forms
@@ -163,11 +170,13 @@ def test_a_convolution_with_everything_behind_it_is_one_op() -> None:
             return F.hardswish(self.norm(self.conv(x)) + x)
 
     (found,) = described(Block(), maps())
-    assert found.kind == Kind.CONV
-    assert found.window == dict(kh=3, kw=3, sy=1, sx=1, py=1, px=1, dy=1, dx=1, groups=1, gate=0)
+    convolution = found.spec.producer
+    assert isinstance(convolution, Convolution)
+    assert convolution.window == Window(kernel=(3, 3), stride=(1, 1), padding=(1, 1), dilation=(1, 1))
+    assert (convolution.groups, convolution.gate) == (1, None)
     assert [(i[0], i[1]) for i in found.epilogue.code] == [(EpiOp.ADD, 0), (EpiOp.HARDSWISH, 0)]
-    assert sorted(found.reach) == [("x", ReachKind.SAME), ("x", ReachKind.WINDOW)]
-    assert found.bias is not None
+    assert sorted(found.spec.reach) == [("x", ReachKind.SAME), ("x", ReachKind.WINDOW)]
+    assert convolution.bias is not None
     assert found.epilogue.widths == (4, 0, 0, 0)
 
 
@@ -181,15 +190,15 @@ def test_a_gate_is_a_mean_and_two_linear_layers() -> None:
             return x * torch.sigmoid(self.up(F.relu(self.down(F.adaptive_avg_pool2d(x, 1)))))
 
     gate, product = described(Gate(), maps())
-    assert gate.kind == Kind.MEAN
+    assert gate.spec.kind == Kind.MEAN
     assert [i[0] for i in gate.epilogue.code] == [EpiOp.LINEAR, EpiOp.LEAKY, EpiOp.LINEAR, EpiOp.SIGMOID]
-    assert [a.extent for a in gate.arguments] == [(1, 1, 2, 4), (1, 1, 1, 2), (1, 1, 4, 2)]
+    assert [a.extent for a in gate.spec.arguments] == [(1, 1, 2, 4), (1, 1, 1, 2), (1, 1, 4, 2)]
     assert [i[5] for i in gate.epilogue.code if i[0] == EpiOp.LINEAR] == [1.0, 0.0]  # with and without bias
     assert gate.epilogue.code[-1][1] == 0
-    assert [k for _, k in gate.reach] == [ReachKind.WHOLE]
-    assert product.kind == Kind.POINTWISE
-    assert dict(product.reach).keys() == {"x", gate.out.source.removesuffix(".value")}  # type: ignore[union-attr]
-    assert sorted(k for _, k in product.reach) == [ReachKind.SAME, ReachKind.WHOLE]
+    assert [k for _, k in gate.spec.reach] == [ReachKind.WHOLE]
+    assert product.spec.kind == Kind.POINTWISE
+    assert dict(product.spec.reach).keys() == {"x", gate.spec.out.source.removesuffix(".value")}  # type: ignore[union-attr]
+    assert sorted(k for _, k in product.spec.reach) == [ReachKind.SAME, ReachKind.WHOLE]
 
 
 def test_a_classifier_over_a_flattened_map_is_a_convolution() -> None:
@@ -203,11 +212,11 @@ def test_a_classifier_over_a_flattened_map_is_a_convolution() -> None:
             return self.two(F.relu(self.one(self.pool(x).flatten(1))))
 
     pool, head = described(Head(), maps())
-    assert pool.kind == Kind.SEPARABLE
-    assert head.kind == Kind.CONV
-    assert head.weight is not None
-    assert head.weight.shape == (8, 4, 3, 2)
-    assert (head.window["kh"], head.window["kw"]) == (3, 2)
+    assert isinstance(pool.spec.producer, Resampling)
+    convolution = head.spec.producer
+    assert isinstance(convolution, Convolution)
+    assert convolution.weight.shape == (8, 4, 3, 2)
+    assert convolution.window == Window(kernel=(3, 2))
     assert [i[0] for i in head.epilogue.code] == [EpiOp.LEAKY, EpiOp.LINEAR, EpiOp.COPY]
     assert head.epilogue.widths == (8, 5, 0, 0)  # a convolution's register is as wide as its channels
 
@@ -217,11 +226,11 @@ def test_linear_over_channels_last_is_a_convolution_that_reads_in_place() -> Non
     module = Lambda(lambda x: linear(x.permute(0, 2, 3, 1)))
     module.linear = linear  # so that its weights are captured
     (found,) = described(module, maps())
-    assert found.kind == Kind.CONV
-    assert found.input is not None
-    assert found.input.extent == (2, 11, 13, 4)
-    assert found.input.strides == (11 * 13 * 4, 13 * 4, 4, 1)
-    assert found.out.extent == (2, 11, 13, 6)
+    convolution = found.spec.producer
+    assert isinstance(convolution, Convolution)
+    assert convolution.input.extent == (2, 11, 13, 4)
+    assert convolution.input.strides == (11 * 13 * 4, 13 * 4, 4, 1)
+    assert found.spec.out.extent == (2, 11, 13, 6)
 
 
 def test_interleaved_channels_are_written_and_read_with_steps() -> None:
@@ -238,7 +247,7 @@ def test_interleaved_channels_are_written_and_read_with_steps() -> None:
             y = y.view(n, 2, c // 2, h, w).transpose(1, 2).reshape(n, c, h, w)
             return self.c(y[:, :4]) + self.c(y[:, 4:])
 
-    a, b, *rest = described(Unit(), maps())
+    a, b, *rest = (d.spec for d in described(Unit(), maps()))
     assert a.out.strides == b.out.strides == (11 * 13 * 8, 13 * 8, 8, 2)
     assert (a.out.offset, b.out.offset) == (0, 1)
     assert a.out.extent == (2, 11, 13, 4)
@@ -252,24 +261,22 @@ def test_constants_broadcast_over_channels_columns_and_everything() -> None:
         lambda x: x * torch.linspace(0, 1, 4).view(4, 1, 1) + torch.linspace(0, 1, 13) - torch.tensor(2.0)
     )
     calls = calls_of(module, maps(), passes="insert-delta-caches,fuse-pointwise")
-    found = describe(calls[-1])
-    assert isinstance(found, Description)
-    strides = [a.strides for a in found.arguments if not isinstance(a.source, str)]
+    arguments = accepted(calls[-1]).spec.arguments
+    strides = [a.strides for a in arguments if not isinstance(a.source, str)]
     assert (0, 0, 0, 1) in strides
     assert (0, 0, 1, 0) in strides
 
 
 def test_a_cut_out_is_picked_by_tables() -> None:
     (found,) = described(Lambda(lambda x: x[:, :, 2:-3, 1::2].relu()), maps())
-    assert found.kind == Kind.SEPARABLE
-    assert found.tables is not None
-    rows, columns = found.tables
+    resampling = found.spec.producer
+    assert isinstance(resampling, Resampling)
+    rows, columns = resampling.rows, resampling.columns
     assert rows.index.flatten().tolist() == [2, 3, 4, 5, 6, 7]
     assert columns.index.flatten().tolist() == [1, 3, 5, 7, 9, 11]
-    assert found.input is not None
-    assert found.input.extent == (2, 11, 13, 4)
-    assert found.input.offset == 0
-    assert [k for _, k in found.reach] == [ReachKind.TABLE]
+    assert resampling.input.extent == (2, 11, 13, 4)
+    assert resampling.input.offset == 0
+    assert [k for _, k in found.spec.reach] == [ReachKind.TABLE]
 
 
 # ---------------------------------------------------------------- tables
@@ -362,9 +369,10 @@ def check_views(engine: Engine) -> int:
     views = 0
     for call in (i.call for i in engine.plan.instructions):
         found = describe(call)
-        if isinstance(found, str):
+        if isinstance(found, Declined):
             continue
-        for view in (found.out, *((found.input,) if found.input else ()), *found.arguments):
+        spec = found.description.spec
+        for view in (spec.out, *((spec.input,) if spec.input else ()), *spec.arguments):
             if isinstance(view.source, str):
                 storage = engine._state[view.source].untyped_storage().nbytes()
                 whole = storage // engine._state[view.source].element_size()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from videoeff.kernels.call import RegionCall
+from videoeff.kernels.call import Input, RegionCall
 from videoeff.kernels.change_test import distance
 from videoeff.runtime.engine import Engine
 
@@ -20,12 +20,8 @@ def gap(call: RegionCall, engine: Engine, new: Tensor) -> tuple[Tensor, Tensor |
 
 
 def recomputed(engine: Engine, call: RegionCall, frame: tuple[Tensor, ...]) -> Tensor:
-    if call.kind == "input":
-        return frame[call.input_index]
-    reads = [engine.state[r.state] for r in call.reads]
-    reads = [
-        t if r.part is None else t.narrow(r.part[0], r.part[1], r.part[2] - r.part[1])
-        for r, t in zip(call.reads, reads, strict=True)
-    ]
+    if isinstance(call.source, Input):
+        return frame[call.source.index]
     constants = dict(engine.network.named_buffers(remove_duplicate=False))
-    return call.compute(*reads, *(constants[c] for c in call.constants))
+    new: Tensor = call.source.run(engine.state, constants)
+    return new

@@ -9,10 +9,11 @@ import torch
 import torch.utils._pytree as pytree
 from torch import Tensor, fx, nn
 
+from videoeff import kernels
 from videoeff.capture.export import capture
 from videoeff.ir.parser import text_to_program
 from videoeff.ir.program import Program
-from videoeff.kernels import IMPLEMENTATIONS
+from videoeff.kernels.call import Input
 from videoeff.kernels.change_test import mask_like
 from videoeff.passes import Pass, parse_passes, recipe, run_passes
 from videoeff.runtime.engine import Engine
@@ -23,7 +24,7 @@ from videoeff.testing import TOLERANCES, relative_error
 
 #: Every way to compute on this machine: the reference, and "auto" where there is more. A backend that may
 #: decline a region is met in "auto", beside the reference.
-BACKENDS = ["reference"] + ["auto"] * (sum(not i.unavailable() for i in IMPLEMENTATIONS) > 1)
+BACKENDS = ["reference"] + ["auto"] * (sum(not i.unavailable() for i in kernels.BACKENDS) > 1)
 
 
 def captured(model: nn.Module, *args: Any) -> Program:
@@ -67,11 +68,13 @@ def node_errors(stream: StreamingModule, seen: Observation) -> dict[str, float]:
     errors: dict[str, float] = {}
     for engine in stream.engines.values():
         constants = dict(engine.network.named_buffers(remove_duplicate=False))
-        for call in (i.call for i in engine.plan.instructions if i.call.kind != "input"):
-            reads = [widened(r.of(engine._state)) for r in call.reads]
+        for call in (i.call for i in engine.plan.instructions):
+            if isinstance(call.source, Input):
+                continue
+            reads = {r.state: widened(engine.state[r.state]) for r in call.source.reads}
             with torch.no_grad():
-                truth = call.compute(*reads, *(widened(constants[c]) for c in call.constants))
-            stored = engine._state[call.value.name]
+                truth = call.source.run(reads, {c: widened(constants[c]) for c in call.source.constants})
+            stored = engine.state[call.value.name]
             if call.test.threshold > 0:
                 passed = mask_like(seen.changed[call.name], stored, call.layout)
                 stored = torch.where(passed, stored, truth.to(stored.dtype))

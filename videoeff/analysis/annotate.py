@@ -11,9 +11,10 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from videoeff.errors import CaptureError
 from videoeff.ir.layout import PixelLayout, ShapeOnly, ValueInfo, info
 from videoeff.ir.program import Program, arguments
-from videoeff.ops.base import NotLocal, op_of
+from videoeff.ops.base import NotLocal, op_name, op_of, overload_name
 
 _IMAGE_OPS = {"convolution", "conv_transpose", "pool", "adaptive_pool", "upsample", "pixel_shuffle"}
+_BATCH_NORMS = {"batch_norm", "native_batch_norm", "_native_batch_norm_legit_no_training", "cudnn_batch_norm"}
 _LAST_OPS = {"linear", "norm"}
 
 
@@ -107,9 +108,9 @@ def _with_layout(program: Program, node: fx.Node) -> ValueInfo:
         try:
             layout = op.layout(node)
             if op.name == "global":
-                dense = f"{str(node.target).split('.')[1]} looks at the whole map"
+                dense = f"{op_name(node)} looks at the whole map"
         except NotLocal as error:
-            dense = f"{str(node.target).removeprefix('aten.')}: {error}"
+            dense = f"{overload_name(node)}: {error}"
     if layout is None:
         layout = _whole(program)
     if program.streams == 1:
@@ -165,11 +166,11 @@ def _wanted(node: fx.Node, ndim: int, seen: set[fx.Node]) -> tuple[int, int] | N
         op = op_of(user)
         if op is None:
             continue
-        if op.name in _IMAGE_OPS or "batch_norm" in str(user.target):
+        if op.name in _IMAGE_OPS or op_name(user) in _BATCH_NORMS:
             return ndim - 2, ndim - 1
         if op.name in _LAST_OPS and user.args[0] is node:
             return (1, 2) if ndim == 4 else (2, 3)
-        if op.name == "permute" and "permute" in str(user.target) and user.args[0] is node:
+        if op_name(user) == "permute" and user.args[0] is node:
             dims = [int(d) % ndim for d in arguments(user)[1]]
             inner = _wanted(user, ndim, seen)
             if inner is not None:

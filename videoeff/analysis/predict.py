@@ -8,7 +8,7 @@ from videoeff.analysis.regions import Region
 from videoeff.ir.layout import info
 from videoeff.ir.markers import is_cache, is_concat
 from videoeff.ir.program import arguments, input_node
-from videoeff.ops.base import bind, normal, op_of
+from videoeff.ops.base import bind, normal, op_name, op_of
 
 
 def magnitude_terms(node: fx.Node) -> list[tuple[fx.Node, float]] | None:
@@ -30,7 +30,7 @@ def magnitude_terms(node: fx.Node) -> list[tuple[fx.Node, float]] | None:
             share = info(part).numel / total
             terms += [(cache, weight * share) for cache, weight in inner]
         return terms
-    if op is not None and op.name == "slice" and "slice" in str(node.target):
+    if op is not None and op_name(node) == "slice":
         layout, dim = info(node).layout, int(bind(node)["dim"])
         if layout is not None and normal(dim, len(info(node).shape or ())) not in (
             layout.rows,
@@ -82,7 +82,7 @@ def not_predicted(region: Region) -> str:
     if region.dense:
         return region.dense
     anchors = region.anchors
-    if len(anchors) != 1 or not str(anchors[0].target).startswith("aten.conv2d"):
+    if len(anchors) != 1 or op_name(anchors[0]) != "conv2d":
         return "it is not a plain convolution"
     if magnitude_terms(input_node(anchors[0])) is None:
         return "the magnitude of its input's change is not kept"

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from videoeff.bench.clips import BlobClip
 from videoeff.bench.cuda_sizes import FIXED, Layer
+from videoeff.kernels.backend import Accepted
 from videoeff.kernels.call import Context, RegionCall
 from videoeff.kernels.triton.configs import Config, facts_of, kind_of
 from videoeff.kernels.triton.plan import TritonPlan
@@ -68,10 +69,10 @@ def places(engines: Mapping[str, Engine]) -> Iterator[Place]:
             if not isinstance(group, TritonPlan):
                 continue
             for call in group.calls:
-                form = group.forms[call.name]
-                kind = kind_of(form)
+                spec = group.specs[call.name]
+                kind = kind_of(spec)
                 if kind not in (*FIXED, "input"):
-                    layer = Layer.of(kind, facts_of(call, form, kind))
+                    layer = Layer.of(kind, facts_of(call, spec, kind))
                     yield Place(engine, call, layer, group.configs[call.name])
 
 
@@ -87,9 +88,11 @@ class Kernel:
 
     def __init__(self, place: Place, config: Config) -> None:
         engine, call = place.engine, place.call
-        calls = [c for g in engine.plan.groups for c in g.calls]
-        followers = [c for c in calls if any(name == call.name for name, _ in c.mask_reads)]
-        self.plan = TritonPlan([call, *followers], frozenset(), {call.name: config})
+        plans = [g for g in engine.plan.groups if isinstance(g, TritonPlan)]
+        accepted = [Accepted(c, g.specs[c.name]) for g in plans for c in g.calls]
+        own = [a for a in accepted if a.call is call]
+        followers = [a for a in accepted if any(name == call.name for name, _ in a.call.mask_reads)]
+        self.plan = TritonPlan([*own, *followers], frozenset(), {call.name: config})
         self.plan._bind(
             Context(
                 frames=(),

@@ -219,11 +219,12 @@ def _fold_pair(model: nn.Module, convolution: str, norm: str) -> None:
 
 def _folded_graph(exported: torch.export.ExportedProgram, example: Tensor) -> tuple[nn.Module, int]:
     from videoeff.capture.export import capture
+    from videoeff.ops.base import op_name
     from videoeff.passes import parse_passes, run_passes
 
     captured = capture(exported, (example,))
     program = run_passes(captured, parse_passes("fold-batchnorm,drop-noops"))
-    before, after = (sum("batch_norm" in str(n.target) for n in p.nodes) for p in (captured, program))
+    before, after = (sum(op_name(n) == "batch_norm" for n in p.nodes) for p in (captured, program))
     return program.module, before - after
 
 

@@ -20,12 +20,19 @@ from videoeff.errors import CaptureError
 from videoeff.ir.layout import ShapeOnly, info, invalidate, tell_shape
 from videoeff.ir.module import LazyGraphModule
 from videoeff.ir.program import Argument, Program, arguments, input_node, set_tensor
-from videoeff.ops.base import bind
+from videoeff.ops.base import bind, op_name, overload_name
 
 _LARGEST_FOLDED = 64 * 1024 * 1024  # elements; larger constants stay computed per frame
 
 
 _FILLS = {"new_zeros": 0, "zeros_like": 0, "new_ones": 1, "ones_like": 1}
+
+
+# What raises where an assumption of the export does not hold; all of ours are static.
+_CHECKS = frozenset(
+    "_assert_tensor_metadata _assert_async _assert_scalar _functional_assert_async "
+    "_functional_assert_scalar".split()
+)
 
 
 # What may return its input's memory.
@@ -119,17 +126,17 @@ def _copy_call(graph: fx.Graph, node: fx.Node, env: Mapping[fx.Node, Any]) -> An
     args = fx.map_arg(node.args, lambda n: env[n])
     kwargs = fx.map_arg(node.kwargs, lambda n: env[n])
     leaves = pytree.tree_leaves((args, kwargs))
-    if isinstance(node.target, torch._ops.OpOverload) and "sym_size" in str(node.target):
+    if isinstance(node.target, torch._ops.OpOverload) and op_name(node) == "sym_size":
         return int(node.meta["val"])
     if not isinstance(node.target, torch._ops.OpOverload) and node.target is not operator.getitem:
         if any(isinstance(leaf, fx.Node) for leaf in leaves):
             raise CaptureError(f"{node.name}: the export calls {node.target}, which is no tensor operator")
         function: Any = node.target
         return function(*args, **kwargs)
-    if "assert" in str(node.target) or "guard" in str(node.target):
+    if op_name(node) in _CHECKS:
         return None
     target = node.target
-    if str(target) in ("aten.view.default", "aten._unsafe_view.default"):
+    if overload_name(target) in ("view.default", "_unsafe_view.default"):
         target = torch.ops.aten.reshape.default  # a stream's buffers have strides of their own
     made = graph.call_function(target, args, kwargs)
     made.meta["module"] = _path(node)
@@ -167,7 +174,7 @@ def _functionalise(program: Program) -> bool:
         ]
         if not written:
             continue
-        packet, overload = str(node.target).removeprefix("aten.").split(".")
+        packet, overload = overload_name(node).split(".")
         base = node.args[0]
         pure = getattr(getattr(torch.ops.aten, packet.rstrip("_"), None), overload, None)
         if written != [0] or pure is None or not isinstance(base, fx.Node):
@@ -211,14 +218,10 @@ def _aliases(node: fx.Node) -> list[fx.Node]:
     return found
 
 
-def _packet(node: fx.Node) -> str:
-    return str(node.target).removeprefix("aten.").split(".")[0]
-
-
 def _is_view(node: fx.Node) -> bool:
     if node.target is operator.getitem:
         return True
-    return node.op == "call_function" and _packet(node) in _VIEWS
+    return node.op == "call_function" and op_name(node) in _VIEWS
 
 
 def _split_lists(program: Program) -> None:
@@ -229,7 +232,7 @@ def _split_lists(program: Program) -> None:
     for node in list(graph.nodes):
         if node.op != "call_function":
             continue
-        packet = _packet(node)
+        packet = op_name(node)
         if packet not in ("chunk", "split", "split_with_sizes", "unbind", "unsafe_chunk", "unsafe_split"):
             continue
         source = input_node(node)
@@ -290,7 +293,7 @@ def _fold_constants(program: Program) -> None:
     for node in graph.nodes:
         if node.op == "get_attr":
             constant[node] = True
-        elif node.op == "call_function" and _packet(node) in (*_FILLS, "full_like", "new_full"):
+        elif node.op == "call_function" and op_name(node) in (*_FILLS, "full_like", "new_full"):
             constant[node] = info(node).shape is not None
         elif node.op == "call_function":
             random = torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ())
@@ -302,8 +305,8 @@ def _fold_constants(program: Program) -> None:
         if node not in values:
             if node.op == "get_attr":
                 values[node] = program.tensor(node)
-            elif _packet(node) in (*_FILLS, "full_like", "new_full"):
-                fill = _FILLS.get(_packet(node), arguments(node)[-1])
+            elif op_name(node) in (*_FILLS, "full_like", "new_full"):
+                fill = _FILLS.get(op_name(node), arguments(node)[-1])
                 shape, dtype = info(node).shape or (), info(node).dtype
                 values[node] = torch.full(shape, fill, dtype=dtype, device=device)
             else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from typing import Any
 
+import torch
 from torch import Tensor, fx
 
 from videoeff.ir.layout import invalidate
@@ -94,6 +95,25 @@ def caches(program: Program) -> Iterator[fx.Node]:
 def cache_by_name(program: Program) -> dict[str, fx.Node]:
     """The ``delta_cache`` nodes by layer name."""
     return {cache_name(n): n for n in caches(program)}
+
+
+def rewrite_devices(program: Program, device: torch.device) -> None:
+    """Let operators that name a device name this one."""
+
+    def there(value: Any) -> Any:
+        return device if isinstance(value, torch.device) else value
+
+    for node in program.nodes:
+        node.args = tuple(there(a) for a in node.args)
+        node.kwargs = {k: there(v) for k, v in node.kwargs.items()}
+
+
+def to_device(program: Program, device: torch.device) -> Program:
+    """A copy of a Program whose constants lie on a device; the given one's stay where they are."""
+    moved = program.clone()
+    moved.module.to(device)
+    rewrite_devices(moved, device)
+    return moved
 
 
 def drop_caches(program: Program, names: Collection[str]) -> Program:

@@ -83,6 +83,27 @@ def info(node: fx.Node) -> ValueInfo:
     return value
 
 
+@dataclass(frozen=True)
+class StreamedInfo:
+    """Shape, dtype and layout of a tensor that streams."""
+
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    layout: PixelLayout
+
+
+def streamed_info(node: fx.Node) -> StreamedInfo:
+    """The shape, dtype and layout of a node that has all three, as what a cache keeps does.
+
+    Raises:
+        TypeError: it has not.
+    """
+    value = info(node)
+    if value.shape is None or value.dtype is None or value.layout is None:
+        raise TypeError(f"{node.name}: it is no tensor that changes from frame to frame")
+    return StreamedInfo(value.shape, value.dtype, value.layout)
+
+
 def invalidate(node: fx.Node) -> None:
     """Forget what is known about a node, after its arguments changed."""
     node.meta.pop("value", None)

@@ -1,11 +1,13 @@
 """How regions are computed: one folder a backend, one entry each in the priority list."""
 
-from videoeff.kernels.backend import Counted, Group, Implementation, NotFinite
-from videoeff.kernels.cpp.region import CppRegion
-from videoeff.kernels.reference.region import ReferenceRegion
-from videoeff.kernels.triton.region import TritonRegion
+from typing import Any
 
-#: Tried in this order by ``backend="auto"``.
-IMPLEMENTATIONS: tuple[Implementation, ...] = (TritonRegion(), CppRegion(), ReferenceRegion())
+from videoeff.kernels.backend import Accepted, Backend, Counted, Declined, Group, NotFinite
+from videoeff.kernels.cpp.region import CppBackend
+from videoeff.kernels.reference.region import ReferenceBackend
+from videoeff.kernels.triton.region import TritonBackend
 
-__all__ = ["IMPLEMENTATIONS", "Counted", "Group", "Implementation", "NotFinite"]
+#: Tried in this order by ``backend="auto"``. What a backend's descriptions are is its own affair.
+BACKENDS: tuple[Backend[Any], ...] = (TritonBackend(), CppBackend(), ReferenceBackend())
+
+__all__ = ["BACKENDS", "Accepted", "Backend", "Counted", "Declined", "Group", "NotFinite"]

@@ -1,13 +1,16 @@
-"""What an implementation is, and which there are."""
+"""What a backend is: how regions are computed, and what it does beside that."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar, Generic, TypeVar
+
+from torch import Tensor
 
 from videoeff.kernels.call import Context, RegionCall
+from videoeff.kernels.output_memory import OutputMemory
 
 
 @dataclass(frozen=True)
@@ -71,14 +74,55 @@ class Group(ABC):
         return None
 
 
-class Implementation:
-    """One way to run a call.
+Description = TypeVar("Description")
 
-    It says whether it can work here, whether it takes a call, and builds the call's function. Nothing else.
+
+@dataclass(frozen=True)
+class Accepted(Generic[Description]):
+    """A backend takes a call.
+
+    Attributes:
+        call: the call.
+        description: what the backend builds it from.
+    """
+
+    call: RegionCall
+    description: Description
+
+
+@dataclass(frozen=True)
+class Declined:
+    """A backend does not take a call, and why."""
+
+    reason: str
+
+
+class Host:
+    """What the host does beside the kernels. A backend overrides what it does better than PyTorch."""
+
+    def all_finite(self, frame: Tensor) -> bool | None:
+        """Whether a frame holds neither NaN nor infinity; None where it cannot tell."""
+        return None
+
+    def copied(self, value: Tensor, memory: OutputMemory | None) -> Tensor | None:
+        """A copy in the default memory format; None where it cannot make it."""
+        return None
+
+    def warn(self) -> None:
+        """Warn, once a process, that streams run slowly because this backend does not serve here."""
+
+    def facts(self) -> Mapping[str, Any]:
+        """What ``videoeff doctor`` shows of it, as plain values."""
+        return {}
+
+
+class Backend(ABC, Generic[Description]):
+    """One way to run calls.
+
+    It says whether it can work here and whether it takes a call, describes the call, and builds what runs it.
     """
 
     name: ClassVar[str]
-    backend: ClassVar[str]
 
     #: Whether it runs consecutive calls as one, by :meth:`build_group`.
     grouping: ClassVar[bool] = False
@@ -86,27 +130,32 @@ class Implementation:
     #: Whether it takes regions of several convolutions, whose results between them are then not kept.
     recomputes: ClassVar[bool] = False
 
-    def pixel_of(self, channels: int, device: str) -> int:
-        """Elements from pixel to pixel that its kernels want of a map on a kind of device; 0: no matter."""
-        return 0
+    host: ClassVar[Host] = Host()
 
+    @abstractmethod
     def unavailable(self) -> str:
         """Why it cannot work on this machine, "" if it can."""
-        raise NotImplementedError
 
-    def declines(self, call: RegionCall) -> str:
-        """Why it does not take a call, "" if it does."""
-        raise NotImplementedError
+    @abstractmethod
+    def accept(self, call: RegionCall) -> Accepted[Description] | Declined:
+        """A description of the call, or why it does not take it.
 
-    def build(self, call: RegionCall) -> Callable[[Context], None]:
-        """The function that runs the call."""
-        raise NotImplementedError
+        The answer depends on :attr:`RegionCall.structure` alone, and is kept for as long as that stays.
+        """
 
-    def build_group(self, calls: Sequence[RegionCall], exported: frozenset[str]) -> Group:
-        """Consecutive calls as one.
+    @abstractmethod
+    def build(self, accepted: Accepted[Description]) -> Callable[[Context], None]:
+        """The function that runs a call."""
+
+    def build_group(self, accepted: Sequence[Accepted[Description]], exported: frozenset[str]) -> Group:
+        """Consecutive calls as one, where :attr:`grouping`.
 
         Args:
-            calls: calls this implementation takes.
+            accepted: the calls.
             exported: those of their layers whose masks (and magnitudes) calls outside the group need.
         """
         raise NotImplementedError
+
+    def pixel_stride_of(self, channels: int, device: str) -> int:
+        """Elements from pixel to pixel that its kernels want of a map on a kind of device; 0: no matter."""
+        return 0

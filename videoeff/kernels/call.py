@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from videoeff.ir.layout import PixelLayout
+from videoeff.kernels.computation import Computation, Operand
 
 
 @dataclass(frozen=True)
@@ -25,8 +27,8 @@ class StateSpec:
         parent: name of the buffer this one is a channel slice of, None for a buffer of its own.
         channels: (dimension, start, step) of that slice.
         channels_last: whether a (B, C, H, W) buffer lies channels-last in memory.
-        pixel: of such a buffer, elements from one pixel to the next where they are more than its channels;
-            what lies between is zero and never written.
+        pixel_stride: of such a buffer, elements from one pixel to the next where they are more than its
+            channels; what lies between is zero and never written.
     """
 
     name: str
@@ -36,15 +38,15 @@ class StateSpec:
     parent: str | None = None
     channels: tuple[int, int, int] | None = None
     channels_last: bool = False
-    pixel: int = 0
+    pixel_stride: int = 0
 
     @property
     def nbytes(self) -> int:
         """Bytes held, gaps included; 0 for a slice of another buffer."""
         if self.parent is not None:
             return 0
-        if self.pixel:
-            return self.dtype.itemsize * math.prod(self.shape) // self.shape[1] * self.pixel
+        if self.pixel_stride:
+            return self.dtype.itemsize * math.prod(self.shape) // self.shape[1] * self.pixel_stride
         return self.dtype.itemsize * math.prod(self.shape)
 
     def to_json(self) -> dict[str, Any]:
@@ -59,22 +61,6 @@ class StateSpec:
 
 
 @dataclass(frozen=True)
-class Read:
-    """A buffer a call reads: a state by name, or a slice (dim, first, last + 1) of it."""
-
-    state: str
-    part: tuple[int, int, int] | None = None
-
-    def of(self, buffers: Mapping[str, Tensor]) -> Tensor:
-        """The buffer, or a view of the slice."""
-        buffer = buffers[self.state]
-        if self.part is None:
-            return buffer
-        dim, first, last = self.part
-        return buffer.narrow(dim, first, last - first)
-
-
-@dataclass(frozen=True)
 class Test:
     """The change test that guards a value."""
 
@@ -82,6 +68,11 @@ class Test:
     threshold: float = 0.0
     block: int = 1
     dilation: int = 0
+
+    @property
+    def blocks(self) -> bool:
+        """Whether it looks at more than a pixel."""
+        return self.block != 1 or self.dilation != 0
 
 
 @dataclass(frozen=True)
@@ -106,49 +97,20 @@ class Prediction:
     dilation: tuple[int, int]
     pending: str
 
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """The caches whose magnitudes it reads."""
+        return tuple(name for name, _ in (*self.sources, *self.residuals))
+
 
 @dataclass(frozen=True)
-class Operand:
-    """A tensor that a step takes.
+class Input:
+    """A region's value is the caller's: which of the frame tensors."""
 
-    Attributes:
-        source: "read", "constant" or "step".
-        index: which of the call's reads, constants or steps.
-        shape: its shape.
-        dtype: its dtype.
-        layout: its streams and pixels, None for a constant.
-        masks: the caches whose masks tell which pixels of a read changed.
-    """
-
-    source: str
     index: int
-    shape: tuple[int, ...]
-    dtype: torch.dtype
-    layout: PixelLayout | None
-    masks: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class Step:
-    """One operator inside a region.
-
-    Attributes:
-        target: its overload as text, ``aten.relu.default``.
-        arguments: by schema name: an :class:`Operand`, a tuple with some in it, or a literal.
-        shape: the result's shape, None where it is not one tensor.
-        dtype: the result's dtype.
-        layout: the result's streams and pixels.
-        traced: whether the result's pixels are followed, so that ``layout`` is to be trusted.
-        function: the overload itself.
-    """
-
-    target: str
-    arguments: Mapping[str, Any]
-    shape: tuple[int, ...] | None
-    dtype: torch.dtype | None
-    layout: PixelLayout | None
-    traced: bool
-    function: Callable[..., Any]
+Reach = Callable[[Mapping[str, Tensor]], Tensor]
 
 
 @dataclass(frozen=True)
@@ -162,18 +124,13 @@ class RegionCall:
         value: state that keeps it.
         scale: name of the state with its scale (R,) float32, "" where the test needs none.
         test: the change test.
-        compute: the region on full tensors: ``compute(*buffers, *constants)``; for an input, the identity.
-        reads: its buffers.
-        constants: its constants by name.
+        source: where the value comes from.
         reach: from masks by layer name to the mask of pixels to compute; None for dense and input calls.
         mask_reads: the caches whose masks it needs, with the streams of their rows (None: mixed).
         dense: why the value is computed whole, "" if it is not.
         macs: multiply-accumulates of computing it whole.
         prediction: predicted changes, None where they are off.
         wants_magnitude: whether a later call predicts from this one's magnitude.
-        steps: the operators that compute it, in order; the last gives the value.
-        result: what the value is: the last step, or a read or constant itself. None for an input.
-        input_index: which frame tensor an input call takes.
         buffers: the plan's buffers by state name without memory ("meta"), for their strides.
         specs: the plan's state by name.
         device: the kind of device the state lies on, "cpu" or "cuda".
@@ -185,18 +142,13 @@ class RegionCall:
     value: StateSpec
     scale: str
     test: Test
-    compute: Callable[..., Tensor]
-    reads: tuple[Read, ...]
-    constants: tuple[str, ...]
-    reach: Callable[[Mapping[str, Tensor]], Tensor] | None
+    source: Input | Computation[Operand]
+    reach: Reach | None
     mask_reads: tuple[tuple[str, tuple[int, ...] | None], ...]
     dense: str
     macs: int
     prediction: Prediction | None = None
     wants_magnitude: bool = False
-    steps: tuple[Step, ...] = ()
-    result: Operand | None = None
-    input_index: int = -1
     buffers: Mapping[str, Tensor] = field(default_factory=dict)
     specs: Mapping[str, StateSpec] = field(default_factory=dict)
     device: str = "cpu"
@@ -205,6 +157,24 @@ class RegionCall:
     def extent(self) -> tuple[int, int, int]:
         """The mask's shape (R, H, W)."""
         return self.layout.extent(self.value.shape)
+
+    @cached_property
+    def structure(self) -> tuple[Any, ...]:
+        """All that a description of the region may depend on.
+
+        Thresholds, scales and magnitudes are left out, and of blocks is said only whether there are any: they
+        are told to a kernel when its plan is made.
+        """
+        states = [self.value.name]
+        if isinstance(self.source, Computation):
+            states += [read.state for read in self.source.reads]
+        lie = [(s, b.shape, b.stride(), b.storage_offset()) for s in states for b in [self.buffers[s]]]
+        sized = [b.untyped_storage().nbytes() for b in (self.buffers[s] for s in states)]
+        prediction = None if self.prediction is None else replace(self.prediction, factor=1.0)
+        return (
+            self.name, self.kind, self.layout, self.value, self.source, self.mask_reads, self.dense,
+            self.device, self.test.blocks, prediction, tuple(lie), tuple(sized),
+        )  # fmt: skip
 
 
 @dataclass

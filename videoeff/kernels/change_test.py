@@ -8,6 +8,22 @@ from torch import Tensor
 
 from videoeff.ir.layout import PixelLayout
 from videoeff.kernels.call import RegionCall, Test
+from videoeff.kernels.region_spec.codes import CHANGE_TESTS, ChangeTest
+
+
+def is_relative(kind: str) -> bool:
+    """Whether a kind of test is relative to the scale of its value."""
+    return kind == "rms-relative"
+
+
+def limit_of(threshold: float, scale: Tensor | None) -> Tensor | float:
+    """What a quantity has to exceed; (R, 1, 1) where there is a scale (R,)."""
+    return threshold if scale is None else (threshold * scale).view(-1, 1, 1)
+
+
+def energy_limit_of(factor: float, threshold: float) -> float:
+    """What predicted energy has to exceed, (π τ)², before the square of the scale."""
+    return (factor * threshold) ** 2
 
 
 def pixels_first(value: Tensor, layout: PixelLayout) -> Tensor:
@@ -47,11 +63,12 @@ def square_mean(new: Tensor, old: Tensor, layout: PixelLayout) -> Tensor:
 
 def distance(new: Tensor, old: Tensor, layout: PixelLayout, kind: str) -> Tensor:
     """The test's quantity per pixel, (R, H, W)."""
-    if kind in ("rms", "rms-relative"):
+    quantity = CHANGE_TESTS[kind]
+    if quantity == ChangeTest.RMS:
         return square_mean(new, old, layout).sqrt_()
     difference = _difference(new, old, layout)
     wide = torch.float64 if difference.dtype == torch.float64 else torch.float32
-    if kind == "max":
+    if quantity == ChangeTest.MAX:
         return difference.abs_().amax(-1).to(wide)
     return difference.to(wide).square_().sum(-1).sqrt_()
 
@@ -69,12 +86,8 @@ def moved(call: RegionCall, new: Tensor, old: Tensor, scale: Tensor | None) -> T
     if test.threshold == 0.0:
         return (pixels_first(new, layout) != pixels_first(old, layout)).any(-1)
     amount = distance(new, old, layout, test.kind)
-    limit: Tensor | float = test.threshold
-    if scale is not None:
-        limit = (test.threshold * scale).view(-1, 1, 1)
-    if test.block == 1 and test.dilation == 0:
-        return ~(amount <= limit)
-    return blocks_moved(amount, limit, test)
+    limit = limit_of(test.threshold, scale)
+    return blocks_moved(amount, limit, test) if test.blocks else ~(amount <= limit)
 
 
 def blocks_moved(amount: Tensor, limit: Tensor | float, test: Test) -> Tensor:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 
 from videoeff.analysis.regions import Region
 from videoeff.errors import LoweringError
-from videoeff.ir.layout import PixelLayout, info
+from videoeff.ir.layout import PixelLayout, streamed_info
 from videoeff.ir.markers import cache_option
-from videoeff.kernels import Implementation
+from videoeff.kernels import Backend
 from videoeff.kernels.call import Prediction, StateSpec
-from videoeff.ops.base import shape_of
+from videoeff.kernels.change_test import is_relative
 
 
 def device_of(module: nn.Module) -> torch.device:
@@ -56,25 +57,31 @@ def allocate(
 
 
 def _buffer(spec: StateSpec, device: torch.device) -> Tensor:
-    if spec.pixel:
+    if spec.pixel_stride:
         rows, channels, height, width = spec.shape
-        pixels = torch.zeros(rows, height, width, spec.pixel, dtype=spec.dtype, device=device)
+        pixels = torch.zeros(rows, height, width, spec.pixel_stride, dtype=spec.dtype, device=device)
         return pixels[..., :channels].permute(0, 3, 1, 2)
-    form = torch.channels_last if spec.channels_last else torch.contiguous_format
-    return torch.empty(spec.shape, dtype=spec.dtype, device=device, memory_format=form)
+    lies = torch.channels_last if spec.channels_last else torch.contiguous_format
+    return torch.empty(spec.shape, dtype=spec.dtype, device=device, memory_format=lies)
 
 
-def pixel_stride(implementations: Sequence[Implementation], channels: int, device: str) -> int:
-    """Elements from pixel to pixel that the first implementation with a preference wants; 0 for no gap."""
-    wishes = (i.pixel_of(channels, device) for i in implementations)
+def pixel_stride(backends: Sequence[Backend[Any]], channels: int, device: str) -> int:
+    """Elements from pixel to pixel that the first backend with a preference wants; 0 for no gap."""
+    wishes = (b.pixel_stride_of(channels, device) for b in backends)
     wish = next((w for w in wishes if w), 0)
     return wish if wish > channels else 0
 
 
 def state_specs(
-    found: Sequence[Region], predicted: Mapping[str, Prediction], pixel: Callable[[int], int]
+    found: Sequence[Region], predicted: Mapping[str, Prediction], stride: Callable[[int], int]
 ) -> dict[str, StateSpec]:
-    """Every buffer that the regions keep: shared ones of concatenations, values, scales, pending energy."""
+    """Every buffer that the regions keep: shared ones of concatenations, values, scales, pending energy.
+
+    Args:
+        found: the regions.
+        predicted: the predicted changes by layer name.
+        stride: from the channels of a pixel to its stride, 0 for no gap.
+    """
     specs: dict[str, StateSpec] = {}
     parents: dict[str, list[tuple[fx.Node, tuple[str, int, int, int]]]] = {}
     for region in found:
@@ -83,11 +90,10 @@ def state_specs(
             parents.setdefault(into[0], []).append((region.cache, into))
     for name, members in parents.items():
         node, (_, _, _, dim) = members[0]
-        shape = list(shape_of(node))
-        shape[dim] = max(start + (shape_of(n)[dim] - 1) * step + 1 for n, (_, start, step, _) in members)
-        value = info(node)
-        assert value.dtype is not None  # caches hold tensors
-        assert value.layout is not None
+        value = streamed_info(node)
+        shape = list(value.shape)
+        ends = (start + (streamed_info(n).shape[dim] - 1) * step + 1 for n, (_, start, step, _) in members)
+        shape[dim] = max(ends)
         last = _channels_last(value.layout, len(shape))
         specs[f"{name}.buffer"] = StateSpec(
             f"{name}.buffer",
@@ -95,19 +101,16 @@ def state_specs(
             value.dtype,
             value.layout.rows,
             channels_last=last,
-            pixel=pixel(shape[1]) if last else 0,
+            pixel_stride=stride(shape[1]) if last else 0,
         )
     for region in found:
-        cache, value = region.cache, info(region.cache)
-        assert value.shape is not None  # caches hold tensors
-        assert value.dtype is not None
-        assert value.layout is not None
+        cache, value = region.cache, streamed_info(region.cache)
         into = cache_option(cache, "into")
         parent = None if into is None else f"{into[0]}.buffer"
         part = None if into is None else (into[3], into[1], into[2])
         key = f"{region.name}.value"
         last = _channels_last(value.layout, len(value.shape))
-        gap = pixel(value.shape[1]) if last and parent is None else 0
+        gap = stride(value.shape[1]) if last and parent is None else 0
         specs[key] = StateSpec(key, value.shape, value.dtype, value.layout.rows, parent, part, last, gap)
         rows = value.layout.extent(value.shape)[0]
         if needs_scale(cache):
@@ -125,4 +128,4 @@ def _channels_last(layout: PixelLayout, ndim: int) -> bool:
 
 def needs_scale(cache: fx.Node) -> bool:
     """Whether a cache's change test is relative to the scale of its value."""
-    return bool(cache_option(cache, "test") == "rms-relative" and cache_option(cache, "threshold") > 0)
+    return is_relative(cache_option(cache, "test")) and bool(cache_option(cache, "threshold") > 0)

@@ -7,6 +7,7 @@ A Plan's step is a function of (frame, state): it writes the state in place and 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -18,17 +19,22 @@ from videoeff.errors import LoweringError
 from videoeff.ir.edit import drop_caches
 from videoeff.ir.markers import cache_name, cache_option, is_cache
 from videoeff.ir.program import Program, arguments, input_node
-from videoeff.kernels import Group, Implementation
-from videoeff.kernels.call import Context, Read, RegionCall, StateSpec
+from videoeff.kernels import Backend, Declined, Group
+from videoeff.kernels.call import Context, RegionCall, StateSpec
 from videoeff.lowering.buffers import allocate, device_of, pixel_stride, state_specs
-from videoeff.lowering.choose import choose, choose_implementations
-from videoeff.lowering.cone import compile_cone
+from videoeff.lowering.choose import Answers, Choice, choose, choose_backends
+from videoeff.lowering.computation import outputs_of
 from videoeff.lowering.plan import Instruction, Plan
-from videoeff.lowering.region_calls import predictions_of, region_call
+from videoeff.lowering.region_calls import Surroundings, predictions_of, region_call
 
 
-def lower(program: Program, backend: str = "auto") -> Plan:
-    """Choose an implementation for every region and lay out the state.
+def lower(program: Program, backend: str = "auto", answers: Answers | None = None) -> Plan:
+    """Choose a backend for every region and lay out the state.
+
+    Args:
+        program: the planned Program; it is lowered for the device its constants lie on.
+        backend: "auto" or a backend's name.
+        answers: what backends said of the regions of this Program before, kept by who lowers it again.
 
     Raises:
         LoweringError: the Program is not planned.
@@ -40,104 +46,96 @@ def lower(program: Program, backend: str = "auto") -> Plan:
             f"{program.name}: the Program is {program.stage}; run insert-delta-caches before lowering"
         )
     verify(program)
-    implementations = choose_implementations(backend)
-    program = _without_recomputed(program, implementations)
-    calls, states = _calls(program, implementations)
-    instructions, chosen = [], []
-    for region, call in calls:
-        implementation, reason = choose(call, implementations, backend)
-        chosen.append(implementation)
-        instructions.append(
-            Instruction(call, implementation.name, reason, region.traced, _convolution_macs(region))
-        )
-    steps, groups = _steps([i.call for i in instructions], chosen)
-    outputs, constants, read_outputs = _outputs(program)
-    frames = tuple(n.meta["input"] for n in program.placeholders)
+    answers = Answers() if answers is None else answers
+    backends = choose_backends(backend)
+    calls = _without_recomputed(program, backends, answers)
+    chosen = [choose(call, backends, backend, answers) for call in calls.calls]
+    steps, groups = _steps(chosen)
     return Plan(
-        program=program,
-        instructions=tuple(instructions),
+        program=calls.program,
+        instructions=tuple(_instruction(r, c) for r, c in zip(calls.regions, chosen, strict=True)),
         steps=steps,
         groups=groups,
-        state=tuple(states.values()),
-        frames=frames,
-        outputs=outputs,
-        output_constants=constants,
-        read_outputs=read_outputs,
+        state=calls.state,
+        frames=tuple(n.meta["input"] for n in calls.program.placeholders),
+        outputs=outputs_of(arguments(calls.program.output)[0]),
     )
 
 
-def _calls(
-    program: Program, implementations: Sequence[Implementation]
-) -> tuple[list[tuple[Region, RegionCall]], dict[str, StateSpec]]:
-    """All regions as calls, and the state they keep."""
+@dataclass(frozen=True)
+class _Calls:
+    """The regions of a Program as calls, and the state they keep."""
+
+    program: Program
+    regions: Sequence[Region]
+    calls: Sequence[RegionCall]
+    state: tuple[StateSpec, ...]
+
+
+def _calls(program: Program, backends: Sequence[Backend[Any]]) -> _Calls:
     found = regions(program)
     predicted = predictions_of(found)
-    wanted = {name for p in predicted.values() for name, _ in (*p.sources, *p.residuals)}
     device = device_of(program.module).type
-    states = state_specs(found, predicted, lambda channels: pixel_stride(implementations, channels, device))
-    placeholders = {n: i for i, n in enumerate(program.placeholders)}
-    buffers = allocate(list(states.values()), torch.device("meta"))
-    return [
-        (r, region_call(program, r, states, predicted, wanted, placeholders, buffers)) for r in found
-    ], states
+    states = state_specs(found, predicted, lambda channels: pixel_stride(backends, channels, device))
+    around = Surroundings(
+        states=states,
+        buffers=allocate(list(states.values()), torch.device("meta")),
+        predicted=predicted,
+        wanted={name for p in predicted.values() for name in p.layers},
+        inputs={n: i for i, n in enumerate(program.placeholders)},
+        device=device,
+    )
+    return _Calls(program, found, [region_call(r, around) for r in found], tuple(states.values()))
 
 
-def _without_recomputed(program: Program, implementations: Sequence[Implementation]) -> Program:
-    """The Program without the caches that are marked to be recomputed, where a kernel takes what is left."""
+def _without_recomputed(program: Program, backends: Sequence[Backend[Any]], answers: Answers) -> _Calls:
+    """The calls without the caches that are marked to be recomputed, where a backend takes what is left."""
     marked = {
         cache_name(n): input_node(n).name
         for n in program.nodes
         if is_cache(n) and cache_option(n, "recompute") and cache_option(n, "threshold") == 0
     }
-    takers = [i for i in implementations if i.recomputes]
+    takers = [b for b in backends if b.recomputes]
     while marked and takers:
-        merged = drop_caches(program, marked)
+        merged = _calls(drop_caches(program, marked), backends)
         refused: set[str] = set()
-        for region, call in _calls(merged, implementations)[0]:
+        for region, call in zip(merged.regions, merged.calls, strict=True):
             nodes = {n.name for n in region.nodes}
             inside = {name for name, node in marked.items() if node in nodes}
-            if inside and all(i.declines(call) for i in takers):
+            if inside and all(isinstance(answers.ask(b, call), Declined) for b in takers):
                 refused |= inside
         if not refused:
             return merged
         marked = {name: node for name, node in marked.items() if name not in refused}
-    return program
+    return _calls(program, backends)
 
 
-def _steps(
-    calls: Sequence[RegionCall], chosen: Sequence[Implementation]
-) -> tuple[tuple[Callable[[Context], None], ...], tuple[Group, ...]]:
-    """What runs the calls: a group for neighbours of an implementation that groups, else a function each."""
+def _instruction(region: Region, choice: Choice) -> Instruction:
+    work = sum(macs(node) for node in region.nodes if is_convolution(node))
+    return Instruction(choice.accepted.call, choice.backend.name, choice.reason, region.traced, work)
+
+
+def _steps(chosen: Sequence[Choice]) -> tuple[tuple[Callable[[Context], None], ...], tuple[Group, ...]]:
+    """What runs the calls: a group for neighbours of a backend that groups, else a function each."""
     steps: list[Callable[[Context], None]] = []
     groups: list[Group] = []
     first = 0
-    while first < len(calls):
-        implementation, last = chosen[first], first + 1
-        if implementation.grouping:
-            while last < len(calls) and chosen[last] is implementation:
+    while first < len(chosen):
+        backend, last = chosen[first].backend, first + 1
+        if backend.grouping:
+            while last < len(chosen) and chosen[last].backend is backend:
                 last += 1
-            elsewhere = (*calls[:first], *calls[last:])
-            exported = frozenset(name for call in elsewhere for name in _followed(call))
-            groups.append(implementation.build_group(calls[first:last], exported))
+            elsewhere = (*chosen[:first], *chosen[last:])
+            exported = frozenset(name for c in elsewhere for name in _followed(c.accepted.call))
+            groups.append(backend.build_group([c.accepted for c in chosen[first:last]], exported))
             steps.append(groups[-1].run)
         else:
-            steps.append(implementation.build(calls[first]))
+            steps.append(backend.build(chosen[first].accepted))
         first = last
     return tuple(steps), tuple(groups)
 
 
 def _followed(call: RegionCall) -> set[str]:
     """The layers whose masks or magnitudes a call needs."""
-    found = {name for name, _ in call.mask_reads}
-    if call.prediction is not None:
-        found |= {name for name, _ in (*call.prediction.sources, *call.prediction.residuals)}
-    return found
-
-
-def _convolution_macs(region: Region) -> int:
-    return sum(macs(node) for node in region.nodes if is_convolution(node))
-
-
-def _outputs(program: Program) -> tuple[tuple[Read, ...], tuple[str, ...], Callable[..., tuple[Any, ...]]]:
-    leaves = list(arguments(program.output)[0])
-    return compile_cone(program, leaves, single=False)
+    layers = () if call.prediction is None else call.prediction.layers
+    return {*(name for name, _ in call.mask_reads), *layers}

@@ -10,7 +10,8 @@ import torch
 
 from videoeff.ir.program import Program
 from videoeff.kernels import Group
-from videoeff.kernels.call import Context, Read, RegionCall, StateSpec
+from videoeff.kernels.call import Context, RegionCall, StateSpec
+from videoeff.kernels.computation import Computation
 
 
 @dataclass(frozen=True)
@@ -19,7 +20,7 @@ class Instruction:
 
     Attributes:
         call: what is computed.
-        kernel: the implementation's name.
+        kernel: the backend's name.
         reason: why not one with a higher priority, "" for the first.
         streams: whether pixels can be followed through it.
         convolution_macs: multiply-accumulates of its convolutions.
@@ -43,8 +44,7 @@ class Plan:
         groups: those of the steps that run several calls as one.
         state: every buffer.
         frames: (shape, dtype) of each input tensor.
-        outputs: the caches' buffers the outputs are read from.
-        read_outputs: from those buffers to the flat outputs (views of them where nothing is moved).
+        outputs: from the caches' buffers to the flat outputs (views of them where nothing is moved).
     """
 
     program: Program
@@ -53,9 +53,7 @@ class Plan:
     groups: tuple[Group, ...]
     state: tuple[StateSpec, ...]
     frames: tuple[tuple[tuple[int, ...], torch.dtype], ...]
-    outputs: tuple[Read, ...]
-    output_constants: tuple[str, ...]
-    read_outputs: Callable[..., tuple[Any, ...]]
+    outputs: Computation[tuple[Any, ...]]
 
     @property
     def state_bytes(self) -> int:
@@ -69,5 +67,4 @@ class Plan:
 
     def read(self, context: Context) -> tuple[Any, ...]:
         """The outputs of the frame that was run."""
-        buffers = [r.of(context.state) for r in self.outputs]
-        return self.read_outputs(*buffers, *(context.constants[c] for c in self.output_constants))
+        return tuple(self.outputs.run(context.state, context.constants))

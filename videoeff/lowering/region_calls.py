@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import functools
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 
 from torch import Tensor, fx
 
 from videoeff.analysis.predict import magnitude_terms, residual_terms
 from videoeff.analysis.regions import Region
 from videoeff.errors import LoweringError
-from videoeff.ir.layout import info
+from videoeff.ir.layout import info, streamed_info
 from videoeff.ir.markers import cache_name, cache_option, is_cache
-from videoeff.ir.program import Program, input_node
-from videoeff.kernels.call import Prediction, Read, RegionCall, StateSpec, Step, Test
-from videoeff.lowering.buffers import device_of, needs_scale
-from videoeff.lowering.cone import compile_cone, steps_of
-from videoeff.ops.base import bind, op_of, pair, shape_of
+from videoeff.ir.program import input_node
+from videoeff.kernels.call import Input, Prediction, Reach, RegionCall, StateSpec, Test
+from videoeff.kernels.computation import Computation, Operand
+from videoeff.lowering.buffers import needs_scale
+from videoeff.lowering.computation import computation_of
+from videoeff.ops.base import Op, bind, op_of, pair, shape_of
+from videoeff.ops.base import Reach as ReachRule
 from videoeff.ops.convolution import explicit_padding
 
 
@@ -50,45 +54,43 @@ def predictions_of(found: Sequence[Region]) -> dict[str, Prediction]:
     return result
 
 
-def region_call(
-    program: Program,
-    region: Region,
-    states: Mapping[str, StateSpec],
-    predicted: Mapping[str, Prediction],
-    wanted: set[str],
-    placeholders: Mapping[fx.Node, int],
-    buffers: Mapping[str, Tensor],
-) -> RegionCall:
-    """One region as a call.
+@dataclass(frozen=True)
+class Surroundings:
+    """What all regions of a Program share.
 
-    Args:
-        program: the planned Program.
-        region: one of its regions.
+    Attributes:
         states: every buffer of the plan.
+        buffers: the same without memory.
         predicted: what :func:`predictions_of` found.
         wanted: layers whose magnitudes some prediction reads.
-        placeholders: the number of each frame tensor.
-        buffers: the plan's buffers without memory.
+        inputs: the number of each frame tensor.
+        device: the kind of device.
     """
-    cache, value = region.cache, info(region.cache)
-    assert value.layout is not None  # caches stream
-    name, kind = region.name, str(cache_option(cache, "kind"))
-    source = input_node(cache)
+
+    states: Mapping[str, StateSpec]
+    buffers: Mapping[str, Tensor]
+    predicted: Mapping[str, Prediction]
+    wanted: Collection[str]
+    inputs: Mapping[fx.Node, int]
+    device: str
+
+
+def region_call(region: Region, around: Surroundings) -> RegionCall:
+    """One region as a call."""
+    cache, value = region.cache, streamed_info(region.cache)
+    name, producer = region.name, input_node(cache)
     test = Test(
         cache_option(cache, "test"),
         float(cache_option(cache, "threshold")),
         int(cache_option(cache, "block")),
         int(cache_option(cache, "dilation")),
     )
-    reads: tuple[Read, ...] = ()
-    constants: tuple[str, ...] = ()
-    compute, reach, dense = _identity, None, ""
-    steps: tuple[Step, ...] = ()
-    result = None
-    if source not in placeholders:
-        reads, constants, compute = compile_cone(program, [source], single=True)
-        steps, result = steps_of(source)
-        dense = region.dense
+    source: Input | Computation[Operand]
+    reach, dense = None, ""
+    if producer in around.inputs:
+        source = Input(around.inputs[producer])
+    else:
+        source, dense = computation_of(producer), region.dense
         reach = None if dense else _reach_of(region)
     mask_reads = tuple(
         (cache_name(n), layout.streams)
@@ -97,49 +99,47 @@ def region_call(
     )
     return RegionCall(
         name=name,
-        kind=kind,
+        kind=str(cache_option(cache, "kind")),
         layout=value.layout,
-        value=states[f"{name}.value"],
+        value=around.states[f"{name}.value"],
         scale=f"{name}.scale" if needs_scale(cache) else "",
         test=test,
-        compute=compute,
-        reads=reads,
-        constants=constants,
+        source=source,
         reach=reach,
         mask_reads=mask_reads,
         dense=dense,
         macs=region.macs,
-        prediction=predicted.get(name),
-        wants_magnitude=name in wanted,
-        steps=steps,
-        result=result,
-        input_index=placeholders.get(source, -1),
-        buffers=buffers,
-        specs=states,
-        device=device_of(program.module).type,
+        prediction=around.predicted.get(name),
+        wants_magnitude=name in around.wanted,
+        buffers=around.buffers,
+        specs=around.states,
+        device=around.device,
     )
 
 
-def _identity(*tensors: Tensor) -> Tensor:
-    return tensors[0]
+def _reach_of(region: Region) -> Reach:
+    """The masks of a region's nodes, one after the other; constants have none.
 
-
-def _reach_of(region: Region) -> Callable[[Mapping[str, Tensor]], Tensor]:
-    """The masks of a region's nodes, one after the other; constants have none."""
-    steps = []
+    The rules of the nodes are asked when a mask is, which only backends do that have no rules of their own.
+    """
+    rules: list[tuple[fx.Node, Op]] = []
     for node in region.nodes:
         op = op_of(node)
         if op is None:
             raise LoweringError(
                 f"{region.name}: {node.name} ({node.target}) has no rule and is not marked dense"
             )
-        steps.append((node.name, op.reach(node)))
+        rules.append((node, op))
     reads = [(n.name, cache_name(n)) for n in region.reads]
     last = region.nodes[-1].name if region.nodes else reads[0][0]
 
+    @functools.cache
+    def steps() -> list[tuple[str, ReachRule]]:
+        return [(node.name, op.reach(node)) for node, op in rules]
+
     def reach(masks: Mapping[str, Tensor]) -> Tensor:
         inner = {node: masks[layer] for node, layer in reads}
-        for name, step in steps:
+        for name, step in steps():
             inner[name] = step(inner)
         return inner[last]
 

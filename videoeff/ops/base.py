@@ -119,16 +119,41 @@ def overloads(*names: str) -> list[Any]:
     return found
 
 
+def op_name(call: Any) -> str:
+    """The operator of a node or function without its overload (``conv2d``), "" for other nodes than calls."""
+    name = overload_name(call)
+    return name.rpartition(".")[0] or name
+
+
+def overload_name(call: Any) -> str:
+    """The operator of a node or function with its overload (``conv2d.default``), "" for what is no call.
+
+    Operators that are not ATen's are called by the name of their function.
+    """
+    if isinstance(call, fx.Node):
+        if call.op != "call_function":
+            return ""
+        call = call.target
+    if isinstance(call, torch._ops.OpOverload):
+        return str(call).removeprefix("aten.")
+    return str(getattr(call, "__name__", call))
+
+
 def bind(node: fx.Node) -> dict[str, Any]:
     """The call's arguments by schema name, defaults filled in."""
-    target: Any = node.target
-    schema = target._schema
+    return bound_arguments(node.target, node.args, node.kwargs)
+
+
+def bound_arguments(function: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments by the names of a function's schema, defaults filled in; by number where it has none."""
+    if not isinstance(function, torch._ops.OpOverload):
+        return {**{str(i): a for i, a in enumerate(args)}, **kwargs}
     bound: dict[str, Any] = {}
-    for position, argument in enumerate(schema.arguments):
-        if position < len(node.args):
-            bound[argument.name] = node.args[position]
-        elif argument.name in node.kwargs:
-            bound[argument.name] = node.kwargs[argument.name]
+    for position, argument in enumerate(function._schema.arguments):
+        if position < len(args):
+            bound[argument.name] = args[position]
+        elif argument.name in kwargs:
+            bound[argument.name] = kwargs[argument.name]
         elif argument.has_default_value():
             bound[argument.name] = argument.default_value
     return bound

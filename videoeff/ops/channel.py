@@ -22,6 +22,7 @@ from videoeff.ops.base import (
     bind,
     layout_of,
     normal,
+    op_name,
     overloads,
     register,
     require_channels,
@@ -115,7 +116,7 @@ class Softmax(Op):
             raise NotLocal("it looks at all elements")
         dim = normal(int(bound.get("dim", 1)), len(shape))
         require_channels(layout, (dim,), f"{self.name} ({node.target})")
-        if "argmax" in str(node.target) and not bound.get("keepdim"):
+        if op_name(node) == "argmax" and not bound.get("keepdim"):
             return moved(layout, {d: d - (d > dim) for d in range(len(shape)) if d != dim})
         return layout
 
@@ -291,9 +292,9 @@ class Global(Op):
                 raise NotLocal("it does not keep streams apart")
             if dims is not None and (not dims or 0 in [normal(int(d), len(shape)) for d in dims]):
                 raise NotLocal("it moves values between streams")  # roll without dims moves all elements
-            if "matmul" in str(node.target) and len(shape_of(source)) != len(shape):
+            if op_name(node) == "matmul" and len(shape_of(source)) != len(shape):
                 raise NotLocal("it multiplies across streams")  # batches meet other dimensions
-            if "matmul" in str(node.target) and len(shape_of(source)) < 3:
+            if op_name(node) == "matmul" and len(shape_of(source)) < 3:
                 raise NotLocal("it multiplies across streams")
             streams = layout.streams
         return PixelLayout(0, None, None, streams)
@@ -312,10 +313,10 @@ class Global(Op):
 
     def macs(self, node: fx.Node) -> int:
         """Products of matrix multiplications and attention."""
-        name, shape = str(node.target), shape_of(node)
-        if "matmul" in name or "bmm" in name:
+        name, shape = op_name(node), shape_of(node)
+        if name in ("matmul", "bmm"):
             return math.prod(shape) * shape_of(node.args[0])[-1]
-        if "attention" in name:
+        if name == "scaled_dot_product_attention":
             query, key = shape_of(node.args[0]), shape_of(node.args[1])
             return 2 * math.prod(query) * key[-2]
         return 0

@@ -23,6 +23,7 @@ from videoeff.ops.base import (
     bind,
     layout_of,
     normal,
+    op_name,
     overloads,
     register,
     shape_of,
@@ -88,7 +89,7 @@ class Concat(Op):
     def _parts(self, node: fx.Node) -> tuple[list[fx.Node], int, bool]:
         options: dict[str, Any] = dict(node.kwargs) if node.target is concat else bind(node)
         parts: list[fx.Node] = list(arguments(node)[0])
-        return parts, normal(int(options["dim"]), len(shape_of(node))), "stack" in str(node.target)
+        return parts, normal(int(options["dim"]), len(shape_of(node))), op_name(node) == "stack"
 
     def layout(self, node: fx.Node) -> PixelLayout:
         """The parts' common layout; streams joined where the batch is concatenated."""
@@ -162,12 +163,12 @@ class Slice(Op):
 
     def _index(self, node: fx.Node) -> tuple[int, slice | int]:
         ndim = len(shape_of(node.args[0]))
-        name, bound = str(node.target), bind(node)
+        name, bound = op_name(node), bind(node)
         dim = normal(int(bound["dim"]), ndim)
         size = shape_of(node.args[0])[dim]
-        if "select" in name:
+        if name == "select":
             return dim, normal(int(bound["index"]), size)
-        if "narrow" in name:
+        if name == "narrow":
             first = normal(int(bound["start"]), size)
             return dim, slice(first, first + int(bound["length"]), 1)
         start, end, step = slice(bound["start"], bound["end"], bound["step"]).indices(size)

@@ -22,6 +22,7 @@ from videoeff.ops.base import (
     Reach,
     bind,
     layout_of,
+    op_name,
     overloads,
     register,
     require_image,
@@ -56,9 +57,8 @@ class Upsample(Op):
         scales = bound.get("scale_factors") or (bound.get("scales_h"), bound.get("scales_w"))
         align = (bool(bound["align_corners"]),) if "align_corners" in bound else ()
         sizes = zip(shape_of(source)[-2:], shape_of(node)[-2:], scales, strict=True)
-        rows, columns = (
-            reads(Axis(_mode(node), size, out, (*align, scale), dtype)) for size, out, scale in sizes
-        )
+        mode = _MODES[op_name(node)]
+        rows, columns = (reads(Axis(mode, size, out, (*align, scale), dtype)) for size, out, scale in sizes)
         key, extent = source.name, layout_of(source).extent(shape_of(source))
 
         def reach(masks: Masks) -> Tensor:
@@ -85,9 +85,12 @@ class Upsample(Op):
         ]
 
 
-def _mode(node: fx.Node) -> str:
-    name = str(node.target)
-    return "bilinear" if "bilinear" in name else "nearest-exact" if "exact" in name else "nearest"
+_MODES = {
+    "upsample_nearest2d": "nearest",
+    "_upsample_nearest_exact2d": "nearest-exact",
+    "upsample_bilinear2d": "bilinear",
+}
+_PAD_MODES = {"reflection_pad2d": "reflect", "replication_pad2d": "replicate"}
 
 
 @register
@@ -104,9 +107,9 @@ class Pad(Op):
         )  # fmt: skip
 
     def _mode(self, node: fx.Node) -> tuple[str, list[int]]:
-        bound, name = bind(node), str(node.target)
+        bound = bind(node)
         pads = bound.get("pad", bound.get("padding"))
-        mode = "reflect" if "reflection" in name else "replicate" if "replication" in name else "constant"
+        mode = _PAD_MODES.get(op_name(node), "constant")
         return str(bound.get("mode", mode)), [int(p) for p in pads or ()]
 
     def layout(self, node: fx.Node) -> PixelLayout:
@@ -176,7 +179,7 @@ class PixelShuffle(Op):
         """Each pixel becomes a block, or each block a pixel."""
         source, factor = input_node(node), int(arguments(node)[1])
         name, extent = source.name, layout_of(source).extent(shape_of(source))
-        shrink = "unshuffle" in str(node.target)
+        shrink = op_name(node) == "pixel_unshuffle"
 
         def reach(masks: Masks) -> Tensor:
             mask = masks[name].expand(extent)

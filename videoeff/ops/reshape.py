@@ -20,6 +20,7 @@ from videoeff.ops.base import (
     Reach,
     layout_of,
     normal,
+    op_name,
     overloads,
     register,
     require_channels,
@@ -103,7 +104,7 @@ class Reshape(Op):
     def layout(self, node: fx.Node) -> PixelLayout:
         """Roles whose dimension stays whole survive."""
         source = node.args[0]
-        if "channel_shuffle" in str(node.target):
+        if op_name(node) == "channel_shuffle":
             require_channels(layout_of(source), (1,), "channel_shuffle")
             return layout_of(source)
         return reshaped(layout_of(source), shape_of(source), shape_of(node))
@@ -165,10 +166,10 @@ class Permute(Op):
         """Roles follow their dimension."""
         ndim = len(shape_of(node.args[0]))
         order = list(range(ndim))
-        name, args = str(node.target), arguments(node)
-        if "permute" in name:
+        name, args = op_name(node), arguments(node)
+        if name == "permute":
             order = [normal(int(d), ndim) for d in args[1]]
-        elif "movedim" in name:
+        elif name == "movedim":
             a, b = normal(int(args[1]), ndim), normal(int(args[2]), ndim)
             order.insert(b, order.pop(a))
         elif ndim > 1:  # aten.t leaves a vector as it is

@@ -10,7 +10,7 @@ from torch import fx
 from videoeff.ir import edit
 from videoeff.ir.layout import info
 from videoeff.ir.program import Program, input_node, module_path
-from videoeff.ops.base import bind, op_of
+from videoeff.ops.base import bind, op_name, op_of
 from videoeff.passes.base import Notes, Pass
 
 _COPIES = ("clone", "contiguous", "alias", "detach", "lift_fresh", "positive")
@@ -53,7 +53,7 @@ def _broadcasts(user: fx.Node, node: fx.Node) -> bool:
 
 
 def _identity(node: fx.Node) -> bool | str:
-    packet = str(node.target).removeprefix("aten.").split(".")[0]
+    packet = op_name(node)
     before, after = info(input_node(node)), info(node)
     if before.shape is None or after.shape is None:
         return False

@@ -11,7 +11,7 @@ from torch import Tensor, fx
 from videoeff.ir import edit
 from videoeff.ir.layout import info
 from videoeff.ir.program import Program, input_node, is_const, module_path
-from videoeff.ops.base import bind
+from videoeff.ops.base import bind, op_name
 from videoeff.ops.convolution import explicit_padding
 from videoeff.passes.base import Notes, Pass
 
@@ -34,7 +34,7 @@ class FoldBatchnorm(Pass):
         """Fold each batch norm that can be."""
         changed = False
         for node in list(program.nodes):
-            if node.op != "call_function" or "batch_norm.default" not in str(node.target):
+            if op_name(node) != "batch_norm":
                 continue
             reason_before = self._fold_back(program, node)
             if reason_before is None:
@@ -49,7 +49,7 @@ class FoldBatchnorm(Pass):
 
     def _fold_back(self, program: Program, norm: fx.Node) -> str | None:
         conv = norm.args[0]
-        if not (isinstance(conv, fx.Node) and _packet(conv) in _CONVOLUTIONS):
+        if not (isinstance(conv, fx.Node) and op_name(conv) in _CONVOLUTIONS):
             return "no convolution before it"
         if len(conv.users) > 1:
             return "the convolution before it is also read elsewhere"
@@ -57,7 +57,7 @@ class FoldBatchnorm(Pass):
         if isinstance(parts, str):
             return parts
         weight, bias, scale, offset = parts
-        transposed = "transpose" in _packet(conv)
+        transposed = op_name(conv) == "conv_transpose2d"
         if transposed:
             groups = int(bind(conv)["groups"])
             shaped = scale.view(groups, 1, -1).expand(groups, weight.shape[0] // groups, -1)
@@ -71,7 +71,7 @@ class FoldBatchnorm(Pass):
 
     def _fold_forward(self, program: Program, norm: fx.Node) -> str | None:
         users = list(norm.users)
-        if len(users) != 1 or _packet(users[0]) not in ("conv1d", "conv2d", "conv3d"):
+        if len(users) != 1 or op_name(users[0]) not in ("conv1d", "conv2d", "conv3d"):
             return "no single convolution after it"
         conv = users[0]
         bound = bind(conv)
@@ -93,10 +93,6 @@ class FoldBatchnorm(Pass):
         norm.replace_all_uses_with(input_node(norm))
         program.graph.erase_node(norm)
         return None
-
-
-def _packet(node: fx.Node) -> str:
-    return str(node.target).removeprefix("aten.").split(".")[0] if node.op == "call_function" else ""
 
 
 def _constants(program: Program, conv: fx.Node, norm: fx.Node) -> tuple[Tensor, Tensor, Tensor, Tensor] | str:
@@ -127,7 +123,9 @@ def _constants(program: Program, conv: fx.Node, norm: fx.Node) -> tuple[Tensor, 
     size = program.tensor(mean_node).numel()
     scale = value(stats["weight"], 1.0, size) / torch.sqrt(value(var_node, 1.0, size) + float(stats["eps"]))
     offset = value(stats["bias"], 0.0, size) - value(mean_node, 0.0, size) * scale
-    outputs = weight.shape[1] * int(bound["groups"]) if "transpose" in _packet(conv) else weight.shape[0]
+    outputs = (
+        weight.shape[1] * int(bound["groups"]) if op_name(conv) == "conv_transpose2d" else weight.shape[0]
+    )
     return weight, value(bias_node, 0.0, outputs), scale, offset
 
 

@@ -12,7 +12,7 @@ from videoeff.ir import edit
 from videoeff.ir.layout import info
 from videoeff.ir.markers import cache_name, cache_option, is_cache
 from videoeff.ir.program import Program, input_node
-from videoeff.ops.base import bind, op_of, pair, shape_of
+from videoeff.ops.base import bind, op_of, overload_name, pair, shape_of
 from videoeff.passes.base import Notes, Pass
 
 
@@ -49,14 +49,14 @@ class FusePointwise(Pass):
 def _scales_a_convolution(cache: fx.Node) -> bool:
     """Whether the cache keeps a map times a gate that nothing reads but one 1x1 convolution."""
     user, scaled = next(iter(cache.users), None), input_node(cache)
-    if len(cache.users) != 1 or user is None or str(user.target) != "aten.conv2d.default":
+    if len(cache.users) != 1 or user is None or overload_name(user) != "conv2d.default":
         return False
     bound = bind(user)
     weight = bound["weight"]
     plain = not any(pair(bound["padding"])) and int(bound["groups"]) == 1 and weight.op == "get_attr"
     if not plain or bound["input"] is not cache or shape_of(weight)[2:] != (1, 1):
         return False
-    if str(scaled.target) != "aten.mul.Tensor" or info(user).dense or info(scaled).dense:
+    if overload_name(scaled) != "mul.Tensor" or info(user).dense or info(scaled).dense:
         return False
     region = region_of(cache)
     gates = [n for n in region.reads if is_cache(n) and not info(n).is_spatial]

@@ -13,7 +13,7 @@ from videoeff.ir import edit
 from videoeff.ir.layout import info
 from videoeff.ir.markers import cache_option, concat, delta_cache, is_cache
 from videoeff.ir.program import Program, arguments, input_node, module_path
-from videoeff.ops.base import bind, normal
+from videoeff.ops.base import bind, normal, op_name, overload_name
 from videoeff.passes.base import Notes, Pass
 
 
@@ -36,10 +36,15 @@ class PlanLayout(Pass):
         for node in list(program.nodes):
             if node.users and _is_shuffle(node):
                 changed |= _plan_shuffle(program, node, note)
-        found = [n for n in program.nodes if n.op == "call_function" and str(n.target) == "aten.cat.default"]
+        found = [n for n in program.nodes if op_name(n) == "cat"]
         for node in sorted(found, key=lambda n: -len(arguments(n)[0])):
             changed |= _plan_concat(program, node, note)
         return edit.sweep(program) or changed
+
+
+#: How channels are split into groups, and how groups are made channels again.
+_SPLITS = ("view.default", "reshape.default")
+_FLATTENS = (*_SPLITS, "flatten.using_ints")
 
 
 def _where(node: fx.Node) -> str:
@@ -48,20 +53,19 @@ def _where(node: fx.Node) -> str:
 
 def _shuffle_groups(node: fx.Node) -> tuple[fx.Node, int] | None:
     """(shuffled value, groups) of view -> transpose -> reshape, the usual spelling of a channel shuffle."""
-    if str(node.target) == "aten.channel_shuffle.default":
+    if op_name(node) == "channel_shuffle":
         return input_node(node), int(arguments(node)[1])
-    names = ("aten.view.default", "aten.reshape.default", "aten.flatten.using_ints")
-    if node.op != "call_function" or str(node.target) not in names:
+    if overload_name(node) not in _FLATTENS:
         return None
     swap = node.args[0]
-    if not (isinstance(swap, fx.Node) and str(swap.target) == "aten.transpose.int" and len(swap.users) == 1):
-        if not (isinstance(swap, fx.Node) and str(swap.target) == "aten.clone.default"):
+    if not (isinstance(swap, fx.Node) and op_name(swap) == "transpose" and len(swap.users) == 1):
+        if not (isinstance(swap, fx.Node) and op_name(swap) == "clone"):
             return None
         swap = swap.args[0]
-        if not (isinstance(swap, fx.Node) and str(swap.target) == "aten.transpose.int"):
+        if not (isinstance(swap, fx.Node) and op_name(swap) == "transpose"):
             return None
     split = swap.args[0]
-    if not (isinstance(split, fx.Node) and str(split.target) in names[:2] and len(split.users) == 1):
+    if not (isinstance(split, fx.Node) and overload_name(split) in _SPLITS and len(split.users) == 1):
         return None
     source = input_node(split)
     before, middle = info(source).shape or (), info(split).shape or ()
@@ -79,7 +83,7 @@ def _is_shuffle(node: fx.Node) -> bool:
 
 def _is_permutation(node: fx.Node) -> bool:
     """Whether the node is an ``index_select`` that puts all channels of a map in a constant order."""
-    if str(node.target) != "aten.index_select.default":
+    if op_name(node) != "index_select":
         return False
     bound = bind(node)
     shape = info(node).shape or ()
@@ -104,7 +108,7 @@ def _plan_shuffle(program: Program, node: fx.Node, note: Notes) -> bool:
     source, order = _order(program, node)
     if not torch.equal(order.sort().values, torch.arange(order.numel())):
         return False
-    parts: list[fx.Node] = list(arguments(source)[0]) if str(source.target) == "aten.cat.default" else []
+    parts: list[fx.Node] = list(arguments(source)[0]) if op_name(source) == "cat" else []
     if parts and len(source.users) == 1 and order.numel() % len(parts) == 0:
         sizes = {(info(p).shape or ())[1] for p in parts}
         dim = int(bind(source)["dim"]) % 4
@@ -119,7 +123,7 @@ def _fold_into_convolution(
 ) -> bool:
     users = list(node.users)
     conv = users[0]
-    if len(users) != 1 or not str(conv.target).startswith("aten.conv2d"):
+    if len(users) != 1 or op_name(conv) != "conv2d":
         note(_where(node), "channel shuffle copied: it is not read by one convolution alone")
         return False
     bound = bind(conv)

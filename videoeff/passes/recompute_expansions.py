@@ -13,7 +13,7 @@ from videoeff.ir import edit
 from videoeff.ir.layout import info
 from videoeff.ir.markers import cache_option, is_cache
 from videoeff.ir.program import Program
-from videoeff.ops.base import bind, pair, shape_of
+from videoeff.ops.base import bind, op_name, pair, shape_of
 from videoeff.ops.convolution import explicit_padding
 from videoeff.passes.base import Notes, Pass
 
@@ -100,10 +100,10 @@ def _place(cache: fx.Node) -> str:
 
 def _kind(node: fx.Node) -> str:
     """What a node is: "1x1", "depthwise", "small" (of few inputs) or "maximum"; "" for anything else."""
-    target = str(node.target)
-    if not target.startswith(("aten.conv2d.", "aten.max_pool2d.")) or info(node).dense:
+    name = op_name(node)
+    if name not in ("conv2d", "max_pool2d") or info(node).dense:
         return ""
-    if target.startswith("aten.max_pool2d."):
+    if name == "max_pool2d":
         return "maximum"
     bound = bind(node)
     weight, source = bound["weight"], bound["input"]

@@ -22,10 +22,11 @@ from videoeff.kernels.call import Context
 from videoeff.kernels.change_test import scale_of
 from videoeff.kernels.host import OutputMemory, warn_if_slow
 from videoeff.lowering.buffers import allocate, device_of
+from videoeff.lowering.choose import Answers
 from videoeff.lowering.lower import lower
 from videoeff.lowering.plan import Plan
 from videoeff.runtime.counts import Counts
-from videoeff.runtime.moving import redirect, retype, sharing
+from videoeff.runtime.moving import retype, sharing
 from videoeff.runtime.outputs import owned
 from videoeff.runtime.signature import FrameSpec, OutputSignature, Signature
 
@@ -59,7 +60,8 @@ class Engine(nn.Module):
         self.network = program.module
         if backend == "auto" and device_of(self.network).type == "cpu":
             warn_if_slow()
-        self.plan: Plan = lower(program, backend)
+        self.answers = Answers()  # what backends said of the regions, until their structure changes
+        self.plan: Plan = lower(program, backend, self.answers)
         self.memory = OutputMemory(2 * program.out_spec.num_leaves)
         self.counts = Counts()
         self._observer: Observer | None = None
@@ -325,7 +327,7 @@ class Engine(nn.Module):
         """Lower again after options of the Program changed, keeping every buffer that still fits."""
         known = {spec: self._state[spec.name] for spec in self.plan.state}
         self.collect()
-        self.plan = lower(self.program, self.backend)
+        self.plan = lower(self.program, self.backend, self.answers)
         self._state = allocate(self.plan.state, self.device, known)
         new = [spec.name for spec in self.plan.state if spec not in known]
         settled = not all(self._fresh)
@@ -372,7 +374,7 @@ class Engine(nn.Module):
                     "the model and convert that"
                 ) from error
             if moved:
-                redirect(self.program, device_of(self.network))
+                edit.rewrite_devices(self.program, device_of(self.network))
             if changed or moved:
                 self._lower_and_keep()
             self._bind()
@@ -382,7 +384,8 @@ class Engine(nn.Module):
         """Lower for another device or dtype; what the buffers held is taken along."""
         old, fresh = self._state, self._fresh
         self.collect()
-        self.plan = lower(self.program, self.backend)
+        self.answers = Answers()
+        self.plan = lower(self.program, self.backend, self.answers)
         self.allocate()
         kept = [s.name for s in self.plan.state if s.parent is None]
         for name in set(kept) & set(old):

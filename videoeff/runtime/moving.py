@@ -41,14 +41,3 @@ def retype(program: Program, frame_specs: Sequence[FrameSpec], move: Move) -> No
             shape = node.meta["input"][0]
             node.meta["input"] = (shape, move(torch.empty(0, dtype=next(specs).dtype)).dtype)
     annotate(program)
-
-
-def redirect(program: Program, device: torch.device) -> None:
-    """Let calls that name a device name another."""
-
-    def there(value: Any) -> Any:
-        return device if isinstance(value, torch.device) else value
-
-    for node in program.nodes:
-        node.args = tuple(there(a) for a in node.args)
-        node.kwargs = {k: there(v) for k, v in node.kwargs.items()}

@@ -21,7 +21,7 @@ from videoeff.capture.canonical import batch_of
 from videoeff.errors import ArtifactError, BackendError, VerifyError, VideoEffError
 from videoeff.ir.parser import text_to_program
 from videoeff.ir.program import Argument, PassRecord, Program
-from videoeff.lowering.choose import choose_implementations
+from videoeff.lowering.choose import choose_backends
 from videoeff.passes.pipeline import passes_hash
 from videoeff.runtime.body import StreamBody
 from videoeff.runtime.engine import Engine
@@ -56,7 +56,7 @@ def load(path: str | Path, *, model: nn.Module | None = None, backend: str | Non
     """
     document, tensors = read(path)
     if backend is not None:
-        choose_implementations(backend)
+        choose_backends(backend)
     try:
         with torch.inference_mode(False), torch.no_grad():
             return _rebuild(Path(path), document, tensors, model, backend)

@@ -149,10 +149,10 @@ def _decoder() -> str:
 
 def _check_early(options: dict[str, Any]) -> None:
     """Refuse wrong words before a model is read."""
-    from videoeff.lowering.choose import choose_implementations
+    from videoeff.lowering.choose import choose_backends
     from videoeff.passes import parse_passes, recipe
 
-    choose_implementations(options["backend"])
+    choose_backends(options["backend"])
     if options["passes"] is not None:
         parse_passes(options["passes"])
     else:

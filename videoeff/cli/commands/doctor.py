@@ -62,6 +62,7 @@ def gather() -> dict[str, Any]:
 
     import torch
 
+    from videoeff.kernels import BACKENDS
     from videoeff.version import __version__
 
     available = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
@@ -78,8 +79,7 @@ def gather() -> dict[str, Any]:
             "torch": torch.backends.cpu.get_cpu_capability(),
         },
         "gpu": _gpus(),
-        "compiler": _compiler(),
-        "native": _native(),
+        **{name: facts for backend in BACKENDS for name, facts in backend.host.facts().items()},
         "backends": _backends(),
     }
 
@@ -162,45 +162,9 @@ def _gpus() -> dict[str, Any]:
     return {"devices": [], "why_none": why}
 
 
-def _compiler() -> dict[str, str]:
-    from videoeff.kernels.cpp import build
-
-    try:
-        command = build.find_compiler()
-        version = build.compiler_version(command)
-    except build.BuildError as error:
-        return {"command": "", "version": "", "why_none": str(error)}
-    return {"command": " ".join(command), "version": version, "why_none": ""}
-
-
-def _native() -> dict[str, Any]:
-    """The native library: whether it is there, and what it can use here."""
-    from videoeff.kernels.cpp import library
-
-    reason = library.unavailable()
-    if reason:
-        return {"path": "", "compiler": "", "instruction_sets": [], "why_none": reason}
-    found = library.load()
-    return {
-        "path": str(found.path),
-        "compiler": found.compiler,
-        "instruction_sets": list(library.isa_names()),
-        "why_none": "",
-    }
-
-
 def _backends() -> list[dict[str, Any]]:
     """Every backend in the order ``auto`` tries them, and why one does not serve."""
-    from videoeff.kernels import IMPLEMENTATIONS
+    from videoeff.kernels import BACKENDS
 
-    found: dict[str, list[str]] = {}
-    for implementation in IMPLEMENTATIONS:
-        found.setdefault(implementation.backend, []).append(implementation.unavailable())
-    return [
-        {
-            "name": name,
-            "serves": not all(reasons),
-            "reason": next((r for r in reasons if r), "") if all(reasons) else "",
-        }
-        for name, reasons in found.items()
-    ]
+    found = [(backend.name, backend.unavailable()) for backend in BACKENDS]
+    return [{"name": name, "serves": not reason, "reason": reason} for name, reason in found]

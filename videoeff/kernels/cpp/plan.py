@@ -11,16 +11,25 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from videoeff.errors import BackendError, LoweringError, StateError
-from videoeff.kernels.backend import Counted, Group, NotFinite
+from videoeff.errors import LoweringError, StateError
+from videoeff.kernels.backend import Accepted, Counted, Group, NotFinite
 from videoeff.kernels.call import Context, RegionCall
 from videoeff.kernels.cpp import abi, costs, library
 from videoeff.kernels.cpp.abi import Kind
-from videoeff.kernels.cpp.describe import DTYPES, Description, describe
+from videoeff.kernels.cpp.describe import DTYPES, Description
 from videoeff.kernels.cpp.winograd import fits_winograd, uses_winograd
 from videoeff.kernels.region_spec.codes import CHANGE_TESTS
-from videoeff.kernels.region_spec.frames import FrameReader, index_of
-from videoeff.kernels.region_spec.trace import Constant, Stage, View
+from videoeff.kernels.region_spec.frames import index_of, readers_of
+from videoeff.kernels.region_spec.producers import (
+    Convolution,
+    MaxPool,
+    Producer,
+    Resampling,
+    Stage,
+    TransposedConvolution,
+    Window,
+)
+from videoeff.kernels.region_spec.values import Constant, View
 
 _BF16 = DTYPES[torch.bfloat16]
 _COSTS = {
@@ -33,42 +42,38 @@ _COSTS = {
 
 def dense_share(found: Description) -> float:
     """From which share of active pixels on an op is computed whole; above 1: never."""
-    table = costs.shares()
-    if found.kind == Kind.CONV:
-        window, inputs = found.window, found.input.extent[3] if found.input is not None else 0
-        if window["groups"] == inputs > 1:
+    table, producer = costs.shares(), found.spec.producer
+    if isinstance(producer, Convolution):
+        if producer.groups == producer.input.extent[3] > 1:
             return table["depthwise"]
-        return table["convolution-1x1" if window["kh"] == window["kw"] == 1 else "convolution"]
-    return table[_COSTS[found.kind]] if found.kind in _COSTS else 2.0
+        return table["convolution-1x1" if producer.window.kernel == (1, 1) else "convolution"]
+    return table[_COSTS[producer.kind]] if producer.kind in _COSTS else 2.0
 
 
 class NativePlan(Group):
     """Consecutive regions as one native plan.
 
     Args:
-        calls: the regions, each of which has a native form.
+        accepted: the regions with their descriptions.
         exported: layers whose masks calls elsewhere need.
         isa: number of the instruction set, -1 for the best.
     """
 
     refuses = True
 
-    def __init__(self, calls: Sequence[RegionCall], exported: frozenset[str], isa: int = -1) -> None:
-        self.calls = tuple(calls)
+    def __init__(
+        self, accepted: Sequence[Accepted[Description]], exported: frozenset[str], isa: int = -1
+    ) -> None:
+        self.calls = tuple(a.call for a in accepted)
         self.isa = isa
-        self._descriptions: list[Description] = []
-        for call in self.calls:
-            found = describe(call)
-            if isinstance(found, str):
-                raise BackendError(f"{call.name}: cpp declines it: {found}; use backend='auto'")
-            self._descriptions.append(found)
+        self._descriptions = [a.description for a in accepted]
         self._masks = _number_masks(self.calls, self._descriptions)
         own = {c.name for c in self.calls}
         self._imports = [name for name in self._masks if name not in own]
         terms = {name for c in self.calls for name in _terms(c)}
         self._import_magnitudes = [name for name in self._imports if name in terms]
         self._exports = [c for c in self.calls if c.name in exported]
-        self._inputs = [FrameReader(c, "cpu") for c in self.calls if c.kind == "input"]
+        self._inputs = readers_of(self.calls, "cpu")
         self._frames = (abi.Frame * max(1, len(self._inputs)))()
         self._state: Mapping[str, Tensor] | None = None
         self._constants: Mapping[str, Tensor] | None = None
@@ -126,7 +131,7 @@ class NativePlan(Group):
             handle, self._frames, len(kept), fresh.data_ptr(), fresh.numel(), torch.get_num_threads(), flags
         )
         if answer >= abi.Answer.NOT_FINITE:
-            raise NotFinite(self._inputs[answer - abi.Answer.NOT_FINITE].call.input_index)
+            raise NotFinite(self._inputs[answer - abi.Answer.NOT_FINITE].index)
         if answer:
             why = " (out of memory)" if answer == abi.Answer.NO_MEMORY else ""
             raise StateError(
@@ -247,7 +252,7 @@ class NativePlan(Group):
 
     def _mask_table(self) -> Any:
         terms = {name for c in self.calls for name in _terms(c)}
-        extents = {name: extent for d in self._descriptions for name, extent in d.extents.items()}
+        extents = {name: extent for d in self._descriptions for name, extent in d.spec.extents.items()}
         wanted = {c.name: c.wants_magnitude for c in self.calls}
         extents.update({c.name: c.extent for c in self.calls})
         masks = (abi.Mask * len(self._masks))()
@@ -261,26 +266,30 @@ def _counted(call: RegionCall, found: Description, frames: int, counts: Sequence
     """The counters of a layer. A stage in a line buffer has pixels of its own: changes reach those needed."""
     active, scheduled, changed, expanded = counts
     needed = worked = 0.0
-    if found.expands and found.input is not None:
-        stage = found.stages[0]
-        pixel = stage.channels * found.input.extent[3] * stage.window["kh"] * stage.window["kw"]
+    read = found.spec.input
+    if found.expands and read is not None:
+        stage = found.spec.stages[0]
+        pixel = stage.channels * read.extent[3] * stage.window.taps
         share = pixel * math.prod(stage.extent) / math.prod(call.extent)  # its part of an active pixel's
         needed, worked = pixel * changed - share * active, pixel * expanded - share * scheduled
     return Counted(call.name, frames, active, scheduled, needed, worked)
 
 
 def _terms(call: RegionCall) -> list[str]:
-    if call.prediction is None:
-        return []
-    return [name for name, _ in (*call.prediction.sources, *call.prediction.residuals)]
+    return [] if call.prediction is None else list(call.prediction.layers)
 
 
 def _number_masks(calls: Sequence[RegionCall], descriptions: Sequence[Description]) -> dict[str, int]:
     names = dict.fromkeys(c.name for c in calls)
     for call, found in zip(calls, descriptions, strict=True):
-        names.update(dict.fromkeys(name for name, _ in found.reach))
+        names.update(dict.fromkeys(name for name, _ in found.spec.reach))
         names.update(dict.fromkeys(_terms(call)))
     return {name: number for number, name in enumerate(names)}
+
+
+def _fill_window(into: Any, window: Window) -> None:
+    (into.kh, into.kw), (into.sy, into.sx) = window.kernel, window.stride
+    (into.py, into.px), (into.dy, into.dx) = window.padding, window.dilation
 
 
 class Binder:
@@ -296,51 +305,59 @@ class Binder:
 
     def fill(self, op: Any, call: RegionCall, found: Description, masks: Mapping[str, int]) -> None:
         """One descriptor."""
-        op.kind, op.dtype, op.mask, op.groups = int(found.kind), found.number, masks[call.name], 1
-        op.out = self.view(found.out, found.number, call)
-        if found.input is not None:
-            op.in_ = self.view(found.input, found.number, call)
-        for name, number in found.window.items():
-            setattr(op, name, number)
-        if found.weight is not None:
-            op.weight = self.constant(found.weight, found.number).data_ptr()
-        if found.bias is not None:
-            op.bias = self.constant(found.bias, found.number).data_ptr()
-        op.nbefore = len(found.stages)
-        for i, stage in enumerate(found.stages):
+        spec = found.spec
+        op.kind, op.dtype, op.mask, op.groups = int(spec.kind), found.number, masks[call.name], 1
+        op.out = self.view(spec.out, found.number, call)
+        if spec.input is not None:
+            op.in_ = self.view(spec.input, found.number, call)
+        self._fill_producer(op, spec.producer, found.number)
+        op.nbefore = len(spec.stages)
+        for i, stage in enumerate(spec.stages):
             self._fill_stage(op.before[i], stage, found.number)
-        if found.tables is not None:
-            rows, columns = found.tables
-            self.kept += [rows, columns]
-            op.ty, op.tx = rows.index.shape[1], columns.index.shape[1]
-            op.iy, op.wy = rows.index.data_ptr(), rows.weight.data_ptr()
-            op.ix, op.wx = columns.index.data_ptr(), columns.weight.data_ptr()
-        op.nepi, op.nargs = len(found.epilogue.code), len(found.arguments)
+        op.nepi, op.nargs = len(found.epilogue.code), len(spec.arguments)
         for i, instruction in enumerate(found.epilogue.code):
             op.epi[i] = abi.Epi(*instruction)
-        for i, view in enumerate(found.arguments):
+        for i, view in enumerate(spec.arguments):
             op.args[i] = self.view(view, found.number, call)
         for i, width in enumerate(found.epilogue.widths):
             op.width[i] = width
-        op.nreach, op.dense = len(found.reach), int(bool(call.dense))
-        for i, (name, kind) in enumerate(found.reach):
+        op.nreach, op.dense = len(spec.reach), int(bool(call.dense))
+        for i, (name, kind) in enumerate(spec.reach):
             op.reach[i] = abi.Reach(masks[name], int(kind))
         if call.layout.streams is not None:
             op.streams = self.keep(torch.tensor(call.layout.streams, dtype=torch.int32)).data_ptr()
         self._fill_test(op, call)
         self._fill_prediction(op, call, masks)
 
+    def _fill_producer(self, op: Any, producer: Producer, dtype: int) -> None:
+        match producer:
+            case Convolution() | TransposedConvolution():
+                _fill_window(op, producer.window)
+                self._fill_weights(op, producer, dtype)
+                if isinstance(producer, Convolution) and producer.gate is not None:
+                    op.gate = 1 + producer.gate
+            case MaxPool():
+                _fill_window(op, producer.window)
+            case Resampling(rows=rows, columns=columns):
+                self.kept += [rows, columns]
+                op.ty, op.tx = rows.index.shape[1], columns.index.shape[1]
+                op.iy, op.wy = rows.index.data_ptr(), rows.weight.data_ptr()
+                op.ix, op.wx = columns.index.data_ptr(), columns.weight.data_ptr()
+
     def _fill_stage(self, into: Any, stage: Stage, dtype: int) -> None:
         _, into.h, into.w = stage.extent
         into.c = stage.channels
-        for name, number in stage.window.items():
-            if name != "gate":
-                setattr(into, name, number)
-        into.weight = self.constant(stage.weight, dtype).data_ptr()
-        if stage.bias is not None:
-            into.bias = self.constant(stage.bias, dtype).data_ptr()
-        if stage.code is not None:
-            into.nepi, into.epi = 1, abi.Epi(int(stage.code.op), 0, 0, 0, stage.code.p, stage.code.q)
+        _fill_window(into, stage.window)
+        self._fill_weights(into, stage, dtype)
+        if (then := stage.epilogue) is not None:
+            into.nepi, into.epi = 1, abi.Epi(int(then.op), 0, 0, 0, then.p, then.q)
+
+    def _fill_weights(
+        self, into: Any, found: Convolution | TransposedConvolution | Stage, dtype: int
+    ) -> None:
+        into.groups, into.weight = found.groups, self.constant(found.weight, dtype).data_ptr()
+        if found.bias is not None:
+            into.bias = self.constant(found.bias, dtype).data_ptr()
 
     def _fill_test(self, op: Any, call: RegionCall) -> None:
         op.test, op.threshold = CHANGE_TESTS[call.test.kind], call.test.threshold

@@ -2,23 +2,66 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
-from videoeff.kernels.backend import Group, Implementation
+from torch import Tensor
+
+from videoeff.kernels.backend import Accepted, Backend, Declined, Group, Host
 from videoeff.kernels.call import Context, RegionCall
-from videoeff.kernels.cpp.describe import describe
+from videoeff.kernels.cpp.describe import Description, describe
+from videoeff.kernels.output_memory import OutputMemory
 
 
-class CppRegion(Implementation):
-    """Serves on the CPU what ``describe`` has a form for.
+class CppHost(Host):
+    """The finite check, copies of outputs, and the warning that there is no native library.
 
     What loads the library is imported on use: the library is built by a module of this package.
     """
 
+    def all_finite(self, frame: Tensor) -> bool | None:
+        """Whether a frame is finite, read once and without a copy."""
+        from videoeff.kernels.cpp.finite import native_all_finite
+
+        return native_all_finite(frame)
+
+    def copied(self, value: Tensor, memory: OutputMemory | None) -> Tensor | None:
+        """A copy from pixels with their channels side by side to planes."""
+        from videoeff.kernels.cpp.planes import native_planes
+
+        return native_planes(value, memory)
+
+    def warn(self) -> None:
+        """Warn that there is no native library."""
+        from videoeff.kernels.cpp import library
+
+        library.warn_if_missing()
+
+    def facts(self) -> Mapping[str, Any]:
+        """The compiler, and the native library: whether it is there, and what it can use here."""
+        from videoeff.kernels.cpp import build, library
+
+        compiler = {"command": "", "version": "", "why_none": ""}
+        try:
+            command = build.find_compiler()
+            compiler |= {"command": " ".join(command), "version": build.compiler_version(command)}
+        except build.BuildError as error:
+            compiler["why_none"] = str(error)
+        native: dict[str, Any] = {"path": "", "compiler": "", "instruction_sets": [], "why_none": ""}
+        if reason := library.unavailable():
+            return {"compiler": compiler, "native": native | {"why_none": reason}}
+        found = library.load()
+        native |= {"path": str(found.path), "compiler": found.compiler}
+        return {"compiler": compiler, "native": native | {"instruction_sets": list(library.isa_names())}}
+
+
+class CppBackend(Backend[Description]):
+    """Serves on the CPU what ``describe`` has a description of."""
+
     name = "cpp"
-    backend = "cpp"
     grouping = True
     recomputes = True
+    host = CppHost()
 
     def unavailable(self) -> str:
         """Why there is no native library."""
@@ -26,17 +69,16 @@ class CppRegion(Implementation):
 
         return library.unavailable()
 
-    def declines(self, call: RegionCall) -> str:
-        """Why the region has no native form."""
-        found = describe(call)
-        return found if isinstance(found, str) else ""
+    def accept(self, call: RegionCall) -> Accepted[Description] | Declined:
+        """The region as a native op."""
+        return describe(call)
 
-    def build(self, call: RegionCall) -> Callable[[Context], None]:
+    def build(self, accepted: Accepted[Description]) -> Callable[[Context], None]:
         """The call as a plan of its own, whose mask everybody may read."""
-        return self.build_group([call], frozenset({call.name})).run
+        return self.build_group([accepted], frozenset({accepted.call.name})).run
 
-    def build_group(self, calls: Sequence[RegionCall], exported: frozenset[str]) -> Group:
+    def build_group(self, accepted: Sequence[Accepted[Description]], exported: frozenset[str]) -> Group:
         """The calls as one plan."""
         from videoeff.kernels.cpp.plan import NativePlan
 
-        return NativePlan(calls, exported)
+        return NativePlan(accepted, exported)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from videoeff.kernels.cpp.abi import ARG, MAX_EPI, MAX_REGS, EpiOp
-from videoeff.kernels.region_spec.trace import Declined, Instruction
+from videoeff.kernels.region_spec.values import Instruction, Unserved
 
 _BINARY = {
     EpiOp.ADD, EpiOp.SUB, EpiOp.MUL, EpiOp.DIV, EpiOp.MAXIMUM, EpiOp.MINIMUM, EpiOp.PRELU,
@@ -43,7 +43,7 @@ def assign(code: Sequence[Instruction | None], produced: int, channels: int, exa
         exact: whether register 0 must not be wider than the producer's result.
 
     Raises:
-        Declined: there are not enough registers, or too many instructions.
+        Unserved: there are not enough registers, or too many instructions.
     """
     widths = _widths(code, produced, channels)
     last: dict[int, int] = {}
@@ -75,9 +75,9 @@ def assign(code: Sequence[Instruction | None], produced: int, channels: int, exa
         result.append((int(EpiOp.COPY), 0, held.index(final), 0, 0.0, 0.0))
         wide[0] = max(wide[0], channels)
     if exact and wide[0] > produced:
-        raise Declined("its result has more channels than its convolution")
+        raise Unserved("its result has more channels than its convolution")
     if len(result) > MAX_EPI:
-        raise Declined(f"{len(result)} instructions in one region, at most {MAX_EPI} are served")
+        raise Unserved(f"{len(result)} instructions in one region, at most {MAX_EPI} are served")
     return Epilogue(tuple(result), tuple(wide))
 
 
@@ -87,7 +87,7 @@ def _widths(code: Sequence[Instruction | None], produced: int, channels: int) ->
     if widths[-1] == 0:
         widths[-1] = channels
     if widths[-1] != channels:
-        raise Declined(f"it computes {widths[-1]} channels for a value of {channels}")
+        raise Unserved(f"it computes {widths[-1]} channels for a value of {channels}")
     for index in range(len(code) - 1, -1, -1):
         instruction = code[index]
         if instruction is None:
@@ -109,7 +109,7 @@ def _choose(
 ) -> int:
     free = [r for r, value in enumerate(held) if value is None and r not in taken]
     if not free:
-        raise Declined(f"more than {MAX_REGS} values at once")
+        raise Unserved(f"more than {MAX_REGS} values at once")
     if final and 0 in free:
         return 0
     same = [r for r in free if wide[r] == width]

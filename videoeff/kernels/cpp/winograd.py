@@ -6,13 +6,13 @@ same, to the last bit, whichever of its neighbours are computed with it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
 
-from videoeff.kernels.cpp.abi import Kind
 from videoeff.kernels.cpp.describe import Description
 from videoeff.kernels.cpp.numbers import MAX_WINOGRAD_DILATION, MAX_WINOGRAD_INPUTS
+from videoeff.kernels.region_spec.producers import Convolution, Window
 
 #: With fewer channels vectors are too empty for the tiles' transforms to pay.
 _LEAST_CHANNELS = 24
@@ -23,57 +23,59 @@ _LEAST_PIXELS = 128
 #: Time of a tile's product with its share of the transforms, over that of a product in a plain convolution.
 _COST = 1.5
 
-_SHAPE = {"kh": 3, "kw": 3, "sy": 1, "sx": 1, "groups": 1}
-
 
 def fits_winograd(found: Description) -> bool:
     """Whether the kernels can compute it by minimal filtering."""
+    producer = found.spec.producer
     return (
-        found.kind == Kind.CONV
-        and found.dtype == torch.float32
-        and not found.stages
-        and not found.window.get("gate")
-        and found.input is not None
-        and found.input.strides[3] == 1
-        and fits_window(found.window, found.input.extent[3])
+        isinstance(producer, Convolution)
+        and found.spec.dtype == torch.float32
+        and not found.spec.stages
+        and producer.gate is None
+        and producer.input.strides[3] == 1
+        and fits_window(producer.window, producer.groups, producer.input.extent[3])
     )
 
 
-def fits_window(window: Mapping[str, int], inputs: int) -> bool:
+def fits_window(window: Window, groups: int, inputs: int) -> bool:
     """Whether a window over a map of so many channels is one of those that are served."""
     return (
-        all(window[name] == number for name, number in _SHAPE.items())
-        and window["dy"] == window["dx"] <= MAX_WINOGRAD_DILATION
+        window.kernel == (3, 3)
+        and window.stride == (1, 1)
+        and groups == 1
+        and window.dilation[0] == window.dilation[1] <= MAX_WINOGRAD_DILATION
         and inputs <= MAX_WINOGRAD_INPUTS
     )
 
 
 def uses_winograd(found: Description) -> bool:
     """Whether it is computed by minimal filtering: where that is served and faster."""
-    if not fits_winograd(found) or found.input is None:
+    spec = found.spec
+    if not fits_winograd(found) or not isinstance(spec.producer, Convolution):
         return False
-    channels = (found.input.extent[3], found.channels)
-    return pays(channels, found.window, found.input.extent[1:3], found.out.extent[1:3])
+    read, window = spec.producer.input.extent, spec.producer.window
+    return pays((read[3], spec.channels), window, spec.producer.groups, read[1:3], spec.out.extent[1:3])
 
 
 def pays(
-    channels: Sequence[int], window: Mapping[str, int], size: Sequence[int], result: Sequence[int]
+    channels: Sequence[int], window: Window, groups: int, size: Sequence[int], result: Sequence[int]
 ) -> bool:
     """Whether minimal filtering is served and faster, by the products it takes.
 
     Args:
         channels: of the input and of the result.
-        window: kernel, stride, padding, dilation and groups by their short names.
+        window: of the convolution.
+        groups: of channels.
         size: height and width of the input.
         result: those of the result.
     """
-    if not fits_window(window, channels[0]):
+    if not fits_window(window, groups, channels[0]):
         return False
     if min(channels) < _LEAST_CHANNELS or result[0] * result[1] < _LEAST_PIXELS:
         return False
-    apart = window["dy"]
+    apart = window.dilation[0]
     tiles = taps = 1
-    for extent, results, padding in zip(size, result, (window["py"], window["px"]), strict=True):
+    for extent, results, padding in zip(size, result, window.padding, strict=True):
         tiles *= results // (2 * apart) * apart + min(results % (2 * apart), apart)
         # of wide dilations many taps lie outside, and a plain convolution leaves them out
         taps *= sum(0 <= at + k * apart - padding < extent for at in range(results) for k in range(3))

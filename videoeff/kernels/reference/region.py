@@ -12,43 +12,41 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from videoeff.kernels.backend import Implementation
-from videoeff.kernels.call import Context, Prediction, RegionCall
-from videoeff.kernels.change_test import mask_like, moved, scale_of, square_mean
+from videoeff.kernels.backend import Accepted, Backend, Declined
+from videoeff.kernels.call import Context, Input, Prediction, RegionCall
+from videoeff.kernels.change_test import energy_limit_of, mask_like, moved, scale_of, square_mean
 
 
-class ReferenceRegion(Implementation):
+class ReferenceBackend(Backend[None]):
     """Serves every call on every device."""
 
     name = "reference"
-    backend = "reference"
 
     def unavailable(self) -> str:
         """Always there."""
         return ""
 
-    def declines(self, call: RegionCall) -> str:
-        """Never."""
-        return ""
+    def accept(self, call: RegionCall) -> Accepted[None] | Declined:
+        """Every call; there is nothing to describe."""
+        return Accepted(call, None)
 
-    def build(self, call: RegionCall) -> Callable[[Context], None]:
+    def build(self, accepted: Accepted[None]) -> Callable[[Context], None]:
         """The call as a function of a context."""
-        return lambda context: run(call, context)
+        return lambda context: run(accepted.call, context)
 
 
 def run(call: RegionCall, context: Context) -> None:
     """One call of one frame: active pixels, new values, change test, store, mask."""
     state = context.state
     old = state[call.value.name]
-    if call.kind == "input":
-        new, active = context.frames[call.input_index], None
+    if isinstance(call.source, Input):
+        new, active = context.frames[call.source.index], None
     else:
         active = None if context.all_fresh else active_pixels(call, context)
         if active is not None and not old.is_cuda and not bool(active.any()):
             nothing(call, context, active)
             return
-        reads = [r.of(state) for r in call.reads]
-        new = call.compute(*reads, *(context.constants[c] for c in call.constants))
+        new = call.source.run(state, context.constants)
         rows, height, width = call.extent
         context.scheduled[call.name] = rows * height * width
     commit(call, context, new, old, active)
@@ -95,7 +93,7 @@ def predicted(call: RegionCall, prediction: Prediction, context: Context, reache
         energy = energy + _energy(prediction.residuals, context)
     pending = context.state[prediction.pending]
     pending.add_(energy)
-    limit: Tensor | float = (prediction.factor * call.test.threshold) ** 2
+    limit: Tensor | float = energy_limit_of(prediction.factor, call.test.threshold)
     if call.scale:
         limit = limit * context.state[call.scale].square().view(-1, 1, 1)
     due = ~(pending <= limit)

@@ -1,1 +1,1 @@
-"""The form of a region: a producer, a short programme and views of memory; native kernels are made of it."""
+"""Region specs: a producer, a short epilogue and views of memory, which native kernels are made of."""

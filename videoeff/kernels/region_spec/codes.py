@@ -1,4 +1,4 @@
-"""Numbers that the forms of regions are written in.
+"""Numbers that region specs are written in.
 
 The native interface and the kernels on the device use the same. `videoeff/kernels/cpp/build.py` reads this
 file by its path and makes the C++ header ``numbers.h`` of it: it may import nothing but the standard library,

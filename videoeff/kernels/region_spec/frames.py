@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import Tensor
 
 from videoeff.errors import StateError
-from videoeff.kernels.call import Context, RegionCall
+from videoeff.kernels.call import Context, Input, RegionCall
 
 
 class FrameReader:
@@ -13,11 +15,12 @@ class FrameReader:
 
     Args:
         call: the input.
+        index: which of the frame tensors it takes.
         device: kind of device the frame must lie on.
     """
 
-    def __init__(self, call: RegionCall, device: str) -> None:
-        self.call, self.device = call, device
+    def __init__(self, call: RegionCall, index: int, device: str) -> None:
+        self.call, self.index, self.device = call, index, device
         layout, shape = call.layout, call.value.shape
         self.roles = (layout.rows, layout.h, layout.w)
         self.rest = [d for d in range(len(shape)) if d not in self.roles and shape[d] > 1]
@@ -32,7 +35,7 @@ class FrameReader:
         Raises:
             StateError: it is not as planned.
         """
-        frame, value = context.frames[self.call.input_index], self.call.value
+        frame, value = context.frames[self.index], self.call.value
         if frame.shape != value.shape or frame.dtype != value.dtype or frame.device.type != self.device:
             raise StateError(
                 f"{self.call.name}: the frame is {frame.dtype} {list(frame.shape)} on {frame.device}, "
@@ -49,6 +52,11 @@ class FrameReader:
                 break
         rows, lines, columns = (0 if d is None else strides[d] for d in self.roles)
         return frame, (rows, lines, columns, strides[self.rest[-1]] if self.rest else 1)
+
+
+def readers_of(calls: Sequence[RegionCall], device: str) -> list[FrameReader]:
+    """The readers of the inputs among some calls."""
+    return [FrameReader(c, c.source.index, device) for c in calls if isinstance(c.source, Input)]
 
 
 def index_of(call: RegionCall, calls: tuple[RegionCall, ...]) -> int:

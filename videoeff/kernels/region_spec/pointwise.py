@@ -1,49 +1,29 @@
-"""Rules for operators that compute a pixel from the same pixel: arithmetic, activations, channel norms."""
+"""Rules for activations and other functions of one element."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import replace
-from functools import partial
 from typing import Any
 
-import torch
-from torch import Tensor
-
-from videoeff.kernels.call import Operand, Step
+from videoeff.kernels.computation import Operand, Step
 from videoeff.kernels.region_spec.codes import EpiOp
-from videoeff.kernels.region_spec.trace import (
-    Builder,
-    Constant,
-    Declined,
-    Rule,
-    Value,
-    channel_dims,
-    channels,
-    combined,
-    result_layout,
-    short,
-)
+from videoeff.kernels.region_spec.trace import Builder, Rule, result_layout
+from videoeff.kernels.region_spec.values import Unserved, Value, combined
 from videoeff.ops.base import normal
 
-Number = (int, float)
 
-
-def _load(b: Builder, step: Step, operand: Any) -> int:
+def load(b: Builder, step: Step, operand: Any) -> int:
+    """A step's operand, broadcast to its result, as operand of an instruction."""
     shape, layout = result_layout(step)
     return b.operand(b.value(operand), shape, layout)
-
-
-def _finish(b: Builder, step: Step, number: int) -> Value:
-    return b.result(step, number)
 
 
 def unary(op: EpiOp, p: float = 0.0, q: float = 0.0) -> Rule:
     """An instruction without options."""
 
     def rule(b: Builder, step: Step) -> Value:
-        return _finish(b, step, b.emit(op, _load(b, step, step.arguments["self"]), p=p, q=q))
+        return b.result(step, b.emit(op, load(b, step, step.arguments["self"]), p=p, q=q))
 
     return rule
 
@@ -52,10 +32,10 @@ def chain(*parts: tuple[EpiOp, float, float]) -> Rule:
     """Several instructions, one after the other."""
 
     def rule(b: Builder, step: Step) -> Value:
-        at = _load(b, step, step.arguments["self"])
+        at = load(b, step, step.arguments["self"])
         for op, p, q in parts:
             at = b.emit(op, at, p=p, q=q)
-        return _finish(b, step, at)
+        return b.result(step, at)
 
     return rule
 
@@ -65,119 +45,19 @@ def optioned(give: Callable[[Any], tuple[EpiOp, float, float]]) -> Rule:
 
     def rule(b: Builder, step: Step) -> Value:
         op, p, q = give(step.arguments)
-        return _finish(b, step, b.emit(op, _load(b, step, step.arguments["self"]), p=p, q=q))
+        return b.result(step, b.emit(op, load(b, step, step.arguments["self"]), p=p, q=q))
 
     return rule
 
 
 def same(b: Builder, step: Step) -> Value:
     """Operators that change nothing."""
-    value = b.value(step.arguments["self"] if "self" in step.arguments else step.arguments["input"])
+    given = step.arguments
+    value = b.value(given["self"] if "self" in given else given["input"])
     result_layout(step)
     if step.arguments.get("train") or step.arguments.get("training"):
-        raise Declined(f"{short(step)} is in training mode")
+        raise Unserved(f"{step.name} is in training mode")
     return value
-
-
-def _scalar(operand: Any) -> float | None:
-    if isinstance(operand, Operand):
-        return None
-    if isinstance(operand, Number):
-        return float(operand)
-    raise Declined(f"its operand is {operand!r}")
-
-
-def additive(op: EpiOp) -> Rule:
-    """``self + alpha other`` and ``self - alpha other``; either may be a number."""
-
-    def rule(b: Builder, step: Step) -> Value:
-        given = step.arguments
-        sign, alpha = (1.0 if op == EpiOp.ADD else -1.0), float(given.get("alpha", 1))
-        left, right = _scalar(given["self"]), _scalar(given["other"])
-        if right is not None:
-            at = b.emit(EpiOp.AFFINE, _load(b, step, given["self"]), p=1.0, q=sign * alpha * right)
-        elif left is not None:
-            at = b.emit(EpiOp.AFFINE, _load(b, step, given["other"]), p=sign * alpha, q=left)
-        else:
-            other = _load(b, step, given["other"])
-            if alpha != 1.0:
-                other = b.emit(EpiOp.AFFINE, other, p=alpha)
-            at = b.emit(op, _load(b, step, given["self"]), other)
-        return _finish(b, step, at)
-
-    return rule
-
-
-def reversed_subtraction(b: Builder, step: Step) -> Value:
-    """``other - alpha self``."""
-    given = step.arguments
-    alpha, other = float(given.get("alpha", 1)), _scalar(given["other"])
-    at = _load(b, step, given["self"])
-    if other is not None:
-        return _finish(b, step, b.emit(EpiOp.AFFINE, at, p=-alpha, q=other))
-    if alpha != 1.0:
-        at = b.emit(EpiOp.AFFINE, at, p=alpha)
-    return _finish(b, step, b.emit(EpiOp.SUB, _load(b, step, given["other"]), at))
-
-
-def product(b: Builder, step: Step) -> Value:
-    """``self other``."""
-    given = step.arguments
-    for one, two in (("self", "other"), ("other", "self")):
-        factor = _scalar(given[one])
-        if factor is not None:
-            return _finish(b, step, b.emit(EpiOp.AFFINE, _load(b, step, given[two]), p=factor))
-    if (scaled := scaled_input(b, step)) is not None:
-        return scaled
-    left = _load(b, step, given["self"])
-    return _finish(b, step, b.emit(EpiOp.MUL, left, _load(b, step, given["other"])))
-
-
-def scaled_input(b: Builder, step: Step) -> Value | None:
-    """A kept map times a kept gate that a convolution of the region reads; None for any other product."""
-    operands = [step.arguments["self"], step.arguments["other"]]
-    index, steps = len(b.steps), b.call.steps
-    readers = [s for s in steps if any(_is_step(a, index) for a in s.arguments.values())]
-    if len(readers) != 1 or not readers[0].target.startswith("aten.conv2d.default"):
-        return None
-    if not _is_step(readers[0].arguments["input"], index) or any(o.source != "read" for o in operands):
-        return None
-    one, two = (b.value(o) for o in operands)
-    value, gate = (two, one) if one.pixels[1:] == (1, 1) else (one, two)
-    if gate.pixels[1:] != (1, 1) or value.shape != step.shape or gate.shape != (*value.shape[:2], 1, 1):
-        return None
-    return replace(value, gate=gate)
-
-
-def _is_step(operand: Any, index: int) -> bool:
-    return isinstance(operand, Operand) and operand.source == "step" and operand.index == index
-
-
-def quotient(b: Builder, step: Step) -> Value:
-    """``self / other``."""
-    given = step.arguments
-    if given.get("rounding_mode") is not None:
-        raise Declined("a division that rounds")
-    left, right = _scalar(given["self"]), _scalar(given["other"])
-    if right is not None:
-        inverse = 1.0 / right if right else math.copysign(math.inf, right)
-        at = b.emit(EpiOp.AFFINE, _load(b, step, given["self"]), p=inverse)
-    elif left is not None:
-        at = b.emit(EpiOp.RDIV, _load(b, step, given["other"]), p=left)
-    else:
-        first = _load(b, step, given["self"])
-        at = b.emit(EpiOp.DIV, first, _load(b, step, given["other"]))
-    return _finish(b, step, at)
-
-
-def extreme(op: EpiOp) -> Rule:
-    """The larger or smaller of two values."""
-
-    def rule(b: Builder, step: Step) -> Value:
-        left = _load(b, step, step.arguments["self"])
-        return _finish(b, step, b.emit(op, left, _load(b, step, step.arguments["other"])))
-
-    return rule
 
 
 def clamp(low: str, high: str) -> Rule:
@@ -186,31 +66,17 @@ def clamp(low: str, high: str) -> Rule:
     def rule(b: Builder, step: Step) -> Value:
         given = step.arguments
         lower, upper = given.get(low), given.get(high)
-        at = _load(b, step, given["self"])
+        at = load(b, step, given["self"])
         if not isinstance(lower, Operand) and not isinstance(upper, Operand):
             p = -math.inf if lower is None else float(lower)
             q = math.inf if upper is None else float(upper)
-            return _finish(b, step, b.emit(EpiOp.CLAMP, at, p=p, q=q))
+            return b.result(step, b.emit(EpiOp.CLAMP, at, p=p, q=q))
         for bound, op in ((lower, EpiOp.MAXIMUM), (upper, EpiOp.MINIMUM)):
             if bound is not None:
-                at = b.emit(op, at, _load(b, step, bound))
-        return _finish(b, step, at)
+                at = b.emit(op, at, load(b, step, bound))
+        return b.result(step, at)
 
     return rule
-
-
-def power(b: Builder, step: Step) -> Value:
-    """``self ^ exponent`` for the exponents that occur."""
-    exponent = _scalar(step.arguments["exponent"])
-    at = _load(b, step, step.arguments["self"])
-    if exponent in (0.5, 2.0, 3.0, -0.5):
-        assert exponent is not None  # it is one of these
-        return _finish(b, step, b.emit(EpiOp.POW, at, p=exponent))
-    if exponent == -1.0:
-        return _finish(b, step, b.emit(EpiOp.RDIV, at, p=1.0))
-    if exponent == 1.0:
-        return _finish(b, step, b.emit(EpiOp.COPY, at))
-    raise Declined(f"a power of {step.arguments['exponent']}")
 
 
 def elu(b: Builder, step: Step) -> Value:
@@ -218,7 +84,7 @@ def elu(b: Builder, step: Step) -> Value:
     given = step.arguments
     alpha, scale = float(given.get("alpha", 1)), float(given.get("scale", 1))
     inner = float(given.get("input_scale", 1))
-    return _finish(b, step, _elu(b, _load(b, step, given["self"]), alpha, scale, inner))
+    return b.result(step, _elu(b, load(b, step, given["self"]), alpha, scale, inner))
 
 
 def _elu(b: Builder, at: int, alpha: float, scale: float, inner: float) -> int:
@@ -230,27 +96,14 @@ def _elu(b: Builder, at: int, alpha: float, scale: float, inner: float) -> int:
 def celu(b: Builder, step: Step) -> Value:
     """``elu`` of ``x / alpha``."""
     alpha = float(step.arguments.get("alpha", 1))
-    return _finish(b, step, _elu(b, _load(b, step, step.arguments["self"]), alpha, 1.0, 1.0 / alpha))
+    return b.result(step, _elu(b, load(b, step, step.arguments["self"]), alpha, 1.0, 1.0 / alpha))
 
 
 def soft_shrink(b: Builder, step: Step) -> Value:
     """``x - clamp(x, -lambda, lambda)``."""
     limit = float(step.arguments["lambd"])
-    at = _load(b, step, step.arguments["self"])
-    return _finish(b, step, b.emit(EpiOp.SUB, at, b.emit(EpiOp.CLAMP, at, p=-limit, q=limit)))
-
-
-def fused_product(op: EpiOp) -> Rule:
-    """``self + value tensor1 op tensor2``."""
-
-    def rule(b: Builder, step: Step) -> Value:
-        given = step.arguments
-        at = b.emit(op, _load(b, step, given["tensor1"]), _load(b, step, given["tensor2"]))
-        if float(given.get("value", 1)) != 1.0:
-            at = b.emit(EpiOp.AFFINE, at, p=float(given["value"]))
-        return _finish(b, step, b.emit(EpiOp.ADD, _load(b, step, given["self"]), at))
-
-    return rule
+    at = load(b, step, step.arguments["self"])
+    return b.result(step, b.emit(EpiOp.SUB, at, b.emit(EpiOp.CLAMP, at, p=-limit, q=limit)))
 
 
 def prelu(b: Builder, step: Step) -> Value:
@@ -260,8 +113,8 @@ def prelu(b: Builder, step: Step) -> Value:
     size = math.prod(weight.shape)
     wide = (1, size, *(1,) * (len(shape) - 2)) if size > 1 else (1,) * len(shape)
     slope = b.constant(combined([weight], lambda w: w.reshape(wide), wide))
-    at = _load(b, step, step.arguments["self"])
-    return _finish(b, step, b.emit(EpiOp.PRELU, at, b.operand(slope, *result_layout(step))))
+    at = load(b, step, step.arguments["self"])
+    return b.result(step, b.emit(EpiOp.PRELU, at, b.operand(slope, *result_layout(step))))
 
 
 def gated(b: Builder, step: Step) -> Value:
@@ -269,7 +122,7 @@ def gated(b: Builder, step: Step) -> Value:
     value = b.value(step.arguments["self"])
     dim = normal(int(step.arguments["dim"]), len(value.shape))
     if value.tensor is None or value.constant:
-        raise Declined("glu of a value that is not kept")
+        raise Unserved("glu of a value that is not kept")
     half = value.shape[dim] // 2
     parts = []
     for first in (0, half):
@@ -278,102 +131,7 @@ def gated(b: Builder, step: Step) -> Value:
             tuple(tensor.shape), value.layout, tensor, value.source, value.masks, value.extent, value.crop
         )
         parts.append(b.operand(part, *result_layout(step)))
-    return _finish(b, step, b.emit(EpiOp.MUL, parts[0], b.emit(EpiOp.SIGMOID, parts[1])))
-
-
-# ---------------------------------------------------------------- along the channels
-
-
-def along_channels(op: EpiOp) -> Rule:
-    """``softmax`` and ``log_softmax``."""
-
-    def rule(b: Builder, step: Step) -> Value:
-        value = b.value(step.arguments["self"])
-        dim = normal(int(step.arguments["dim"]), len(value.shape))
-        if channel_dims(value) not in ([dim], []) or dim in (
-            value.layout.h,
-            value.layout.w,
-            value.layout.rows,
-        ):
-            raise Declined(f"{short(step)} looks along some of the channels")
-        at = b.rows(value, *result_layout(step))
-        return _finish(b, step, b.emit(op, at, width=channels(value)))
-
-    return rule
-
-
-def _normalised(b: Builder, step: Step, op: EpiOp, epsilon: float) -> Value:
-    given = step.arguments
-    value = b.value(given["input"])
-    dims = [len(value.shape) - 1 - i for i in range(len(given["normalized_shape"]))]
-    if any(d not in dims for d in channel_dims(value)):
-        raise Declined(f"{short(step)} looks along some of the channels")
-    if any(d in (value.layout.rows, value.layout.h, value.layout.w) for d in dims):
-        raise Declined(f"{short(step)} looks along pixels")
-    at = b.emit(op, b.rows(value, *result_layout(step)), p=epsilon, width=channels(value))
-    for name, then in (("weight", EpiOp.MUL), ("bias", EpiOp.ADD)):
-        if given.get(name) is not None:
-            at = b.emit(then, at, _load(b, step, given[name]))
-    return _finish(b, step, at)
-
-
-def layer_norm(b: Builder, step: Step) -> Value:
-    """Over all channels."""
-    return _normalised(b, step, EpiOp.NORMALIZE, float(step.arguments.get("eps", 1e-5)))
-
-
-def rms_norm(b: Builder, step: Step) -> Value:
-    """Over all channels."""
-    epsilon = step.arguments.get("eps")
-    wide = torch.float32 if b.dtype == torch.bfloat16 else b.dtype
-    return _normalised(
-        b, step, EpiOp.RMS_NORMALIZE, torch.finfo(wide).eps if epsilon is None else float(epsilon)
-    )
-
-
-def batch_norm(b: Builder, step: Step) -> Value:
-    """A factor and a summand for each channel."""
-    given = step.arguments
-    shape, layout = result_layout(step)
-    if given.get("training") or given.get("train"):
-        raise Declined("batch norm in training mode")
-    names = ("running_mean", "running_var", "weight", "bias")
-    held = [n for n in names if given.get(n) is not None]
-    if held[:2] != ["running_mean", "running_var"]:
-        raise Declined("batch norm without statistics")
-    parts = [b.known(given[n], f"its {n}") for n in held]
-    wide = (1, shape[1], *(1,) * (len(shape) - 2))
-    epsilon = float(given["eps"])
-
-    def made(what: str, *tensors: Tensor) -> Tensor:
-        found = dict(zip(held, (t.double() for t in tensors), strict=True))
-        factor = (found["running_var"] + epsilon).rsqrt()
-        if "weight" in found:
-            factor = factor * found["weight"]
-        if what == "factor":
-            return factor.view(wide)
-        summand = -found["running_mean"] * factor
-        return (summand + found["bias"] if "bias" in found else summand).view(wide)
-
-    at = _load(b, step, given["input"])
-    for what, op in (("factor", EpiOp.MUL), ("summand", EpiOp.ADD)):
-        constant = b.constant(combined(parts, partial(made, what), wide))
-        at = b.emit(op, at, b.operand(constant, shape, layout))
-    return _finish(b, step, at)
-
-
-def linear(b: Builder, value: Value, weight: Constant, bias: Constant | None, step: Step) -> Value:
-    """``W a + b`` of a value in a register."""
-    shape, layout = result_layout(step)
-    if value.pixels != b.extent or layout.extent(shape) != b.extent:
-        raise Declined("a linear layer of other pixels than its value's")
-    outputs, inputs = weight.shape[0], math.prod(weight.shape[1:])
-    if channels(value) != inputs:
-        raise Declined("a linear layer along some of the channels")
-    at = b.rows(value, value.shape, value.layout)
-    flat = combined([weight], lambda w: w.reshape(outputs, inputs), (outputs, inputs))
-    first = b.add_weights(flat, bias)
-    return _finish(b, step, b.emit(EpiOp.LINEAR, at, first, q=float(bias is not None), width=outputs))
+    return b.result(step, b.emit(EpiOp.MUL, parts[0], b.emit(EpiOp.SIGMOID, parts[1])))
 
 
 def _leaky(slope: str) -> Rule:
@@ -416,34 +174,8 @@ RULES: dict[str, Rule] = {
     "clamp_max.default": clamp("", "max"),
     "clamp_min.Tensor": clamp("min", ""),
     "clamp_max.Tensor": clamp("", "max"),
-    "add.Tensor": additive(EpiOp.ADD),
-    "add.Scalar": additive(EpiOp.ADD),
-    "sub.Tensor": additive(EpiOp.SUB),
-    "sub.Scalar": additive(EpiOp.SUB),
-    "rsub.Scalar": reversed_subtraction,
-    "rsub.Tensor": reversed_subtraction,
-    "mul.Tensor": product,
-    "mul.Scalar": product,
-    "div.Tensor": quotient,
-    "div.Scalar": quotient,
-    "div.Tensor_mode": quotient,
-    "maximum.default": extreme(EpiOp.MAXIMUM),
-    "minimum.default": extreme(EpiOp.MINIMUM),
-    "max.other": extreme(EpiOp.MAXIMUM),
-    "min.other": extreme(EpiOp.MINIMUM),
-    "pow.Tensor_Scalar": power,
-    "addcmul.default": fused_product(EpiOp.MUL),
-    "addcdiv.default": fused_product(EpiOp.DIV),
     "prelu.default": prelu,
     "glu.default": gated,
-    "softmax.int": along_channels(EpiOp.SOFTMAX),
-    "_softmax.default": along_channels(EpiOp.SOFTMAX),
-    "log_softmax.int": along_channels(EpiOp.LOG_SOFTMAX),
-    "_log_softmax.default": along_channels(EpiOp.LOG_SOFTMAX),
-    "layer_norm.default": layer_norm,
-    "rms_norm.default": rms_norm,
-    "batch_norm.default": batch_norm,
-    "_native_batch_norm_legit_no_training.default": batch_norm,
     **{
         f"{name}.default": same
         for name in (

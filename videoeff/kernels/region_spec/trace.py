@@ -1,4 +1,4 @@
-"""From a region's operators to a producer and a short programme, before registers are given out.
+"""From a region's operators to a producer and a short epilogue, before registers are given out.
 
 Values are followed symbolically: a buffer or a constant is a tensor without memory ("meta") whose strides say
 where its elements lie; layout operators are run on it as they are. What is computed is the number of the
@@ -7,69 +7,78 @@ instruction that computes it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from videoeff.ir.layout import PixelLayout
-from videoeff.kernels.call import Operand, RegionCall, Step
-from videoeff.kernels.region_spec.codes import EpiOp, Kind
+from videoeff.kernels.call import RegionCall
+from videoeff.kernels.computation import Computation, FromConstant, FromStep, Operand, Step
+from videoeff.kernels.region_spec.codes import EpiOp
+from videoeff.kernels.region_spec.producers import Convolution, Mean, Pointwise, Producer, Resampling, Stage
 from videoeff.kernels.region_spec.tables import picked
 from videoeff.kernels.region_spec.values import (
     Constant,
-    Declined,
     Extent,
     Instruction,
-    Producer,
-    Stage,
+    Unserved,
     Value,
     View,
     argument,
+    channels_of,
+    dtype_name,
+    roles,
+    side_by_side,
+    view_of,
 )
+
+#: How a region's pixels follow those of a value: each the same, all of them, or as the producer looks.
+How = Literal["same", "whole", "producer"]
+
+#: Operators that look at a window, and those that may be a linear layer.
+_WINDOWS, _LINEAR = ("conv2d", "max_pool2d"), ("linear", "conv2d")
 
 
 class Builder:
     """The region under construction."""
 
-    def __init__(self, call: RegionCall) -> None:
-        self.call = call
+    def __init__(self, call: RegionCall, computation: Computation[Operand]) -> None:
+        self.call, self.computation = call, computation
         self.extent: Extent = call.extent
         self.dtype = call.value.dtype
-        self.producer = Producer()
-        self.code: list[Instruction | None] = []  # None: the producer's result
+        self.producer: Producer = Pointwise()
+        self.channels = 0  # of the producer's result
+        self.epilogue: list[Instruction | None] = []  # None: the producer's result
         self.stages: list[Stage] = []
-        self.input: View | None = None  # what the first of the stages reads
         self.arguments: list[View] = []
-        self.reach: dict[tuple[str, str], None] = {}  # (mask, what)
+        self.reach: dict[tuple[str, How], None] = {}  # by mask
         self.extents: dict[str, Extent] = {}
-        self.steps: list[Value] = []
+        self.values: list[Value] = []  # of the steps so far
         self.constants: dict[str, Value] = {}
-        names = ("aten.linear.", "aten.conv2d.")
         #: Whether several operators with a window follow one another in the region.
-        self.several = sum(s.target.startswith(("aten.conv2d.", "aten.max_pool2d.")) for s in call.steps) > 1
+        self.several = sum(s.op in _WINDOWS for s in computation.steps) > 1
         #: Whether several linear layers follow one another in the region.
-        self.more_linear = sum(s.target.startswith(names) for s in call.steps) > 1
+        self.more_linear = sum(s.op in _LINEAR for s in computation.steps) > 1
 
     # -- values ------------------------------------------------------------------------------------------
 
     def value(self, operand: Any) -> Value:
         """What stands for an operand of a step."""
         if not isinstance(operand, Operand):
-            raise Declined(f"{operand!r} stands where a tensor should")
-        if operand.source == "step":
-            return self.steps[operand.index]
-        if operand.source == "constant":
-            name = self.call.constants[operand.index]
+            raise Unserved(f"{operand!r} stands where a tensor should")
+        if isinstance(operand, FromStep):
+            return self.values[operand.index]
+        if isinstance(operand, FromConstant):
+            name = self.computation.constants[operand.index]
             if name not in self.constants:
                 self.constants[name] = self.constant(Constant((name,), _same, operand.shape))
             return self.constants[name]
         if operand.dtype != self.dtype:
-            raise Declined(f"it reads {_dtype(operand.dtype)} and gives {_dtype(self.dtype)}")
-        read, layout = self.call.reads[operand.index], operand.layout
-        assert layout is not None  # what is read streams
+            raise Unserved(f"it reads {dtype_name(operand.dtype)} and gives {dtype_name(self.dtype)}")
+        read, layout = self.computation.reads[operand.index], operand.layout
         tensor = read.of(self.call.buffers)
         extent = layout.extent(operand.shape)
         crop = (range(extent[1]), range(extent[2]))
@@ -83,65 +92,37 @@ class Builder:
         """An operand that must be a constant, such as a weight."""
         value = self.value(operand)
         if not isinstance(value.source, Constant):
-            raise Declined(f"{what} is computed from the frame")
+            raise Unserved(f"{what} is computed from the frame")
         return value.source
 
     def map_of(self, value: Value, what: str) -> View:
         """The view of a buffer that a producer reads, with all its pixels."""
         if value.gate is not None:
-            raise Declined(f"{what} reads a map times a gate")
+            raise Unserved(f"{what} reads a map times a gate")
         if value.tensor is None or value.constant:
-            raise Declined(f"{what} reads a value that is not kept: two such operators in one region")
+            raise Unserved(f"{what} reads a value that is not kept: two such operators in one region")
         if value.pixels[0] != self.extent[0]:
-            raise Declined(f"{what} reads other rows than it writes")
-        return side_by_side(self.view(value.tensor, value.layout, value.source))
-
-    def view(self, tensor: Tensor, layout: PixelLayout, source: str | Constant) -> View:
-        """A tensor without memory as strides over rows, pixels and channels."""
-        roles = (layout.rows, layout.h, layout.w)
-        strides, extent = [], []
-        for role in roles:
-            spread = role is not None and tensor.shape[role] > 1 and tensor.stride(role) != 0
-            strides.append(tensor.stride(role) if role is not None and spread else 0)
-            extent.append(tensor.shape[role] if role is not None and spread else 1)
-        rest = [d for d in range(tensor.ndim) if d not in roles and tensor.shape[d] > 1]
-        step, count = (tensor.stride(rest[-1]) if rest else 0), 1
-        for d in reversed(rest):
-            if tensor.stride(d) != step * count:
-                raise Declined("its channels do not lie at even steps in memory")
-            count *= tensor.shape[d]
-        if step == 0:
-            count = 1
-        whole = tensor.untyped_storage().nbytes() // tensor.element_size()
-        offset = int(tensor.storage_offset())
-        if whole >= 2**31:
-            raise Declined(f"a buffer has {whole} elements, more than 2^31")
-        return View(
-            source,
-            offset,
-            whole - offset,
-            (strides[0], strides[1], strides[2], step),
-            (extent[0], extent[1], extent[2], count),
-        )
+            raise Unserved(f"{what} reads other rows than it writes")
+        return side_by_side(view_of(value.tensor, value.layout, value.source))
 
     # -- reach -------------------------------------------------------------------------------------------
 
-    def reached(self, value: Value, how: str) -> None:
+    def reached(self, value: Value, how: How) -> None:
         """The region's pixels follow those of a value: "same", "whole", or by the producer."""
         if value.constant:
             return
         if not value.extent[0] == value.pixels[0] == self.extent[0]:
-            raise Declined("it reads other rows than it writes")
+            raise Unserved("it reads other rows than it writes")
         if value.extent[1:] == (1, 1) or self.call.dense:
             how = "whole"
         elif how == "producer":
             if value.cropped or value.pixels != value.extent:
-                raise Declined("it reads a cut-out of a map")
+                raise Unserved("it reads a cut-out of a map")
         elif how == "same":
             if value.cropped and self.extent[1:] != (1, 1):
-                raise Declined("it reads a cut-out of a map")
+                raise Unserved("it reads a cut-out of a map")
             if value.extent != self.extent and self.extent[1:] != (1, 1):
-                raise Declined("it follows the pixels of a map of another size")
+                raise Unserved("it follows the pixels of a map of another size")
             if value.pixels != self.extent:
                 how = "whole"
         for mask in value.masks:
@@ -150,31 +131,37 @@ class Builder:
 
     # -- instructions ------------------------------------------------------------------------------------
 
-    def produce(self, producer: Producer, value: Value) -> int:
+    def produce(self, producer: Producer, channels: int, value: Value) -> int:
         """Set the producer, which reads ``value``; returns its number."""
-        if self.producer.kind != Kind.POINTWISE:
-            raise Declined("two operators that look at a neighbourhood in one region")
-        self.producer = producer
+        if not isinstance(self.producer, Pointwise):
+            raise Unserved("two operators that look at a neighbourhood in one region")
+        self.producer, self.channels = producer, channels
         if not value.computed:  # a stage's masks are noted already
-            self.reached(value, "whole" if producer.kind == Kind.MEAN else "producer")
-        self.code.append(None)
-        return len(self.code) - 1
+            self.reached(value, "whole" if isinstance(producer, Mean) else "producer")
+        self.epilogue.append(None)
+        return len(self.epilogue) - 1
 
-    def end_stage(self, value: Value, what: str) -> None:
-        """What was built so far is ``value``, which a convolution reads next and nothing else."""
+    def end_stage(self, value: Value, what: str) -> View:
+        """What was built so far is ``value``, which a convolution reads next and nothing else.
+
+        Returns:
+            What the first stage reads.
+        """
         self._check_here(value)
-        producer, after = self.producer, self.code[1:]
-        if producer.kind != Kind.CONV or producer.weight is None or producer.window["gate"]:
-            raise Declined(f"{what} reads a value that is not kept and no plain convolution")
-        if self.arguments or len(after) > 1 or value.number != len(self.code) - 1 or self.code[0] is not None:
-            raise Declined(f"{what} reads a value that is not kept: of more than a convolution and one step")
-        if not self.stages:
-            self.input = producer.input
-        code = after[0] if after else None
+        producer, after = self.producer, self.epilogue[1:]
+        if not isinstance(producer, Convolution) or producer.gate is not None:
+            raise Unserved(f"{what} reads a value that is not kept and no plain convolution")
+        last = value.number == len(self.epilogue) - 1
+        if self.arguments or len(after) > 1 or not last or self.epilogue[0] is not None:
+            raise Unserved(f"{what} reads a value that is not kept: of more than a convolution and one step")
         self.stages.append(
-            Stage(value.pixels, producer.channels, producer.window, producer.weight, producer.bias, code)
-        )
-        self.producer, self.code = Producer(), []
+            Stage(
+                value.pixels, self.channels, producer.window, producer.groups, producer.weight,
+                producer.bias, after[0] if after else None,
+            )
+        )  # fmt: skip
+        self.producer, self.channels, self.epilogue = Pointwise(), 0, []
+        return producer.input
 
     def emit(
         self, op: EpiOp, a: int, b: int | None = None, p: float = 0.0, q: float = 0.0, width: int = -1
@@ -184,18 +171,18 @@ class Builder:
         if width < 0:
             known = {w for o in operands if (w := self.width(o))}
             if len(known) > 1:
-                raise Declined(f"values of {min(known)} and {max(known)} channels meet")
+                raise Unserved(f"values of {min(known)} and {max(known)} channels meet")
             width = max(known, default=0)
-        self.code.append(Instruction(op, a, 0 if b is None else b, p, q, width))
-        return len(self.code) - 1
+        self.epilogue.append(Instruction(op, a, 0 if b is None else b, p, q, width))
+        return len(self.epilogue) - 1
 
     def width(self, operand: int) -> int:
         """Channels of an operand, 0 for a broadcast one."""
         if operand < 0:
             view = self.arguments[-1 - operand]
             return view.extent[3] if view.strides[3] else 0
-        found = self.code[operand]
-        return self.producer.channels if found is None else found.width
+        found = self.epilogue[operand]
+        return self.channels if found is None else found.width
 
     def add_argument(self, view: View) -> int:
         """The operand of a view; the same view is one argument."""
@@ -214,10 +201,10 @@ class Builder:
     def operand(self, value: Value, shape: tuple[int, ...], layout: PixelLayout) -> int:
         """A value as operand of an instruction whose result has ``shape`` and ``layout``."""
         if layout.extent(shape) != self.extent:
-            raise Declined(f"its pixels are {layout.extent(shape)}, those of its value {self.extent}")
+            raise Unserved(f"its pixels are {layout.extent(shape)}, those of its value {self.extent}")
         if value.unrolled is not None or value.gate is not None:
             what = "a scaled map" if value.gate is not None else "a flattened map"
-            raise Declined(f"{what} is used other than by its convolution or linear layer")
+            raise Unserved(f"{what} is used other than by its convolution or linear layer")
         if value.tensor is None:
             self._check_here(value)
             self._check_aligned(value, shape, layout)
@@ -228,167 +215,91 @@ class Builder:
         try:
             expanded = value.tensor.expand(shape)
         except RuntimeError as error:
-            raise Declined(f"{value.shape} does not broadcast to {shape}") from error
-        view = self.view(expanded, layout, value.source)
-        if view.extent[3] not in (1, _channels(shape, layout)):
-            raise Declined("it is broadcast along some of the channels")
+            raise Unserved(f"{value.shape} does not broadcast to {shape}") from error
+        view = view_of(expanded, layout, value.source)
+        if view.extent[3] not in (1, channels_of(shape, layout)):
+            raise Unserved("it is broadcast along some of the channels")
         return self.add_argument(view)
 
     def rows(self, value: Value, shape: tuple[int, ...], layout: PixelLayout) -> int:
         """A value in a register with all its channels, for what looks along them."""
         found = self.operand(value, shape, layout)
-        channels = _channels(shape, layout)
+        channels = channels_of(shape, layout)
         if self.width(found) not in (channels, 0) or (self.width(found) == 0 and channels > 1):
-            raise Declined("it looks along channels of a broadcast value")
+            raise Unserved("it looks along channels of a broadcast value")
         return found if found >= 0 else self.emit(EpiOp.COPY, found, width=channels)
 
     def _check_here(self, value: Value) -> None:
         if value.stage != len(self.stages):
-            raise Declined("a value that is not kept is read by a convolution and by something else")
+            raise Unserved("a value that is not kept is read by a convolution and by something else")
 
     def _check_aligned(self, value: Value, shape: tuple[int, ...], layout: PixelLayout) -> None:
         if value.pixels != self.extent:
-            raise Declined(f"a value of {value.pixels} pixels is used for one of {self.extent} in one region")
-        for own, common in zip(_roles(value.layout), _roles(layout), strict=True):
+            raise Unserved(f"a value of {value.pixels} pixels is used for one of {self.extent} in one region")
+        for own, common in zip(roles(value.layout), roles(layout), strict=True):
             if own is None or value.shape[own] == 1:
                 continue
             if common is None or own - len(value.shape) != common - len(shape):
-                raise Declined("its operands keep their pixels in different dimensions")
-        if _channels(value.shape, value.layout) not in (1, _channels(shape, layout)):
-            raise Declined("it is broadcast along some of the channels")
+                raise Unserved("its operands keep their pixels in different dimensions")
+        if channels_of(value.shape, value.layout) not in (1, channels_of(shape, layout)):
+            raise Unserved("it is broadcast along some of the channels")
         if (
-            _channels(value.shape, value.layout) == 1
-            and _channels(shape, layout) > 1
+            channels_of(value.shape, value.layout) == 1
+            and channels_of(shape, layout) > 1
             and self.width(value.number)
         ):
-            raise Declined("one channel that is computed meets several in one region")
+            raise Unserved("one channel that is computed meets several in one region")
 
     def _crop(self, value: Value) -> int:
         """A cut-out of a map, by tables that pick its pixels."""
         view = self.map_of(value, "a cut-out")
-        if value.layout.h is None or value.layout.w is None or value.pixels != self.extent:
-            raise Declined("it reads a cut-out of a map")
+        tensor, height, width = value.tensor, value.layout.h, value.layout.w
+        if tensor is None or height is None or width is None or value.pixels != self.extent:
+            raise Unserved("it reads a cut-out of a map")
         strides, extent, offset = list(view.strides), list(view.extent), view.offset
-        for axis, rows in ((1, value.crop[0]), (2, value.crop[1])):
-            role = (value.layout.h, value.layout.w)[axis - 1]
-            assert role is not None  # checked above
-            assert value.tensor is not None
-            strides[axis] = value.tensor.stride(role) // rows.step
+        for axis, role, rows in ((1, height, value.crop[0]), (2, width, value.crop[1])):
+            strides[axis] = tensor.stride(role) // rows.step
             offset -= rows.start * strides[axis]
             extent[axis] = value.extent[axis]
         whole = View(
             view.source, offset, view.size + view.offset - offset,
             (strides[0], strides[1], strides[2], strides[3]), (extent[0], extent[1], extent[2], extent[3]),
         )  # fmt: skip
-        tables = picked(value.crop[0]), picked(value.crop[1])
-        producer = Producer(Kind.SEPARABLE, max(1, view.extent[3]), whole, tables=tables)
+        producer = Resampling(whole, picked(value.crop[0]), picked(value.crop[1]))
         full = (range(value.extent[1]), range(value.extent[2]))
         reader = replace(value, crop=full, shape=_with(value, value.extent))
-        return self.produce(producer, reader)
+        return self.produce(producer, max(1, view.extent[3]), reader)
 
     def result(self, step: Step, number: int) -> Value:
         """The value of a step that an instruction computes."""
-        assert step.shape is not None  # checked before its rule ran
-        assert step.layout is not None
-        return Value(step.shape, step.layout, number=number, stage=len(self.stages))
-
-
-def side_by_side(view: View) -> View:
-    """A map's view: a single channel is no broadcast."""
-    if view.extent[3] > 1:
-        return view
-    return replace(view, strides=(*view.strides[:3], 1))
+        shape, layout = result_layout(step)
+        return Value(shape, layout, number=number, stage=len(self.stages))
 
 
 def _with(value: Value, extent: Extent) -> tuple[int, ...]:
     shape = list(value.shape)
-    for role, size in zip(_roles(value.layout), extent, strict=True):
+    for role, size in zip(roles(value.layout), extent, strict=True):
         if role is not None:
             shape[role] = size
     return tuple(shape)
-
-
-def _roles(layout: PixelLayout) -> tuple[int | None, int | None, int | None]:
-    return layout.rows, layout.h, layout.w
-
-
-def _channels(shape: tuple[int, ...], layout: PixelLayout) -> int:
-    count = 1
-    for d, size in enumerate(shape):
-        if d not in _roles(layout):
-            count *= size
-    return count
-
-
-def channels(value: Value) -> int:
-    """Channels of a value."""
-    return _channels(value.shape, value.layout)
-
-
-def channel_dims(value: Value) -> list[int]:
-    """The dimensions of a value that hold more than one channel."""
-    return [d for d, n in enumerate(value.shape) if d not in _roles(value.layout) and n > 1]
 
 
 def result_layout(step: Step) -> tuple[tuple[int, ...], PixelLayout]:
     """A step's shape and layout, which it must have.
 
     Raises:
-        Declined: it has none to rely on.
+        Unserved: it has none to rely on.
     """
     if step.shape is None or step.layout is None:
-        raise Declined(f"{short(step)} gives no map")
+        raise Unserved(f"{step.name} gives no map")
     if not step.traced:
-        raise Declined(f"pixels cannot be followed through {short(step)}")
+        raise Unserved(f"pixels cannot be followed through {step.name}")
     return step.shape, step.layout
-
-
-def short(step: Step) -> str:
-    """A step's name for messages."""
-    return step.target.removeprefix("aten.")
-
-
-def combined(parts: Sequence[Constant], function: Callable[..., Tensor], shape: tuple[int, ...]) -> Constant:
-    """A constant computed from others."""
-    counts = [len(part.names) for part in parts]
-
-    def make(*tensors: Tensor) -> Tensor:
-        rest, made = list(tensors), []
-        for part, count in zip(parts, counts, strict=True):
-            made.append(part.make(*rest[:count]))
-            rest = rest[count:]
-        return function(*made)
-
-    return Constant(tuple(name for part in parts for name in part.names), make, shape)
 
 
 def _same(tensor: Tensor) -> Tensor:
     return tensor
 
 
-def _dtype(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")
-
-
 #: A rule: the value of a step.
 Rule = Callable[[Builder, Step], Value]
-Rules = Mapping[str, Rule]
-
-__all__ = [
-    "Builder",
-    "Constant",
-    "Declined",
-    "Instruction",
-    "Producer",
-    "Rule",
-    "Stage",
-    "Value",
-    "View",
-    "argument",
-    "channel_dims",
-    "channels",
-    "combined",
-    "result_layout",
-    "short",
-    "side_by_side",
-]

@@ -1,21 +1,21 @@
-"""What the forms of regions are made of: values that are followed, views of memory, instructions."""
+"""What region specs are made of: values that are followed, views of memory, instructions."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 
+import torch
 from torch import Tensor
 
 from videoeff.ir.layout import PixelLayout
-from videoeff.kernels.region_spec.codes import EpiOp, Kind
-from videoeff.ops.axis_tables import Table
+from videoeff.kernels.region_spec.codes import EpiOp
 
 Extent = tuple[int, int, int]
 
 
-class Declined(Exception):
-    """Raised where a region has no native form; the message says why."""
+class Unserved(Exception):
+    """Raised where a region has no region spec, or a backend serves none such; the message says why."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,33 +123,84 @@ def argument(index: int) -> int:
     return -1 - index
 
 
-@dataclass
-class Producer:
-    """How a pixel comes into register 0."""
+def view_of(tensor: Tensor, layout: PixelLayout, source: str | Constant) -> View:
+    """A tensor without memory as strides over rows, pixels and channels."""
+    strides, extent = [], []
+    for role in roles(layout):
+        spread = role is not None and tensor.shape[role] > 1 and tensor.stride(role) != 0
+        strides.append(tensor.stride(role) if role is not None and spread else 0)
+        extent.append(tensor.shape[role] if role is not None and spread else 1)
+    rest = [d for d in range(tensor.ndim) if d not in roles(layout) and tensor.shape[d] > 1]
+    step, count = (tensor.stride(rest[-1]) if rest else 0), 1
+    for d in reversed(rest):
+        if tensor.stride(d) != step * count:
+            raise Unserved("its channels do not lie at even steps in memory")
+        count *= tensor.shape[d]
+    if step == 0:
+        count = 1
+    whole = tensor.untyped_storage().nbytes() // tensor.element_size()
+    offset = int(tensor.storage_offset())
+    if whole >= 2**31:
+        raise Unserved(f"a buffer has {whole} elements, more than 2^31")
+    return View(
+        source,
+        offset,
+        whole - offset,
+        (strides[0], strides[1], strides[2], step),
+        (extent[0], extent[1], extent[2], count),
+    )
 
-    kind: Kind = Kind.POINTWISE
-    channels: int = 0
-    input: View | None = None
-    window: dict[str, int] = field(default_factory=dict)
-    weight: Constant | None = None
-    bias: Constant | None = None
-    tables: tuple[Table, Table] | None = None
+
+def side_by_side(view: View) -> View:
+    """A map's view: a single channel is no broadcast."""
+    if view.extent[3] > 1:
+        return view
+    return replace(view, strides=(*view.strides[:3], 1))
 
 
-@dataclass(frozen=True)
-class Stage:
-    """A convolution of the region whose result another convolution reads, and nothing else.
+def roles(layout: PixelLayout) -> tuple[int | None, int | None, int | None]:
+    """The dimensions of streams, pixel rows and pixel columns."""
+    return layout.rows, layout.h, layout.w
 
-    Attributes:
-        extent: (R, H, W) of its result.
-        channels: of its result.
-        window, weight, bias: as those of a producer.
-        code: the instruction that follows it, None for none.
-    """
 
-    extent: Extent
-    channels: int
-    window: Mapping[str, int]
-    weight: Constant
-    bias: Constant | None
-    code: Instruction | None
+def channels_of(shape: tuple[int, ...], layout: PixelLayout) -> int:
+    """Channels of a shape."""
+    count = 1
+    for d, size in enumerate(shape):
+        if d not in roles(layout):
+            count *= size
+    return count
+
+
+def channels(value: Value) -> int:
+    """Channels of a value."""
+    return channels_of(value.shape, value.layout)
+
+
+def channel_dims(value: Value) -> list[int]:
+    """The dimensions of a value that hold more than one channel."""
+    return [d for d, n in enumerate(value.shape) if d not in roles(value.layout) and n > 1]
+
+
+def is_image(value: Value) -> bool:
+    """Whether a value is (B, C, H, W)."""
+    return len(value.shape) == 4 and roles(value.layout) == (0, 2, 3)
+
+
+def dtype_name(dtype: torch.dtype) -> str:
+    """A dtype for messages."""
+    return str(dtype).removeprefix("torch.")
+
+
+def combined(parts: Sequence[Constant], function: Callable[..., Tensor], shape: tuple[int, ...]) -> Constant:
+    """A constant computed from others."""
+    counts = [len(part.names) for part in parts]
+
+    def make(*tensors: Tensor) -> Tensor:
+        rest, made = list(tensors), []
+        for part, count in zip(parts, counts, strict=True):
+            made.append(part.make(*rest[:count]))
+            rest = rest[count:]
+        return function(*made)
+
+    return Constant(tuple(name for part in parts for name in part.names), make, shape)

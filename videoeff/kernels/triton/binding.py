@@ -14,9 +14,9 @@ from torch import Tensor
 from videoeff.errors import LoweringError
 from videoeff.kernels.call import RegionCall
 from videoeff.kernels.region_spec.codes import CHANGE_TESTS, ChangeTest
-from videoeff.kernels.region_spec.spec import Form
-from videoeff.kernels.region_spec.trace import Constant, View
-from videoeff.kernels.triton.configs import Config, by_channel
+from videoeff.kernels.region_spec.spec import RegionSpec
+from videoeff.kernels.region_spec.values import Constant, View
+from videoeff.kernels.triton.configs import Config, by_channel, groups_of
 from videoeff.kernels.triton.work import Edge, Work, edges_of
 
 #: Most registers of a thread, and of a multiprocessor.
@@ -158,7 +158,7 @@ class Binding:
     """A region on its way to a launch.
 
     Attributes:
-        call, form: the region.
+        call, spec: the region.
         config: sizes of its blocks.
         work: its list.
         memory: the plan's tensors.
@@ -168,7 +168,7 @@ class Binding:
     """
 
     call: RegionCall
-    form: Form
+    spec: RegionSpec
     config: Config
     work: Work
     memory: Memory
@@ -178,12 +178,12 @@ class Binding:
     @property
     def channels(self) -> int:
         """Channels of the value."""
-        return self.form.out.extent[3]
+        return self.spec.out.extent[3]
 
     @property
     def groups(self) -> int:
         """Groups of channels that no block reaches across."""
-        return 1 if by_channel(self.form) else self.form.window.get("groups", 1)
+        return 1 if by_channel(self.spec) else groups_of(self.spec)
 
     def columns(self, per_group: int) -> int | None:
         """The channels of a group; None where there is one, and all channels of all blocks exist."""
@@ -226,9 +226,10 @@ class Binding:
         """Channels of a pixel, with the gap behind them that is zero and stays so."""
         channels = view.extent[3]
         spec = None if isinstance(view.source, Constant) else self.call.specs.get(view.source)
-        if spec is None or not spec.pixel or channels != spec.shape[1] or view.offset % spec.pixel:
+        gap = 0 if spec is None else spec.pixel_stride
+        if spec is None or not gap or channels != spec.shape[1] or view.offset % gap:
             return channels
-        return spec.pixel if self.groups == 1 else channels
+        return gap if self.groups == 1 else channels
 
     def launch(
         self,
@@ -258,9 +259,9 @@ class Binding:
         arguments = {
             "site": site_of(work),
             "work": self.work_of(work),
-            "out": self.view(self.form.out, exact=self.columns(per_group) is None),
+            "out": self.view(self.spec.out, exact=self.columns(per_group) is None),
             "test": self.test(blocks, per_group, chunks, together),
-            "args": tuple(self.view(v, exact=self.columns(per_group) is None) for v in self.form.arguments)
+            "args": tuple(self.view(v, exact=self.columns(per_group) is None) for v in self.spec.arguments)
             or None,
             "edges": tuple(edge_arguments(e, memory) for e in edges) or None,
             **special,
@@ -324,7 +325,7 @@ class Binding:
         """``CODE`` of the kernels: (op, a, b, p, q); -1 stands for the producer's result."""
         return tuple(
             (-1, 0, 0, 0.0, 0.0) if i is None else (int(i.op), i.a, i.b, float(i.p), float(i.q))
-            for i in self.form.code
+            for i in self.spec.epilogue
         )
 
 

@@ -11,8 +11,9 @@ import torch
 from videoeff.errors import BackendError
 from videoeff.kernels.call import RegionCall
 from videoeff.kernels.region_spec.codes import EpiOp, Kind
-from videoeff.kernels.region_spec.spec import Form
-from videoeff.kernels.region_spec.trace import View
+from videoeff.kernels.region_spec.producers import Convolution, MaxPool, Resampling, TransposedConvolution
+from videoeff.kernels.region_spec.spec import RegionSpec
+from videoeff.kernels.region_spec.values import View
 from videoeff.kernels.triton import rules
 from videoeff.kernels.triton.rules import MATRIX, WARPGROUP, Rule
 
@@ -88,75 +89,85 @@ def present(kind: str) -> Device:
 # ---------------------------------------------------------------- what is known of a region
 
 
-def looks_along(form: Form) -> bool:
+def looks_along(spec: RegionSpec) -> bool:
     """Whether the programme looks along the channels, which then lie in one block."""
-    return any(i is not None and i.op in ALONG for i in form.code)
+    return any(i is not None and i.op in ALONG for i in spec.epilogue)
 
 
-def by_channel(form: Form) -> bool:
+def by_channel(spec: RegionSpec) -> bool:
     """Whether it is a convolution, perhaps a transposed one, with one input channel a group."""
-    if form.weight is None or form.window.get("groups", 1) == 1:
-        return False
-    inputs = form.weight.shape[0] if form.kind == Kind.TRANSPOSED else form.weight.shape[1]
-    return inputs == (form.window["groups"] if form.kind == Kind.TRANSPOSED else 1)
+    match spec.producer:
+        case Convolution(groups=groups, weight=weight):
+            return groups > 1 and weight.shape[1] == 1
+        case TransposedConvolution(groups=groups, weight=weight):
+            return groups > 1 and weight.shape[0] == groups
+    return False
 
 
-def by_rows(form: Form) -> bool:
+def groups_of(spec: RegionSpec) -> int:
+    """Groups of channels of its convolution, 1 where it has none."""
+    return spec.producer.groups if isinstance(spec.producer, (Convolution, TransposedConvolution)) else 1
+
+
+def by_rows(spec: RegionSpec) -> bool:
     """Whether its pixels are computed one by one, with linear layers inside the programme or from a mean."""
-    return form.kind == Kind.MEAN or any(i is not None and i.op == EpiOp.LINEAR for i in form.code)
+    return spec.kind == Kind.MEAN or any(i is not None and i.op == EpiOp.LINEAR for i in spec.epilogue)
 
 
-def kind_of(form: Form) -> str:
+def kind_of(spec: RegionSpec) -> str:
     """Which of the table's kinds it is."""
-    if by_rows(form):
+    if by_rows(spec):
         return "rows"
-    if by_channel(form):
+    if by_channel(spec):
         return "depthwise"
-    if form.kind == Kind.CONV:
-        if form.window["groups"] > 1:
+    if isinstance(spec.producer, Convolution):
+        if spec.producer.groups > 1:
             return "grouped"
-        return "convolution-1x1" if form.window["kh"] * form.window["kw"] == 1 else "convolution"
+        return "convolution-1x1" if spec.producer.window.taps == 1 else "convolution"
     return {
         Kind.INPUT: "input",
         Kind.POINTWISE: "pointwise",
         Kind.MAXPOOL: "pooling",
         Kind.SEPARABLE: "resampling",
         Kind.TRANSPOSED: "transposed",
-    }[form.kind]
+    }[spec.kind]
 
 
-def width_of(form: Form, kind: str) -> int:
+def width_of(spec: RegionSpec, kind: str) -> int:
     """The channels that blocks divide: those of a group of a matrix product, else those of the value."""
-    return form.channels // form.window["groups"] if kind in MATRIX else form.out.extent[3]
+    return spec.channels // groups_of(spec) if kind in MATRIX else spec.out.extent[3]
 
 
-def inputs_of(form: Form) -> int:
+def inputs_of(spec: RegionSpec) -> int:
     """The channels that a channel of the value is made of: those of a group of a convolution."""
-    if form.weight is None:
-        return (form.input or form.out).extent[3]
-    shape = form.weight.shape
-    return shape[1] if form.kind == Kind.CONV else shape[0] // form.window["groups"]
+    match spec.producer:
+        case Convolution(weight=weight):
+            return weight.shape[1]
+        case TransposedConvolution(weight=weight, groups=groups):
+            return weight.shape[0] // groups
+    return (spec.input or spec.out).extent[3]
 
 
-def facts_of(call: RegionCall, form: Form, kind: str) -> dict[str, float]:
+def facts_of(call: RegionCall, spec: RegionSpec, kind: str) -> dict[str, float]:
     """What rules may ask for."""
     streams, height, width = call.extent
     taps = 1
-    if "kh" in form.window:
-        taps = form.window["kh"] * form.window["kw"]
-    elif form.tables is not None:
-        taps = form.tables[0].index.shape[1] * form.tables[1].index.shape[1]
-    size = form.dtype.itemsize
+    match spec.producer:
+        case Convolution(window=window) | TransposedConvolution(window=window) | MaxPool(window=window):
+            taps = window.taps
+        case Resampling(rows=rows, columns=columns):
+            taps = rows.index.shape[1] * columns.index.shape[1]
+    size = spec.dtype.itemsize
     return {
-        "inputs": inputs_of(form),
-        "outputs": width_of(form, kind),
+        "inputs": inputs_of(spec),
+        "outputs": width_of(spec, kind),
         "taps": taps,
         "pixels": height * width,
         "all_pixels": streams * height * width,
         "streams": streams,
         "bytes": size,
-        "aligned": int(all(_aligned(v) for v in (form.out, form.input) if v is not None)),
-        "along": int(looks_along(form)),
+        "aligned": int(all(_aligned(v) for v in (spec.out, spec.input) if v is not None)),
+        "along": int(looks_along(spec)),
         "tf32": int(size == 4 and torch.backends.cudnn.allow_tf32),
     }
 
@@ -169,16 +180,16 @@ def _aligned(view: View) -> bool:
 # ---------------------------------------------------------------- choosing
 
 
-def choose(call: RegionCall, form: Form, device: Device | None = None) -> Config:
+def choose(call: RegionCall, spec: RegionSpec, device: Device | None = None) -> Config:
     """The sizes for a region.
 
     Raises:
         BackendError: the table has no rule for it, or is none.
     """
-    device, kind = device or Device(), kind_of(form)
-    facts = facts_of(call, form, kind)
+    device, kind = device or Device(), kind_of(spec)
+    facts = facts_of(call, spec, kind)
     sizes: dict[str, Any] = {"U": unit_of(call.extent, device), **_rule(device, kind, facts, call.name).use}
-    config = fitted(Config(**sizes), form, kind, device)
+    config = fitted(Config(**sizes), spec, kind, device)
     if call.prediction is not None:  # exactly the pixels that are due
         config = replace(config, U=1, BM=min(config.BM, SINGLE), whole_from=1.0, long_BM=0, long_BN=0)
     return config
@@ -221,29 +232,28 @@ def _rule(device: Device, kind: str, facts: Mapping[str, float], what: str) -> R
     raise BackendError(f"{what}: no rule of {' or '.join(device.keys)} gives sizes for {kind}")
 
 
-def fitted(config: Config, form: Form, kind: str, device: Device) -> Config:
+def fitted(config: Config, spec: RegionSpec, kind: str, device: Device) -> Config:
     """The sizes of a rule as far as they suit a region."""
     if kind == "rows":
-        return replace(config, U=1, BM=1, BN=power_of_two(form.out.extent[3]))
+        return replace(config, U=1, BM=1, BN=power_of_two(spec.out.extent[3]))
     matrix, unit = kind in MATRIX, config.U
     least = LEAST if matrix else 1
-    wide = power_of_two(width_of(form, kind), least)
-    if looks_along(form):
+    wide = power_of_two(width_of(spec, kind), least)
+    if looks_along(spec):
         pixels = max(least, min(config.BM, config.BM * config.BN // wide))
     else:
         hopper = matrix and device.capability == "sm_90"
         wide, pixels = min(wide, config.BN), max(config.BM, WARPGROUP if hopper else least)
     step = config.BK
-    if matrix:
-        assert form.weight is not None  # what it is a product with
-        depth = form.weight.shape[2] * form.weight.shape[3] * inputs_of(form)
-        step = min(step, power_of_two(depth, LEAST))
-    if kind == "transposed" and form.window["sy"] in (2, 4):
-        unit = max(unit, form.window["sy"])  # see ``transposed.py``
+    producer = spec.producer
+    if isinstance(producer, (Convolution, TransposedConvolution)) and matrix:
+        step = min(step, power_of_two(producer.window.taps * inputs_of(spec), LEAST))
+    if isinstance(producer, TransposedConvolution) and matrix and producer.window.stride[0] in (2, 4):
+        unit = max(unit, producer.window.stride[0])  # see ``transposed.py``
     while unit**2 > pixels:
         unit //= 2
-    long = (config.long_BM, min(config.long_BN, power_of_two(width_of(form, kind), least)))
-    if looks_along(form) or kind not in rules.LONG or long[0] * long[1] <= pixels * wide:
+    long = (config.long_BM, min(config.long_BN, power_of_two(width_of(spec, kind), least)))
+    if looks_along(spec) or kind not in rules.LONG or long[0] * long[1] <= pixels * wide:
         long = (0, 0)
     return replace(config, U=unit, BM=pixels, BN=wide, BK=step, long_BM=long[0], long_BN=long[1])
 

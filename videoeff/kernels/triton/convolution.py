@@ -8,7 +8,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from videoeff.kernels.region_spec.trace import combined
+from videoeff.kernels.region_spec.producers import Convolution
+from videoeff.kernels.region_spec.values import combined
 from videoeff.kernels.triton.binding import Binding, Launch, coded, divisor
 from videoeff.kernels.triton.device import (
     block_columns,
@@ -149,19 +150,16 @@ def _blocks(
                edges, U, BM, BN, NB, TEST, TOGETHER, EDGES)  # fmt: skip
 
 
-def launch(b: Binding) -> Launch:
+def launch(b: Binding, found: Convolution) -> Launch:
     """A convolution's launch."""
-    form, window, config = b.form, b.form.window, b.config
-    assert form.input is not None  # it has an input
-    assert form.weight is not None  # and weights
-    groups = window["groups"]
-    outputs, inputs, kh, kw = form.weight.shape
+    window, groups, config = found.window, found.groups, b.config
+    outputs, inputs, kh, kw = found.weight.shape
     per_group = outputs // groups
     blocks = -(-per_group // config.BN)
     wide = -(-outputs // 16) * 16
 
-    even = b.even(form.input, inputs)
-    room = b.room(form.input) if groups == 1 and not window.get("gate") else inputs
+    even = b.even(found.input, inputs)
+    room = b.room(found.input) if groups == 1 and found.gate is None else inputs
     flat = inputs < config.BK and kh * kw > 1
     if not flat and room % even:
         even, room = 1, inputs
@@ -176,16 +174,16 @@ def launch(b: Binding) -> Launch:
     if config.long_BM and many <= b.work.units:  # otherwise no list is long
         long = (config.long_BM, config.long_BN, -(-per_group // config.long_BN))
     gate = None
-    if window.get("gate"):
-        view = form.arguments[window["gate"] - 1]
+    if found.gate is not None:
+        view = b.spec.arguments[found.gate]
         gate = (b.memory.tensor_of(view, b.call), view.strides[0], view.strides[3])
     special = {
-        "source": b.view(form.input, even),
-        "weight": b.memory.constant(combined([form.weight], packed, (kh * kw, room, wide)), form.dtype),
-        "bias": None if form.bias is None else b.memory.constant(form.bias, torch.float32),
+        "source": b.view(found.input, even),
+        "weight": b.memory.constant(combined([found.weight], packed, (kh * kw, room, wide)), b.spec.dtype),
+        "bias": None if found.bias is None else b.memory.constant(found.bias, torch.float32),
         "gate": gate,
         "shape": (
-            *form.input.extent[1:3],
+            *found.input.extent[1:3],
             tl.constexpr(room) if flat else room // even,
             b.columns(per_group),
             blocks if groups > 1 else None,
@@ -193,7 +191,7 @@ def launch(b: Binding) -> Launch:
             coded(steps),
             coded(divisor(steps)),
         ),
-        "window": tuple(window[n] for n in ("sy", "sx", "py", "px", "dy", "dx")),
+        "window": (*window.stride, *window.padding, *window.dilation),
         "many": many,
         "BK": config.BK,
         "LONG": long,

@@ -8,8 +8,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from videoeff.kernels.region_spec.codes import Kind
-from videoeff.kernels.region_spec.trace import combined
+from videoeff.kernels.region_spec.producers import Convolution, TransposedConvolution
+from videoeff.kernels.region_spec.values import combined
 from videoeff.kernels.triton.binding import Binding, Launch
 from videoeff.kernels.triton.device import block_columns, commit, count_pixels, length, pixels, plain_site
 from videoeff.kernels.triton.programme import load_argument, programme
@@ -96,15 +96,13 @@ def depthwise(
                edges, U, BM, BN, NB, TEST, TOGETHER, EDGES)  # fmt: skip
 
 
-def launch(b: Binding) -> Launch:
+def launch(b: Binding, found: Convolution | TransposedConvolution) -> Launch:
     """The launch of a convolution by channel, also of a transposed one."""
-    form, window = b.form, b.form.window
-    assert form.input is not None  # it has an input
-    assert form.weight is not None  # and weights
-    kh, kw = form.weight.shape[2:]
-    spread = form.kind == Kind.TRANSPOSED
-    multiplier = form.weight.shape[1 if spread else 0] // (1 if spread else window["groups"])
-    outputs = window["groups"] * multiplier
+    window = found.window
+    kh, kw = window.kernel
+    spread = isinstance(found, TransposedConvolution)
+    multiplier = found.weight.shape[1 if spread else 0] // (1 if spread else found.groups)
+    outputs = found.groups * multiplier
     blocks = -(-outputs // b.config.BN)
     wide = -(-outputs // 16) * 16
 
@@ -112,20 +110,20 @@ def launch(b: Binding) -> Launch:
         return F.pad(weight.reshape(outputs, kh * kw).t(), (0, wide - outputs))
 
     gate = None
-    if window.get("gate"):
-        view = form.arguments[window["gate"] - 1]
+    if isinstance(found, Convolution) and found.gate is not None:
+        view = b.spec.arguments[found.gate]
         gate = (b.memory.tensor_of(view, b.call), view.strides[0], view.strides[3])
     special = {
-        "source": b.view(form.input, 1 if multiplier > 1 else 0),
-        "weight": b.memory.constant(combined([form.weight], packed, (kh * kw, wide)), torch.float32),
-        "bias": None if form.bias is None else b.memory.constant(form.bias, torch.float32),
+        "source": b.view(found.input, 1 if multiplier > 1 else 0),
+        "weight": b.memory.constant(combined([found.weight], packed, (kh * kw, wide)), torch.float32),
+        "bias": None if found.bias is None else b.memory.constant(found.bias, torch.float32),
         "gate": gate,
-        "shape": (form.input.extent[1], form.input.extent[2], b.columns(outputs), wide),
-        "window": tuple(window[n] for n in ("py", "px", "dy", "dx")),
+        "shape": (found.input.extent[1], found.input.extent[2], b.columns(outputs), wide),
+        "window": (*window.padding, *window.dilation),
         "KH": kh,
         "KW": kw,
-        "SY": window["sy"],
-        "SX": window["sx"],
+        "SY": window.stride[0],
+        "SX": window.stride[1],
         "MULTIPLIER": multiplier,
         "SPREAD": spread,
     }

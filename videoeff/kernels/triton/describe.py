@@ -6,11 +6,12 @@ import os
 
 import torch
 
+from videoeff.kernels.backend import Accepted, Declined
 from videoeff.kernels.call import RegionCall
-from videoeff.kernels.region_spec.codes import Kind
-from videoeff.kernels.region_spec.spec import Form, form_of
-from videoeff.kernels.region_spec.trace import Declined
-from videoeff.kernels.triton.configs import ALONG, by_channel, by_rows, looks_along
+from videoeff.kernels.region_spec.producers import Mean, Pointwise
+from videoeff.kernels.region_spec.spec import RegionSpec, region_spec_of
+from videoeff.kernels.region_spec.values import Unserved, dtype_name
+from videoeff.kernels.triton.configs import ALONG, by_channel, by_rows, groups_of, looks_along
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
@@ -28,37 +29,35 @@ def served_device() -> str:
     return "cpu" if interpreted() else "cuda"
 
 
-def describe(call: RegionCall) -> Form | str:
-    """The form of a region, or why this backend does not take it."""
+def describe(call: RegionCall) -> Accepted[RegionSpec] | Declined:
+    """The spec of a region, or why this backend does not take it."""
     if call.device != served_device():
-        return f"the stream lies on {call.device}"
+        return Declined(f"the stream lies on {call.device}")
     if call.value.dtype not in DTYPES:
-        return f"its value is {str(call.value.dtype).removeprefix('torch.')}"
+        return Declined(f"its value is {dtype_name(call.value.dtype)}")
     try:
-        form = form_of(call)
-        _check(call, form)
-    except Declined as error:
-        return str(error)
-    return form
+        spec = region_spec_of(call)
+        _check(call, spec)
+    except Unserved as error:
+        return Declined(str(error))
+    return Accepted(call, spec)
 
 
-def _check(call: RegionCall, form: Form) -> None:
-    if form.stages:
-        raise Declined("convolutions that read one another in one region")
+def _check(call: RegionCall, spec: RegionSpec) -> None:
+    if spec.stages:
+        raise Unserved("convolutions that read one another in one region")
     streams = call.layout.streams
     if streams is None or len(streams) != call.extent[0]:
-        raise Declined("its rows mix streams")
-    for instruction in form.code:
+        raise Unserved("its rows mix streams")
+    for instruction in spec.epilogue:
         if instruction is not None and instruction.op in ALONG and instruction.width > WIDEST:
-            raise Declined(f"it looks along {instruction.width} channels, at most {WIDEST} are served")
-    if form.window.get("groups", 1) > 1 and not by_channel(form) and looks_along(form):
-        raise Declined("it looks along the channels of a grouped convolution")
-    if by_rows(form):
-        if call.extent[1:] != (1, 1) or form.kind not in (Kind.MEAN, Kind.POINTWISE):
-            raise Declined("a linear layer behind another operator")
-        if form.out.extent[3] > WIDEST:
-            raise Declined(f"rows of {form.out.extent[3]} channels, at most {WIDEST} are served")
-    if call.prediction is not None:
-        terms = (*call.prediction.sources, *call.prediction.residuals)
-        if any(name not in form.extents for name, _ in terms):
-            raise Declined("its changes are predicted from those of a map that it does not read")
+            raise Unserved(f"it looks along {instruction.width} channels, at most {WIDEST} are served")
+    if groups_of(spec) > 1 and not by_channel(spec) and looks_along(spec):
+        raise Unserved("it looks along the channels of a grouped convolution")
+    if by_rows(spec):
+        if call.extent[1:] != (1, 1) or not isinstance(spec.producer, (Mean, Pointwise)):
+            raise Unserved("a linear layer behind another operator")
+        if spec.out.extent[3] > WIDEST:
+            raise Unserved(f"rows of {spec.out.extent[3]} channels, at most {WIDEST} are served")
+    if call.prediction is not None and any(name not in spec.extents for name in call.prediction.layers):
+        raise Unserved("its changes are predicted from those of a map that it does not read")

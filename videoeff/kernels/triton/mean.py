@@ -6,6 +6,7 @@ import torch
 import triton
 import triton.language as tl
 
+from videoeff.kernels.region_spec.producers import Mean
 from videoeff.kernels.triton import rows
 from videoeff.kernels.triton.binding import Binding, Launch, site_of
 from videoeff.kernels.triton.configs import power_of_two, present, special
@@ -51,12 +52,11 @@ def tile_sums(
         tl.store(sums + unit * channels + cols, tl.sum(values, 0), mask=cols < channels)
 
 
-def launches(b: Binding) -> tuple[Launch, ...]:
+def launches(b: Binding, found: Mean) -> tuple[Launch, ...]:
     """The sums of tiles, and the rows that follow from them."""
-    form, memory, work = b.form, b.memory, b.before
-    assert form.input is not None  # the map
+    memory, work = b.memory, b.before
     assert work is not None  # its tiles
-    channels = form.channels
+    channels = b.spec.channels
     sums = memory.keep(torch.zeros(work.units * channels, dtype=torch.float32))
     stale = memory.stale[memory.place(work) :]
     wide = power_of_two(min(channels, WIDE))
@@ -66,7 +66,7 @@ def launches(b: Binding) -> tuple[Launch, ...]:
     given = {
         "site": site_of(work),
         "work": b.work_of(work),
-        "source": b.view(form.input),
+        "source": b.view(found.input),
         "sums": sums,
         "stale": stale,
         "channels": channels,

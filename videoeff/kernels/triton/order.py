@@ -14,7 +14,7 @@ from itertools import groupby
 from typing import Any
 
 from videoeff.kernels.call import RegionCall
-from videoeff.kernels.region_spec.spec import Form
+from videoeff.kernels.region_spec.spec import RegionSpec
 from videoeff.kernels.triton.binding import Launch
 from videoeff.kernels.triton.work import Work
 
@@ -47,17 +47,18 @@ class Slot:
 OPENING = Step(frozenset(), frozenset({"frame"}))
 
 
-def step_of(name: str, own: Sequence[Work], call: RegionCall | None = None, form: Form | None = None) -> Step:
+def step_of(
+    name: str, own: Sequence[Work], call: RegionCall | None = None, spec: RegionSpec | None = None
+) -> Step:
     """The step of a layer with the lists ``own``; without a call, that of a mask made elsewhere."""
     reads = {"frame", *(f"list {w.name}" for w in own)}
     writes = {f"mask {name}", *(f"list {e.target.name}" for w in own for e in w.feeds)}
-    if call is not None and form is not None:
-        views = [v for v in (form.input, *form.arguments) if v is not None]
+    if call is not None and spec is not None:
+        views = [v for v in (spec.input, *spec.arguments) if v is not None]
         reads |= {f"value {v.source}" for v in views if isinstance(v.source, str)}
         writes.add(f"value {call.value.name}")
         if call.prediction is not None:
-            terms = (*call.prediction.sources, *call.prediction.residuals)
-            reads |= {f"mask {source}" for source, _ in terms}
+            reads |= {f"mask {source}" for source in call.prediction.layers}
     return Step(frozenset(reads), frozenset(writes))
 
 

@@ -11,13 +11,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from videoeff.errors import BackendError
-from videoeff.kernels.backend import Counted, Group
+from videoeff.kernels.backend import Accepted, Counted, Group
 from videoeff.kernels.call import Context, RegionCall
 from videoeff.kernels.change_test import scale_of
-from videoeff.kernels.region_spec.codes import Kind, ReachKind
-from videoeff.kernels.region_spec.frames import FrameReader, index_of
-from videoeff.kernels.region_spec.spec import Form
+from videoeff.kernels.region_spec.codes import ReachKind
+from videoeff.kernels.region_spec.frames import index_of, readers_of
+from videoeff.kernels.region_spec.producers import (
+    Convolution,
+    Input,
+    MaxPool,
+    Mean,
+    Producer,
+    Resampling,
+    TransposedConvolution,
+)
+from videoeff.kernels.region_spec.spec import RegionSpec
 from videoeff.kernels.triton import (
     convolution,
     depthwise,
@@ -33,7 +41,6 @@ from videoeff.kernels.triton import (
 from videoeff.kernels.triton.binding import APART, Binding, Launch, Memory, edge_arguments, site_of
 from videoeff.kernels.triton.compiling import compile_all
 from videoeff.kernels.triton.configs import Config, by_channel, by_rows, choose, present
-from videoeff.kernels.triton.describe import describe
 from videoeff.kernels.triton.order import LANES, OPENING, Slot, Step, chain, side_by_side, slots, step_of
 from videoeff.kernels.triton.work import Edge, Work, edge, edges_of
 
@@ -47,7 +54,7 @@ class TritonPlan(Group):
     A frame in which all streams begin is computed whole, kernel by kernel; every other one replays the graph.
 
     Args:
-        calls: the regions, each of which ``describe`` has a form for.
+        accepted: the regions with their specs.
         exported: layers whose masks calls elsewhere need.
         sizes: by layer, instead of those of the tables.
 
@@ -60,22 +67,17 @@ class TritonPlan(Group):
 
     def __init__(
         self,
-        calls: Sequence[RegionCall],
+        accepted: Sequence[Accepted[RegionSpec]],
         exported: frozenset[str],
         sizes: Mapping[str, Config] | None = None,
     ) -> None:
-        self.calls = tuple(calls)
+        self.calls = tuple(a.call for a in accepted)
         self.exported = exported
-        self.forms: dict[str, Form] = {}
-        for call in self.calls:
-            found = describe(call)
-            if isinstance(found, str):
-                raise BackendError(f"{call.name}: triton declines it: {found}; use backend='auto'")
-            self.forms[call.name] = found
+        self.specs = {a.call.name: a.description for a in accepted}
         device = present(self.calls[0].device)
-        self.configs = {c.name: choose(c, self.forms[c.name], device) for c in self.calls}
+        self.configs = {c.name: choose(c, self.specs[c.name], device) for c in self.calls}
         self.configs |= sizes or {}
-        self.readers = [FrameReader(c, self.calls[0].device) for c in self.calls if c.kind == "input"]
+        self.readers = readers_of(self.calls, self.calls[0].device)
         self.works: dict[str, Work] = {}
         self.before: dict[str, Work] = {}
         self.imports: dict[str, Work] = {}
@@ -101,8 +103,8 @@ class TritonPlan(Group):
         """A list for each region, and the edges between them."""
         own = {c.name for c in self.calls}
         for call in self.calls:
-            form, config = self.forms[call.name], self.configs[call.name]
-            for mask, extent in form.extents.items():
+            spec, config = self.specs[call.name], self.configs[call.name]
+            for mask, extent in spec.extents.items():
                 if mask not in own and mask not in self.imports:
                     number = len(self.works) + len(self.imports)
                     self.imports[mask] = Work(mask, extent, IMPORT.U, number)
@@ -110,28 +112,27 @@ class TritonPlan(Group):
             if call.prediction is not None:
                 unit = prediction.sizes(call).U
                 first = self._before(call, prediction.reached(call.name), call.extent, unit)
-            for mask, kind in form.reach:
-                self._follow(mask, kind, first, form)
-            if form.kind == Kind.MEAN:
-                assert form.input is not None  # the map
-                extent = (call.extent[0], *form.input.extent[1:3])
+            for mask, kind in spec.reach:
+                self._follow(mask, kind, first, spec)
+            if isinstance(spec.producer, Mean):
+                extent = (call.extent[0], *spec.producer.input.extent[1:3])
                 tiles = self._before(call, mean.tiles(call.name), extent, mean.TILE)
-                for mask in form.extents:
-                    same = form.extents[mask] == extent
-                    self._follow(mask, ReachKind.SAME if same else ReachKind.WHOLE, tiles, form)
+                for mask in spec.extents:
+                    same = spec.extents[mask] == extent
+                    self._follow(mask, ReachKind.SAME if same else ReachKind.WHOLE, tiles, spec)
 
     def _before(self, call: RegionCall, name: str, extent: tuple[int, int, int], unit: int) -> Work:
         """A list that is worked on ahead of a region's own."""
         self.before[call.name] = self._list(name, extent, unit)
         return self.before[call.name]
 
-    def _follow(self, mask: str, kind: ReachKind, target: Work, form: Form) -> None:
+    def _follow(self, mask: str, kind: ReachKind, target: Work, spec: RegionSpec) -> None:
         """Let a list follow a mask."""
         source = self.imports.get(mask) or self.works[mask]
         config = self.configs.get(mask, IMPORT)
-        found = edge(source.extent, source.unit, target, kind, form, config.most // config.U**2)
+        found = edge(source.extent, source.unit, target, kind, spec, config.most // config.U**2)
         if found.axes is None and config.long_BM:  # so many units reach more than one append takes
-            smaller = edge(source.extent, source.unit, target, kind, form, config.BM // config.U**2)
+            smaller = edge(source.extent, source.unit, target, kind, spec, config.BM // config.U**2)
             if smaller.axes is not None:
                 found, self.configs[mask] = smaller, replace(config, long_BM=0, long_BN=0)
         source.feeds.append(found)
@@ -142,7 +143,7 @@ class TritonPlan(Group):
             yield step_of(work.name, (work,))
         for call in self.calls:
             own = [self.works[call.name], *filter(None, [self.before.get(call.name)])]
-            yield step_of(call.name, own, call, self.forms[call.name])
+            yield step_of(call.name, own, call, self.specs[call.name])
 
     # -- binding -----------------------------------------------------------------------------------------
 
@@ -177,8 +178,7 @@ class TritonPlan(Group):
             wanted = {c.name for c in self.calls if c.wants_magnitude}
             for call in self.calls:
                 if call.prediction is not None:
-                    terms = (*call.prediction.sources, *call.prediction.residuals)
-                    wanted |= {name for name, _ in terms}
+                    wanted |= set(call.prediction.layers)
             for work in every:
                 self._allocate(work, work.name in wanted, device)
             self.memory = memory
@@ -220,15 +220,15 @@ class TritonPlan(Group):
             yield from (replace(launch, step=step) for launch in made)
 
     def _region(self, call: RegionCall, memory: Memory, masks: Mapping[str, Work]) -> Iterable[Launch]:
-        form, work, before = self.forms[call.name], self.works[call.name], self.before.get(call.name)
-        b = Binding(call, form, self.configs[call.name], work, memory, before, masks)
-        if call.prediction is not None:
-            yield prediction.launch(b)
-        if form.kind == Kind.INPUT:
+        spec, work, before = self.specs[call.name], self.works[call.name], self.before.get(call.name)
+        b = Binding(call, spec, self.configs[call.name], work, memory, before, masks)
+        if call.prediction is not None and isinstance(spec.producer, Convolution):
+            yield prediction.launch(b, spec.producer, call.prediction)
+        if isinstance(spec.producer, Input):
             number = index_of(call, tuple(r.call for r in self.readers))
             yield from input.launches(b, self._frames, number, self._bad)
         else:
-            yield from launch_of(form)(b)
+            yield from launches_of(b, spec.producer)
 
     def _import(self, work: Work, memory: Memory) -> Launch:
         rows, height, width = work.extent
@@ -417,24 +417,19 @@ class TritonPlan(Group):
             self.memory.stale.fill_(1)
 
 
-def launch_of(form: Form) -> Any:
-    """What makes the launches of a form's kernel."""
-    if by_channel(form):
-        return _single(depthwise.launch)
-    if form.kind == Kind.POINTWISE and by_rows(form):
-        return rows.launches
-    return LAUNCHES[form.kind]
-
-
-def _single(launch: Any) -> Any:
-    return lambda b: (launch(b),)
-
-
-LAUNCHES: Mapping[Kind, Any] = {
-    Kind.POINTWISE: _single(pointwise.launch),
-    Kind.CONV: _single(convolution.launch),
-    Kind.MEAN: mean.launches,
-    Kind.MAXPOOL: _single(pooling.launch),
-    Kind.SEPARABLE: _single(resampling.launch),
-    Kind.TRANSPOSED: _single(transposed.launch),
-}
+def launches_of(b: Binding, producer: Producer) -> Iterable[Launch]:
+    """The launches of a region that is no input."""
+    match producer:
+        case Mean():
+            return mean.launches(b, producer)
+        case MaxPool():
+            return (pooling.launch(b, producer),)
+        case Resampling():
+            return (resampling.launch(b, producer),)
+        case Convolution() | TransposedConvolution() if by_channel(b.spec):
+            return (depthwise.launch(b, producer),)
+        case Convolution():
+            return (convolution.launch(b, producer),)
+        case TransposedConvolution():
+            return (transposed.launch(b, producer),)
+    return rows.launches(b) if by_rows(b.spec) else (pointwise.launch(b),)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from videoeff.kernels.region_spec.producers import MaxPool
 from videoeff.kernels.triton.binding import Binding, Launch
 from videoeff.kernels.triton.device import block_columns, commit, count_pixels, length, pixels, plain_site
 from videoeff.kernels.triton.programme import place_of, programme, room_of
@@ -60,16 +61,15 @@ def maximum(
                edges, U, BM, BN, NB, TEST, TOGETHER, EDGES)  # fmt: skip
 
 
-def launch(b: Binding) -> Launch:
+def launch(b: Binding, found: MaxPool) -> Launch:
     """The launch of a maximum pooling."""
-    form, window = b.form, b.form.window
-    assert form.input is not None  # it has an input
+    window = found.window
     blocks = -(-b.channels // b.config.BN)
     special = {
-        "source": b.view(form.input),
-        "shape": (form.input.extent[1], form.input.extent[2], b.columns(b.channels)),
-        "window": tuple(window[n] for n in ("sy", "sx", "py", "px", "dy", "dx")),
-        "KH": window["kh"],
-        "KW": window["kw"],
+        "source": b.view(found.input),
+        "shape": (found.input.extent[1], found.input.extent[2], b.columns(b.channels)),
+        "window": (*window.stride, *window.padding, *window.dilation),
+        "KH": window.kernel[0],
+        "KW": window.kernel[1],
     }
     return b.launch(maximum, blocks, b.channels, special).bounded()

@@ -9,7 +9,9 @@ import torch
 import triton
 import triton.language as tl
 
-from videoeff.kernels.call import RegionCall
+from videoeff.kernels.call import Prediction, RegionCall
+from videoeff.kernels.change_test import energy_limit_of
+from videoeff.kernels.region_spec.producers import Convolution
 from videoeff.kernels.triton.binding import Binding, Launch, site_of
 from videoeff.kernels.triton.configs import Config, present, special
 from videoeff.kernels.triton.device import length, pixels, plain_site
@@ -87,13 +89,10 @@ def predicted(
             tl.store(due[1] + place, frame, mask=wanted)
 
 
-def launch(b: Binding) -> Launch:
+def launch(b: Binding, found: Convolution, prediction: Prediction) -> Launch:
     """What runs before the kernel of a convolution whose changes are predicted."""
     call, memory, work = b.call, b.memory, b.before
-    prediction = call.prediction
-    assert prediction is not None  # it is asked for
     assert work is not None  # what is reached
-    assert b.form.input is not None  # the convolution's
 
     def terms(found: Sequence[tuple[str, float]]) -> tuple[tuple[Any, ...], ...] | None:
         held = [(b.masks[name].tensors, share) for name, share in found]
@@ -110,7 +109,7 @@ def launch(b: Binding) -> Launch:
         "work": b.work_of(work),
         "due": (own["listed"], own["stamps"], memory.count(b.work)),
         "test": (
-            (prediction.factor * call.test.threshold) ** 2,
+            energy_limit_of(prediction.factor, call.test.threshold),
             memory.state[call.scale] if call.scale else None,
             memory.fresh[b.streams],
         ),
@@ -118,7 +117,7 @@ def launch(b: Binding) -> Launch:
         "taps": taps,
         "sources": terms(prediction.sources),
         "residuals": terms(prediction.residuals),
-        "shape": b.form.input.extent[1:3],
+        "shape": found.input.extent[1:3],
         "window": (*prediction.stride, *pads, *prediction.dilation),
         "U": config.U,
         "BM": config.BM,

@@ -7,22 +7,22 @@ from importlib.util import find_spec
 
 import torch
 
-from videoeff.kernels.backend import Group, Implementation
+from videoeff.kernels.backend import Accepted, Backend, Declined, Group
 from videoeff.kernels.call import Context, RegionCall
+from videoeff.kernels.region_spec.spec import RegionSpec
 from videoeff.kernels.triton.describe import describe, interpreted, served_device
 
 
-class TritonRegion(Implementation):
-    """Serves on CUDA what ``describe`` has a form for; interpreted on the CPU for tests.
+class TritonBackend(Backend[RegionSpec]):
+    """Serves on CUDA what ``describe`` has a region spec for; interpreted on the CPU for tests.
 
     Triton is imported on use.
     """
 
     name = "triton"
-    backend = "triton"
     grouping = True
 
-    def pixel_of(self, channels: int, device: str) -> int:
+    def pixel_stride_of(self, channels: int, device: str) -> int:
         """Pixels begin at 16 bytes in half precision: channels are loaded eight (or four) at a time."""
         if device != served_device() or channels < 3:
             return 0
@@ -39,17 +39,16 @@ class TritonRegion(Implementation):
         major, minor = torch.cuda.get_device_capability()
         return "" if major >= 8 else f"the device is sm_{major}{minor}, at least sm_80 is needed"
 
-    def declines(self, call: RegionCall) -> str:
-        """Why the region is not taken."""
-        found = describe(call)
-        return found if isinstance(found, str) else ""
+    def accept(self, call: RegionCall) -> Accepted[RegionSpec] | Declined:
+        """The region's spec."""
+        return describe(call)
 
-    def build(self, call: RegionCall) -> Callable[[Context], None]:
+    def build(self, accepted: Accepted[RegionSpec]) -> Callable[[Context], None]:
         """The call as a plan of its own, whose mask everybody may read."""
-        return self.build_group([call], frozenset({call.name})).run
+        return self.build_group([accepted], frozenset({accepted.call.name})).run
 
-    def build_group(self, calls: Sequence[RegionCall], exported: frozenset[str]) -> Group:
+    def build_group(self, accepted: Sequence[Accepted[RegionSpec]], exported: frozenset[str]) -> Group:
         """The calls as one plan."""
         from videoeff.kernels.triton.plan import TritonPlan
 
-        return TritonPlan(calls, exported)
+        return TritonPlan(accepted, exported)

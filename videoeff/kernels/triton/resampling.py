@@ -8,6 +8,7 @@ import torch
 import triton
 import triton.language as tl
 
+from videoeff.kernels.region_spec.producers import Resampling
 from videoeff.kernels.triton.binding import Binding, Launch
 from videoeff.kernels.triton.device import block_columns, commit, count_pixels, length, pixels, plain_site
 from videoeff.kernels.triton.programme import load_argument, programme
@@ -81,12 +82,9 @@ def _picks(table: Table) -> bool:
     return table.index.shape[1] == 1 and bool(((table.weight == 0) | (table.weight == 1)).all())
 
 
-def launch(b: Binding) -> Launch:
+def launch(b: Binding, found: Resampling) -> Launch:
     """The launch of a sum by tables."""
-    form = b.form
-    assert form.input is not None  # it has an input
-    assert form.tables is not None  # and tables
-    picked = all(_picks(t) for t in form.tables)
+    picked = _picks(found.rows) and _picks(found.columns)
 
     def kept(table: Table) -> tuple[Any, Any]:
         if picked:
@@ -95,12 +93,12 @@ def launch(b: Binding) -> Launch:
 
     blocks = -(-b.channels // b.config.BN)
     special = {
-        "source": b.view(form.input),
-        "rows": kept(form.tables[0]),
-        "columns": kept(form.tables[1]),
+        "source": b.view(found.input),
+        "rows": kept(found.rows),
+        "columns": kept(found.columns),
         "channels": b.columns(b.channels),
-        "TY": form.tables[0].index.shape[1],
-        "TX": form.tables[1].index.shape[1],
+        "TY": found.rows.index.shape[1],
+        "TX": found.columns.index.shape[1],
         "PICKED": picked,
     }
     return b.launch(resampling, blocks, b.channels, special).bounded()

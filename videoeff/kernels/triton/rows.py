@@ -15,8 +15,8 @@ import triton.language as tl
 from torch import Tensor
 
 from videoeff.kernels.region_spec.codes import EpiOp
-from videoeff.kernels.region_spec.spec import Form
-from videoeff.kernels.region_spec.trace import Constant, Instruction, combined
+from videoeff.kernels.region_spec.spec import RegionSpec
+from videoeff.kernels.region_spec.values import Constant, Instruction, combined
 from videoeff.kernels.triton.binding import Binding, Launch
 from videoeff.kernels.triton.configs import ALONG, power_of_two
 from videoeff.kernels.triton.describe import WIDEST
@@ -173,10 +173,10 @@ class Part:
     width: int
 
 
-def parts_of(form: Form) -> list[Part]:
+def parts_of(spec: RegionSpec) -> list[Part]:
     """A programme cut before whatever looks along channels, and behind whatever that reads."""
-    code = form.code
-    widths = [form.channels if i is None else i.width for i in code]
+    code = spec.epilogue
+    widths = [spec.channels if i is None else i.width for i in code]
     cuts = {0, len(code)}
     width = 0
     for at, instruction in enumerate(code):
@@ -201,17 +201,17 @@ def _operands(instruction: Instruction | None) -> tuple[int, ...]:
     return (instruction.a, instruction.b) if instruction.op in BINARY else (instruction.a,)
 
 
-def _told(form: Form, parts: Sequence[Part], number: int, tiles: int) -> tuple[Any, ...]:
+def _told(spec: RegionSpec, parts: Sequence[Part], number: int, tiles: int) -> tuple[Any, ...]:
     """A part as kernels read it."""
-    part, scratch = parts[number], len(form.arguments)
-    head = form.code[part.first]
+    part, scratch = parts[number], len(spec.arguments)
+    head = spec.epilogue[part.first]
     wide = power_of_two(min(part.width, WIDEST))
     beginning, inner, rest = PLAIN.value, 1, (0, 0, 0, 0)
     if head is None:
         beginning, inner = MEAN.value, power_of_two(min(tiles, max(1, AREA // wide)))
     elif head.op == EpiOp.LINEAR:
-        inputs = form.arguments[-1 - head.b].extent[3]
-        inner = power_of_two(min(inputs, AREA // min(wide, 16 if is_wide(form, part) else 64)))
+        inputs = spec.arguments[-1 - head.b].extent[3]
+        inner = power_of_two(min(inputs, AREA // min(wide, 16 if is_wide(spec, part) else 64)))
         wide = min(wide, AREA // inner)
         source = next(p for p, other in enumerate(parts) if other.last == head.a + 1)
         beginning, rest = LINEAR.value, (inputs, scratch + source, -1 - head.b, int(head.q))
@@ -220,7 +220,7 @@ def _told(form: Form, parts: Sequence[Part], number: int, tiles: int) -> tuple[A
 
 def _code(b: Binding, parts: Sequence[Part]) -> tuple[tuple[Any, ...], ...]:
     """The instructions as kernels read them: values of other parts are arguments, linear layers are made."""
-    scratch = len(b.form.arguments)
+    scratch = len(b.spec.arguments)
     of = {at: p for p, part in enumerate(parts) for at in range(part.first, part.last)}
 
     def moved(operand: int, part: int) -> int:
@@ -238,10 +238,10 @@ def _code(b: Binding, parts: Sequence[Part]) -> tuple[tuple[Any, ...], ...]:
     return tuple(told)
 
 
-def _padded(form: Form) -> Form:
+def _padded(spec: RegionSpec) -> RegionSpec:
     """With each output's weights at multiples of 16 elements, zeros between them."""
-    arguments = list(form.arguments)
-    for instruction in form.code:
+    arguments = list(spec.arguments)
+    for instruction in spec.epilogue:
         if instruction is None or instruction.op != EpiOp.LINEAR:
             continue
         view = arguments[-1 - instruction.b]
@@ -252,7 +252,7 @@ def _padded(form: Form) -> Form:
         source = combined([view.source], pad, (outputs, wide))
         strides = (0, 0, wide, 1)
         arguments[-1 - instruction.b] = replace(view, source=source, size=outputs * wide, strides=strides)
-    return replace(form, arguments=tuple(arguments))
+    return replace(spec, arguments=tuple(arguments))
 
 
 def _slot(memory: Tensor, row: int, many: bool) -> tuple[Any, ...]:
@@ -261,12 +261,12 @@ def _slot(memory: Tensor, row: int, many: bool) -> tuple[Any, ...]:
     return (memory, row, 0, 0, int(many), tl.constexpr(even), row // even, 0, 0, None, tl.constexpr(False))
 
 
-def is_wide(form: Form, part: Part) -> bool:
+def is_wide(spec: RegionSpec, part: Part) -> bool:
     """Whether a part is a linear layer of so many weights that programs share it."""
-    head = form.code[part.first]
+    head = spec.epilogue[part.first]
     if head is None or head.op != EpiOp.LINEAR:
         return False
-    _, _, outputs, inputs = form.arguments[-1 - head.b].extent
+    _, _, outputs, inputs = spec.arguments[-1 - head.b].extent
     return outputs * inputs >= MANY
 
 
@@ -277,8 +277,8 @@ def launches(
 
     Between them, those of linear layers of many weights, which several programs share.
     """
-    b = replace(b, form=_padded(b.form))
-    parts = parts_of(b.form)
+    b = replace(b, spec=_padded(b.spec))
+    parts = parts_of(b.spec)
     starts = [0]
     for part in parts:
         starts.append(starts[-1] + -(-part.width // 16) * 16)
@@ -287,11 +287,11 @@ def launches(
     special = {"mean": mean, "stale": stale, "channels": b.channels}
     made = b.launch(rows, 1, b.channels, special).bounded()
     args = (*(made.arguments["args"] or ()), *slots)
-    told = [_told(b.form, parts, p, mean[1] if mean else 1) for p in range(len(parts))]
+    told = [_told(b.spec, parts, p, mean[1] if mean else 1) for p in range(len(parts))]
     shared = {"args": args, "CODE": _code(b, parts)}
     waiting: list[tuple[Any, ...]] = []
     for part, own in zip(parts, told, strict=True):
-        if not is_wide(b.form, part):
+        if not is_wide(b.spec, part):
             waiting.append(own)
             continue
         if waiting:

@@ -8,7 +8,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from videoeff.kernels.region_spec.trace import combined
+from videoeff.kernels.region_spec.producers import TransposedConvolution
+from videoeff.kernels.region_spec.values import combined
 from videoeff.kernels.triton.binding import Binding, Launch
 from videoeff.kernels.triton.device import block_columns, commit, count_pixels, length, pixels, plain_site
 from videoeff.kernels.triton.programme import begin_of, programme
@@ -98,18 +99,15 @@ def transposed(
                edges, V, BM, BN, NB, TEST, TOGETHER, EDGES)  # fmt: skip
 
 
-def launch(b: Binding) -> Launch:
+def launch(b: Binding, found: TransposedConvolution) -> Launch:
     """A transposed convolution's launch."""
-    form, window, config = b.form, b.form.window, b.config
-    assert form.input is not None  # it has an input
-    assert form.weight is not None  # and weights
-    groups = window["groups"]
-    per_group, kh, kw = form.weight.shape[1:]
-    inputs, outputs = form.weight.shape[0] // groups, per_group * groups
+    window, groups, config = found.window, found.groups, b.config
+    per_group, kh, kw = found.weight.shape[1:]
+    inputs, outputs = found.weight.shape[0] // groups, per_group * groups
     blocks = -(-per_group // config.BN)
     wide = -(-outputs // 16) * 16
-    even = b.even(form.input, inputs)
-    room = b.room(form.input) if groups == 1 else inputs
+    even = b.even(found.input, inputs)
+    room = b.room(found.input) if groups == 1 else inputs
     if room % even:
         even, room = 1, inputs
 
@@ -117,27 +115,27 @@ def launch(b: Binding) -> Launch:
         taps = weight.reshape(groups, inputs, per_group, kh * kw).permute(3, 1, 0, 2)
         return F.pad(taps.reshape(kh * kw, inputs, outputs), (0, wide - outputs, 0, room - inputs))
 
-    apart = window["sy"]
-    if (window["sx"], window["dy"], window["dx"]) != (apart, 1, 1) or config.U % apart:
+    apart = window.stride[0]
+    if (window.stride[1], *window.dilation) != (apart, 1, 1) or config.U % apart:
         apart = 1
     together = config.BM // (config.U // apart) ** 2  # units of which a chunk holds pixels
     special = {
-        "source": b.view(form.input, even),
-        "weight": b.memory.constant(combined([form.weight], packed, (kh * kw, room, wide)), form.dtype),
-        "bias": None if form.bias is None else b.memory.constant(form.bias, torch.float32),
+        "source": b.view(found.input, even),
+        "weight": b.memory.constant(combined([found.weight], packed, (kh * kw, room, wide)), b.spec.dtype),
+        "bias": None if found.bias is None else b.memory.constant(found.bias, torch.float32),
         "shape": (
-            *form.input.extent[1:3],
+            *found.input.extent[1:3],
             room // even,
             b.columns(per_group),
             blocks if groups > 1 else None,
             wide,
         ),
-        "window": tuple(window[n] for n in ("py", "px", "dy", "dx")),
+        "window": (*window.padding, *window.dilation),
         "BK": config.BK,
         "KH": kh,
         "KW": kw,
-        "SY": window["sy"],
-        "SX": window["sx"],
+        "SY": window.stride[0],
+        "SX": window.stride[1],
         "APART": apart,
         "PRECISION": "tf32" if b.memory.tf32 else "ieee",
     }

@@ -8,8 +8,10 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from videoeff.errors import LoweringError
 from videoeff.kernels.region_spec.codes import ReachKind
-from videoeff.kernels.region_spec.spec import Form
+from videoeff.kernels.region_spec.producers import Input, Mean, Pointwise, Resampling
+from videoeff.kernels.region_spec.spec import RegionSpec
 
 Extent = tuple[int, int, int]
 
@@ -73,7 +75,7 @@ class Edge:
         return (0, rows.shape[0], self.spread[0], columns.shape[0], self.spread[1], self.target.unit)
 
 
-def edge(source: Extent, unit: int, target: Work, kind: ReachKind, form: Form, chunk: int) -> Edge:
+def edge(source: Extent, unit: int, target: Work, kind: ReachKind, spec: RegionSpec, chunk: int) -> Edge:
     """The edge by which a region follows a mask.
 
     Args:
@@ -81,13 +83,13 @@ def edge(source: Extent, unit: int, target: Work, kind: ReachKind, form: Form, c
         unit: edge of the source's units.
         target: the list of the region.
         kind: how its pixels follow from the mask.
-        form: the region.
+        spec: the region.
         chunk: units that the source's kernel announces at once.
     """
     one = target.grid == (1, 1)
     if kind == ReachKind.WHOLE and not one:
         return Edge(target, None)
-    axes = [_axis(kind, i, source, target.extent, form, one) for i in range(2)]
+    axes = [_axis(kind, i, source, target.extent, spec, one) for i in range(2)]
     smoothed = [_over_units(low, high, unit) for low, high in axes]
     spread = [_spread(low, high, unit, target.unit) for low, high in smoothed]
     places = chunk
@@ -99,7 +101,7 @@ def edge(source: Extent, unit: int, target: Work, kind: ReachKind, form: Form, c
 
 
 def _axis(
-    kind: ReachKind, axis: int, source: Extent, target: Extent, form: Form, one: bool
+    kind: ReachKind, axis: int, source: Extent, target: Extent, spec: RegionSpec, one: bool
 ) -> tuple[Tensor, Tensor]:
     """Lowest and highest pixel (taps, size) of the target that each pixel of the source reaches."""
     size, out = source[1 + axis], target[1 + axis]
@@ -108,12 +110,17 @@ def _axis(
         return torch.zeros(1, size, dtype=torch.long), torch.zeros(1, size, dtype=torch.long)
     if kind == ReachKind.SAME:
         return at[None], at[None]
-    if kind == ReachKind.TABLE:
-        assert form.tables is not None  # what a table's reach is made of
-        return _inverse(form.tables[axis].index, form.tables[axis].weight, size)
-    letter = "yx"[axis]
-    kernel, stride = form.window["kh" if axis == 0 else "kw"], form.window[f"s{letter}"]
-    padding, dilation = form.window[f"p{letter}"], form.window[f"d{letter}"]
+    producer = spec.producer
+    if kind == ReachKind.TABLE and isinstance(producer, Resampling):
+        table = (producer.rows, producer.columns)[axis]
+        return _inverse(table.index, table.weight, size)
+    if isinstance(producer, (Input, Pointwise, Mean, Resampling)):
+        raise LoweringError(
+            f"{kind.name} is the reach of a window, and {producer.kind.name} has none; report it"
+        )
+    window = producer.window
+    kernel, stride = window.kernel[axis], window.stride[axis]
+    padding, dilation = window.padding[axis], window.dilation[axis]
     if kind == ReachKind.SPREAD:
         low, high = at * stride - padding, at * stride - padding + (kernel - 1) * dilation
         low, high = low[None], high[None]
