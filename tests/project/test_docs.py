@@ -4,17 +4,60 @@ from __future__ import annotations
 
 import importlib.util
 import re
+import runpy
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
+from videoeff import convert
 from videoeff.capture.export import capture
 from videoeff.passes.base import Pass, parse_options
 
 ROOT = Path(__file__).resolve().parents[2]
+DOCS = ROOT / "docs"
+
+
+def code_of(page: str) -> str:
+    """The Python blocks of a page, one after the other."""
+    text = (DOCS / page).read_text(encoding="utf-8")
+    blocks: list[str] = re.findall(r"```python\n(.*?)```", text, re.S)
+    assert blocks, f"{page} has no Python block"
+    return "\n\n".join(blocks)
+
+
+def run_page(page: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """What the Python blocks of a page define, run in a folder of their own."""
+    monkeypatch.chdir(folder)
+    file = folder / f"{Path(page).stem}.py"
+    file.write_text(code_of(page), encoding="utf-8")
+    return runpy.run_path(str(file), run_name=file.stem)
+
+
+def test_choosing_settings_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = run_page("choosing_settings.md", tmp_path, monkeypatch)
+    printed = capsys.readouterr().out
+    assert "MACs per frame" in printed
+    assert (tmp_path / "thresholds.json").exists()
+    # A still scene with noise: the threshold that the page takes from two frames holds all of it back.
+    noisy = [
+        0.3 + 0.4 * (torch.arange(96).view(-1, 1) % 2) + 0.02 * torch.randn(1, 3, 96, 128) for _ in range(4)
+    ]
+    threshold = found["input_threshold_of"](noisy[0], noisy[1])
+    assert threshold == pytest.approx(2 * 0.02 / float(noisy[0].std(correction=0)), rel=0.05)
+    stream = convert(found["model"], noisy[0], threshold=0.1, block=8, dilation=1, input_threshold=threshold)
+    for frame in noisy:
+        stream(frame)
+    assert stream.report().macs["needed"] == 0
+    stream = convert(found["model"], noisy[0], threshold=0.1, input_threshold=threshold)
+    for frame in noisy:
+        stream(frame)
+    assert stream.report().macs["needed"] > 0
 
 
 class Clamped(nn.Module):
