@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
+import inspect
 import re
 import runpy
 import sys
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 import torch
 from torch import nn
 
-from videoeff import convert
+import videoeff
+from videoeff import convert, errors, testing
 from videoeff.capture.export import capture
+from videoeff.cli.main import main
 from videoeff.passes.base import Pass, parse_options
+from videoeff.passes.recipes import PASSES, RECIPES
+from videoeff.runtime.report import LayerReport, Report
+from videoeff.runtime.streaming_module import StreamingModule
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
@@ -109,3 +117,68 @@ def test_links_between_documents_lead_somewhere() -> None:
             assert (page.parent / target).exists(), f"{page.name} links to {target}, which is not there"
             checked += 1
     assert checked > 0
+
+
+def test_every_public_name_is_in_the_reference() -> None:
+    text = (DOCS / "api.md").read_text(encoding="utf-8")
+    code = re.findall(r"```(.*?)```|`([^`\n]+)`", text, re.S)
+    words = set(re.findall(r"[A-Za-z_][A-Za-z0-9_]*", " ".join(block or inline for block, inline in code)))
+    names = {
+        *videoeff.__all__,
+        *testing_names(),
+        *(n for n in vars(StreamingModule) if not n.startswith("_")),
+    }
+    for kind in (Report, LayerReport):
+        names |= {n for n in (*vars(kind), *kind.__dataclass_fields__) if not n.startswith("_")}
+    names |= {
+        n for n, v in vars(errors).items() if isinstance(v, type) and issubclass(v, errors.VideoEffError)
+    }
+    names |= {*inspect.signature(videoeff.convert).parameters, *inspect.signature(videoeff.load).parameters}
+    assert not sorted(names - words)
+
+
+def testing_names() -> set[str]:
+    """What videoeff.testing defines for others."""
+    own = [n for n, v in vars(testing).items() if getattr(v, "__module__", "") == testing.__name__]
+    return {n for n in (*own, "TOLERANCES") if not n.startswith("_")}
+
+
+def test_every_pass_is_in_the_reference() -> None:
+    text = (DOCS / "api.md").read_text(encoding="utf-8")
+    rows = {m[1]: m[0] for m in re.finditer(r"^\| `([a-z-]+)` \|.*$", text, re.M)}
+    for name, kind in PASSES.items():
+        assert name in rows, f"{name} has no row"
+        for option in dataclasses.fields(kind):
+            assert f"`{option.name}`" in rows[name], f"{name}: its option {option.name} is missing"
+    assert set(RECIPES) <= set(rows)
+
+
+def test_every_command_and_option_is_in_the_reference() -> None:
+    text = (DOCS / "api.md").read_text(encoding="utf-8")
+    shared, _, commands = text.partition("## Command line")[2].partition("### videoeff ")
+    sections = {s.split()[0]: s for s in commands.split("### videoeff ")}
+    assert set(sections) == set(main.commands)
+    for name, command in main.commands.items():
+        for option in (p for p in command.params if isinstance(p, click.Option)):
+            for flag in (*option.opts, *option.secondary_opts):
+                row = re.search(rf"^\|[^|]*`{flag}[ `][^|]*\|([^|]*)\|", shared, re.M)
+                served = re.split(r"[ ,]+", row[1].strip()) if row is not None else []
+                named = name in served or served == ["all"] or re.search(rf"`{flag}[ `]", sections[name])
+                assert named, f"videoeff {name} {flag}"
+
+
+def test_the_reference_names_no_option_that_is_not_there() -> None:
+    text = (DOCS / "api.md").read_text(encoding="utf-8")
+    shared, _, commands = text.partition("## Command line")[2].partition("### videoeff ")
+    flags = {
+        name: {f for p in command.params for f in (*p.opts, *p.secondary_opts)} | {"-h", "--help"}
+        for name, command in main.commands.items()
+    }
+    for row in re.findall(r"^\| `-.*$", shared, re.M):
+        option, served = row.split("|")[1:3]
+        for name in main.commands if served.strip() == "all" else re.split(r"[ ,]+", served.strip()):
+            assert set(re.findall(r"`(-[^ `]+)", option)) <= flags[name], f"{name}: {option}"
+    for section in commands.split("### videoeff "):
+        name = section.split()[0]
+        options = [row.split("|")[1] for row in re.findall(r"^\| `-.*$", section, re.M)]
+        assert set(re.findall(r"`(-[^ `]+)", " ".join(options))) <= flags[name], name
