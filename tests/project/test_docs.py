@@ -8,6 +8,7 @@ import inspect
 import re
 import runpy
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -125,7 +126,7 @@ def test_every_public_name_is_in_the_reference() -> None:
     words = set(re.findall(r"[A-Za-z_][A-Za-z0-9_]*", " ".join(block or inline for block, inline in code)))
     names = {
         *videoeff.__all__,
-        *testing_names(),
+        *names_of_testing(),
         *(n for n in vars(StreamingModule) if not n.startswith("_")),
     }
     for kind in (Report, LayerReport):
@@ -137,7 +138,37 @@ def test_every_public_name_is_in_the_reference() -> None:
     assert not sorted(names - words)
 
 
-def testing_names() -> set[str]:
+def signature_text(function: Callable[..., Any], *, bound: bool = False) -> str:
+    """Parameters and defaults of a function as the reference writes them: ``(path, *, model=None)``."""
+    signature = inspect.signature(function)
+    given = list(signature.parameters.values())[1 if bound else 0 :]
+    plain = [p.replace(annotation=inspect.Parameter.empty) for p in given]
+    text = str(signature.replace(parameters=plain, return_annotation=inspect.Signature.empty))
+    return text.replace("'", '"')
+
+
+def missing_signatures(text: str) -> list[str]:
+    """The public signatures that a reference does not state."""
+    joined = re.sub(r"\s+", " ", text)
+    functions = [getattr(videoeff, n) for n in videoeff.__all__ if inspect.isfunction(getattr(videoeff, n))]
+    wanted = [f"videoeff.{f.__name__}{signature_text(f)} -> {f.__annotations__['return']}" for f in functions]
+    for name, member in vars(StreamingModule).items():
+        if inspect.isfunction(member) and not name.startswith("_"):
+            if name == "forward":
+                name = "stream"  # it is called, not named
+            wanted.append(f"`{name}{signature_text(member, bound=True)}`")
+    return [w for w in wanted if w not in joined]
+
+
+def test_the_reference_states_every_signature() -> None:
+    text = (DOCS / "api.md").read_text(encoding="utf-8")
+    assert not missing_signatures(text)
+    # The check sees what it looks for: a changed default and a forgotten method.
+    assert len(missing_signatures(text.replace("backend=None", "backend=1"))) == 1
+    assert missing_signatures(text.replace("`reset(stream=None)`", "")) == ["`reset(stream=None)`"]
+
+
+def names_of_testing() -> set[str]:
     """What videoeff.testing defines for others."""
     own = [n for n, v in vars(testing).items() if getattr(v, "__module__", "") == testing.__name__]
     return {n for n in (*own, "TOLERANCES") if not n.startswith("_")}
