@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
 import inspect
 import re
 import runpy
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,9 +16,14 @@ import torch
 from torch import nn
 
 import videoeff
+from tests.ops.test_reach import check, values_of
+from tests.support.streams import stream_of
 from videoeff import convert, errors, testing
 from videoeff.capture.export import capture
 from videoeff.cli.main import main
+from videoeff.ir.layout import info
+from videoeff.ops import base, op_of
+from videoeff.ops.base import Lambda, overloads
 from videoeff.passes.base import Pass, parse_options
 from videoeff.passes.recipes import PASSES, RECIPES
 from videoeff.runtime.report import LayerReport, Report
@@ -82,17 +85,10 @@ class Clamped(nn.Module):
 
 
 def test_the_pass_of_the_tutorial_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    text = (ROOT / "docs" / "writing_a_pass.md").read_text(encoding="utf-8")
-    source = re.findall(r"```python\n(.*?)```", text, re.S)[0]
-    file = tmp_path / "clamp_to_relu6.py"
-    file.write_text(source, encoding="utf-8")
-    spec = importlib.util.spec_from_file_location("clamp_to_relu6", file)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, "clamp_to_relu6", module)
-    spec.loader.exec_module(module)
-    kind: type[Pass] = module.ClampToRelu6
+    found = run_page("writing_a_pass.md", tmp_path, monkeypatch)
+    found["test_it_is_idempotent"]()
+    assert found["planned"].stage == "planned"
+    kind: type[Pass] = found["ClampToRelu6"]
     example = torch.randn(1, 3, 8, 8)
     program = capture(Clamped().eval(), (example,))
     result = kind().run(program)
@@ -106,6 +102,29 @@ def test_the_pass_of_the_tutorial_works(tmp_path: Path, monkeypatch: pytest.Monk
     again = kind().run(result.program)
     assert not again.changed
     assert str(again.program) == str(result.program)
+
+
+def test_the_op_of_the_tutorial_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(base, "OPS", [])
+    with monkeypatch.context() as patch:
+        for target in overloads("rot90.default"):
+            patch.setitem(base.REGISTRY, target, None)  # what is registered below is taken out again
+            del base.REGISTRY[target]
+        found = run_page("writing_an_op.md", tmp_path, patch)
+        (op,) = base.OPS
+        assert type(op) is found["HalfTurn"]
+        (case,) = op.cases()
+        module, frames = case.module().eval(), [torch.rand(case.shapes[0]) for _ in range(2)]
+        program = capture(module, (frames[0],))
+        (node,) = (n for n in program.nodes if op_of(n) is op)
+        assert not info(node).dense
+        check(op, node, values_of(program, (frames[0],)))
+        stream = stream_of(module, frames[0])
+        for frame in frames:
+            assert torch.equal(stream(frame), module(frame))
+        quarter = capture(Lambda(lambda x: torch.rot90(x, 1, (2, 3))).eval(), (frames[0],))
+        (declined,) = (n for n in quarter.nodes if op_of(n) is op)
+        assert "only half turns" in info(declined).dense
 
 
 def test_links_between_documents_lead_somewhere() -> None:
