@@ -2,19 +2,74 @@
 
 from __future__ import annotations
 
-import importlib.util
+import dataclasses
+import inspect
 import re
-import sys
+import runpy
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import click
 import pytest
 import torch
 from torch import nn
 
+import videoeff
+from tests.ops.test_reach import check, values_of
+from tests.support.streams import stream_of
+from videoeff import convert, errors, testing
 from videoeff.capture.export import capture
+from videoeff.cli.main import main
+from videoeff.ir.layout import info
+from videoeff.ops import base, op_of
+from videoeff.ops.base import Lambda, overloads
 from videoeff.passes.base import Pass, parse_options
+from videoeff.passes.recipes import PASSES, RECIPES
+from videoeff.runtime.report import LayerReport, Report
+from videoeff.runtime.streaming_module import StreamingModule
 
 ROOT = Path(__file__).resolve().parents[2]
+DOCS = ROOT / "docs"
+
+
+def code_of(page: str) -> str:
+    """The Python blocks of a page, one after the other."""
+    text = (DOCS / page).read_text(encoding="utf-8")
+    blocks: list[str] = re.findall(r"```python\n(.*?)```", text, re.S)
+    assert blocks, f"{page} has no Python block"
+    return "\n\n".join(blocks)
+
+
+def run_page(page: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """What the Python blocks of a page define, run in a folder of their own."""
+    monkeypatch.chdir(folder)
+    file = folder / f"{Path(page).stem}.py"
+    file.write_text(code_of(page), encoding="utf-8")
+    return runpy.run_path(str(file), run_name=file.stem)
+
+
+def test_choosing_settings_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = run_page("choosing_settings.md", tmp_path, monkeypatch)
+    printed = capsys.readouterr().out
+    assert "MACs per frame" in printed
+    assert (tmp_path / "thresholds.json").exists()
+    # A still scene with noise: the threshold that the page takes from two frames holds all of it back.
+    noisy = [
+        0.3 + 0.4 * (torch.arange(96).view(-1, 1) % 2) + 0.02 * torch.randn(1, 3, 96, 128) for _ in range(4)
+    ]
+    threshold = found["input_threshold_of"](noisy[0], noisy[1])
+    assert threshold == pytest.approx(2 * 0.02 / float(noisy[0].std(correction=0)), rel=0.05)
+    stream = convert(found["model"], noisy[0], threshold=0.1, block=8, dilation=1, input_threshold=threshold)
+    for frame in noisy:
+        stream(frame)
+    assert stream.report().macs["needed"] == 0
+    stream = convert(found["model"], noisy[0], threshold=0.1, input_threshold=threshold)
+    for frame in noisy:
+        stream(frame)
+    assert stream.report().macs["needed"] > 0
 
 
 class Clamped(nn.Module):
@@ -30,17 +85,10 @@ class Clamped(nn.Module):
 
 
 def test_the_pass_of_the_tutorial_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    text = (ROOT / "docs" / "writing_a_pass.md").read_text(encoding="utf-8")
-    source = re.findall(r"```python\n(.*?)```", text, re.S)[0]
-    file = tmp_path / "clamp_to_relu6.py"
-    file.write_text(source, encoding="utf-8")
-    spec = importlib.util.spec_from_file_location("clamp_to_relu6", file)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, "clamp_to_relu6", module)
-    spec.loader.exec_module(module)
-    kind: type[Pass] = module.ClampToRelu6
+    found = run_page("writing_a_pass.md", tmp_path, monkeypatch)
+    found["test_it_is_idempotent"]()
+    assert found["planned"].stage == "planned"
+    kind: type[Pass] = found["ClampToRelu6"]
     example = torch.randn(1, 3, 8, 8)
     program = capture(Clamped().eval(), (example,))
     result = kind().run(program)
@@ -56,6 +104,29 @@ def test_the_pass_of_the_tutorial_works(tmp_path: Path, monkeypatch: pytest.Monk
     assert str(again.program) == str(result.program)
 
 
+def test_the_op_of_the_tutorial_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(base, "OPS", [])
+    with monkeypatch.context() as patch:
+        for target in overloads("rot90.default"):
+            patch.setitem(base.REGISTRY, target, None)  # what is registered below is taken out again
+            del base.REGISTRY[target]
+        found = run_page("writing_an_op.md", tmp_path, patch)
+        (op,) = base.OPS
+        assert type(op) is found["HalfTurn"]
+        (case,) = op.cases()
+        module, frames = case.module().eval(), [torch.rand(case.shapes[0]) for _ in range(2)]
+        program = capture(module, (frames[0],))
+        (node,) = (n for n in program.nodes if op_of(n) is op)
+        assert not info(node).dense
+        check(op, node, values_of(program, (frames[0],)))
+        stream = stream_of(module, frames[0])
+        for frame in frames:
+            assert torch.equal(stream(frame), module(frame))
+        quarter = capture(Lambda(lambda x: torch.rot90(x, 1, (2, 3))).eval(), (frames[0],))
+        (declined,) = (n for n in quarter.nodes if op_of(n) is op)
+        assert "only half turns" in info(declined).dense
+
+
 def test_links_between_documents_lead_somewhere() -> None:
     pages = [ROOT / "README.md", *(ROOT / "docs").glob("*.md"), ROOT / "CONTRIBUTING.md"]
     checked = 0
@@ -66,3 +137,98 @@ def test_links_between_documents_lead_somewhere() -> None:
             assert (page.parent / target).exists(), f"{page.name} links to {target}, which is not there"
             checked += 1
     assert checked > 0
+
+
+def test_every_public_name_is_in_the_reference() -> None:
+    text = (DOCS / "api.md").read_text(encoding="utf-8")
+    code = re.findall(r"```(.*?)```|`([^`\n]+)`", text, re.S)
+    words = set(re.findall(r"[A-Za-z_][A-Za-z0-9_]*", " ".join(block or inline for block, inline in code)))
+    names = {
+        *videoeff.__all__,
+        *names_of_testing(),
+        *(n for n in vars(StreamingModule) if not n.startswith("_")),
+    }
+    for kind in (Report, LayerReport):
+        names |= {n for n in (*vars(kind), *kind.__dataclass_fields__) if not n.startswith("_")}
+    names |= {
+        n for n, v in vars(errors).items() if isinstance(v, type) and issubclass(v, errors.VideoEffError)
+    }
+    names |= {*inspect.signature(videoeff.convert).parameters, *inspect.signature(videoeff.load).parameters}
+    assert not sorted(names - words)
+
+
+def signature_text(function: Callable[..., Any], *, bound: bool = False) -> str:
+    """Parameters and defaults of a function as the reference writes them: ``(path, *, model=None)``."""
+    signature = inspect.signature(function)
+    given = list(signature.parameters.values())[1 if bound else 0 :]
+    plain = [p.replace(annotation=inspect.Parameter.empty) for p in given]
+    text = str(signature.replace(parameters=plain, return_annotation=inspect.Signature.empty))
+    return text.replace("'", '"')
+
+
+def missing_signatures(text: str) -> list[str]:
+    """The public signatures that a reference does not state."""
+    joined = re.sub(r"\s+", " ", text)
+    functions = [getattr(videoeff, n) for n in videoeff.__all__ if inspect.isfunction(getattr(videoeff, n))]
+    wanted = [f"videoeff.{f.__name__}{signature_text(f)} -> {f.__annotations__['return']}" for f in functions]
+    for name, member in vars(StreamingModule).items():
+        if inspect.isfunction(member) and not name.startswith("_"):
+            if name == "forward":
+                name = "stream"  # it is called, not named
+            wanted.append(f"`{name}{signature_text(member, bound=True)}`")
+    return [w for w in wanted if w not in joined]
+
+
+def test_the_reference_states_every_signature() -> None:
+    text = (DOCS / "api.md").read_text(encoding="utf-8")
+    assert not missing_signatures(text)
+    # The check sees what it looks for: a changed default and a forgotten method.
+    assert len(missing_signatures(text.replace("backend=None", "backend=1"))) == 1
+    assert missing_signatures(text.replace("`reset(stream=None)`", "")) == ["`reset(stream=None)`"]
+
+
+def names_of_testing() -> set[str]:
+    """What videoeff.testing defines for others."""
+    own = [n for n, v in vars(testing).items() if getattr(v, "__module__", "") == testing.__name__]
+    return {n for n in (*own, "TOLERANCES") if not n.startswith("_")}
+
+
+def test_every_pass_is_in_the_reference() -> None:
+    text = (DOCS / "api.md").read_text(encoding="utf-8")
+    rows = {m[1]: m[0] for m in re.finditer(r"^\| `([a-z-]+)` \|.*$", text, re.M)}
+    for name, kind in PASSES.items():
+        assert name in rows, f"{name} has no row"
+        for option in dataclasses.fields(kind):
+            assert f"`{option.name}`" in rows[name], f"{name}: its option {option.name} is missing"
+    assert set(RECIPES) <= set(rows)
+
+
+def test_every_command_and_option_is_in_the_reference() -> None:
+    text = (DOCS / "api.md").read_text(encoding="utf-8")
+    shared, _, commands = text.partition("## Command line")[2].partition("### videoeff ")
+    sections = {s.split()[0]: s for s in commands.split("### videoeff ")}
+    assert set(sections) == set(main.commands)
+    for name, command in main.commands.items():
+        for option in (p for p in command.params if isinstance(p, click.Option)):
+            for flag in (*option.opts, *option.secondary_opts):
+                row = re.search(rf"^\|[^|]*`{flag}[ `][^|]*\|([^|]*)\|", shared, re.M)
+                served = re.split(r"[ ,]+", row[1].strip()) if row is not None else []
+                named = name in served or served == ["all"] or re.search(rf"`{flag}[ `]", sections[name])
+                assert named, f"videoeff {name} {flag}"
+
+
+def test_the_reference_names_no_option_that_is_not_there() -> None:
+    text = (DOCS / "api.md").read_text(encoding="utf-8")
+    shared, _, commands = text.partition("## Command line")[2].partition("### videoeff ")
+    flags = {
+        name: {f for p in command.params for f in (*p.opts, *p.secondary_opts)} | {"-h", "--help"}
+        for name, command in main.commands.items()
+    }
+    for row in re.findall(r"^\| `-.*$", shared, re.M):
+        option, served = row.split("|")[1:3]
+        for name in main.commands if served.strip() == "all" else re.split(r"[ ,]+", served.strip()):
+            assert set(re.findall(r"`(-[^ `]+)", option)) <= flags[name], f"{name}: {option}"
+    for section in commands.split("### videoeff "):
+        name = section.split()[0]
+        options = [row.split("|")[1] for row in re.findall(r"^\| `-.*$", section, re.M)]
+        assert set(re.findall(r"`(-[^ `]+)", " ".join(options))) <= flags[name], name
