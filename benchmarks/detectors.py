@@ -54,7 +54,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--networks", nargs="+", default=list(DETECTORS), choices=list(DETECTORS))
     parser.add_argument("--clips", nargs="+", default=list(CLIPS), choices=list(CLIPS))
     parser.add_argument("--peers", nargs="+", default=list(PEERS), choices=PEERS, help="dense runtimes")
-    parser.add_argument("--frames", type=int, default=120, help="frames judged and timed, of each clip")
+    parser.add_argument("--frames", type=int, help="frames judged and timed; each clip's own if left out")
     parser.add_argument("--block", type=int, default=BLOCK, help="consecutive frames of a turn")
     parser.add_argument("--passes", type=int, default=2, help="how often each frame is timed")
     parser.add_argument("--threads", type=int, default=2)
@@ -80,7 +80,7 @@ def setting_of(options: argparse.Namespace, detector: Detector, clip: Clip) -> S
         clip=options.data / clip.file,
         size=clip.size,
         first=clip.first,
-        frames=options.frames,
+        frames=options.frames or clip.frames,
         block=options.block,
         passes=options.passes,
         threads=options.threads,
@@ -126,8 +126,10 @@ def measure(options: argparse.Namespace, store: Store) -> int:
             "python benchmarks/detectors.py --data FOLDER"
         )
     kept = {k: getattr(options, k) for k in ("frames", "block", "passes", "threads", "peers")}
-    given = " ".join(f"--{k} {v}" for k, v in kept.items() if k in ("frames", "passes", "threads"))
-    command = f"python benchmarks/detectors.py --data FOLDER {given}"
+    told = {k: v for k, v in kept.items() if k in ("frames", "passes", "threads") and v is not None}
+    command = " ".join(
+        ["python benchmarks/detectors.py --data FOLDER", *(f"--{k} {v}" for k, v in told.items())]
+    )
     number = 0
     if not options.prepare:
         settings = kept | {"input_test": dict(CLIP_INPUT)}

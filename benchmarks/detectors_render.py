@@ -20,24 +20,26 @@ FULL_HEAD = [
     "", "ms a frame (quartiles)", "all changes, ms", "MACs needed", "scheduled", "F1 (95 %)",
     "settled (95 %)", "settled, over int8's", "error at detections",
 ]  # fmt: skip
-#: Columns of the short table: title, and the label of the contender; "best" stands for the best float32.
+#: Rows of the short table: what it says, and the label of the contender; "best" stands for the best float32.
 SHORT = (
     ("best float32", "best"),
     ("OpenVINO int8", "openvino-int8"),
     ("every 2nd frame", "every 2nd frame"),
     ("every 4th frame", "every 4th frame"),
     ("videoeff, τ = 0", "videoeff, τ = 0"),
-    ("τ = 0.05", "videoeff, τ = 0.05"),
-    ("τ = 0.1", "videoeff, τ = 0.1"),
-    ("*noise, σ = 2*", "noise, σ = 2"),
+    ("videoeff, τ = 0.05", "videoeff, τ = 0.05"),
+    ("videoeff, τ = 0.1", "videoeff, τ = 0.1"),
 )
 SHORT_TEXT = (
-    "First line: ms a frame, and of videoeff the share of the MACs that had to be recomputed. Second line: "
-    "agreement with the dense network, F1 at one score / settled (detections above a high score that the "
-    "other has above a low one). Bold is the shortest time of those whose settled agreement is at least "
-    "int8's. Of the frames that are not skipped each takes as long as with the best float32. The last column "
-    "is the network on noisy frames: what its own flicker is worth."
+    "*ms* a frame, the median, and in brackets the share of the dense network's multiply-accumulates. Frame "
+    "skipping is the best float32 runtime on every n-th frame, its time spread over all of them; the frames "
+    "it computes take as long as ever. *F1* is the agreement of detections with the dense network at one "
+    "score; *settled*: of the detections above a high score, the share that the other has above a low one. "
+    "*Error* is the output's, relative, where the dense network detects. **Bold** is the shortest time of "
+    "those whose settled agreement is at least int8's."
 )
+#: The disturbance that stands for the noise floor in the short table.
+FLOOR = "noise, σ = 2"
 
 
 def rows_of(document: Row) -> list[Row]:
@@ -118,36 +120,56 @@ def fastest(row: Row) -> str:
     return min(good, key=lambda k: good[k])
 
 
-def short_cell(one: Row | None, bold: bool) -> str:
-    """One contender in two lines."""
-    if one is None:
-        return "–"
-    first = milliseconds(one["ms"]) if "ms" in one else ""
-    first = f"**{first}**" if bold else first
-    if one["group"] == "stream":
-        first += f" ({percent(one['needed'])})"
-    second = " / ".join(_short(one[k]["value"]) for k in ("f1", "settled"))
-    return f"{first}<br>{second}" if first else f"*{second}*"
-
-
 def _short(value: float) -> str:
     """``.94``, and ``1`` only where it is exactly that; never rounded up to it."""
     return "1" if value == 1 else f"{min(value, 0.9994):.3f}".removeprefix("0")
 
 
+def _agreement(one: Row) -> str:
+    """``.943 / .976``."""
+    return " / ".join(_short(one[k]["value"]) for k in ("f1", "settled"))
+
+
+def _found(row: Row | None, label: str) -> Row | None:
+    """A contender on a clip; None where it, or all, could not be measured."""
+    every = [] if row is None else row.get("contenders", [])
+    return next((c for c in every if c["label"] == label), None)
+
+
+def short_cells(row: Row | None, label: str) -> list[str]:
+    """One contender on one clip in the short table: time and work, agreement, error."""
+    if row is not None and label == "best":
+        label = row.get("best", "")
+    one = _found(row, label)
+    if row is None or one is None:
+        return ["–", "–", "–"]
+    ms = milliseconds(one["ms"])
+    ms = f"**{ms}**" if label == fastest(row) else ms
+    if one["group"] == "float32":
+        return [f"{ms} ({label})", "", ""]
+    if "needed" in one:
+        ms += f" ({percent(one['needed'])})"
+    return [ms, _agreement(one), "" if one["error"] is None else f"{one['error']:.1g}"]
+
+
 def short(document: Row) -> str:
-    """The table of the README: a line for each clip and network."""
-    rows = []
-    for row in rows_of(document):
-        if "failed" in row:
+    """The table of the README: a line for each clip and setting, both networks beside each other."""
+    measured = document["sections"].get("detectors", {})
+    head = ["clip", ""]
+    for detector in DETECTORS.values():
+        head += [f"{detector.title}: ms (MACs)", "F1 / settled", "error"]
+    rows, floors = [], []
+    for clip in CLIPS:
+        ours = [measured.get(f"{network}/{clip}") for network in DETECTORS]
+        if not any(ours):
             continue
-        found = {c["label"]: c for c in row["contenders"]}
-        quick = fastest(row)
-        cells = [short_cell(found.get(label), label == quick) for _, label in SHORT]
-        best = milliseconds(found[row["best"]]["ms"])
-        cells[0] = f"{'**' * (row['best'] == quick)}{best}{'**' * (row['best'] == quick)}<br>{row['best']}"
-        rows.append([f"{row['clip']}, {DETECTORS[row['network']].title}", *cells])
-    return markdown(["", *(title for title, _ in SHORT)], rows) + "\n" + SHORT_TEXT + "\n"
+        for index, (title, label) in enumerate(SHORT):
+            cells = [cell for row in ours for cell in short_cells(row, label)]
+            rows.append([clip if index == 0 else "", title, *cells])
+        floor = [_found(row, FLOOR) for row in ours]
+        floors.append(f"{clip} {' and '.join('–' if f is None else _agreement(f) for f in floor)}")
+    noise = "The networks' own *noise floor*, F1 / settled on frames with noise of σ = 2 grey levels: "
+    return f"{markdown(head, rows)}\n{SHORT_TEXT} {noise}{'; '.join(floors)}.\n"
 
 
 def machine(document: Row) -> str:
@@ -172,22 +194,32 @@ def clips(_: Row) -> str:
     )
 
 
-PARTS = {"short": short, "tables": tables, "machine": machine, "clips": clips}
+PARTS = {"tables": tables, "machine": machine, "clips": clips}
 
 
 def render(document: Row, target: Path, pages: Sequence[Path]) -> list[Path]:
-    """Write the tables to ``target`` and between the marks of pages; what was written.
+    """Write all tables to ``target`` and between the marks of pages; what was written.
 
-    A page marks a part as ``<!-- detectors:short --> … <!-- /detectors:short -->``; one that is not there or
-    marks none is left alone.
+    The short table goes between ``<!-- detectors:begin -->`` and ``<!-- detectors:end -->``, one of
+    :data:`PARTS` between ``<!-- detectors:NAME -->`` and ``<!-- /detectors:NAME -->``. A page that is not
+    there or marks nothing is left alone.
     """
     parts = {name: make(document) for name, make in PARTS.items()}
+    compact = short(document)
     head = "# Two trained detectors on four clips\n\nWritten by `benchmarks/detectors.py`.\n\n"
-    write_text(target, head + "\n".join(parts[k] for k in ("machine", "short", "tables")))
+    write_text(target, head + "\n".join((parts["machine"], compact, parts["tables"])))
     written = [target]
     for page in pages:
         before = page.read_text(encoding="utf-8") if page.is_file() else ""
-        if re.search(r"<!-- detectors:\w+ -->", before):
-            write_text(page, fill(before, "detectors", parts))
-            written.append(page)
+        if not re.search(r"<!-- /?detectors:\w+ -->", before):
+            continue
+        write_text(page, _between(fill(before, "detectors", parts), compact))
+        written.append(page)
     return written
+
+
+def _between(page: str, text: str) -> str:
+    """The page with ``text`` between the marks ``begin`` and ``end``."""
+    begin, end = "<!-- detectors:begin -->", "<!-- detectors:end -->"
+    filled = f"{begin}\n\n{text.strip()}\n\n{end}"
+    return re.sub(f"{begin}.*?{end}", lambda _: filled, page, flags=re.DOTALL)
