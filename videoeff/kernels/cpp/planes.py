@@ -6,10 +6,8 @@ import torch
 from torch import Tensor
 
 from videoeff.kernels.cpp import library
+from videoeff.kernels.cpp.tuning import PLANES_ELEMENTS
 from videoeff.kernels.output_memory import OutputMemory
-
-#: Elements from which on it is faster than PyTorch's own copy.
-FEWEST = 1 << 17
 
 
 def native_planes(value: Tensor, memory: OutputMemory | None = None) -> Tensor | None:
@@ -19,7 +17,9 @@ def native_planes(value: Tensor, memory: OutputMemory | None = None) -> Tensor |
         value: (N, C, H, W), of any dtype; a large, dense channels-last one on the CPU is served.
         memory: where from; None: new.
     """
-    if value.ndim != 4 or value.numel() < FEWEST or value.device.type != "cpu" or library.unavailable():
+    if value.ndim != 4 or value.numel() < PLANES_ELEMENTS:
+        return None
+    if value.device.type != "cpu" or library.unavailable():
         return None
     if value.itemsize > 8 or not value.is_contiguous(memory_format=torch.channels_last):
         return None

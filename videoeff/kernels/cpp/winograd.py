@@ -12,16 +12,8 @@ import torch
 
 from videoeff.kernels.cpp.describe import Description
 from videoeff.kernels.cpp.numbers import MAX_WINOGRAD_DILATION, MAX_WINOGRAD_INPUTS
+from videoeff.kernels.cpp.tuning import WINOGRAD_CHANNELS, WINOGRAD_COST, WINOGRAD_PIXELS
 from videoeff.kernels.region_spec.producers import Convolution, Window
-
-#: With fewer channels vectors are too empty for the tiles' transforms to pay.
-_LEAST_CHANNELS = 24
-
-#: Transformed weights are 16/9 as many: on smaller maps reading them takes what the products save.
-_LEAST_PIXELS = 128
-
-#: Time of a tile's product with its share of the transforms, over that of a product in a plain convolution.
-_COST = 1.5
 
 
 def fits_winograd(found: Description) -> bool:
@@ -71,7 +63,7 @@ def pays(
     """
     if not fits_window(window, groups, channels[0]):
         return False
-    if min(channels) < _LEAST_CHANNELS or result[0] * result[1] < _LEAST_PIXELS:
+    if min(channels) < WINOGRAD_CHANNELS or result[0] * result[1] < WINOGRAD_PIXELS:
         return False
     apart = window.dilation[0]
     tiles = taps = 1
@@ -79,4 +71,4 @@ def pays(
         tiles *= results // (2 * apart) * apart + min(results % (2 * apart), apart)
         # of wide dilations many taps lie outside, and a plain convolution leaves them out
         taps *= sum(0 <= at + k * apart - padding < extent for at in range(results) for k in range(3))
-    return _COST * 16 * tiles < taps
+    return WINOGRAD_COST * 16 * tiles < taps

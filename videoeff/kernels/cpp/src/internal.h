@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <vector>
 
+#include "tuning.h"
 #include "videoeff.h"
 
 namespace vf {
@@ -100,10 +101,6 @@ struct Scratch {
   void *rows = nullptr;              // results of a depthwise stage, those of the block's pixels one after the other
 };
 constexpr int kSpareRows = 32;       // rows after the last pixel of a register that may be overwritten
-constexpr size_t kManyWeights = size_t(256) << 10;  // bytes; what lies between them and the next frame evicts these
-constexpr int kMaxBlock = 192;       // no block has more pixels
-constexpr int kMaxWinogradTiles = kMaxBlock / 4;
-
 // A row of a frame under test. The amount of a pixel is 1 or 0 at threshold 0.
 struct RowTest {
   int32_t r, y;

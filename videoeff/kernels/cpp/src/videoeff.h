@@ -8,7 +8,7 @@
 
 #include <stdint.h>
 
-#include "numbers.h"  // made by build.py: enums and limits, as Python has them in forms/codes.py and cpp/numbers.py
+#include "numbers.h"  // made by build.py: enums and limits, as Python has them in region_spec/codes.py and cpp/numbers.py
 
 #ifdef __cplusplus
 extern "C" {

@@ -173,7 +173,7 @@ template <class S> void scattered_pixel(const Window<S> &w, int64_t stride, int6
 }
 
 template <class S> void any_runs(const Op &op, const Block &block, Scratch &scratch) {
-  constexpr int G = 4;
+  constexpr int G = kDepthwisePixels;
   const vf_op &d = op.d;
   Window<S> w(op, scratch);
   for (int i = 0; i < block.count; i++) {
@@ -195,7 +195,7 @@ template <class S> void any_runs(const Op &op, const Block &block, Scratch &scra
 }
 
 template <class S> void depthwise(const Op &op, const Block &block, Scratch &scratch) {
-  constexpr int G = VF_ISA == VF_ISA_AVX512 ? 8 : 4;
+  constexpr int G = VF_ISA == VF_ISA_AVX512 ? kDepthwisePixelsOf32 : kDepthwisePixelsOf16;
   const vf_op &d = op.d;
   if (d.dx == 1 && d.in.sc == 1 && d.sx == 1) {
     if (d.kw == 3) return shared_runs<3, 1, G, S>(op, block, scratch);

@@ -82,8 +82,6 @@ VF_BINARY(Prelu, x < 0 ? x * y : x)
 
 // A register, or an argument in memory. Gives for each pixel a pointer to compute elements; what is not there in that
 // form is first copied, kPiece channels at a time.
-constexpr int kPiece = 512;
-
 template <class S> struct Operand {
   using T = typename Compute<S>::type;
   const T *row;               // register, else null

@@ -12,9 +12,6 @@
 namespace vf {
 namespace VF_SPACE {
 
-constexpr int kReduction = 768;  // longest block of the reduction, if it is split at all
-constexpr int64_t kAskBytes = 20;  // of values to ask for at each row of the reduction; for fewer it does not pay
-
 // Widths in vectors of the panels of `vectors` vectors of channels.
 inline std::vector<int32_t> split_panels(int32_t vectors) {
   std::vector<int32_t> panels;
@@ -33,7 +30,7 @@ inline std::vector<int32_t> split_panels(int32_t vectors) {
 
 // Zeros that taps outside the input read.
 template <class S> const S *zero_row() {
-  static const S zeros[kReduction + 2048] = {};
+  static const S zeros[kReduction + VF_MAX_WINOGRAD_INPUTS] = {};
   return zeros;
 }
 
@@ -42,8 +39,8 @@ inline int32_t rest_of(const Op &op, int32_t over, int32_t vectors) {
   const vf_op &d = op.d;
   if (over == 0 || over > kMaxRest || vectors == 0 || d.kind != VF_CONV || d.groups != 1) return 0;
   const int64_t reduction = op.reduction, segments = d.dx == 1 ? d.kh : d.kh * d.kw;
-  const int64_t along = over * (reduction / 16 + segments + 6);  // products, parts of vectors, sums over lanes
-  return along < reduction * 3 / 4 ? over : 0;
+  const int64_t along = over * (reduction / 16 + segments + kRestSums);  // products, parts of vectors, sums
+  return along < reduction * kRestQuarters / 4 ? over : 0;
 }
 
 // Weights (O, I / g, kh, kw), transposed (I, O / g, kh, kw), as panels [group][panel][kh kw I / g][vectors x lanes].
@@ -86,7 +83,7 @@ template <class S> void pack_convolution(Op &op) {
   T *bias = static_cast<T *>(op.bias.data);
   for (int64_t i = 0; i < round_up(total, L) + 4 * L; i++)
     bias[i] = i < total && d.bias ? T(widen(static_cast<const S *>(d.bias)[i])) : T(0);
-  op.ld = int32_t(round_up(total, 16) + 16);
+  op.ld = int32_t(round_up(total, kRowStep) + kRowStep);
 }
 
 // Whether the passes over a block ask for the values that its results will be tested against: where pixels lie side by

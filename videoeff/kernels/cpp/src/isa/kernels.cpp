@@ -16,15 +16,14 @@
 namespace vf {
 namespace VF_SPACE {
 
-constexpr int64_t kScratchBytes = 384 << 10;  // of a block's result: it stays in L2 beside a panel of weights
-
 // The cycles of a pixel: two vector products a cycle, a few vector operations for each value, some for the pixel.
 template <class S> int64_t cycles_of(const Op &op) {
   constexpr int64_t L = lanes<compute<S>>;
   const vf_op &d = op.d;
   const int64_t taps = std::max<int64_t>(1, int64_t(d.kh) * d.kw), vectors = (d.out.c + L - 1) / L;
   const bool dense = (d.kind == VF_CONV || d.kind == VF_TRANSPOSED) && !op.depthwise;
-  return vectors * (dense ? (op.winograd_tiles ? 4 : taps) * (d.in.c / d.groups) / 2 : taps) + vectors * (2 + 4 * d.nepi) + 30;
+  return vectors * (dense ? (op.winograd_tiles ? 4 : taps) * (d.in.c / d.groups) / kProductsPerCycle : taps) +
+         vectors * (kCyclesOfVector + kCyclesOfInstruction * d.nepi) + kCyclesOfPixel;
 }
 
 template <class S> void prepare_op(Op &op) {
@@ -33,14 +32,14 @@ template <class S> void prepare_op(Op &op) {
   int32_t widest = producer_channels(op);
   for (int i = 0; i < VF_MAX_REGS; i++) widest = d.width[i] > widest ? d.width[i] : widest;
   widest = d.out.c > widest ? d.out.c : widest;
-  op.ld = int32_t(round_up(widest, 16) + 16);
-  if (op.ld % 256 == 0) op.ld += 16;  // rows a power of two apart share cache sets
+  op.ld = int32_t(round_up(widest, kRowStep) + kRowStep);
+  if (op.ld % kSetElements == 0) op.ld += kRowStep;
   op.temp_bytes = 0;
   find_ending(op);
-  op.block_pixels = int32_t(kScratchBytes / (int64_t(op.ld) * int64_t(sizeof(T))) / 24 * 24);
-  op.block_pixels = op.block_pixels < 24 ? 24 : op.block_pixels > kMaxBlock ? kMaxBlock : op.block_pixels;
+  op.block_pixels = int32_t(kScratchBytes / (int64_t(op.ld) * int64_t(sizeof(T))) / kBlockStep * kBlockStep);
+  op.block_pixels = std::clamp(op.block_pixels, kBlockStep, int32_t(kMaxBlock));
   if (d.kind != VF_CONV && d.kind != VF_TRANSPOSED) {
-    if (op.block_pixels > 96) op.block_pixels = 96;
+    op.block_pixels = std::min(op.block_pixels, kMaxPlainBlock);
     op.span = find_span(op);
     op.narrow = find_narrow<S>(op);
     op.temp_bytes = size_t(op.span) * size_t(round_up(d.in.c, lanes<T>)) * sizeof(T);
@@ -51,7 +50,7 @@ template <class S> void prepare_op(Op &op) {
     const int32_t ld = op.ld;
     pack_depthwise<S>(op);
     op.ld = ld;
-    if (op.block_pixels > 96) op.block_pixels = 96;
+    op.block_pixels = std::min(op.block_pixels, kMaxPlainBlock);
     return;
   }
   if constexpr (kMain<S>)
@@ -64,7 +63,7 @@ template <class S> void prepare_op(Op &op) {
   op.asks_old = asks_old<S>(op);
   if (op.gather) {
     int64_t row = int64_t(op.reduction) * int64_t(sizeof(S));
-    while (op.block_pixels > 24 && row * op.block_pixels > kScratchBytes) op.block_pixels -= 24;
+    while (op.block_pixels > kBlockStep && row * op.block_pixels > kScratchBytes) op.block_pixels -= kBlockStep;
     op.temp_bytes = size_t(row) * op.block_pixels;
   }
 }

@@ -9,11 +9,11 @@ namespace vf {
 namespace VF_SPACE {
 
 #if VF_ISA == VF_ISA_AVX512
-constexpr int kMaxVectors = 4;
-constexpr int kBlocks[5][4] = {{}, {12, 6, 3, 1}, {12, 6, 3, 1}, {8, 4, 2, 1}, {6, 3, 2, 1}};
+constexpr int kMaxVectors = kMaxVectorsOf32, kMaxRest = kMaxRestOf32;
+constexpr const auto &kBlocks = kBlocksOf32;
 #else
-constexpr int kMaxVectors = 2;
-constexpr int kBlocks[3][4] = {{}, {12, 6, 3, 1}, {6, 3, 2, 1}};
+constexpr int kMaxVectors = kMaxVectorsOf16, kMaxRest = 0;
+constexpr const auto &kBlocks = kBlocksOf16;
 #endif
 
 // rows[i][column + j] (+)= sum over segments of input[i] * panel[j]. Pointers: base[i] + segment offset, or, where `edge` is
@@ -67,12 +67,6 @@ __attribute__((noinline)) void micro(const S *const *base, const S *const *edge,
 // The few output channels after the last whole vector: with a vector of zeros to fill, a layer of 18 channels would cost
 // as much as one of 32. Each is a product along the reduction instead, a vector of inputs at a time:
 // rows[i][column + r] (+)= sum over segments of input[i] * weight[r]. Needs vectors that are loaded in part at no cost.
-#if VF_ISA == VF_ISA_AVX512
-constexpr int kMaxRest = 8;
-#else
-constexpr int kMaxRest = 0;
-#endif
-constexpr int kRestPixels[9] = {1, 12, 12, 8, 6, 4, 4, 3, 3};
 
 template <class S, int MR, int R>
 __attribute__((noinline)) void micro_rest(const S *const *base, const S *const *edge, const Segment *segments, int count,

@@ -11,9 +11,6 @@
 namespace vf {
 namespace VF_SPACE {
 
-constexpr int kNarrowVectors = 3;  // that hold whole pixels
-constexpr int kNarrowSteps = 4;
-
 // Vectors after which channels and lanes come together again, if an op is of this kind, else 0: one map and constants of
 // a value for each channel, every step on what the step before left, at threshold 0.
 template <class S> int32_t find_narrow(const Op &op) {

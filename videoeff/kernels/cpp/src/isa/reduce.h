@@ -74,9 +74,8 @@ template <class S> void accumulate(const vf_view &v, const Run &run, double *sum
 // x 0 is zero for every finite x, else NaN.
 template <class T> bool all_finite(const T *p, int64_t count) {
   constexpr int N = lanes<T>;
-  constexpr int64_t chunk = 1 << 14;
-  for (int64_t at = 0; at < count; at += chunk) {
-    const int64_t n = std::min(chunk, count - at);
+  for (int64_t at = 0; at < count; at += kFiniteChunk) {
+    const int64_t n = std::min(kFiniteChunk, count - at);
     const T *from = p + at;
     vec<T> a = {}, b = {}, c = {}, d = {};
     int64_t i = 0;
@@ -95,9 +94,9 @@ template <class T> bool all_finite(const T *p, int64_t count) {
   return true;
 }
 inline bool all_finite(const bf16 *p, int64_t count) {
-  for (int64_t at = 0; at < count; at += 1 << 14) {
+  for (int64_t at = 0; at < count; at += kFiniteChunk) {
     const bf16 *from = p + at;
-    const int64_t n = std::min<int64_t>(1 << 14, count - at);
+    const int64_t n = std::min(kFiniteChunk, count - at);
     uint16_t bad = 0;
     for (int64_t i = 0; i < n; i++) bad |= uint16_t(-((from[i].bits & 0x7f80) == 0x7f80));
     if (bad) return false;

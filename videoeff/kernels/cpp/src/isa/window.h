@@ -92,8 +92,6 @@ VF_INLINE void flush_taps(const Tap<S> *taps, int count, bool fresh, const vf_vi
   for (; c < in.c; c += N) add_taps<1>(taps, count, fresh, c * in.sc, in.sc, out + c, std::min(in.c - c, N));
 }
 
-constexpr int kStretch = 32;  // pixels of a run that share the sums over rows
-
 // Columns that any kStretch pixels of a row read, where it pays to sum over rows first: with several taps both ways, and
 // hardly more columns than pixels, as in enlarging. Else 0.
 inline int32_t find_span(const Op &op) {
@@ -155,7 +153,6 @@ template <class S> void separable(const Op &op, const Block &block, Scratch &scr
     }
     return;
   }
-  constexpr int kTaps = 64;  // at a time
   const vf_op &d = op.d;
   const vf_view &in = d.in;
   T *out = static_cast<T *>(scratch.reg[0]);

@@ -14,8 +14,6 @@ namespace vf {
 namespace VF_SPACE {
 
 constexpr int kPositions = 16;      // of a transformed tile
-constexpr int kManyOutputs = 1200;  // with more, the results of the largest block pass L2
-
 inline int64_t tile_row(const vf_op &d) { return round_up(d.in.c, 16); }
 
 // Elements between the positions of `n` tiles: an odd number of cache lines, so that those of a tile share no cache set.

@@ -11,7 +11,7 @@ namespace vf {
 // Pixels of a block: few enough that every worker has some.
 static int64_t block_size(const Op &op, int64_t pixels, int workers) {
   int64_t size = op.block_pixels, count = (pixels + size - 1) / size;
-  if (workers > 1 && count < 4 * workers && pixels >= 16 * workers) {
+  if (workers > 1 && count < kBlocksEach * workers && pixels >= kPixelsEach * workers) {
     count = (count + workers - 1) / workers * workers;
     size = std::min<int64_t>(size, ((pixels + count - 1) / count + 3) / 4 * 4);
   }
@@ -138,10 +138,6 @@ static void finish_task(void *context, int64_t index, int worker) {
   }
 }
 
-constexpr int32_t kSharedPiece = 24;  // pixels: a multiple of the register blocks' heights
-
-constexpr size_t kManyWinogradWeights = size_t(640) << 10;  // beside a block's transformed inputs these leave L2
-
 // A layer of many weights: the workers share the weights instead of the pixels. Each reads its own part of them, once
 // for as many pixels as a block may have.
 static bool shares_weights(const Op &op) {
@@ -166,8 +162,6 @@ static bool run_shared(vf_plan &plan, const Op &op, int64_t pixels, const Frame 
   }
   return true;
 }
-
-constexpr int64_t kAlone = 12000;  // cycles that are over before another thread has joined and left
 
 static void run_blocks(vf_plan &plan, const Op &op, int64_t pixels, const Frame &frame) {
   if (run_shared(plan, op, pixels, frame)) return;

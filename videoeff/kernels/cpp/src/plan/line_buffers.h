@@ -11,13 +11,6 @@
 
 namespace vf {
 
-constexpr int64_t kLineBufferBytes = int64_t(320) << 10;  // beside weights and a block's rows in L2
-constexpr int32_t kLineBufferRows = 8;                    // of results at a time, at most
-constexpr int32_t kLineBufferColumns = 32;                // at least, where the map has as many
-constexpr int32_t kStageBlock = 48;                  // pixels: their rows of a depthwise stage are few
-constexpr int32_t kPartRows = 8;                     // at least, of a part: each computes the fringe of its rows anew
-constexpr int64_t kPartsEach = 2;                    // for a worker
-
 static int64_t item_of(const vf_op &d) { return d.dtype == VF_F64 ? 8 : 4; }
 
 // Rows and columns of a line buffer that `rows` and `columns` results read.
@@ -29,10 +22,10 @@ static int64_t buffer_columns(const vf_op &w, int64_t columns) {
 // How large a line buffer is: as many columns as leave room for some rows.
 static void size_line_buffer(Op &op, Op &expansion) {
   const vf_op &w = reader_of(op).d;
-  const int64_t pixel = expansion.ld * item_of(op.d), wanted = buffer_rows(w, 3);
+  const int64_t pixel = expansion.ld * item_of(op.d), wanted = buffer_rows(w, kLineBufferWanted);
   int32_t columns = w.out.w;
   while (columns > kLineBufferColumns && buffer_columns(w, columns) * wanted * pixel > kLineBufferBytes)
-    columns = std::max((columns / 2 + 15) / 16 * 16, kLineBufferColumns);
+    columns = std::max((columns / 2 + kLineBufferStep - 1) / kLineBufferStep * kLineBufferStep, kLineBufferColumns);
   const int64_t pitch = buffer_columns(w, columns);
   const int64_t room = (kLineBufferBytes / (pitch * pixel) - buffer_rows(w, 1)) / w.sy + 1;
   op.columns = columns, op.height = int32_t(std::clamp<int64_t>(room, 1, kLineBufferRows));

@@ -36,8 +36,6 @@ static void mean_task(void *context, int64_t index, int) {
     for (int32_t c = 0; c < in.c; c++) row[c] += pieces[size_t(t) * in.c + c];
 }
 
-constexpr int32_t kLinearPart = 64;  // outputs of a linear layer that a worker takes at a time
-
 static void linear_task(void *context, int64_t index, int) {
   const MeanWork &work = *static_cast<MeanWork *>(context);
   const Op &op = *work.op;
@@ -50,7 +48,7 @@ static bool share_linear(vf_plan &plan, const Op &op, const Frame &frame) {
   const vf_op &d = op.d;
   if (frame.workers < 2 || d.nepi < 1 || d.epi[0].op != VF_LINEAR || d.epi[0].a != 0) return false;
   const vf_view &w = d.args[d.epi[0].b - VF_ARG];
-  if (int64_t(w.w) * w.c < (1 << 17)) return false;
+  if (int64_t(w.w) * w.c < kManyLinearWeights) return false;
   MeanWork work{&plan, &op, nullptr, nullptr, nullptr};
   plan.pool.run((w.w + kLinearPart - 1) / kLinearPart, frame.workers, linear_task, &work);
   return true;

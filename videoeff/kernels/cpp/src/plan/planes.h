@@ -10,8 +10,6 @@
 
 namespace vf {
 
-constexpr int64_t kPlaneBlock = 1024;  // pixels together: a stretch of each plane that is worth a prefetch
-
 struct Planes {
   const void *from;
   void *to;

@@ -13,6 +13,8 @@
 
 #include <unistd.h>
 
+#include "tuning.h"
+
 namespace vf {
 
 // How a runtime of OpenMP runs a parallel region: function(data) on at most so many threads, until all are done.
@@ -103,7 +105,7 @@ class Pool {
   static constexpr int64_t kMax = (1 << 20) - 4096;  // indices of a ticket; workers may count a little beyond
 
   static void pause(int spin) {
-    if (spin % 64 == 63) {
+    if (spin % kSpinsToYield == kSpinsToYield - 1) {
       std::this_thread::yield();
     } else {
 #if defined(__x86_64__)
@@ -149,8 +151,6 @@ class Pool {
       threads_.emplace_back([this, worker] { loop(worker); });
     }
   }
-
-  static constexpr int kSpins = 4000;  // some 50 to 100 microseconds
 
   std::vector<std::thread> threads_;
   std::mutex mutex_;

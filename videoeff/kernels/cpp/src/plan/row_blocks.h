@@ -13,14 +13,9 @@
 
 namespace vf {
 
-constexpr int64_t kLargeMap = int64_t(3) << 19;  // bytes; a smaller map is still there when the next op reads it
-constexpr int64_t kRowBlockBytes = int64_t(1) << 19;  // of a row block of the widest map, for each worker
-
 static int64_t since(std::chrono::steady_clock::time_point start) {
   return std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::steady_clock::now() - start).count();
 }
-
-constexpr double kHysteresis = 0.05;  // an op that was computed whole stays so until this much less is active
 
 static int64_t count_rows(const Mask &mask, RowBlock rows) {
   int64_t n = 0;
@@ -130,7 +125,7 @@ static bool run_chain(vf_plan &plan, size_t first, size_t stop, const Frame &fra
   for (size_t i = first; i < stop; i++) widest = std::max(widest, map_bytes(plan.ops[i]));
   const double share = double(active.count()) / (double(head.d.out.r) * head.d.out.h * head.d.out.w);
   const double count_of_blocks = share * double(widest) / double(kRowBlockBytes * frame.workers);
-  if (count_of_blocks < 2) return false;
+  if (count_of_blocks < kFewestRowBlocks) return false;
   const int32_t step = std::max(int32_t(double(head.d.out.h) / count_of_blocks), 1);
   find_fresh(plan, head, frame);
   for (size_t i = first; i < stop; i++) {

@@ -76,8 +76,6 @@ struct WinogradCutter {
   }
 };
 
-constexpr size_t kMostWinogradWeights = size_t(8) << 20;
-
 // One block that all workers compute: each has some of the panels of weights, then some of the pixels.
 struct SharedWinograd {
   vf_plan *plan;
@@ -129,10 +127,8 @@ static void winograd_finish_task(void *context, int64_t index, int worker) {
 // worker reads the weights once for tiles of its own, and waits for nobody.
 static bool shares_winograd(const Op &op, int64_t pixels, int workers) {
   if (workers < 2 || !shares_weights(op) || int32_t(op.panels.size()) < workers) return false;
-  return op.weight.bytes >= kMostWinogradWeights || pixels < int64_t(2 * kMaxBlock) * workers;
+  return op.weight.bytes >= kMostWinogradWeights || pixels < kSharedWinogradBlocks * kMaxBlock * workers;
 }
-
-constexpr int32_t kSharedRun = 16;  // pixels at most, of a run that may go to another worker than its neighbour
 
 // The active pixels of an op that is computed by minimal filtering.
 static void run_winograd(vf_plan &plan, const Op &op, const Mask &active, int64_t pixels, RowBlock rows, const Frame &frame) {
