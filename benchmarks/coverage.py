@@ -130,6 +130,7 @@ def settle(model: Any, kind: str, size: tuple[int, ...]) -> None:
         if amplification(model, example) < 10.0:
             return
         for norm in norms:
+            assert norm.running_var is not None
             norm.running_var.mul_(1.5)
 
 

@@ -21,7 +21,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from cpu_render import render
+from benchmarks.cpu_render import render
 
 from videoeff.bench import suite
 from videoeff.bench.machine import describe
@@ -116,7 +116,7 @@ def measure(options: argparse.Namespace, store: Store) -> int:
 
 def layers(options: argparse.Namespace, store: Store, number: int, data: Path | None) -> int:
     """The benchmark of single layers, at a sixth of the budget."""
-    from cpu_layers import run
+    from benchmarks.cpu_layers import run
 
     from videoeff.kernels.cpp.library import unavailable
 

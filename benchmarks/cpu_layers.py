@@ -87,21 +87,25 @@ class Shape:
         return f"{kind} {self.inputs}->{self.outputs} on {self.height}x{self.width}"
 
 
+def _pair(value: Sequence[int]) -> tuple[int, int]:
+    """Rows and columns; one number is both."""
+    return value[0], value[-1]
+
+
 class Convolutions(TorchDispatchMode):
     """Collects the shapes of the convolutions that run inside."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call] # torch
         self.found: set[Shape] = set()
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Look at one call."""
         if function is torch.ops.aten.convolution.default and not args[6]:  # not transposed
             picture, weight, _, stride, padding, dilation, _, _, groups = args
-            pairs = [tuple(v) if len(v) == 2 else (v[0], v[0]) for v in (stride, padding, dilation)]
-            kernel, size = tuple(weight.shape[2:]), tuple(picture.shape[2:])
-            channels = (picture.shape[1], weight.shape[0])
-            self.found.add(Shape(*channels, kernel, *pairs, groups, *size))  # type: ignore[arg-type]
+            _, inputs, height, width = picture.shape
+            kernel, steps = _pair(weight.shape[2:]), (_pair(stride), _pair(padding), _pair(dilation))
+            self.found.add(Shape(inputs, weight.shape[0], kernel, *steps, groups, height, width))
         return function(*args, **(kwargs or {}))
 
 

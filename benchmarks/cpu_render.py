@@ -111,7 +111,7 @@ def goals(document: Document) -> list[list[str]]:
         return found
 
     def middle(one: Any) -> bool:
-        return 0.05 <= one["scheduled_share"] <= 0.5
+        return 0.05 <= float(one["scheduled_share"]) <= 0.5
 
     add(
         "frame, efficiency at A/D 5 to 50 %, other networks",
@@ -156,7 +156,7 @@ def goals(document: Document) -> list[list[str]]:
 def machine_text(document: Document) -> str:
     """The machine and the commands, as a list."""
     lines = []
-    for number in sorted({r.get("run") for _, r in all_rows(document)} - {None}):
+    for number in sorted({r["run"] for _, r in all_rows(document) if r.get("run") is not None}):
         run = document["runs"][number]
         machine = run["machine"]
         versions = ", ".join(f"{p} {v}" for p, v in machine["versions"].items())
@@ -326,6 +326,7 @@ def plot(document: Document) -> bytes | None:
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
+    from matplotlib.lines import Line2D
 
     figure, (left, right) = pyplot.subplots(1, 2, figsize=(11, 4.6), dpi=80)
     names = sorted({r["model"] for r in rows.values()})
@@ -351,10 +352,9 @@ def plot(document: Document) -> bytes | None:
     right.set(xscale="log", xlabel="A/D, %", ylabel="efficiency")
     for axes in (left, right):
         finish_axes(axes)
-    handles = [pyplot.Line2D([], [], color=colours[n], label=n) for n in names]
-    handles += [
-        pyplot.Line2D([], [], color="grey", linestyle=s, label=t) for s, t in ((":", "small"), ("-", "large"))
-    ]
+    handles = [Line2D([], [], color=colours[n], label=n) for n in names]
+    handles.append(Line2D([], [], color="grey", linestyle=":", label="small"))
+    handles.append(Line2D([], [], color="grey", linestyle="-", label="large"))
     figure.legend(handles=handles, loc="outside lower center", ncols=4, fontsize=8, frameon=False)
     figure.tight_layout(rect=(0, 0.14, 1, 1))
     pyplot.close(figure)

@@ -25,10 +25,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from detectors_data import CLIPS, Clip, missing
-from detectors_render import render
-from detectors_run import Bench, Setting
-from detectors_score import BLOCK, DETECTORS, Detector
+from benchmarks.detectors_data import CLIPS, Clip, missing
+from benchmarks.detectors_render import render
+from benchmarks.detectors_run import Bench, Setting
+from benchmarks.detectors_score import BLOCK, DETECTORS, Detector
 
 from videoeff.bench.machine import describe
 from videoeff.bench.spec import CLIP_INPUT, EAGER, PEERS

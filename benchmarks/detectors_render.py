@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from detectors_data import CLIPS
-from detectors_score import DETECTORS
+from benchmarks.detectors_data import CLIPS
+from benchmarks.detectors_score import DETECTORS
 
 from videoeff.bench.page import fill
 from videoeff.bench.tables import markdown, milliseconds, percent, spread_of
@@ -114,7 +114,7 @@ def fastest(row: Row) -> str:
     if "openvino-int8" not in found:
         return ""
     least = found["openvino-int8"]["settled"]["value"]
-    good = {
+    good: dict[str, float] = {
         k: c["ms"] for k, c in found.items() if "ms" in c and c.get("settled", {"value": 1})["value"] >= least
     }
     return min(good, key=lambda k: good[k])

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from detectors_data import CONTROLS
-from detectors_score import Agreement, Detector
+from benchmarks.detectors_data import CONTROLS
+from benchmarks.detectors_score import Agreement, Detector
 from numpy.typing import NDArray
 
 from videoeff.bench.clip_frames import save_frames, write_calibration

@@ -35,7 +35,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from gpu_render import PEERS, compared, render
+from benchmarks.gpu_render import PEERS, compared, render
 
 from videoeff.bench.machine import describe, version_of
 from videoeff.bench.spec import SHARES, Model
@@ -184,7 +184,7 @@ def gpu() -> dict[str, Any]:
         "memory": found.total_memory,
         "driver": driver.strip().partition("\n")[0],
         "cuda": torch.version.cuda,
-        "cudnn": torch.backends.cudnn.version(),
+        "cudnn": torch.backends.cudnn.version(),  # type: ignore[no-untyped-call]
         "triton": version_of("triton"),
     }
 
@@ -194,11 +194,11 @@ class Run:
 
     def __init__(self, options: argparse.Namespace, store: Store, models: Sequence[Model]) -> None:
         import torch
-        from gpu_compile import Ahead, Compiler
-        from gpu_frames import Clips, Subject
+        from benchmarks.gpu_compile import Ahead, Compiler
+        from benchmarks.gpu_frames import Clips, Subject
 
         self.options, self.store, self.models = options, store, models
-        self.deadline = time.monotonic() + options.budget
+        self.deadline: float = time.monotonic() + options.budget
         self.dtype = getattr(torch, options.dtype)
         self.clips, self.compiler = Clips(self.dtype), Compiler()
         self.machine = describe(torch.get_num_threads()) | gpu()
@@ -215,7 +215,7 @@ class Run:
     def go(self, wanted: Sequence[Step]) -> int:
         """Everything that fits; how much failed."""
         import torch
-        from gpu_kernels import parity
+        from benchmarks.gpu_kernels import parity
 
         for step in wanted:
             if step.model is not None and step.part in ("frames", "thresholds"):
@@ -245,7 +245,7 @@ class Run:
         return bad
 
     def _setting(self, step: Step) -> Any:
-        from gpu_frames import Setting
+        from benchmarks.gpu_frames import Setting
 
         assert step.model is not None  # the step is about frames
         return Setting(step.model, step.model.fit(step.size), step.streams, self.dtype)
@@ -261,7 +261,7 @@ class Run:
         self.compiler.ask(self._ahead_of(step), slices)
 
     def _convolutions(self) -> int:
-        from gpu_kernels import run, wanted_shapes
+        from benchmarks.gpu_kernels import run, wanted_shapes
 
         found = wanted_shapes(self.models, SIZES[0], note)
         until = time.monotonic() + 0.35 * self.left
@@ -269,7 +269,7 @@ class Run:
 
     def _frames(self, step: Step, later: Sequence[Step]) -> int:
         """A network at a size; 1 if that failed."""
-        from gpu_frames import reason_of
+        from benchmarks.gpu_frames import reason_of
 
         key = self._setting(step).key
         if self._is_known(step, key):
@@ -297,7 +297,8 @@ class Run:
         return True
 
     def _measure(self, step: Step, key: str) -> None:
-        from gpu_frames import COMPILED, ONE_LANE, STREAM, Subject
+        from benchmarks.gpu_frames import ONE_LANE, STREAM, Subject
+        from benchmarks.gpu_render import COMPILED
 
         setting = self._setting(step)
         order = sorted(self.options.shares, key=lambda s: (s not in GOAL_SHARES, s == 1.0, s == 0.0, s))
@@ -345,7 +346,7 @@ class Run:
 def matmul_tflops(dtype: Any, edge: int = 8192) -> float:
     """What this device makes of a large matrix product: the peak that shares are of."""
     import torch
-    from gpu_frames import DEVICE
+    from benchmarks.gpu_frames import DEVICE
 
     from videoeff.bench.cuda_kernels import graph_ms
 

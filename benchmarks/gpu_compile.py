@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from unittest import mock
 
 import torch
@@ -79,7 +79,7 @@ def as_if_there_were(device: str, capability: int) -> Iterator[None]:
 
 
 @lru_cache(maxsize=1)
-def launches(wanted: Ahead) -> list[Any]:
+def launches(wanted: Ahead) -> list[Launch]:
     """Every launch of a network, its tensors without memory."""
     from videoeff.bench.network import network
     from videoeff.conversion import convert
@@ -93,7 +93,7 @@ def launches(wanted: Ahead) -> list[Any]:
     example = torch.empty(wanted.streams, channels, *wanted.size, dtype=dtype, device="meta")
     with as_if_there_were(wanted.device, wanted.capability):
         stream = convert(model.to(dtype).eval(), example, backend="auto", threshold=wanted.threshold)
-    found = []
+    found: list[Launch] = []
     for engine in stream.engines.values():
         fresh = torch.zeros(wanted.streams, dtype=torch.bool, device="meta")
         context = Context((), engine.state, engine._constants, fresh, any_fresh=True, all_fresh=True)

@@ -14,7 +14,7 @@ from itertools import pairwise
 from typing import Any
 
 import torch
-from gpu_render import COMPILE, COMPILE_GRAPH, COMPILED, CUDNN_GRAPH
+from benchmarks.gpu_render import COMPILE, COMPILE_GRAPH, COMPILED, CUDNN_GRAPH
 from torch import Tensor, nn
 
 from videoeff.bench.clips import BlobClip
@@ -128,7 +128,7 @@ def without_gradients(kind: str) -> Any:
 
 def as_graph(function: Function, example: Tensor) -> Callable[[], tuple[Tensor, ...]]:
     """The function as a CUDA graph over one input that lies still."""
-    stream = torch.cuda.Stream()
+    stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
         for _ in range(3):
@@ -336,7 +336,10 @@ class Subject:
         show: Callable[[Tensor], None],
         run: Callable[[Tensor], Any],
     ) -> None:
-        events = [[torch.cuda.Event(enable_timing=True) for _ in range(2)] for _ in range(frames)]
+        events = [
+            [torch.cuda.Event(enable_timing=True) for _ in range(2)]  # type: ignore[no-untyped-call]
+            for _ in range(frames)
+        ]
         torch.cuda.synchronize()
         host = []
         for number, (begin, end) in enumerate(events):
@@ -357,7 +360,7 @@ class Subject:
 
     def count_kernels(self, share: float) -> None:
         """Ask the profiler how many kernels one frame runs on the device."""
-        from torch.autograd import DeviceType
+        from torch._C._autograd import DeviceType
         from torch.profiler import ProfilerActivity, profile
 
         frame = self.clips.batch(self.setting.size, share, self.setting.streams, self._shown + 1)

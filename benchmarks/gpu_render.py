@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from videoeff.bench.figures import best
 from videoeff.bench.page import fill, finish_axes, png, write_picture
@@ -24,6 +24,7 @@ PICTURE = "![speed-up over the share of changed pixels, efficiency over A/D](../
 #: Dense fp16 TFLOP/s by the vendor's data sheets, for a look; shares are of what this device was measured at.
 DATASHEET = {"NVIDIA H200": 989.0, "NVIDIA H100": 989.0, "NVIDIA A100": 312.0}
 
+Dash = Literal["-", "--", ":", "-."]
 Document = dict[str, Any]
 Row = dict[str, Any]
 
@@ -318,12 +319,14 @@ def plot(document: Document) -> bytes | None:
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
+    from matplotlib.lines import Line2D
 
     rows = list(rows_of(document).values())
     names = sorted({r["model"] for r in rows})
     counts = sorted({r["streams"] for r in rows})
     colours = {n: pyplot.get_cmap("tab10")(i % 10) for i, n in enumerate(names)}
-    dashes = {c: ("-", "--", ":", "-.")[i % 4] for i, c in enumerate(reversed(counts))}
+    kinds: tuple[Dash, ...] = ("-", "--", ":", "-.")
+    dashes = {c: kinds[i % 4] for i, c in enumerate(reversed(counts))}
     figure, (left, right) = pyplot.subplots(1, 2, figsize=(11, 4.8), dpi=80)
     for row in (r for r in rows if r["size"][1] == max(x["size"][1] for x in rows)):
         style = {"color": colours[row["model"]], "linestyle": dashes[row["streams"]], "linewidth": 1.2}
@@ -343,10 +346,9 @@ def plot(document: Document) -> bytes | None:
     right.set(xscale="log", xlabel="A/D, %", ylabel="efficiency")
     for axes in (left, right):
         finish_axes(axes)
-    handles = [pyplot.Line2D([], [], color=colours[n], label=n) for n in names]
+    handles = [Line2D([], [], color=colours[n], label=n) for n in names]
     handles += [
-        pyplot.Line2D([], [], color="grey", linestyle=dashes[c], label=f"{c} stream{'s' * (c > 1)}")
-        for c in counts
+        Line2D([], [], color="grey", linestyle=dashes[c], label=f"{c} stream{'s' * (c > 1)}") for c in counts
     ]
     figure.legend(handles=handles, loc="outside lower center", ncols=5, fontsize=8, frameon=False)
     figure.tight_layout(rect=(0, 0.14, 1, 1))

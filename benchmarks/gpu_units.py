@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from real_clips import CLIPS, INPUT
+from benchmarks.real_clips import CLIPS, INPUT
 from torch import Tensor, nn
 
 import videoeff

@@ -23,7 +23,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 import torch
@@ -39,7 +39,21 @@ from videoeff.video.source import open_clip
 CLIPS = {"campus": (352, 480), "plaza": (704, 1280)}
 THRESHOLDS = (0.05, 0.1, 0.2)
 PREDICTIONS = (0.0, 1.0, 1.5)
-INPUT = {"input_threshold": 0.0625, "block": 8, "dilation": 1}  # about 4 grey levels on these clips
+
+
+class InputTest(TypedDict):
+    """What ``convert`` is told of the test of a frame."""
+
+    input_threshold: float
+    block: int
+    dilation: int
+
+
+INPUT: InputTest = {
+    "input_threshold": 0.0625,
+    "block": 8,
+    "dilation": 1,
+}  # about 4 grey levels on these clips
 Boxes = tuple[Tensor, Tensor]
 
 
@@ -100,7 +114,8 @@ def compare(outputs: Sequence[Tensor], dense: Sequence[Tensor]) -> dict[str, flo
 def noisy(frame: np.ndarray[Any, Any], sigma: float, generator: np.random.Generator) -> np.ndarray[Any, Any]:
     """A frame with Gaussian noise of ``sigma`` grey levels."""
     noise = generator.normal(0, sigma, frame.shape)
-    return np.clip(np.rint(frame + noise), 0, 255).astype(np.uint8)
+    grey: np.ndarray[Any, Any] = np.clip(np.rint(frame + noise), 0, 255).astype(np.uint8)
+    return grey
 
 
 def jpeg(frame: np.ndarray[Any, Any], quality: int) -> np.ndarray[Any, Any]:
@@ -157,7 +172,7 @@ def measure(data: Path, clip: str, first: int, count: int, note: Callable[[str],
     settings: list[dict[str, float]] = [{"threshold": 0.0, "predict": 0.0}]
     settings += [{"threshold": t, "predict": p} for t in THRESHOLDS for p in PREDICTIONS]
     for setting in settings:
-        options = INPUT if setting["threshold"] else {}
+        options: dict[str, Any] = {**INPUT} if setting["threshold"] else {}
         stream = videoeff.convert(exported, example, **setting, **options)  # type: ignore[arg-type]
         outputs, times = [], []
         for frame in frames:

@@ -26,7 +26,6 @@ SEED = 2
 FRAME = 24
 GAP = 8  # pixels between the two halves
 MOST_BYTES = 300_000
-SETTING = {"threshold": 0.2, "predict": 1.5, "block": 8, "dilation": 1}
 
 
 def picture(seed: int = SEED, at: int = FRAME) -> NDArray[np.uint8]:
@@ -34,7 +33,9 @@ def picture(seed: int = SEED, at: int = FRAME) -> NDArray[np.uint8]:
     scene = Scene(at + 100, SIZE, seed=seed, objects=6, noise=1.5)  # the cloud comes after frame `at`
     preprocess = demo_preprocess()
     frames = [scene.frame(index)[0] for index in range(at + 1)]
-    stream = videoeff.convert(load_demo_model(), preprocess(frames[0]), **SETTING)
+    stream = videoeff.convert(
+        load_demo_model(), preprocess(frames[0]), threshold=0.2, predict=1.5, block=8, dilation=1
+    )
     for frame in frames[:-1]:
         stream(preprocess(frame))
     stream.clear_report()

@@ -121,7 +121,7 @@ def train(steps: int, scenes: int) -> nn.Module:
         )
         loss = functional.cross_entropy(logits, targets)
         optimizer.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call] # torch
         optimizer.step()
         schedule.step()
         with torch.no_grad():

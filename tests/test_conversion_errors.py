@@ -33,8 +33,9 @@ def test_a_model_in_training_mode() -> None:
 
 @pytest.mark.parametrize("kind", [lambda: nn.BatchNorm2d(4), lambda: nn.Dropout()])
 def test_one_submodule_in_training_mode(kind: Callable[..., nn.Module]) -> None:
-    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Sequential(kind(), nn.ReLU())).eval()
-    model[1][0].train()
+    inner = kind()
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Sequential(inner, nn.ReLU())).eval()
+    inner.train()
     with pytest.raises(CaptureError, match=r"1\.0 \((BatchNorm2d|Dropout)\) is in training mode"):
         videoeff.convert(model, torch.rand(SIZE))
 
@@ -140,7 +141,8 @@ def test_a_model_that_fixes_a_dtype_inside_is_not_cast() -> None:
             self.conv = nn.Conv2d(3, 4, 3, padding=1)
 
         def forward(self, x: Tensor) -> Tensor:
-            return self.conv((x.to(torch.float64) / 2).to(torch.float32))
+            result: Tensor = self.conv((x.to(torch.float64) / 2).to(torch.float32))
+            return result
 
     model, stream = make(Fixed())
     frames = list(clip(3))

@@ -98,7 +98,7 @@ def test_rules_are_of_the_layers_measured() -> None:
     listed = table[NAME]["convolution"]
 
     def first(**facts: float) -> dict[str, float]:
-        wanted = dict(layer(**facts).facts)
+        wanted = dict(layer("convolution", **facts).facts)
         return dict(next(r.use for r in listed if r.fits(wanted)))
 
     assert first(all_pixels=100)["BM"] == 64

@@ -11,6 +11,7 @@ import pytest
 from benchmarks import cpu_render
 from videoeff.bench import measure, suite
 from videoeff.bench.figures import compare, summary
+from videoeff.bench.page import fill
 from videoeff.bench.spec import PEERS, SHARES, Model, Settings
 from videoeff.bench.store import Store
 from videoeff.errors import BackendError
@@ -155,7 +156,7 @@ def test_tables_hold_what_was_measured_and_what_was_not(tmp_path: Path) -> None:
     assert "| resnet50 | 720×1280 | 10.0 (openvino) | 100.00× |" in text
     assert "broken/360x480: outputs | differ" in text
     assert "onnxruntime: ImportError: none" in text
-    again = cpu_render.fill(text, "cpu", cpu_render.sections(document()))
+    again = fill(text, "cpu", cpu_render.sections(document()))
     assert again == text  # filling twice changes nothing
     assert (tmp_path / "cpu.png").stat().st_size < cpu_render.PLOT_BYTES
 
@@ -165,7 +166,7 @@ def test_marks_of_the_page_are_known() -> None:
     marks = re.findall(r"<!-- cpu:(\w+) -->", page)
     assert set(marks) == set(cpu_render.sections(document()))
     with pytest.raises(ValueError, match="'other'"):
-        cpu_render.fill("<!-- cpu:other --><!-- /cpu:other -->", "cpu", {})
+        fill("<!-- cpu:other --><!-- /cpu:other -->", "cpu", {})
 
 
 def test_dense_runtimes_of_command_and_set_agree() -> None:

@@ -249,7 +249,8 @@ def test_a_module_under_two_names_is_one_part() -> None:
 
         def forward(self, x: Tensor) -> Tensor:
             y = self.right(self.left(x))
-            return y if float(y.sum()) > 0 else -y
+            result: Tensor = y if float(y.sum()) > 0 else -y
+            return result
 
     model = Shared().eval()
     stream = videoeff.convert(model, torch.rand(1, 3, 16, 20))
@@ -270,7 +271,8 @@ def test_a_part_that_writes_into_its_input() -> None:
         def forward(self, x: Tensor) -> Tensor:
             y = x - 0.5
             z = self.conv(y)
-            return z + y if float(z.sum()) > -1e9 else z
+            result: Tensor = z + y if float(z.sum()) > -1e9 else z
+            return result
 
     model = Writes().eval()
     stream = videoeff.convert(model, torch.rand(1, 3, 16, 20))

@@ -61,7 +61,7 @@ def test_unusable_weights_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         path.write_bytes(whole[:1000])
     elif damage == "other":
         save_file({"weight": torch.zeros(3)}, path)
-    monkeypatch.setattr(demo.resources, "files", lambda _: tmp_path)
+    monkeypatch.setattr(resources, "files", lambda _: tmp_path)
     with pytest.raises(ArtifactError, match=r"segmenter\.safetensors: .*cannot be used"):
         demo.load_demo_model()
 

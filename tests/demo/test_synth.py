@@ -61,7 +61,7 @@ def test_objects_enter_leave_stop_and_pass_behind_each_other() -> None:
         entered += int((~seen[:-1] & seen[1:]).sum())
         left += int((seen[:-1] & ~seen[1:]).sum())
         pairs = zip(masks[:-5], masks[5:], strict=True)
-        stopped += sum(mask.any() and np.array_equal(mask, later) for mask, later in pairs)
+        stopped += sum(bool(mask.any()) and np.array_equal(mask, later) for mask, later in pairs)
     assert entered >= 3
     assert left >= 3
     assert stopped >= 20

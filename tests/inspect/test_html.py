@@ -8,6 +8,7 @@ import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import TypedDict
 
 import networkx as nx
 import pytest
@@ -15,6 +16,13 @@ import pytest
 from tests.support.synthetic_graphs import HISTORY, HOSTILE, SUMMARY, add_node, residual
 from videoeff.errors import ArtifactError
 from videoeff.inspect.html import json_for_script, render_html, write_html
+
+
+class Graph(TypedDict):
+    """A graph as the page's script reads it."""
+
+    nodes: list[dict[str, str | float]]
+    edges: list[tuple[int, int, str]]
 
 
 class Page(HTMLParser):
@@ -44,8 +52,8 @@ class Page(HTMLParser):
             self.text += data
 
     @property
-    def data(self) -> dict[str, dict[str, list[list[object]]]]:
-        result: dict[str, dict[str, list[list[object]]]] = json.loads(self.bodies["script"][0])
+    def data(self) -> dict[str, Graph]:
+        result: dict[str, Graph] = json.loads(self.bodies["script"][0])
         return result
 
 
@@ -89,12 +97,12 @@ def test_page_holds_both_graphs_whole() -> None:
     before, after = residual((2, 1)), residual((2, 1), stage="lowered", run=True)
     data = page(before, after).data
     for key, graph in (("before", before), ("after", after)):
-        names = [node["name"] for node in data[key]["nodes"]]  # type: ignore[call-overload]
+        names = [node["name"] for node in data[key]["nodes"]]
         assert sorted(names) == sorted(graph)
-        edges = {(names[s], names[t]) for s, t, _ in data[key]["edges"]}  # type: ignore[index]
+        edges = {(names[s], names[t]) for s, t, _ in data[key]["edges"]}
         assert edges == set(graph.edges)
-        assert all(s < t for s, t, _ in data[key]["edges"]), "nodes are in topological order"  # type: ignore[operator]
-    by_name = {node["name"]: node for node in data["after"]["nodes"]}  # type: ignore[call-overload]
+        assert all(s < t for s, t, _ in data[key]["edges"]), "nodes are in topological order"
+    by_name = {node["name"]: node for node in data["after"]["nodes"]}
     cache = by_name["cache_0_0"]
     assert (cache["kind"], cache["threshold"], cache["share"]) == ("cache", 0.02, 0.5)
     assert (cache["shape"], cache["module"]) == ("1×64×56×56", "layer1.0")
@@ -109,8 +117,8 @@ def test_hostile_names_stay_text() -> None:
     assert len(found.bodies["script"]) == 3
     assert "img" not in {tag for tag, _ in found.tags}
     node = found.data["before"]["nodes"][1]
-    assert {node["name"], node["module"], node["label"]} == {HOSTILE}  # type: ignore[call-overload]
-    assert node["op"] == "%%DATA%%"  # type: ignore[call-overload]
+    assert {node["name"], node["module"], node["label"]} == {HOSTILE}
+    assert node["op"] == "%%DATA%%"
     assert (
         found.text.count(HOSTILE) == 2 + 2 + 3
     )  # title twice, one row of the summary, one pass with one note
@@ -141,8 +149,8 @@ def test_infinite_threshold_and_dynamic_shape_are_shown() -> None:
     graph: nx.DiGraph = nx.DiGraph(name="g", stage="planned")
     add_node(graph, "x", threshold=float("inf"), shape=(1, 3, "s0", 8))
     (node,) = page(graph, graph).data["after"]["nodes"]
-    assert node["threshold"] == "inf"  # type: ignore[call-overload]
-    assert node["shape"] == "1×3×s0×8"  # type: ignore[call-overload]
+    assert node["threshold"] == "inf"
+    assert node["shape"] == "1×3×s0×8"
 
 
 def test_cyclic_graph_keeps_its_order() -> None:
@@ -150,7 +158,7 @@ def test_cyclic_graph_keeps_its_order() -> None:
     for name in ("b", "a"):
         add_node(graph, name)
     graph.add_edges_from([("a", "b"), ("b", "a")])
-    assert [n["name"] for n in page(graph, graph).data["after"]["nodes"]] == ["b", "a"]  # type: ignore[call-overload]
+    assert [n["name"] for n in page(graph, graph).data["after"]["nodes"]] == ["b", "a"]
 
 
 @pytest.mark.parametrize(

@@ -61,7 +61,7 @@ def test_written_in_one_step(sources: Path, tmp_path: Path, monkeypatch: pytest.
         raise OSError("no room")
 
     with monkeypatch.context() as patch:
-        patch.setattr(build.os, "replace", replace)
+        patch.setattr(os, "replace", replace)
         with pytest.raises(build.BuildError, match="no room"):
             build.build(path, sources=sources)
     assert seen == [(True, b"the old one", True)]

@@ -18,6 +18,12 @@ def defined() -> dict[str, int]:
     return {m[1]: int(m[2]) for line in lines if (m := re.fullmatch(r"#define VF_(\w+) (\d+)", line))}
 
 
+def groups(found: re.Match[str] | None) -> tuple[str, ...]:
+    """The groups of a match; what did not match fails."""
+    assert found is not None
+    return found.groups()
+
+
 def test_every_number_is_in_the_header_that_is_made() -> None:
     enums = {
         abi.Dtype: "", abi.Kind: "", abi.EpiOp: "", abi.ReachKind: "", abi.ChangeTest: "TEST_",
@@ -62,9 +68,9 @@ def test_structures_are_those_of_the_header() -> None:
     for body, name in there:
         wanted = []
         for statement in filter(None, map(str.strip, body.split(";"))):
-            kind, names = re.fullmatch(r"(?:const )?(\w+) (.*)", statement, re.DOTALL).groups()
+            kind, names = groups(re.fullmatch(r"(?:const )?(\w+) (.*)", statement, re.DOTALL))
             for field in names.split(","):
-                word, size = re.fullmatch(r"\s*\*?(\w+)(?:\[VF_(\w+)\])?", field).groups()
+                word, size = groups(re.fullmatch(r"\s*\*?(\w+)(?:\[VF_(\w+)\])?", field))
                 element = ctypes.c_void_p if "*" in field else plain.get(kind) or structures[kind]
                 wanted.append(
                     (
@@ -76,8 +82,9 @@ def test_structures_are_those_of_the_header() -> None:
 
 
 def test_functions_are_those_of_the_header() -> None:
-    scalars = {"int32_t": ctypes.c_int32, "int64_t": ctypes.c_int64, "void": None}
-    scalars["vf_parallel"] = ctypes.c_void_p
+    scalars = {
+        "int32_t": ctypes.c_int32, "int64_t": ctypes.c_int64, "void": None, "vf_parallel": ctypes.c_void_p
+    }  # fmt: skip
     pointers = {
         "vf_op": ctypes.POINTER(abi.Op),
         "vf_mask": ctypes.POINTER(abi.Mask),
@@ -87,7 +94,7 @@ def test_functions_are_those_of_the_header() -> None:
     }
 
     def kind(text: str) -> object:
-        (word,) = re.match(r"(?:const )?(\w+)", text).groups()
+        (word,) = groups(re.match(r"(?:const )?(\w+)", text))
         return pointers.get(word, ctypes.c_void_p) if "*" in text else scalars[word]
 
     wanted = {

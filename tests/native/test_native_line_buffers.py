@@ -67,7 +67,8 @@ class Inverted(nn.Module):
         if self.squeeze is not None:
             y = y * torch.sigmoid(self.squeeze(y.mean((2, 3), keepdim=True)))
         y = self.narrow(y)
-        return y + x if y.shape == x.shape else y
+        result: Tensor = y + x if y.shape == x.shape else y
+        return result
 
 
 class Net(nn.Module):
@@ -83,7 +84,8 @@ class Net(nn.Module):
         self.head = nn.LazyConv2d(5, 3, 2, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.head(self.blocks(self.pool(torch.relu(self.stem(x)))))
+        result: Tensor = self.head(self.blocks(self.pool(torch.relu(self.stem(x)))))
+        return result
 
 
 BLOCKS: dict[str, tuple[dict[str, Any], ...]] = {
@@ -160,7 +162,8 @@ def compare(one: StreamingModule, other: StreamingModule, model: nn.Module, dtyp
     shape = one.engines[""].plan.frames[0][0]
     for frame, reset in frames(shape, dtype):
         if reset:
-            one.reset(shape[0] - 1), other.reset(shape[0] - 1)
+            one.reset(shape[0] - 1)
+            other.reset(shape[0] - 1)
         found = one(frame)
         assert torch.equal(found, other(frame))
         with torch.no_grad():
@@ -295,7 +298,8 @@ class Twice(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.widen(x)
-        return self.depth(y) + y
+        result: Tensor = self.depth(y) + y
+        return result
 
 
 @pytest.mark.parametrize(

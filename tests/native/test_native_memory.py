@@ -50,7 +50,7 @@ HOLDERS: dict[str, Callable[[Tensor], Any]] = {
     "a view": lambda t: t[:, 2:3, ::2],
     "an array": lambda t: t.numpy(),
     "a part of an array": lambda t: memoryview(t.numpy()[0, 0, 3]),
-    "dlpack": lambda t: torch.utils.dlpack.to_dlpack(t),
+    "dlpack": lambda t: t.__dlpack__(),
     "a graph": lambda t: (t * torch.ones(1, requires_grad=True)).sum(),
 }
 

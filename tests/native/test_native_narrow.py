@@ -30,6 +30,8 @@ class Net(nn.Module):
     def __init__(self, form: Callable[[Tensor, Tensor, Tensor], Tensor], channels: int) -> None:
         super().__init__()
         self.form = form
+        self.mean: Tensor
+        self.spread: Tensor
         self.register_buffer("mean", torch.rand(1, channels, 1, 1))
         self.register_buffer("spread", 0.5 + torch.rand(1, channels, 1, 1))
         self.layer = nn.Conv2d(channels, 5, 3, padding=1)

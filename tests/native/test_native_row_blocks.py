@@ -37,7 +37,8 @@ class Net(nn.Module):
         x = torch.relu(self.stem(x))
         y = self.mix(torch.relu(self.depth(x) + x))
         z = self.down(torch.relu(self.widen(y)))
-        return self.last(torch.cat([self.pool(z), self.pool(y[..., ::2, ::2])], 1))
+        result: Tensor = self.last(torch.cat([self.pool(z), self.pool(y[..., ::2, ::2])], 1))
+        return result
 
 
 def frames() -> Iterator[tuple[Tensor, bool]]:
@@ -82,7 +83,8 @@ def test_as_layer_by_layer(threshold: float, whole_from: float, threads: int) ->
         plan.whole_from, plan.op_by_op = whole_from, True
     for frame, reset in frames():
         if reset:
-            apart.reset(1), after.reset(1)
+            apart.reset(1)
+            after.reset(1)
         found = apart(frame)
         assert torch.equal(found, after(frame))
         if threshold == 0:

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.skipif(bool(library.unavailable()), reason=library.unav
 SHARED_BYTES = 256 << 10  # of weights, from which on threads share them
 SIZE = (19, 26)
 
-LAYERS = {
+LAYERS: dict[str, Callable[[], nn.Module]] = {
     "split": lambda: nn.Sequential(
         nn.Conv2d(48, 160, 3, padding=1), nn.ReLU()
     ),  # the reduction, and uneven panels
@@ -71,22 +71,23 @@ def frames() -> Iterator[tuple[Tensor, bool]]:
         yield frame, reset
 
 
-@pytest.mark.parametrize("options", [{}, {"threshold": 0.1}, {"threshold": 0.1, "predict": 1.0}], ids=str)
+@pytest.mark.parametrize(("threshold", "predict"), [(0.0, 0.0), (0.1, 0.0), (0.1, 1.0)])
 @pytest.mark.parametrize("which", LAYERS)
-def test_as_one_thread(which: str, options: dict[str, float], threads: int) -> None:
+def test_as_one_thread(which: str, threshold: float, predict: float, threads: int) -> None:
     torch.manual_seed(1)
     model = LAYERS[which]().eval()
     assert any(p.numel() * 4 >= SHARED_BYTES for p in model.parameters())
     example = torch.rand(2, 48, *SIZE)
-    one, many = (videoeff.convert(model, example, **options) for _ in range(2))
+    one, many = (videoeff.convert(model, example, threshold=threshold, predict=predict) for _ in range(2))
     for frame, reset in frames():
         if reset:
-            one.reset(1), many.reset(1)
+            one.reset(1)
+            many.reset(1)
         torch.set_num_threads(1)
         wanted = one(frame)
         torch.set_num_threads(threads)
         assert torch.equal(many(frame), wanted)
-        if not options:
+        if not threshold:
             with torch.no_grad():
                 assert relative_error(wanted, model(frame)) < 1e-5
     alone, shared = one.report(), many.report()

@@ -138,15 +138,16 @@ def test_what_is_not_finite_stays_in_its_windows() -> None:
         assert torch.equal(found[..., ~touched], before[..., ~touched])
 
 
-@pytest.mark.parametrize(
-    "options", [{"threshold": 0.2}, {"threshold": 0.2, "predict": 1.0}, {"threshold": 0.0}], ids=str
-)
-def test_in_residual_blocks(options: dict[str, float]) -> None:
+@pytest.mark.parametrize(("threshold", "predict"), [(0.2, 0.0), (0.2, 1.0), (0.0, 0.0)])
+def test_in_residual_blocks(threshold: float, predict: float) -> None:
     """Row blocks, residual sums, thresholds and predictions: as plain convolutions, pixel by pixel."""
     torch.manual_seed(2)
     model = nn.Sequential(Residual(32), Residual(32), nn.Conv2d(32, 160, 3, padding=1), nn.SiLU()).eval()
     example = torch.randn(2, 32, 40, 150)
-    streams = [videoeff.convert(model, example, backend="cpp", **options) for _ in range(2)]
+    streams = [
+        videoeff.convert(model, example, backend="cpp", threshold=threshold, predict=predict)
+        for _ in range(2)
+    ]
     for stream, on in zip(streams, (True, False), strict=True):
         for plan in plans_of(stream):
             plan.winograd = on
@@ -154,7 +155,7 @@ def test_in_residual_blocks(options: dict[str, float]) -> None:
         found, expected = (stream(frame) for stream in streams)
         # where a value lies at the threshold, one of them may keep what the other renews
         apart = (found - expected).abs().amax(1) > 1e-4 * expected.abs().max()
-        assert apart.float().mean() <= (0.002 if options["threshold"] else 0.0)
+        assert apart.float().mean() <= (0.002 if threshold else 0.0)
     needed = [stream.report().macs["needed"] for stream in streams]
     assert needed[0] == pytest.approx(needed[1], rel=0.01)
 

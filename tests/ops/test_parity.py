@@ -7,13 +7,12 @@ import torch
 import torch.utils._pytree as pytree
 from torch import Tensor, nn
 
+from tests.support.op_cases import ALL, build
 from tests.support.streams import BACKENDS, captured, stream_of
 from videoeff.ir.layout import info
 from videoeff.ops import OPS, Case, Op, op_of
 from videoeff.runtime.streaming_module import StreamingModule
 from videoeff.testing import changing_frames, poison, relative_error
-
-ALL = [pytest.param(op, case, id=f"{op.name}-{case.name}") for op in OPS for case in op.cases()]
 
 #: Cases in which a pixel in one corner reaches the opposite one: an op looks at all pixels of a map and a map
 #: follows, or opposite borders are neighbours.
@@ -24,13 +23,6 @@ EVERYWHERE = {
 
 #: Cases with a call whose pixels or streams cannot be followed.
 UNTRACED = {"softmax-pixels", "global-group", "global-attention", "global-bicubic", "global-roll"}
-
-
-def build(case: Case) -> tuple[nn.Module, tuple[Tensor, ...]]:
-    """The case's module in float64, and an example."""
-    torch.manual_seed(0)
-    module = case.module().double().eval()
-    return module, next(changing_frames(case.shapes, 1))
 
 
 def dense(module: nn.Module, frame: tuple[Tensor, ...]) -> list[Tensor]:

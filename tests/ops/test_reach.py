@@ -15,7 +15,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from torch import Tensor, fx, nn
 
-from tests.ops.test_parity import ALL, build
+from tests.support.op_cases import ALL, EVERY, build
 from tests.support.streams import captured, stream_of
 from videoeff.ir.layout import PixelLayout, info
 from videoeff.ir.program import Program
@@ -66,7 +66,9 @@ def disturbances(op: Op, value: Tensor) -> list[Callable[[Tensor], Tensor]]:
     """What is done to the channels of a pixel; one of them moves each result pixel that it has a part in."""
     if not value.is_floating_point():
         return [torch.logical_not if value.dtype == torch.bool else torch.neg]
-    by_amount = [partial(torch.add, other=amount) for amount in (1e3, -1e3, 0.01)]
+    by_amount: list[Callable[[Tensor], Tensor]] = [
+        partial(torch.add, other=amount) for amount in (1e3, -1e3, 0.01)
+    ]
     if op.name == "upsample":  # NaN would show the pixels that are read with a weight of 0, too
         return by_amount
     return [*by_amount, torch.neg, partial(torch.full_like, fill_value=math.nan)]
@@ -123,9 +125,8 @@ def test_reach_is_what_moves(op: Op, case: Case) -> None:
 
 def test_every_traced_op_is_disturbed() -> None:
     """The test above says something about an op only if one of its cases holds a traced call."""
-    idle = {op.values[0].name for op in ALL}
-    for parameter in ALL:
-        op, case = parameter.values
+    idle = {op.name for op, _ in EVERY}
+    for op, case in EVERY:
         if op.name in idle:
             module, example = build(case)
             if local_nodes(captured(module, *example), op):

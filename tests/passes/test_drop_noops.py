@@ -101,7 +101,8 @@ def test_what_nobody_reads_goes_with_its_constants() -> None:
 
         def forward(self, x: Tensor) -> Tensor:
             self.b(x)
-            return self.a(x)
+            result: Tensor = self.a(x)
+            return result
 
     program = DropNoops().run(captured(Net(), FRAME)).program
     assert {str(n.target) for n in program.nodes if n.op == "get_attr"} == {"a.weight", "a.bias"}

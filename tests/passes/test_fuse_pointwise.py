@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from functools import reduce
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -93,7 +95,8 @@ class Gate(nn.Module):
         self.pre = nn.Conv2d(4, 4, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.pre(x) * self.fc(x.mean((2, 3), keepdim=True))
+        result: Tensor = self.pre(x) * self.fc(x.mean((2, 3), keepdim=True))
+        return result
 
 
 def test_not_where_two_read_the_value() -> None:
@@ -142,8 +145,7 @@ class SqueezeExcite(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = F.relu(self.a(x))
         x = x * torch.sigmoid(self.gate(x.mean((2, 3), keepdim=True)))
-        total: Tensor = sum(F.relu(conv(x)) for conv in self.readers)
-        return total
+        return reduce(torch.add, (F.relu(conv(x)) for conv in self.readers))
 
 
 def test_a_gated_map_is_scaled_where_its_1x1_convolution_reads_it() -> None:

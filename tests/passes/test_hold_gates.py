@@ -45,7 +45,8 @@ def test_a_gate_behind_a_view() -> None:
 
         def forward(self, x: Tensor) -> Tensor:
             x = self.conv(x)
-            return x * self.fc(x.mean((2, 3))).sigmoid().view(1, 4, 1, 1).expand_as(x)
+            result: Tensor = x * self.fc(x.mean((2, 3))).sigmoid().view(1, 4, 1, 1).expand_as(x)
+            return result
 
     assert len(gates(hold(Old(), FRAME))) == 1
 
@@ -66,7 +67,8 @@ def test_a_frame_s_own_vector_is_no_gate() -> None:
             self.conv = nn.Conv2d(4, 4, 3)
 
         def forward(self, x: Tensor, code: Tensor) -> Tensor:
-            return self.conv(x) * code[:, :, None, None]
+            result: Tensor = self.conv(x) * code[:, :, None, None]
+            return result
 
     result = hold(Conditioned(), FRAME, torch.rand(1, 4))
     assert gates(result) == []

@@ -55,7 +55,8 @@ def test_a_layer_called_twice_has_two_names() -> None:
             self.conv = nn.Conv2d(3, 3, 3, padding=1)
 
         def forward(self, x: Tensor) -> Tensor:
-            return self.conv(self.conv(x)) + self.conv(F.avg_pool2d(x, 1, 1))
+            result: Tensor = self.conv(self.conv(x)) + self.conv(F.avg_pool2d(x, 1, 1))
+            return result
 
     found = names(insert(Twice(), FRAME).program)
     assert [n for n in found if n.startswith("conv")] == ["conv", "conv#2", "conv#3"]

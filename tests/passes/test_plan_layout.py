@@ -177,7 +177,8 @@ def test_a_constant_part_is_declined() -> None:
             self.a, self.b = conv(4, 2, 3), nn.Conv2d(4, 2, 1)
 
         def forward(self, x: Tensor) -> Tensor:
-            return self.b(torch.cat([self.a(x), self.grid.expand(2, -1, -1, -1)], 1))
+            result: Tensor = self.b(torch.cat([self.a(x), self.grid.expand(2, -1, -1, -1)], 1))
+            return result
 
     result = plan(Positions())
     assert named(result.program, "aten.cat")

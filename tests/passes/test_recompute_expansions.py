@@ -29,7 +29,8 @@ class Model(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = self.narrow(torch.relu(self.depth(torch.relu(self.norm(self.widen(x))))))
         x = self.filter(torch.relu(self.grow(x)))
-        return self.end(x * torch.sigmoid(self.gate(x.mean((2, 3), keepdim=True))))
+        result: torch.Tensor = self.end(x * torch.sigmoid(self.gate(x.mean((2, 3), keepdim=True))))
+        return result
 
 
 def run(item: RecomputeExpansions, model: nn.Module | None = None) -> PassResult:
@@ -82,6 +83,7 @@ def test_convolutions_of_many_products_or_groups_stay() -> None:
         (nn.Conv2d(3, 9, 1, groups=3), set()),
     ):
         channels = first.out_channels
+        then: nn.Module
         for then in (nn.Conv2d(channels, channels, 3, groups=channels), nn.MaxPool2d(3, 2)):
             assert marked(run(RecomputeExpansions(least=0), nn.Sequential(first, then))) == expected
         for then in (nn.Conv2d(channels, channels, 3), nn.AvgPool2d(3, 2)):

@@ -28,7 +28,8 @@ class Halves(nn.Module):
         y = self.conv(x)
         b, c, h, w = y.shape
         y = y.reshape(b * c // 2, 2, h * w).permute(1, 0, 2).reshape(2, -1, c // 2, h, w)
-        return y[self.which].relu()
+        result: Tensor = y[self.which].relu()
+        return result
 
 
 class Merged(nn.Module):
@@ -40,7 +41,7 @@ class Merged(nn.Module):
         self.moves_pixels = moves_pixels
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.conv(x)
+        y: Tensor = self.conv(x)
         b, c, h, w = y.shape
         if self.moves_pixels:
             return y.reshape(b, c, h * w).reshape(b, c, w, h).transpose(2, 3).reshape(b, c, h, w).relu()

@@ -56,7 +56,7 @@ def test_frames_that_do_not_fit(change: Callable[[Tensor], Any], message: str) -
 def test_calls_that_do_not_fit() -> None:
     model, stream = make()
     frame = torch.rand(SIZE)
-    for call in (
+    calls: list[Callable[[], object]] = [
         lambda: stream(),
         lambda: stream(frame, frame),
         lambda: stream(frame, 2.0),
@@ -64,7 +64,8 @@ def test_calls_that_do_not_fit() -> None:
         lambda: stream(frame, other=1),
         lambda: stream(frame, x=frame),
         lambda: stream({"x": frame}),
-    ):
+    ]
+    for call in calls:
         with pytest.raises(StateError, match=r"(?s)Plain: .*(convert|pass)"):
             call()
     assert_close(stream(frame), dense(model, frame))

@@ -19,7 +19,8 @@ class Around(nn.Module):
         self.stream = stream
 
     def forward(self, frame: Tensor) -> Tensor:
-        return self.stream(frame * 2.0) + 1.0
+        result: Tensor = self.stream(frame * 2.0) + 1.0
+        return result
 
 
 def network() -> nn.Module:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -73,11 +74,12 @@ def test_a_threshold_set_later_is_the_one_given_at_conversion() -> None:
 def test_impossible_thresholds(wrong: Any) -> None:
     _, stream = make(Plain())
     before = stream.thresholds()
-    for call in (
+    calls: list[Callable[[], None]] = [
         lambda: stream.set_threshold(wrong),
         lambda: stream.set_threshold(wrong, "first"),
         lambda: stream.set_thresholds({"first": 0.5, "x": wrong}),
-    ):
+    ]
+    for call in calls:
         with pytest.raises(StateError, match="finite number"):
             call()
     assert stream.thresholds() == before
@@ -129,7 +131,8 @@ def test_whole_number_frames_do_not_wrap_around() -> None:
             self.conv = nn.Conv2d(3, 4, 3, padding=1)
 
         def forward(self, x: Tensor) -> Tensor:
-            return self.conv(x.to(torch.float32) / 255)
+            result: Tensor = self.conv(x.to(torch.float32) / 255)
+            return result
 
     model = Bytes().eval()
     frame = torch.randint(0, 200, SIZE, dtype=torch.uint8)

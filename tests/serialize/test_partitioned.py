@@ -90,7 +90,8 @@ def test_a_module_under_two_names(tmp_path: Path) -> None:
 
         def forward(self, x: Tensor) -> Tensor:
             y = self.right(self.left(x))
-            return y if float(y.sum()) > 0 else -y
+            result: Tensor = y if float(y.sum()) > 0 else -y
+            return result
 
     stream = videoeff.convert(Shared().eval(), torch.rand(1, 3, 16, 20))
     stream.save(tmp_path / "it.veff")

@@ -140,7 +140,7 @@ def test_the_file_is_about_as_large_as_the_weights(tmp_path: Path) -> None:
                 conv.weight = self.again[0].weight
 
         def forward(self, x: Tensor) -> Tensor:
-            y = self.first(x)
+            y: torch.Tensor = self.first(x)
             for conv in self.again:
                 y = conv(torch.relu(y))
             return y

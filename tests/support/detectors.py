@@ -43,7 +43,8 @@ class ScoreHead(nn.Module):
         self.score = nn.Conv2d(8, 1, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.score(torch.relu(self.norm(self.conv(x))))
+        result: Tensor = self.score(torch.relu(self.norm(self.conv(x))))
+        return result
 
 
 class ProposalHead(nn.Module):
@@ -55,7 +56,8 @@ class ProposalHead(nn.Module):
         self.fc = nn.Linear(8, 2)
 
     def forward(self, crops: Tensor) -> Tensor:
-        return self.fc(torch.relu(self.conv(crops)).mean((2, 3)))
+        result: Tensor = self.fc(torch.relu(self.conv(crops)).mean((2, 3)))
+        return result
 
 
 class Detector(nn.Module):
@@ -120,7 +122,8 @@ class CallsAgain(nn.Module):
         if mean < 0.2:
             return F.interpolate(self.body(x[:, :, ::2, ::2]), scale_factor=2.0)
         y = self.body(x)
-        return self.body(y) if mean > 2.0 else y
+        result: Tensor = self.body(y) if mean > 2.0 else y
+        return result
 
 
 def detector() -> Detector:

@@ -28,6 +28,8 @@ def conv(
 
 def batch_norm(channels: int) -> nn.BatchNorm2d:
     norm = nn.BatchNorm2d(channels)
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
     with torch.no_grad():
         norm.running_mean.uniform_(-0.5, 0.5)
         norm.running_var.uniform_(0.5, 1.5)
@@ -56,7 +58,8 @@ class Convolution(nn.Module):
         self.act = rng.choice((nn.ReLU, nn.ReLU, nn.GELU, nn.Hardswish, nn.SiLU, nn.Identity, nn.Sigmoid))()
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.act(self.conv(x))
+        result: Tensor = self.act(self.conv(x))
+        return result
 
 
 class Residual(nn.Module):
@@ -97,7 +100,8 @@ class Dense(nn.Module):
         found = [x]
         for layer in self.layers:
             found.append(layer(torch.cat(found, 1)))
-        return self.last(torch.cat(found, 1))
+        result: Tensor = self.last(torch.cat(found, 1))
+        return result
 
 
 class Shuffle(nn.Module):
@@ -143,9 +147,10 @@ class Upsample(nn.Module):
         self.conv = conv(WIDTH, WIDTH, norm=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        if max(x.shape[2:]) > 16:
-            return self.conv(x)
-        return self.conv(F.interpolate(x, scale_factor=2, mode=self.mode))
+        if max(x.shape[2:]) <= 16:
+            x = F.interpolate(x, scale_factor=2, mode=self.mode)
+        result: Tensor = self.conv(x)
+        return result
 
 
 class Transposed(nn.Module):
@@ -168,7 +173,8 @@ class LayerNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.down(F.gelu(self.up(self.norm(self.depth(x).permute(0, 2, 3, 1)))))
-        return x + y.permute(0, 3, 1, 2)
+        result: Tensor = x + y.permute(0, 3, 1, 2)
+        return result
 
 
 class SpatialAttention(nn.Module):
@@ -179,7 +185,10 @@ class SpatialAttention(nn.Module):
         self.conv = nn.Conv2d(2, 1, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x * self.conv(torch.cat([x.mean(1, keepdim=True), x.amax(1, keepdim=True)], 1)).sigmoid()
+        result: Tensor = (
+            x * self.conv(torch.cat([x.mean(1, keepdim=True), x.amax(1, keepdim=True)], 1)).sigmoid()
+        )
+        return result
 
 
 class Inverted(nn.Module):
@@ -195,7 +204,8 @@ class Inverted(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         y = self.activation(self.filter(self.activation(self.widen(x))))
         y = self.narrow(y)
-        return y + x if y.shape == x.shape else y
+        result: Tensor = y + x if y.shape == x.shape else y
+        return result
 
 
 class GroupNorm(nn.Module):

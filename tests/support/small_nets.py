@@ -23,7 +23,8 @@ class Plain(nn.Module):
         self.second = nn.Conv2d(width, 4, 3, padding=1, stride=2)
 
     def forward(self, x: Tensor, scale: float = 1.0) -> Tensor:
-        return self.second(torch.relu(self.norm(self.first(x)))) * scale
+        result: Tensor = self.second(torch.relu(self.norm(self.first(x)))) * scale
+        return result
 
 
 class Pair(NamedTuple):
@@ -82,7 +83,7 @@ class TwoInputs(nn.Module):
         total = self.a(image) + self.b(depth)
         if bias is not None:
             total = total + bias
-        out = self.c(torch.relu(total))
+        out: Tensor = self.c(torch.relu(total))
         return out.flip(3) if flip else out
 
 
@@ -96,7 +97,8 @@ class CalledTwice(nn.Module):
         self.twin.weight = self.shared.weight
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.twin(torch.relu(self.shared(torch.relu(self.shared(x)))))
+        result: Tensor = self.twin(torch.relu(self.shared(torch.relu(self.shared(x)))))
+        return result
 
 
 class InPlace(nn.Module):
@@ -110,7 +112,7 @@ class InPlace(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.relu(self.a(x))
-        z = self.b(y)
+        z: Tensor = self.b(y)
         z += y
         z.mul_(0.5).clamp_(min=-1.0)
         return z
@@ -128,7 +130,8 @@ class ModuleForm(nn.Module):
         self.head = nn.Conv2d(4, 2, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.head(self.up(self.act(self.pool(self.conv(x)))))
+        result: Tensor = self.head(self.up(self.act(self.pool(self.conv(x)))))
+        return result
 
 
 class FunctionalForm(nn.Module):

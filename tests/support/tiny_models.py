@@ -63,8 +63,8 @@ def build() -> nn.Module:
     torch.manual_seed(0)
     model = Tiny()
     with torch.no_grad():
-        model.stem[1].running_mean.normal_(0, 0.1)  # type: ignore[operator, union-attr]
-        model.stem[1].running_var.uniform_(0.5, 1.5)  # type: ignore[operator, union-attr]
+        model.stem[1].running_mean.normal_(0, 0.1)  # type: ignore[operator]
+        model.stem[1].running_var.uniform_(0.5, 1.5)  # type: ignore[operator]
     return model.eval()
 
 

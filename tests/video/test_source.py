@@ -255,7 +255,7 @@ def test_wrong_frames_and_arguments_are_refused(tmp_path: Path) -> None:
         with pytest.raises(VideoError, match=r"frame 1 is uint8 \(20, 30, 3\); expected uint8 \(48, 64, 3\)"):
             writer.write(picture(0, (20, 30)))
         with pytest.raises(VideoError, match="float32"):
-            writer.write(picture(0).astype(np.float32))  # type: ignore[arg-type]
+            writer.write(picture(0).astype(np.float32))
     with pytest.raises(VideoError, match="not open"):
         writer.write(picture(0))
     with pytest.raises(VideoError, match="unknown kind of video"):
@@ -311,7 +311,7 @@ def test_preprocess_resizes_unless_the_size_matches() -> None:
 
 def test_preprocess_refuses_what_is_no_frame() -> None:
     with pytest.raises(VideoError, match="expected uint8"):
-        Preprocess()(picture(0).astype(np.float32))  # type: ignore[arg-type]
+        Preprocess()(picture(0).astype(np.float32))
     with pytest.raises(VideoError, match=r"\(48, 64\)"):
         Preprocess()(picture(0)[..., 0])
 
@@ -414,7 +414,7 @@ def test_overlays_refuse_other_shapes() -> None:
     with pytest.raises(VideoError, match="expected uint8"):
         overlay_heat(frame[..., 0], np.zeros((4, 4)))
     with pytest.raises(VideoError, match="expected uint8"):
-        caption(frame.astype(np.float32), "x")  # type: ignore[arg-type]
+        caption(frame.astype(np.float32), "x")
     with pytest.raises(VideoError, match="expected uint8"):
         legend(frame[..., 0], "x")
 

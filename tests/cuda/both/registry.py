@@ -7,7 +7,7 @@ import torch
 
 from tests.cuda.compare import kernels, twins
 from tests.native.test_describe import DECLINED as NOT_NATIVE
-from tests.ops.test_parity import ALL
+from tests.support.op_cases import ALL
 from videoeff.ops import Case, Op
 from videoeff.testing import changing_frames
 
