@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.cpu_render import render
-
 from videoeff.bench import suite
 from videoeff.bench.machine import describe
 from videoeff.bench.spec import DENSE, SHARES, Settings
@@ -117,7 +116,6 @@ def measure(options: argparse.Namespace, store: Store) -> int:
 def layers(options: argparse.Namespace, store: Store, number: int, data: Path | None) -> int:
     """The benchmark of single layers, at a sixth of the budget."""
     from benchmarks.cpu_layers import run
-
     from videoeff.kernels.cpp.library import unavailable
 
     if unavailable():

@@ -9,7 +9,6 @@ from typing import Any
 
 from benchmarks.detectors_data import CLIPS
 from benchmarks.detectors_score import DETECTORS
-
 from videoeff.bench.page import fill
 from videoeff.bench.tables import markdown, milliseconds, percent, spread_of
 from videoeff.serialize.files import write_text

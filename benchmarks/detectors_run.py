@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from benchmarks.detectors_data import CONTROLS
-from benchmarks.detectors_score import Agreement, Detector
 from numpy.typing import NDArray
 
+from benchmarks.detectors_data import CONTROLS
+from benchmarks.detectors_score import Agreement, Detector
 from videoeff.bench.clip_frames import save_frames, write_calibration
 from videoeff.bench.contenders import PAUSE, TOLERANCE
 from videoeff.bench.errors import skip_label

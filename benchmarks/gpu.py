@@ -36,7 +36,6 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.gpu_render import PEERS, compared, render
-
 from videoeff.bench.machine import describe, version_of
 from videoeff.bench.spec import SHARES, Model
 from videoeff.bench.store import Store
@@ -194,6 +193,7 @@ class Run:
 
     def __init__(self, options: argparse.Namespace, store: Store, models: Sequence[Model]) -> None:
         import torch
+
         from benchmarks.gpu_compile import Ahead, Compiler
         from benchmarks.gpu_frames import Clips, Subject
 
@@ -215,6 +215,7 @@ class Run:
     def go(self, wanted: Sequence[Step]) -> int:
         """Everything that fits; how much failed."""
         import torch
+
         from benchmarks.gpu_kernels import parity
 
         for step in wanted:
@@ -346,8 +347,8 @@ class Run:
 def matmul_tflops(dtype: Any, edge: int = 8192) -> float:
     """What this device makes of a large matrix product: the peak that shares are of."""
     import torch
-    from benchmarks.gpu_frames import DEVICE
 
+    from benchmarks.gpu_frames import DEVICE
     from videoeff.bench.cuda_kernels import graph_ms
 
     a, b = (torch.randn(edge, edge, device=DEVICE, dtype=dtype) for _ in range(2))

@@ -20,6 +20,9 @@ from unittest import mock
 import torch
 from torch import nn
 
+if TYPE_CHECKING:  # Triton is imported where it is used
+    from videoeff.kernels.triton.binding import Launch
+
 
 @dataclass(frozen=True)
 class Ahead:
@@ -65,7 +68,7 @@ def as_if_there_were(device: str, capability: int) -> Iterator[None]:
     """Lets networks be planned for a GPU on a machine without one."""
     from videoeff.kernels.triton import plan
     from videoeff.kernels.triton.configs import Device
-    from videoeff.kernels.triton.region import TritonRegion
+    from videoeff.kernels.triton.region import TritonBackend
     from videoeff.lowering import lower, region_calls
 
     there = Device(device, f"sm_{capability}")
@@ -73,7 +76,7 @@ def as_if_there_were(device: str, capability: int) -> Iterator[None]:
         mock.patch.object(lower, "device_of", return_value=torch.device("cuda")),
         mock.patch.object(region_calls, "device_of", return_value=torch.device("cuda")),
         mock.patch.object(plan, "present", return_value=there),
-        mock.patch.object(TritonRegion, "unavailable", return_value=""),
+        mock.patch.object(TritonBackend, "unavailable", return_value=""),
     ):
         yield
 

@@ -14,9 +14,9 @@ from itertools import pairwise
 from typing import Any
 
 import torch
-from benchmarks.gpu_render import COMPILE, COMPILE_GRAPH, COMPILED, CUDNN_GRAPH
 from torch import Tensor, nn
 
+from benchmarks.gpu_render import COMPILE, COMPILE_GRAPH, COMPILED, CUDNN_GRAPH
 from videoeff.bench.clips import BlobClip
 from videoeff.bench.figures import summary
 from videoeff.bench.spec import Model

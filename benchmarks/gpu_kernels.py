@@ -9,11 +9,11 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor, nn
+
 from benchmarks.cpu_layers import Shape, shapes
 from benchmarks.gpu_compile import Ahead, Compiler
 from benchmarks.gpu_frames import DEVICE, error_of, reason_of
-from torch import Tensor, nn
-
 from videoeff.bench.clips import BlobClip
 from videoeff.bench.figures import geometric_mean
 from videoeff.bench.spec import Model

@@ -24,10 +24,10 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from benchmarks.real_clips import CLIPS, INPUT
 from torch import Tensor, nn
 
 import videoeff
+from benchmarks.real_clips import CLIPS, INPUT
 from videoeff.bench.clip_frames import write_frames
 from videoeff.bench.network import network, settle
 from videoeff.bench.tables import markdown

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from tests.support.streams import assert_nodes_close, stream_of
 from videoeff.kernels.call import RegionCall
 from videoeff.kernels.change_test import distance
+from videoeff.kernels.triton.plan import TritonPlan
 from videoeff.passes import Pass, recipe
 from videoeff.passes.insert_thresholds import InsertThresholds
 from videoeff.runtime.observation import Observation
@@ -51,7 +52,15 @@ def kernels(stream: StreamingModule) -> dict[str, str]:
     return {i.call.name: f"{i.kernel} ({i.reason})" if i.reason else i.kernel for i in found}
 
 
-def entry(outputs: Any, stream: int) -> Any:
+def triton_plans(stream: StreamingModule) -> list[TritonPlan]:
+    """The plans of a stream that all run on the device."""
+    groups = [g for e in stream.engines.values() for g in e.plan.groups]
+    plans = [g for g in groups if isinstance(g, TritonPlan)]
+    assert plans == groups
+    return plans
+
+
+def entry(outputs: Any, stream: int | slice) -> Any:
     """One stream's part of the outputs."""
     return pytree.tree_map(lambda t: t[stream], outputs)
 
@@ -121,10 +130,11 @@ class Twins:
         mine, theirs = seen.changed[name], expected.changed[name]
         found, truth = self.stream.values()[name], self.reference.values()[name]
         kind = call.test.kind if call.test.threshold > 0 else "max"
-        amount = torch.where(theirs, *(distance(v, before, layout, kind) for v in (truth, found)))
-        limit: Tensor | float = call.test.threshold
+        expected_by, found_by = (distance(v, before, layout, kind) for v in (truth, found))
+        amount = torch.where(theirs, expected_by, found_by)
+        limit = torch.tensor(call.test.threshold, device=amount.device)
         if call.scale:
-            limit = limit * self.reference.engines[""]._state[call.scale].view(-1, 1, 1)
+            limit = limit * self.reference.engines[""].state[call.scale].view(-1, 1, 1)
         channels = truth.numel() / amount.numel()
         room = self.bound * float(truth.abs().max()) * (channels**0.5 if kind == "l2" else 1.0)
         clear = (mine != theirs) & ((amount - limit).abs() > room)

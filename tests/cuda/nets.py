@@ -43,7 +43,8 @@ class Gates(nn.Module):
         x = F.hardswish(self.stem(x))
         y = F.silu(self.depth(F.hardswish(self.expand(x))))
         gate = torch.sigmoid(self.excite(F.relu(self.squeeze(F.adaptive_avg_pool2d(y, 1)))))
-        return self.stride(self.project(y * gate) + x)
+        result: Tensor = self.stride(self.project(y * gate) + x)
+        return result
 
 
 class Pyramid(nn.Module):
@@ -81,7 +82,10 @@ class Branches(nn.Module):
         coarse = F.relu(self.far(coarse))
         up = F.interpolate(self.up(coarse), fine.shape[2:], mode="nearest")
         fine, coarse = F.relu(fine + up), F.relu(coarse + self.down(fine))
-        return self.last(torch.cat([fine, F.interpolate(coarse, fine.shape[2:], mode="nearest")], 1))
+        result: Tensor = self.last(
+            torch.cat([fine, F.interpolate(coarse, fine.shape[2:], mode="nearest")], 1)
+        )
+        return result
 
 
 NETS: dict[str, Callable[[], nn.Module]] = {"residual": Residual, "gates": Gates, "pyramid": Pyramid}

@@ -120,7 +120,8 @@ class Inverted(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         y = F.hardswish(self.depth(F.hardswish(self.up(x))))
         gate = F.hardsigmoid(self.excite(F.relu(self.squeeze(F.adaptive_avg_pool2d(y, 1)))))
-        return self.down(y * gate)
+        result: Tensor = self.down(y * gate)
+        return result
 
 
 class ConvNext(nn.Module):
@@ -133,7 +134,8 @@ class ConvNext(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.norm(self.depth(x).permute(0, 2, 3, 1))
-        return x + self.down(F.gelu(self.up(y))).permute(0, 3, 1, 2)
+        result: Tensor = x + self.down(F.gelu(self.up(y))).permute(0, 3, 1, 2)
+        return result
 
 
 class Decoder(nn.Module):
@@ -169,7 +171,8 @@ class Head(nn.Module):
         self.conv, self.fc = nn.Conv2d(320, 1280, 1), nn.Linear(1280, 1000)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.fc(F.relu6(self.conv(x)).mean((2, 3)))
+        result: Tensor = self.fc(F.relu6(self.conv(x)).mean((2, 3)))
+        return result
 
 
 HALF = torch.float16

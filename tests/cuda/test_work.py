@@ -35,7 +35,8 @@ def reached(call: RegionCall, module: nn.Module, example: Tensor, linear: bool) 
     if linear:
         units = torch.eye(count, dtype=torch.float64).view(count, 1, height, width)
         with torch.no_grad():
-            return module(units.expand(-1, example.shape[1], -1, -1)).abs().amax(1) != 0
+            result: Tensor = module(units.expand(-1, example.shape[1], -1, -1)).abs().amax(1) != 0
+            return result
     if call.reach is None:  # it looks at everything
         return torch.ones(count, *call.extent[1:], dtype=torch.bool)
     ((source, _),) = call.mask_reads

@@ -20,6 +20,7 @@ from videoeff.kernels.call import RegionCall
 from videoeff.kernels.computation import Computation
 from videoeff.kernels.region_spec.values import Constant
 from videoeff.kernels.triton.describe import served_device
+from videoeff.lowering import lower as lowering
 from videoeff.passes import recipe
 from videoeff.passes.recompute_expansions import RecomputeExpansions
 from videoeff.runtime import engine as engine_module
@@ -37,7 +38,10 @@ class Expansion(nn.Module):
         self.filter, self.narrow = nn.Conv2d(32, 32, 3, padding=1, groups=32), nn.Conv2d(32, 4, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.narrow(torch.relu(self.filter(torch.relu(self.widen(torch.relu(self.start(x)))))))
+        result: Tensor = self.narrow(
+            torch.relu(self.filter(torch.relu(self.widen(torch.relu(self.start(x))))))
+        )
+        return result
 
 
 #: The usual passes, for maps of any size.
@@ -153,7 +157,7 @@ def test_moving_or_casting_forgets_what_was_said(asked: list[str]) -> None:
 
 def test_a_device_is_known_when_lowering_begins(monkeypatch: pytest.MonkeyPatch) -> None:
     lowered: list[str] = []
-    original = engine_module.lower
+    original = lowering.lower
 
     def lower(program: Any, *rest: Any) -> Any:
         lowered.append(next(program.module.buffers()).device.type)

@@ -204,7 +204,8 @@ class Broken(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         y = torch.relu(self.first(x))
-        return torch.relu(self.last(F.hardshrink(self.middle(y), 0.1))) + self.beside(y)
+        result: Tensor = torch.relu(self.last(F.hardshrink(self.middle(y), 0.1))) + self.beside(y)
+        return result
 
 
 @pytest.mark.parametrize("how", ["exact", "relative", "predicted"])

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.cuda.compare import calls, dense, entry, kernels, passes, same, squares, twins
+from tests.cuda.compare import calls, dense, entry, kernels, passes, same, squares, triton_plans, twins
 from tests.cuda.nets import NETS, build
 from tests.support.streams import stream_of
 from videoeff.kernels.triton import rules
@@ -64,8 +64,7 @@ def test_lists_of_a_stream(name: str, how: str, cut: Callable[..., None], device
         build(name, device), torch.rand(SHAPE, device=device), passes=passes(how), backend="triton"
     )
     poison(stream)
-    (engine,) = stream.engines.values()
-    (plan,) = engine.plan.groups
+    (plan,) = triton_plans(stream)
     regions = {n: c for n, c in calls(stream).items() if c.kind != "input"}
     pixels = dict.fromkeys(regions, 0)
     for number, frame in enumerate(squares(3, SHAPE, device)):
@@ -75,6 +74,7 @@ def test_lists_of_a_stream(name: str, how: str, cut: Callable[..., None], device
             continue
         for layer in regions:
             work = plan.works[layer]
+            assert plan.memory is not None
             count = int(plan.memory.count(work)[0])
             units = work.tensors["listed"][:count].tolist()
             stamped = torch.nonzero(work.tensors["stamps"] == plan.memory.frame).flatten().tolist()
@@ -140,8 +140,8 @@ def test_large_blocks_for_long_lists(
     met = set()
     for frame in frames:
         pair.frame(frame, follow=how != "exact")
-        (engine,) = pair.stream.engines.values()
-        (group,) = engine.plan.groups
+        (group,) = triton_plans(pair.stream)
+        assert group.memory is not None
         for launch in group.launches:
             if launch.arguments.get("LONG") is not None:
                 listed = int(group.memory.count(group.works[launch.layer])[0])

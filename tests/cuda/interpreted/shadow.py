@@ -87,7 +87,8 @@ class Run:
         other = block.of(who)[places]
         foreign = (other > 0) & (other != program + 1)
         known = self.clocks[program][np.where(foreign, other - 1, program)]
-        return (other == SEVERAL) | (foreign & (block.of(when)[places] > known))
+        unordered: Ints = (other == SEVERAL) | (foreign & (block.of(when)[places] > known))
+        return unordered
 
     # -- accesses ----------------------------------------------------------------------------------------
 

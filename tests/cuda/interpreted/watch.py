@@ -39,7 +39,8 @@ class Turns:
     def __init__(self, count: int, dice: random.Random) -> None:
         self.dice, self.waiting = dice, [threading.Semaphore(0) for _ in range(count)]
         self.alive, self.done = list(range(count)), threading.Semaphore(0)
-        self.here, self.error = threading.local(), None
+        self.here = threading.local()
+        self.error: BaseException | None = None
 
     def run(self, work: Any) -> None:
         """``work(program)`` for each of them."""
@@ -153,7 +154,8 @@ def watched(seed: int = 0) -> Iterator[Watch]:
 
     def addresses(pointers: Any, mask: Any) -> Ints:
         which, chosen = np.broadcast_arrays(pointers.data, np.asarray(mask.data, bool))
-        return which[chosen].astype(np.uint64).ravel()
+        found: Ints = which[chosen].astype(np.uint64).ravel()
+        return found
 
     # Up to Triton 3.8 two arguments say how to use the caches, from 3.9 on one.
     def load(pointers: Any, mask: Any, other: Any, *policy_and_volatile: Any) -> Any:
