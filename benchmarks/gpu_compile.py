@@ -69,12 +69,11 @@ def as_if_there_were(device: str, capability: int) -> Iterator[None]:
     from videoeff.kernels.triton import plan
     from videoeff.kernels.triton.configs import Device
     from videoeff.kernels.triton.region import TritonBackend
-    from videoeff.lowering import lower, region_calls
+    from videoeff.lowering import lower
 
     there = Device(device, f"sm_{capability}")
     with (
         mock.patch.object(lower, "device_of", return_value=torch.device("cuda")),
-        mock.patch.object(region_calls, "device_of", return_value=torch.device("cuda")),
         mock.patch.object(plan, "present", return_value=there),
         mock.patch.object(TritonBackend, "unavailable", return_value=""),
     ):
