@@ -28,6 +28,8 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:TRITON_DEFAULT_FP_FUSION is unset:UserWarning"),
 ]
 
+HALF = torch.float16
+
 #: Bytes of shared memory that a block may have: A100, and H100 and H200.
 SHARED = {80: 163 * 1024, 90: 227 * 1024}
 
@@ -81,6 +83,20 @@ def check(launch: Any, capability: int) -> None:
         assert made.warpgroup, name
     else:
         assert made.warp or made.warpgroup, name
+
+
+def test_spills_and_registers_are_seen() -> None:
+    """A kernel that has far too few registers spills; what is read off it says so."""
+    from videoeff.kernels.triton.ahead import compile_ahead
+
+    stream = stream_of(nn.Conv2d(16, 32, 3).half(), torch.empty(1, 16, 20, 30, dtype=HALF), backend="reference")
+    (launch,) = [x for x, _ in launches(stream, 80) if x.kernel.__name__ == "convolution"]
+    free = compile_ahead(launch, 80)
+    tight = compile_ahead(dataclasses.replace(launch, options={**launch.options, "maxnreg": 32}), 80)
+    assert free.spilled == 0
+    assert free.registers > 32
+    assert tight.spilled > 0
+    assert tight.registers <= 32
 
 
 # ---------------------------------------------------------------- regions of real networks
@@ -161,8 +177,6 @@ class Head(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return self.fc(F.relu6(self.conv(x)).mean((2, 3)))
 
-
-HALF = torch.float16
 
 #: Name: (module, shape of the frame, dtype, change test).
 REGIONS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], torch.dtype, str]] = {
