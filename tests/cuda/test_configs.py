@@ -327,7 +327,7 @@ def test_large_blocks_do_not_cost_a_list_its_precision() -> None:
     (first,) = found
     assert sizes[first].long_BM == 0
     assert arguments["LONG"] is None
-    assert arguments["EDGES"][0][0] == 0  # by units, not the whole map
+    assert arguments["EDGES"][0].whole == 0  # by units, not the whole map
     wide = nn.Sequential(nn.Conv2d(64, 128, 3, padding=1), nn.Conv2d(128, 128, 3, padding=1))
     for size, expected in (((20, 30), (128, 128, 1)), ((6, 9), None)):  # a list of 54 pixels is never long
         stream = stream_of(wide.half(), torch.empty(1, 64, *size, dtype=torch.half), backend="reference")

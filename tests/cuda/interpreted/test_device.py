@@ -68,11 +68,12 @@ def test_places_in_large_memory(r: int) -> None:
     """Of 40 streams of a map of 2^26 elements some lie past what 32 bits tell."""
     from tests.cuda.interpreted.appending import places
     from videoeff.kernels.triton.binding import VAST
+    from videoeff.kernels.triton.records import ViewArgs
 
     strides, even, found = (1 << 26, 1 << 14, 8), 8, torch.zeros(2, dtype=torch.int64)
     vast = tl_constexpr(strides[0] * (r + 1) >= VAST)
     halves = tuple(s // even for s in strides)
-    view = (torch.zeros(1), *strides, 1, tl_constexpr(even), *halves, None, vast)
+    view = ViewArgs(torch.zeros(1), *strides, 1, tl_constexpr(even), *halves, None, vast)
     places[(1,)](view, found, r, 5, 7)
     first = r * strides[0] + 5 * strides[1] + 7 * strides[2]
     assert found.tolist() == [first, first + 1]

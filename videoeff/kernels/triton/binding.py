@@ -17,6 +17,19 @@ from videoeff.kernels.region_spec.codes import CHANGE_TESTS, ChangeTest
 from videoeff.kernels.region_spec.spec import Form
 from videoeff.kernels.region_spec.trace import Constant, View
 from videoeff.kernels.triton.configs import Config, by_channel
+from videoeff.kernels.triton.records import (
+    MADE,
+    ChangeTestArgs,
+    EdgeArgs,
+    GateArgs,
+    InstructionStatic,
+    ListArgs,
+    OffsetArgs,
+    RowEdgeArgs,
+    SiteArgs,
+    ViewArgs,
+    WindowArgs,
+)
 from videoeff.kernels.triton.work import Edge, Work, edges_of
 
 #: Most registers of a thread, and of a multiprocessor.
@@ -191,8 +204,8 @@ class Binding:
         exact = self.groups == 1 and all(per_group % w == 0 for w in widths)
         return None if exact else per_group
 
-    def view(self, view: View, even: int = 0, exact: bool = False) -> tuple[Any, ...]:
-        """A view as kernels take it, see ``device.py``.
+    def view(self, view: View, even: int = 0, exact: bool = False) -> ViewArgs:
+        """A view as kernels take it.
 
         Args:
             view: of a buffer or a constant.
@@ -204,16 +217,27 @@ class Binding:
         even = even or self.even(view, self.channels // self.groups)
         room = self.room(view)
         apart = exact or self.groups > 1  # the channels behind a block's last one are another group's
-        return (
-            memory,
-            *view.strides,
-            tl.constexpr(even),
-            row // even,
-            line // even,
-            column // even,
-            room // even if channel == 1 and room % even == 0 and not apart else None,
-            tl.constexpr(memory.numel() >= VAST),
+        return ViewArgs(
+            pointer=memory,
+            row=row,
+            line=line,
+            column=column,
+            channel=channel,
+            even=tl.constexpr(even),
+            row_by_even=row // even,
+            line_by_even=line // even,
+            column_by_even=column // even,
+            room_by_even=room // even if channel == 1 and room % even == 0 and not apart else None,
+            vast=tl.constexpr(memory.numel() >= VAST),
         )
+
+    def gate(self) -> GateArgs | None:
+        """The factors of the input's channels, if it has any."""
+        place = self.form.window.get("gate")
+        if not place:
+            return None
+        view = self.form.arguments[place - 1]
+        return GateArgs(self.memory.tensor_of(view, self.call), view.strides[0], view.strides[3])
 
     def even(self, view: View, per_group: int) -> int:
         """What number, 8 at most, the places of all pixels and the first channels of all groups divide by."""
@@ -276,43 +300,43 @@ class Binding:
         options = {"num_warps": config.warps, "num_stages": config.stages}
         return Launch(self.call.name, kernel, max(1, min(programs, chunks * blocks)), arguments, options)
 
-    def work_of(self, work: Work) -> tuple[Any, ...]:
-        """``work`` of the kernels."""
+    def work_of(self, work: Work) -> ListArgs:
+        """A list as kernels take it."""
         memory = self.memory
         switch = max(1, int(self.config.whole_from * work.units) + 1)
-        return (
-            memory.count(work),
-            work.tensors["listed"],
-            memory.frame,
-            memory.pixels[memory.place(work) :],
-            coded(switch),
-            int(self.call.prediction is None or work is not self.work),
+        return ListArgs(
+            length=memory.count(work),
+            listed=work.tensors["listed"],
+            frame=memory.frame,
+            pixels=memory.pixels[memory.place(work) :],
+            switch=coded(switch),
+            ordered=int(self.call.prediction is None or work is not self.work),
         )
 
-    def test(self, blocks: int, per_group: int, chunks: int, together: bool) -> tuple[Any, ...]:
-        """``test`` of the kernels."""
+    def test(self, blocks: int, per_group: int, chunks: int, together: bool) -> ChangeTestArgs:
+        """The change test as kernels take it."""
         call, config, memory = self.call, self.config, self.memory
-        exchange: tuple[Any, ...] = (None, None, None, None, None)
+        exchange: dict[str, Any] = {}
         if together:
             pixels, wide = chunks * config.BM, blocks * config.BN
             if config.long_BM:  # as many chunks at most, but their last ones may be longer
                 pixels += config.long_BM
                 wide = max(wide, -(-per_group // config.long_BN) * config.long_BN)
-            exchange = (
-                memory.scratch("candidates", pixels * wide, call.value.dtype),
-                memory.scratch("partials", 2 * pixels * blocks, torch.float32),
-                memory.scratch("arrived", chunks, torch.int32),
-                self.columns(per_group),
-                -(-per_group // config.BN) if self.groups > 1 else None,
-            )
-        return (
-            float(call.test.threshold),
-            memory.state[call.scale] if call.scale else None,
-            self.work.tensors["mask"],
-            self.work.tensors.get("magnitude"),
-            memory.fresh[self.streams],
-            self.channels,
-            *exchange,
+            exchange = {
+                "candidates": memory.scratch("candidates", pixels * wide, call.value.dtype),
+                "partials": memory.scratch("partials", 2 * pixels * blocks, torch.float32),
+                "arrived": memory.scratch("arrived", chunks, torch.int32),
+                "per_group": self.columns(per_group),
+                "blocks_per_group": -(-per_group // config.BN) if self.groups > 1 else None,
+            }
+        return ChangeTestArgs(
+            limit=float(call.test.threshold),
+            scale=memory.state[call.scale] if call.scale else None,
+            mask=self.work.tensors["mask"],
+            magnitude=self.work.tensors.get("magnitude"),
+            fresh=memory.fresh[self.streams],
+            channels=self.channels,
+            **exchange,
         )
 
     @property
@@ -320,32 +344,66 @@ class Binding:
         """The stream of each row."""
         return self.call.layout.streams or ()
 
-    def code(self) -> tuple[tuple[Any, ...], ...]:
-        """``CODE`` of the kernels: (op, a, b, p, q); -1 stands for the producer's result."""
+    def code(self) -> tuple[InstructionStatic, ...]:
+        """``CODE`` of the kernels."""
         return tuple(
-            (-1, 0, 0, 0.0, 0.0) if i is None else (int(i.op), i.a, i.b, float(i.p), float(i.q))
+            MADE if i is None else InstructionStatic(int(i.op), i.a, i.b, float(i.p), float(i.q))
             for i in self.form.code
         )
 
 
-def edge_arguments(edge: Edge, memory: Memory) -> tuple[Any, ...]:
+def edge_arguments(edge: Edge, memory: Memory) -> EdgeArgs | RowEdgeArgs:
     """What kernels read of an edge."""
     target = edge.target
-    tensors = (target.tensors["stamps"], target.tensors["listed"], memory.count(target))
+    stamps, listed, length = target.tensors["stamps"], target.tensors["listed"], memory.count(target)
     high, wide = target.grid
     if edge.axes is None:
-        return (target.tensors["rows"], *tensors, coded(high * wide), coded(target.extent[0]))
+        return RowEdgeArgs(
+            row_stamps=target.tensors["rows"],
+            stamps=stamps,
+            listed=listed,
+            length=length,
+            tiles=coded(high * wide),
+            rows=coded(target.extent[0]),
+        )
     (low_y, high_y), (low_x, high_x) = edge.axes
-    tables = (memory.keep(t.to(torch.int32)) for t in (low_y, high_y, low_x, high_x))
-    source = coded(low_y.shape[1]), coded(low_x.shape[1])
-    return (*tables, *source, *tensors, coded(high), coded(wide))
+    return EdgeArgs(
+        low_y=memory.keep(low_y.to(torch.int32)),
+        high_y=memory.keep(high_y.to(torch.int32)),
+        low_x=memory.keep(low_x.to(torch.int32)),
+        high_x=memory.keep(high_x.to(torch.int32)),
+        height=coded(low_y.shape[1]),
+        width=coded(low_x.shape[1]),
+        stamps=stamps,
+        listed=listed,
+        length=length,
+        tiles_high=coded(high),
+        tiles_wide=coded(wide),
+    )
 
 
-def site_of(work: Work) -> tuple[int, ...]:
-    """``site`` of the kernels."""
+def site_of(work: Work) -> SiteArgs:
+    """Where a list's value lies in space, as kernels take it."""
     high, wide = work.grid
-    numbers = (*work.extent[1:], high, wide, work.units, divisor(high), divisor(wide))
-    return tuple(coded(n) for n in numbers)
+    return SiteArgs(
+        height=coded(work.extent[1]),
+        width=coded(work.extent[2]),
+        tiles_high=coded(high),
+        tiles_wide=coded(wide),
+        tiles=coded(work.units),
+        by_high=coded(divisor(high)),
+        by_wide=coded(divisor(wide)),
+    )
+
+
+def window_of(window: Mapping[str, int]) -> WindowArgs:
+    """How a region's window moves, as kernels take it."""
+    return WindowArgs(*(window[n] for n in ("sy", "sx", "py", "px", "dy", "dx")))
+
+
+def offsets_of(window: Mapping[str, int]) -> OffsetArgs:
+    """Where the taps of a region's window lie, as kernels take it."""
+    return OffsetArgs(*(window[n] for n in ("py", "px", "dy", "dx")))
 
 
 def divisor(number: int) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, NamedTuple
+
 import torch
 import torch.nn.functional as F
 import triton
@@ -10,12 +12,27 @@ from torch import Tensor
 
 from videoeff.kernels.region_spec.codes import Kind
 from videoeff.kernels.region_spec.trace import combined
-from videoeff.kernels.triton.binding import Binding, Launch
+from videoeff.kernels.triton.binding import Binding, Launch, offsets_of
 from videoeff.kernels.triton.device import block_columns, commit, count_pixels, length, pixels, plain_site
 from videoeff.kernels.triton.programme import load_argument, programme
 
 #: Most columns of a window that are unrolled.
 UNROLLED = tl.constexpr(7)
+
+
+class ShapeArgs(NamedTuple):
+    """The sizes of a convolution by channel.
+
+    Attributes:
+        height, width: of the input.
+        per_group: outputs, as ``block_columns`` takes them.
+        padded: outputs, rounded up.
+    """
+
+    height: Any
+    width: Any
+    per_group: Any
+    padded: Any
 
 
 @triton.jit
@@ -36,9 +53,9 @@ def _tap(
     SX: tl.constexpr, SPREAD: tl.constexpr,
 ):  # fmt: skip
     """Add one tap."""
-    ix, beside = _line(x, kx, shape[1], window[1], window[3], SX, SPREAD)
+    ix, beside = _line(x, kx, shape.width, window.padding_x, window.dilation_x, SX, SPREAD)
     a = load_argument(source, r, iy, ix, channel, inside & beside, exists[None, :])
-    w = tl.load(weight + tap * shape[3] + cols, mask=cols < shape[3], other=0.0)
+    w = tl.load(weight + tap * shape.padded + cols, mask=cols < shape.padded, other=0.0)
     return acc + a * w[None, :]
 
 
@@ -54,12 +71,12 @@ def depthwise(
     """Strided, dilated; padding with zeros.
 
     Args:
-        source: the input, like ``out``.
+        source: ``ViewArgs`` of the input.
         weight: (KH KW, outputs) float32, contiguous, its last dimension padded as ``shape`` says.
         bias: (outputs) float32, or None.
-        gate: a factor (pointer, row, channel) for each channel of the input, or None.
-        shape: (H, W of the input, outputs, outputs padded).
-        window: (padding y, x, dilation y, x).
+        gate: ``GateArgs`` of the input, or None.
+        shape: ``ShapeArgs``.
+        window: ``OffsetArgs``.
         SY, SX: the stride.
         MULTIPLIER: outputs of each channel of the input.
         SPREAD: whether the convolution is transposed.
@@ -72,11 +89,11 @@ def depthwise(
         block = t % NB
         r, y, x, valid = pixels(chunk, units, whole, work, site, U, BM)
         count_pixels(work, valid, block, counting)
-        cols, exists = block_columns(block, shape[2], None, BN)
+        cols, exists = block_columns(block, shape.per_group, None, BN)
         channel = cols // MULTIPLIER
         acc = tl.zeros([BM, BN], tl.float32)
         for ky in range(KH):
-            iy, inside = _line(y, ky, shape[0], window[0], window[2], SY, SPREAD)
+            iy, inside = _line(y, ky, shape.height, window.padding_y, window.dilation_y, SY, SPREAD)
             inside = inside & valid
             if KW <= UNROLLED and MULTIPLIER == 1:
                 for kx in tl.static_range(KW):
@@ -87,11 +104,11 @@ def depthwise(
                     acc = _tap(acc, source, weight, r, iy, inside, x, kx, ky * KW + kx, cols, channel, exists,
                                shape, window, SX, SPREAD)  # fmt: skip
         if gate is not None:  # the same for all taps
-            factor = gate[0] + (r * gate[1])[:, None] + channel[None, :] * gate[2]
+            factor = gate.pointer + (r * gate.row)[:, None] + channel[None, :] * gate.channel
             acc *= tl.load(factor, mask=valid[:, None] & exists[None, :], other=0.0).to(tl.float32)
         if bias is not None:
             acc += tl.load(bias + cols, mask=exists, other=0.0)[None, :]
-        value = programme(acc, args, CODE, r, y, x, cols, valid, exists[None, :], test[5])
+        value = programme(acc, args, CODE, r, y, x, cols, valid, exists[None, :], test.channels)
         commit(value, chunk, block, full, r, y, x, valid, cols, exists[None, :], site, work, out, test,
                edges, U, BM, BN, NB, TEST, TOGETHER, EDGES)  # fmt: skip
 
@@ -111,17 +128,13 @@ def launch(b: Binding) -> Launch:
     def packed(weight: Tensor) -> Tensor:
         return F.pad(weight.reshape(outputs, kh * kw).t(), (0, wide - outputs))
 
-    gate = None
-    if window.get("gate"):
-        view = form.arguments[window["gate"] - 1]
-        gate = (b.memory.tensor_of(view, b.call), view.strides[0], view.strides[3])
     special = {
         "source": b.view(form.input, 1 if multiplier > 1 else 0),
         "weight": b.memory.constant(combined([form.weight], packed, (kh * kw, wide)), torch.float32),
         "bias": None if form.bias is None else b.memory.constant(form.bias, torch.float32),
-        "gate": gate,
-        "shape": (form.input.extent[1], form.input.extent[2], b.columns(outputs), wide),
-        "window": tuple(window[n] for n in ("py", "px", "dy", "dx")),
+        "gate": b.gate(),
+        "shape": ShapeArgs(form.input.extent[1], form.input.extent[2], b.columns(outputs), wide),
+        "window": offsets_of(window),
         "KH": kh,
         "KW": kw,
         "SY": window["sy"],

@@ -31,7 +31,7 @@ def tile_sums(
     """Sum the pixels of each listed tile, always in the same order.
 
     Args:
-        source: the map, like ``out``.
+        source: ``ViewArgs`` of the map.
         sums: (tiles of all rows, channels) float32.
         stale: whether all sums are to be made anew, int32.
         channels: of the map.
@@ -41,13 +41,15 @@ def tile_sums(
     inner = tl.arange(0, U * U)
     for t in tl.range(tl.program_id(0), units * NB, tl.num_programs(0)):
         slot = t // NB
-        unit = tl.where(whole != 0, slot, tl.load(work[1] + slot))
-        y = ((unit // site[3]) % site[2]) * U + inner // U
-        x = (unit % site[3]) * U + inner % U
+        unit = tl.where(whole != 0, slot, tl.load(work.listed + slot))
+        y = ((unit // site.tiles_wide) % site.tiles_high) * U + inner // U
+        x = (unit % site.tiles_wide) * U + inner % U
         cols = (t % NB) * BN + tl.arange(0, BN)
-        here = ((y < site[0]) & (x < site[1]))[:, None] & room_of(source, cols, (cols < channels)[None, :])
-        place = place_of(source, unit // (site[2] * site[3]), y, x, cols)
-        values = tl.load(source[0] + place, mask=here, other=0.0).to(tl.float32)
+        here = ((y < site.height) & (x < site.width))[:, None] & room_of(
+            source, cols, (cols < channels)[None, :]
+        )
+        place = place_of(source, unit // (site.tiles_high * site.tiles_wide), y, x, cols)
+        values = tl.load(source.pointer + place, mask=here, other=0.0).to(tl.float32)
         tl.store(sums + unit * channels + cols, tl.sum(values, 0), mask=cols < channels)
 
 
@@ -77,5 +79,5 @@ def launches(b: Binding) -> tuple[Launch, ...]:
     options = {"num_warps": config.warps, "maxnreg": 128}
     first = Launch(b.call.name, tile_sums, programs, given, options, ("full",))
     pixels = work.extent[1] * work.extent[2]
-    counts = (work.units // work.extent[0], channels, pixels)
-    return first, *rows.launches(b, (sums, *counts), stale)
+    held = rows.MeanArgs(sums, work.units // work.extent[0], channels, pixels)
+    return first, *rows.launches(b, held, stale)

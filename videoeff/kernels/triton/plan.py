@@ -237,7 +237,7 @@ class TritonPlan(Group):
         config, chunks = IMPORT, -(-work.units // (IMPORT.BM // IMPORT.U**2))
         arguments = {
             "site": site_of(work),
-            "work": (memory.lists, memory.lists, memory.frame, memory.pixels, 0),
+            "frame": memory.frame,
             "mask": work.tensors["mask"],
             "told": work.tensors["told"],
             "edges": tuple(edge_arguments(e, memory) for e in edges) or None,

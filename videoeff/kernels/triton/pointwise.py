@@ -39,7 +39,7 @@ def pointwise(
         r, y, x, valid = pixels(chunk, units, whole, work, site, U, BM)
         count_pixels(work, valid, block, counting)
         cols, exists = block_columns(block, channels, None, BN)
-        value = programme(None, args, CODE, r, y, x, cols, valid, exists[None, :], test[5])
+        value = programme(None, args, CODE, r, y, x, cols, valid, exists[None, :], test.channels)
         value = tl.broadcast_to(value, [BM, BN])
         commit(value, chunk, block, full, r, y, x, valid, cols, exists[None, :], site, work, out, test,
                edges, U, BM, BN, NB, TEST, TOGETHER, EDGES)  # fmt: skip
@@ -47,16 +47,22 @@ def pointwise(
 
 @triton.jit(do_not_specialize=["full"])
 def imported(
-    site, work, mask, told, edges, full, U: tl.constexpr, BM: tl.constexpr, EDGES: tl.constexpr
+    site, frame, mask, told, edges, full, U: tl.constexpr, BM: tl.constexpr, EDGES: tl.constexpr
 ):  # fmt: skip
-    """Stamp and announce the pixels of a mask (R, H, W) of bytes that other code made."""
-    frame = tl.load(work[2])
+    """Stamp and announce the pixels of a mask (R, H, W) of bytes that other code made.
+
+    Args:
+        frame: pointer to the frame's number.
+        mask: pointer to the stamps.
+        told: pointer to the bytes.
+    """
+    number = tl.load(frame)
     site = plain_site(site)
-    chunks = tl.cdiv(site[4], BM // (U * U))
+    chunks = tl.cdiv(site.tiles, BM // (U * U))
     for chunk in tl.range(tl.program_id(0), chunks, tl.num_programs(0)):
         r, y, x, valid = all_pixels(chunk, site, U, BM)
-        changed = tl.load(told + (r * site[0] + y) * site[1] + x, mask=valid, other=0) != 0
-        announce(changed & valid, full, frame, r, y, x, site, mask, edges, U, BM, EDGES)
+        changed = tl.load(told + (r * site.height + y) * site.width + x, mask=valid, other=0) != 0
+        announce(changed & valid, full, number, r, y, x, site, mask, edges, U, BM, EDGES)
 
 
 @triton.jit

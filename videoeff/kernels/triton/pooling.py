@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any, NamedTuple
+
 import triton
 import triton.language as tl
 
-from videoeff.kernels.triton.binding import Binding, Launch
+from videoeff.kernels.triton.binding import Binding, Launch, window_of
 from videoeff.kernels.triton.device import block_columns, commit, count_pixels, length, pixels, plain_site
 from videoeff.kernels.triton.programme import place_of, programme, room_of
 
@@ -13,11 +15,24 @@ from videoeff.kernels.triton.programme import place_of, programme, room_of
 UNROLLED = tl.constexpr(7)
 
 
+class ShapeArgs(NamedTuple):
+    """The sizes of a pooling.
+
+    Attributes:
+        height, width: of the input.
+        per_group: channels, as ``block_columns`` takes them.
+    """
+
+    height: Any
+    width: Any
+    per_group: Any
+
+
 @triton.jit
 def _tap(top, source, r, iy, inside, ix, cols, exists, width):
     """The larger of what is known and one tap; NaN of either. What lies beside the input is no candidate."""
     ok = (inside & (ix >= 0) & (ix < width))[:, None] & room_of(source, cols, exists[None, :])
-    value = tl.load(source[0] + place_of(source, r, iy, ix, cols), mask=ok, other=float("-inf"))
+    value = tl.load(source.pointer + place_of(source, r, iy, ix, cols), mask=ok, other=float("-inf"))
     return tl.maximum(top, value, propagate_nan=tl.PropagateNan.ALL)
 
 
@@ -31,9 +46,9 @@ def maximum(
     """The largest value of a window, strided, dilated, padded.
 
     Args:
-        source: the input, like ``out``.
-        shape: (H, W of the input, channels).
-        window: (stride y, x, padding y, x, dilation y, x).
+        source: ``ViewArgs`` of the input.
+        shape: ``ShapeArgs``.
+        window: ``WindowArgs``.
     """
     site = plain_site(site)
     units, whole = length(work, site, full)
@@ -43,19 +58,25 @@ def maximum(
         block = t % NB
         r, y, x, valid = pixels(chunk, units, whole, work, site, U, BM)
         count_pixels(work, valid, block, counting)
-        cols, exists = block_columns(block, shape[2], None, BN)
-        left = x * window[1] - window[3]
-        top = tl.full([BM, BN], float("-inf"), source[0].dtype.element_ty)
+        cols, exists = block_columns(block, shape.per_group, None, BN)
+        left = x * window.stride_x - window.padding_x
+        top = tl.full([BM, BN], float("-inf"), source.pointer.dtype.element_ty)
         for ky in range(KH):
-            iy = y * window[0] - window[2] + ky * window[4]
-            inside = valid & (iy >= 0) & (iy < shape[0])
+            iy = y * window.stride_y - window.padding_y + ky * window.dilation_y
+            inside = valid & (iy >= 0) & (iy < shape.height)
             if KW <= UNROLLED:
                 for kx in tl.static_range(KW):
-                    top = _tap(top, source, r, iy, inside, left + kx * window[5], cols, exists, shape[1])
+                    top = _tap(
+                        top, source, r, iy, inside, left + kx * window.dilation_x, cols, exists, shape.width
+                    )
             else:
                 for kx in range(KW):
-                    top = _tap(top, source, r, iy, inside, left + kx * window[5], cols, exists, shape[1])
-        value = programme(top.to(tl.float32), args, CODE, r, y, x, cols, valid, exists[None, :], test[5])
+                    top = _tap(
+                        top, source, r, iy, inside, left + kx * window.dilation_x, cols, exists, shape.width
+                    )
+        value = programme(
+            top.to(tl.float32), args, CODE, r, y, x, cols, valid, exists[None, :], test.channels
+        )
         commit(value, chunk, block, full, r, y, x, valid, cols, exists[None, :], site, work, out, test,
                edges, U, BM, BN, NB, TEST, TOGETHER, EDGES)  # fmt: skip
 
@@ -67,8 +88,8 @@ def launch(b: Binding) -> Launch:
     blocks = -(-b.channels // b.config.BN)
     special = {
         "source": b.view(form.input),
-        "shape": (form.input.extent[1], form.input.extent[2], b.columns(b.channels)),
-        "window": tuple(window[n] for n in ("sy", "sx", "py", "px", "dy", "dx")),
+        "shape": ShapeArgs(form.input.extent[1], form.input.extent[2], b.columns(b.channels)),
+        "window": window_of(window),
         "KH": window["kh"],
         "KW": window["kw"],
     }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import triton
@@ -17,11 +17,18 @@ from videoeff.ops.axis_tables import Table
 UNROLLED = tl.constexpr(4)
 
 
+class TableArgs(NamedTuple):
+    """Which lines of the input a line of the value is the sum of: pointers to their places and weights."""
+
+    lines: Any
+    weights: Any
+
+
 @triton.jit
 def _entry(table, at, valid):
     """Line and weight of a tap; 0 where there is no pixel."""
-    index = tl.load(table[0] + at, mask=valid, other=0)
-    return index, tl.load(table[1] + at, mask=valid, other=0.0)
+    index = tl.load(table.lines + at, mask=valid, other=0)
+    return index, tl.load(table.weights + at, mask=valid, other=0.0)
 
 
 @triton.jit
@@ -43,8 +50,8 @@ def resampling(
     """A pixel as a sum over TY lines and TX columns that tables name.
 
     Args:
-        source: the input, like ``out``.
-        rows: (index, weight) of the lines, each (H, TY); where PICKED, a line of -1 is zero.
+        source: ``ViewArgs`` of the input.
+        rows: ``TableArgs`` of the lines, each (H, TY); where PICKED, a line of -1 is zero.
         columns: the same of the columns, (W, TX).
         channels: of the value.
         PICKED: whether each pixel is one of the input's as it is, or zero.
@@ -59,8 +66,8 @@ def resampling(
         count_pixels(work, valid, block, counting)
         cols, exists = block_columns(block, channels, None, BN)
         if PICKED:
-            iy = tl.load(rows[0] + y, mask=valid, other=-1)
-            ix = tl.load(columns[0] + x, mask=valid, other=-1)
+            iy = tl.load(rows.lines + y, mask=valid, other=-1)
+            ix = tl.load(columns.lines + x, mask=valid, other=-1)
             acc = load_argument(source, r, iy, ix, cols, (iy >= 0) & (ix >= 0), exists[None, :])
         else:
             acc = tl.zeros([BM, BN], tl.float32)
@@ -72,7 +79,7 @@ def resampling(
                 else:
                     for c in range(TX):
                         acc = _tap(acc, source, columns, r, iy, above, x * TX + c, cols, valid, exists)
-        value = programme(acc, args, CODE, r, y, x, cols, valid, exists[None, :], test[5])
+        value = programme(acc, args, CODE, r, y, x, cols, valid, exists[None, :], test.channels)
         commit(value, chunk, block, full, r, y, x, valid, cols, exists[None, :], site, work, out, test,
                edges, U, BM, BN, NB, TEST, TOGETHER, EDGES)  # fmt: skip
 
@@ -88,10 +95,10 @@ def launch(b: Binding) -> Launch:
     assert form.tables is not None  # and tables
     picked = all(_picks(t) for t in form.tables)
 
-    def kept(table: Table) -> tuple[Any, Any]:
+    def kept(table: Table) -> TableArgs:
         if picked:
-            return b.memory.keep(table.index.masked_fill(table.weight == 0, -1)), None
-        return b.memory.keep(table.index), b.memory.keep(table.weight.to(torch.float32))
+            return TableArgs(b.memory.keep(table.index.masked_fill(table.weight == 0, -1)), None)
+        return TableArgs(b.memory.keep(table.index), b.memory.keep(table.weight.to(torch.float32)))
 
     blocks = -(-b.channels // b.config.BN)
     special = {

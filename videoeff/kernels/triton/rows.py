@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -22,6 +22,7 @@ from videoeff.kernels.triton.configs import ALONG, power_of_two
 from videoeff.kernels.triton.describe import WIDEST
 from videoeff.kernels.triton.device import commit, count_pixels, length, pixels, plain_site
 from videoeff.kernels.triton.programme import load_argument, part_of
+from videoeff.kernels.triton.records import MADE, InstructionStatic, ViewArgs
 
 #: Elements of a matrix taken at once.
 AREA = 8192
@@ -34,6 +35,64 @@ PLAIN = tl.constexpr(0)
 MEAN = tl.constexpr(1)
 LINEAR = tl.constexpr(2)
 
+
+class MeanArgs(NamedTuple):
+    """The mean over a map.
+
+    Attributes:
+        sums: pointer to the sums of tiles (tiles of all rows, channels).
+        tiles: of a row.
+        channels, pixels: of the map.
+    """
+
+    sums: Any
+    tiles: int
+    channels: int
+    pixels: int
+
+
+class PartStatic(NamedTuple):
+    """A part of a programme.
+
+    Attributes:
+        head: what it begins with: ``PLAIN``, ``MEAN`` or ``LINEAR``.
+        width: channels of its value.
+        block: channels that are computed at once.
+        inner: inputs of a linear layer, or tiles of a mean, that are looked at at once.
+        inputs: of the linear layer; 0 without one, and so are the next three.
+        source: the scratch argument that it reads.
+        weight: the argument with its weights; that with its bias follows.
+        bias: whether it has one.
+        slot: the scratch argument that takes its value.
+        first, behind: its first instruction, and the one behind its last.
+    """
+
+    head: int
+    width: int
+    block: int
+    inner: int
+    inputs: int
+    source: int
+    weight: int
+    bias: int
+    slot: int
+    first: int
+    behind: int
+
+
+# Where these stand in the record.
+PART_HEAD = tl.constexpr(PartStatic._fields.index("head"))
+PART_WIDTH = tl.constexpr(PartStatic._fields.index("width"))
+PART_BLOCK = tl.constexpr(PartStatic._fields.index("block"))
+PART_INNER = tl.constexpr(PartStatic._fields.index("inner"))
+PART_INPUTS = tl.constexpr(PartStatic._fields.index("inputs"))
+PART_SOURCE = tl.constexpr(PartStatic._fields.index("source"))
+PART_WEIGHT = tl.constexpr(PartStatic._fields.index("weight"))
+PART_BIAS = tl.constexpr(PartStatic._fields.index("bias"))
+PART_SLOT = tl.constexpr(PartStatic._fields.index("slot"))
+PART_FIRST = tl.constexpr(PartStatic._fields.index("first"))
+PART_BEHIND = tl.constexpr(PartStatic._fields.index("behind"))
+
 BINARY = (
     EpiOp.ADD, EpiOp.SUB, EpiOp.MUL, EpiOp.DIV, EpiOp.MAXIMUM, EpiOp.MINIMUM, EpiOp.PRELU
 )  # fmt: skip
@@ -43,11 +102,11 @@ BINARY = (
 def _mean_of(mean, r, cols, exists, TILES: tl.constexpr, BN: tl.constexpr):
     """The mean over a row's pixels (1, BN), from the sums of its tiles in their order."""
     total = tl.zeros([TILES, BN], tl.float32)
-    for first in range(0, mean[1], TILES):
+    for first in range(0, mean.tiles, TILES):
         k = first + tl.arange(0, TILES)
-        place = (r * mean[1] + k)[:, None] * mean[2] + cols[None, :]
-        total += tl.load(mean[0] + place, mask=(k < mean[1])[:, None] & exists[None, :], other=0.0)
-    return (tl.sum(total, 0) / mean[3])[None, :]
+        place = (r * mean.tiles + k)[:, None] * mean.channels + cols[None, :]
+        total += tl.load(mean.sums + place, mask=(k < mean.tiles)[:, None] & exists[None, :], other=0.0)
+    return (tl.sum(total, 0) / mean.pixels)[None, :]
 
 
 @triton.jit
@@ -58,9 +117,11 @@ def _linear(
     total = tl.zeros([BN, BK], tl.float32)
     for first in range(0, INPUTS, BK):
         k = first + tl.arange(0, BK)
-        value = tl.load(source[0] + r * source[1] + k, mask=k < INPUTS, other=0.0)
-        place = cols[:, None] * weight[3] + k[None, :] * weight[4]
-        factor = tl.load(weight[0] + place, mask=exists[:, None] & (k < weight[3])[None, :], other=0.0)
+        value = tl.load(source.pointer + r * source.row + k, mask=k < INPUTS, other=0.0)
+        place = cols[:, None] * weight.column + k[None, :] * weight.channel
+        factor = tl.load(
+            weight.pointer + place, mask=exists[:, None] & (k < weight.column)[None, :], other=0.0
+        )
         total += factor.to(tl.float32) * value[None, :]
     made = tl.sum(total, 1)
     if bias is not None:
@@ -81,7 +142,7 @@ def _block(
     if HEAD == LINEAR:
         bias = None
         if BIAS:
-            bias = args[WEIGHT + 1][0]
+            bias = args[WEIGHT + 1].pointer
         made = _linear(args[SOURCE], args[WEIGHT], bias, r, cols, exists, INPUTS, BN, BK)
     elif HEAD == MEAN:
         made = _mean_of(mean, r, cols, exists, BK, BN)
@@ -89,8 +150,8 @@ def _block(
         made = None
     value = part_of(made, args, CODE, FIRST, BEHIND, r, y, x, cols, valid, exists[None, :], WIDTH)
     slot = args[SLOT]
-    place = (r * slot[1])[:, None] + cols[None, :]
-    tl.store(slot[0] + place, tl.broadcast_to(value, [1, BN]), mask=exists[None, :])
+    place = (r * slot.row)[:, None] + cols[None, :]
+    tl.store(slot.pointer + place, tl.broadcast_to(value, [1, BN]), mask=exists[None, :])
 
 
 @triton.jit
@@ -98,11 +159,12 @@ def _part(
     args, mean, block, blocks, r, y, x, valid, PARTS: tl.constexpr, p: tl.constexpr, CODE: tl.constexpr
 ):  # fmt: skip
     """Compute some of the blocks of channels of a part's value, one after the other."""
-    BN: tl.constexpr = PARTS[p][2]
+    BN: tl.constexpr = PARTS[p][PART_BLOCK]
     for first in range(block * BN, (block + blocks) * BN, BN):
-        _block(args, mean, first, r, y, x, valid, PARTS[p][0], PARTS[p][1], BN, PARTS[p][3],
-               PARTS[p][4], PARTS[p][5], PARTS[p][6], PARTS[p][7], PARTS[p][8], PARTS[p][9],
-               PARTS[p][10], CODE)  # fmt: skip
+        _block(args, mean, first, r, y, x, valid, PARTS[p][PART_HEAD], PARTS[p][PART_WIDTH], BN,
+               PARTS[p][PART_INNER], PARTS[p][PART_INPUTS], PARTS[p][PART_SOURCE], PARTS[p][PART_WEIGHT],
+               PARTS[p][PART_BIAS], PARTS[p][PART_SLOT], PARTS[p][PART_FIRST], PARTS[p][PART_BEHIND],
+               CODE)  # fmt: skip
 
 
 @triton.jit(do_not_specialize=["full", "counting"])
@@ -116,12 +178,10 @@ def rows(
 
     Args:
         args: behind the arguments of the programme, the scratch memory of each part's value.
-        mean: (sums of tiles, tiles of a row, channels, pixels), or None.
+        mean: ``MeanArgs``, or None.
         stale: a flag of the sums, which are up to date now, or None.
         channels: of the value.
-        PARTS: (beginning, channels, channels of a block; inputs of a block or tiles of one; of a linear
-            layer: inputs, the scratch argument it reads, the weight's argument, whether a bias follows; its
-            own scratch argument; its first instruction, the one behind its last) of each part.
+        PARTS: ``PartStatic`` of each part.
         LAST: the scratch argument that is the value, or None where other kernels compute further parts.
     """
     site = plain_site(site)
@@ -132,7 +192,8 @@ def rows(
     for t in tl.range(tl.program_id(0), units, tl.num_programs(0)):
         r, y, x, valid = pixels(t, units, whole, work, site, U, BM)
         for p in tl.static_range(len(PARTS)):
-            _part(args, mean, 0, tl.cdiv(PARTS[p][1], PARTS[p][2]), r, y, x, valid, PARTS, p, CODE)
+            blocks = tl.cdiv(PARTS[p][PART_WIDTH], PARTS[p][PART_BLOCK])
+            _part(args, mean, 0, blocks, r, y, x, valid, PARTS, p, CODE)
             tl.debug_barrier()
         if LAST is not None:
             count_pixels(work, valid, 0, counting)
@@ -201,7 +262,7 @@ def _operands(instruction: Instruction | None) -> tuple[int, ...]:
     return (instruction.a, instruction.b) if instruction.op in BINARY else (instruction.a,)
 
 
-def _told(form: Form, parts: Sequence[Part], number: int, tiles: int) -> tuple[Any, ...]:
+def _told(form: Form, parts: Sequence[Part], number: int, tiles: int) -> PartStatic:
     """A part as kernels read it."""
     part, scratch = parts[number], len(form.arguments)
     head = form.code[part.first]
@@ -215,10 +276,10 @@ def _told(form: Form, parts: Sequence[Part], number: int, tiles: int) -> tuple[A
         wide = min(wide, AREA // inner)
         source = next(p for p, other in enumerate(parts) if other.last == head.a + 1)
         beginning, rest = LINEAR.value, (inputs, scratch + source, -1 - head.b, int(head.q))
-    return (beginning, part.width, wide, inner, *rest, scratch + number, part.first, part.last)
+    return PartStatic(beginning, part.width, wide, inner, *rest, scratch + number, part.first, part.last)
 
 
-def _code(b: Binding, parts: Sequence[Part]) -> tuple[tuple[Any, ...], ...]:
+def _code(b: Binding, parts: Sequence[Part]) -> tuple[InstructionStatic, ...]:
     """The instructions as kernels read them: values of other parts are arguments, linear layers are made."""
     scratch = len(b.form.arguments)
     of = {at: p for p, part in enumerate(parts) for at in range(part.first, part.last)}
@@ -228,13 +289,13 @@ def _code(b: Binding, parts: Sequence[Part]) -> tuple[tuple[Any, ...], ...]:
             return operand
         return operand - parts[part].first if of[operand] == part else -1 - scratch - of[operand]
 
-    told: list[tuple[Any, ...]] = []
+    told: list[InstructionStatic] = []
     for at, (op, first, second, p, q) in enumerate(b.code()):
-        if op in (-1, EpiOp.LINEAR):
-            told.append((-1, 0, 0, 0.0, 0.0))
+        if op in (MADE.op, EpiOp.LINEAR):
+            told.append(MADE)
         else:
             other = moved(second, of[at]) if op in BINARY else 0
-            told.append((op, moved(first, of[at]), other, p, q))
+            told.append(InstructionStatic(op, moved(first, of[at]), other, p, q))
     return tuple(told)
 
 
@@ -255,10 +316,22 @@ def _padded(form: Form) -> Form:
     return replace(form, arguments=tuple(arguments))
 
 
-def _slot(memory: Tensor, row: int, many: bool) -> tuple[Any, ...]:
+def _slot(memory: Tensor, row: int, many: bool) -> ViewArgs:
     """Scratch memory as a view of kernels, ``row`` elements a row."""
     even = 8 if many else 1
-    return (memory, row, 0, 0, int(many), tl.constexpr(even), row // even, 0, 0, None, tl.constexpr(False))
+    return ViewArgs(
+        pointer=memory,
+        row=row,
+        line=0,
+        column=0,
+        channel=int(many),
+        even=tl.constexpr(even),
+        row_by_even=row // even,
+        line_by_even=0,
+        column_by_even=0,
+        room_by_even=None,
+        vast=tl.constexpr(False),
+    )
 
 
 def is_wide(form: Form, part: Part) -> bool:
@@ -270,9 +343,7 @@ def is_wide(form: Form, part: Part) -> bool:
     return outputs * inputs >= MANY
 
 
-def launches(
-    b: Binding, mean: tuple[Any, ...] | None = None, stale: Tensor | None = None
-) -> Iterator[Launch]:
+def launches(b: Binding, mean: MeanArgs | None = None, stale: Tensor | None = None) -> Iterator[Launch]:
     """The launches of rows, with the sums of their tiles if they hold a mean: a program for each row.
 
     Between them, those of linear layers of many weights, which several programs share.
@@ -287,9 +358,9 @@ def launches(
     special = {"mean": mean, "stale": stale, "channels": b.channels}
     made = b.launch(rows, 1, b.channels, special).bounded()
     args = (*(made.arguments["args"] or ()), *slots)
-    told = [_told(b.form, parts, p, mean[1] if mean else 1) for p in range(len(parts))]
+    told = [_told(b.form, parts, p, mean.tiles if mean else 1) for p in range(len(parts))]
     shared = {"args": args, "CODE": _code(b, parts)}
-    waiting: list[tuple[Any, ...]] = []
+    waiting: list[PartStatic] = []
     for part, own in zip(parts, told, strict=True):
         if not is_wide(b.form, part):
             waiting.append(own)
@@ -297,7 +368,7 @@ def launches(
         if waiting:
             yield replace(made, arguments={**made.arguments, **shared, "PARTS": tuple(waiting), "LAST": None})
             waiting = []
-        blocks = -(-part.width // own[2])
+        blocks = -(-part.width // own.block)
         given = {n: made.arguments[n] for n in ("site", "work", "U", "BM")}
         programs = min(b.memory.processors * b.config.programs, b.work.units * blocks)
         given |= {**shared, "NB": blocks, "PARTS": (own,)}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, NamedTuple
+
 import torch
 import torch.nn.functional as F
 import triton
@@ -9,9 +11,28 @@ import triton.language as tl
 from torch import Tensor
 
 from videoeff.kernels.region_spec.trace import combined
-from videoeff.kernels.triton.binding import Binding, Launch
+from videoeff.kernels.triton.binding import Binding, Launch, offsets_of
 from videoeff.kernels.triton.device import block_columns, commit, count_pixels, length, pixels, plain_site
 from videoeff.kernels.triton.programme import begin_of, programme
+
+
+class ShapeArgs(NamedTuple):
+    """The sizes of a transposed convolution.
+
+    Attributes:
+        height, width: of the input.
+        inputs: of a group, divided by what they are known to divide by.
+        per_group: outputs of a group, as ``block_columns`` takes them.
+        blocks: of a group's outputs, or None for one group.
+        padded: outputs, rounded up.
+    """
+
+    height: Any
+    width: Any
+    inputs: Any
+    per_group: Any
+    blocks: Any
+    padded: Any
 
 
 @triton.jit
@@ -41,13 +62,11 @@ def transposed(
     chunk then holds one pixel in APART² of APART² times as many units.
 
     Args:
-        source: the input, like ``out``.
+        source: ``ViewArgs`` of the input.
         weight: (KH KW, inputs of a group, outputs), contiguous, its last dimension padded as ``shape`` says.
         bias: (outputs) float32, or None.
-        shape: (H, W of the input, inputs of a group, outputs of a group, blocks of a group
-            or None for one group, outputs padded);
-            inputs in units of what they are known to divide by.
-        window: (padding y, x, dilation y, x).
+        shape: ``ShapeArgs``.
+        window: ``OffsetArgs``.
         SY, SX: the stride.
         APART: SY and SX, or 1 where taps that reach no pixel are masked, as with dilation.
         PRECISION: "tf32" or "ieee" for float32.
@@ -56,7 +75,7 @@ def transposed(
     site = plain_site(site)
     units, whole = length(work, site, full)
     chunks = tl.cdiv(units, BM // (V * V)) * (APART * APART)
-    inputs = shape[2] * source[5]
+    inputs = shape.inputs * source.even
     steps = tl.cdiv(inputs, BK)
     for t in tl.range(tl.program_id(0), chunks * NB, tl.num_programs(0)):
         chunk = t // NB
@@ -66,14 +85,14 @@ def transposed(
         r, y, x, valid = pixels(chunk // (APART * APART), units, whole, work, site, V, BM)
         y = y * APART + first_y
         x = x * APART + first_x
-        valid = valid & (y < site[0]) & (x < site[1])
+        valid = valid & (y < site.height) & (x < site.width)
         count_pixels(work, valid, block, counting)
-        cols, exists = block_columns(block, shape[3], shape[4], BN)
+        cols, exists = block_columns(block, shape.per_group, shape.blocks, BN)
         base = 0
-        if shape[4] is not None:
-            base = (block // shape[4]) * inputs
-        first_y = (first_y + window[0]) % APART  # now of the taps
-        first_x = (first_x + window[1]) % APART
+        if shape.blocks is not None:
+            base = (block // shape.blocks) * inputs
+        first_y = (first_y + window.padding_y) % APART  # now of the taps
+        first_x = (first_x + window.padding_x) % APART
         high = tl.cdiv(KH - first_y, APART)
         wide = tl.cdiv(KW - first_x, APART)
         kk = tl.arange(0, BK)
@@ -82,18 +101,18 @@ def transposed(
             c = (k % steps) * BK + kk
             ky = first_y + (k // steps) // wide * APART
             kx = first_x + (k // steps) % wide * APART
-            iy, above = _line(y, ky, shape[0], SY, window[0], window[2], APART)
-            ix, beside = _line(x, kx, shape[1], SX, window[1], window[3], APART)
+            iy, above = _line(y, ky, shape.height, SY, window.padding_y, window.dilation_y, APART)
+            ix, beside = _line(x, kx, shape.width, SX, window.padding_x, window.dilation_x, APART)
             ok = (valid & above & beside)[:, None] & (c < inputs)[None, :]
             begin = begin_of(source, r, iy, ix)
-            place = begin[:, None] + tl.multiple_of(base + c, source[5])[None, :] * source[4]
-            a = tl.load(source[0] + place, mask=ok, other=0.0)
-            w = weight + ((ky * KW + kx) * inputs + c)[:, None] * shape[5] + cols[None, :]
-            b = tl.load(w, mask=(c < inputs)[:, None] & (cols < shape[5])[None, :], other=0.0)
+            place = begin[:, None] + tl.multiple_of(base + c, source.even)[None, :] * source.channel
+            a = tl.load(source.pointer + place, mask=ok, other=0.0)
+            w = weight + ((ky * KW + kx) * inputs + c)[:, None] * shape.padded + cols[None, :]
+            b = tl.load(w, mask=(c < inputs)[:, None] & (cols < shape.padded)[None, :], other=0.0)
             acc = tl.dot(a, b, acc, input_precision=PRECISION)
         if bias is not None:
             acc += tl.load(bias + cols, mask=exists, other=0.0)[None, :]
-        value = programme(acc, args, CODE, r, y, x, cols, valid, exists[None, :], test[5])
+        value = programme(acc, args, CODE, r, y, x, cols, valid, exists[None, :], test.channels)
         commit(value, chunk, block, full, r, y, x, valid, cols, exists[None, :], site, work, out, test,
                edges, V, BM, BN, NB, TEST, TOGETHER, EDGES)  # fmt: skip
 
@@ -125,14 +144,14 @@ def launch(b: Binding) -> Launch:
         "source": b.view(form.input, even),
         "weight": b.memory.constant(combined([form.weight], packed, (kh * kw, room, wide)), form.dtype),
         "bias": None if form.bias is None else b.memory.constant(form.bias, torch.float32),
-        "shape": (
+        "shape": ShapeArgs(
             *form.input.extent[1:3],
             room // even,
             b.columns(per_group),
             blocks if groups > 1 else None,
             wide,
         ),
-        "window": tuple(window[n] for n in ("py", "px", "dy", "dx")),
+        "window": offsets_of(window),
         "BK": config.BK,
         "KH": kh,
         "KW": kw,

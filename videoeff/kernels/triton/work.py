@@ -10,6 +10,7 @@ from torch import Tensor
 
 from videoeff.kernels.region_spec.codes import ReachKind
 from videoeff.kernels.region_spec.spec import Form
+from videoeff.kernels.triton.records import EdgeStatic
 
 Extent = tuple[int, int, int]
 
@@ -65,12 +66,19 @@ class Edge:
     spread: tuple[int, int] = (1, 1)
 
     @property
-    def static(self) -> tuple[int, ...]:
+    def static(self) -> EdgeStatic:
         """What kernels know of it at compile time."""
         if self.axes is None:
-            return (1,)
+            return EdgeStatic(whole=1)
         (rows, _), (columns, _) = self.axes
-        return (0, rows.shape[0], self.spread[0], columns.shape[0], self.spread[1], self.target.unit)
+        return EdgeStatic(
+            whole=0,
+            taps_y=rows.shape[0],
+            most_y=self.spread[0],
+            taps_x=columns.shape[0],
+            most_x=self.spread[1],
+            tile=self.target.unit,
+        )
 
 
 def edge(source: Extent, unit: int, target: Work, kind: ReachKind, form: Form, chunk: int) -> Edge:
