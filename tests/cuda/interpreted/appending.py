@@ -6,7 +6,7 @@ import triton
 import triton.language as tl
 
 from videoeff.kernels.triton.device import _append, divided
-from videoeff.kernels.triton.programme import place_of
+from videoeff.kernels.triton.epilogue import place_of
 
 
 @triton.jit

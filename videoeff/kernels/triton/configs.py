@@ -89,7 +89,7 @@ def present(kind: str) -> Device:
 
 
 def looks_along(form: Form) -> bool:
-    """Whether the programme looks along the channels, which then lie in one block."""
+    """Whether the epilogue looks along the channels, which then lie in one block."""
     return any(i is not None and i.op in ALONG for i in form.code)
 
 
@@ -102,7 +102,7 @@ def by_channel(form: Form) -> bool:
 
 
 def by_rows(form: Form) -> bool:
-    """Whether its pixels are computed one by one, with linear layers inside the programme or from a mean."""
+    """Whether its pixels are computed one by one, with linear layers inside the epilogue or from a mean."""
     return form.kind == Kind.MEAN or any(i is not None and i.op == EpiOp.LINEAR for i in form.code)
 
 

@@ -23,7 +23,7 @@ from videoeff.kernels.triton.device import (
     plain_site,
     within,
 )
-from videoeff.kernels.triton.programme import begin_of, programme
+from videoeff.kernels.triton.epilogue import begin_of, epilogue
 
 
 class ShapeArgs(NamedTuple):
@@ -179,7 +179,7 @@ def _blocks(
                 acc = tl.dot(a, b, acc, input_precision=PRECISION)
         if bias is not None:
             acc += tl.load(bias + cols, mask=exists, other=0.0)[None, :]
-        value = programme(acc, args, CODE, r, y, x, cols, valid, exists[None, :], test.channels)
+        value = epilogue(acc, args, CODE, r, y, x, cols, valid, exists[None, :], test.channels)
         commit(value, chunk, block, full, r, y, x, valid, cols, exists[None, :], site, work, out, test,
                edges, U, BM, BN, NB, TEST, TOGETHER, EDGES)  # fmt: skip
 

@@ -14,7 +14,7 @@ from videoeff.kernels.region_spec.codes import Kind
 from videoeff.kernels.region_spec.trace import combined
 from videoeff.kernels.triton.binding import Binding, Launch, offsets_of
 from videoeff.kernels.triton.device import block_columns, commit, count_pixels, length, pixels, plain_site
-from videoeff.kernels.triton.programme import load_argument, programme
+from videoeff.kernels.triton.epilogue import epilogue, load_argument
 
 #: Most columns of a window that are unrolled.
 UNROLLED = tl.constexpr(7)
@@ -108,7 +108,7 @@ def depthwise(
             acc *= tl.load(factor, mask=valid[:, None] & exists[None, :], other=0.0).to(tl.float32)
         if bias is not None:
             acc += tl.load(bias + cols, mask=exists, other=0.0)[None, :]
-        value = programme(acc, args, CODE, r, y, x, cols, valid, exists[None, :], test.channels)
+        value = epilogue(acc, args, CODE, r, y, x, cols, valid, exists[None, :], test.channels)
         commit(value, chunk, block, full, r, y, x, valid, cols, exists[None, :], site, work, out, test,
                edges, U, BM, BN, NB, TEST, TOGETHER, EDGES)  # fmt: skip
 

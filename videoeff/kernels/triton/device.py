@@ -1,4 +1,4 @@
-"""What all kernels share on the device: worklists, and the commit; arithmetic is in ``programme.py``.
+"""What all kernels share on the device: worklists, and the commit; arithmetic is in ``epilogue.py``.
 
 Work is listed in units: squares of U x U pixels of a region's value. A kernel is launched with a fixed
 number of programs; each takes chunks of BM pixels (BM / U² units) off its region's list, whose length it
@@ -12,7 +12,7 @@ Kernels share these parameters, which ``records.py`` describes:
 - ``work``: ``ListArgs`` of what is to be computed.
 - ``out``: ``ViewArgs`` of the value.
 - ``test``: ``ChangeTestArgs``.
-- ``args``: ``ViewArgs`` for each argument of the programme.
+- ``args``: ``ViewArgs`` for each argument of the epilogue.
 - ``edges``: ``EdgeArgs`` or ``RowEdgeArgs`` for each list that the region feeds.
 - ``EDGES``: ``EdgeStatic`` of each of them.
 """
@@ -23,7 +23,7 @@ import triton
 import triton.language as tl
 
 from videoeff.kernels.region_spec.codes import ChangeTest
-from videoeff.kernels.triton.programme import place_of, room_of
+from videoeff.kernels.triton.epilogue import place_of, room_of
 from videoeff.kernels.triton.records import EdgeStatic, SiteArgs
 
 # Where what is known of an edge at compile time stands in its record.

@@ -20,7 +20,7 @@ from videoeff.kernels.triton.device import (
     commit,
     plain_site,
 )
-from videoeff.kernels.triton.programme import begin_of
+from videoeff.kernels.triton.epilogue import begin_of
 
 
 class BlocksArgs(NamedTuple):

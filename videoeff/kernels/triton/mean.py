@@ -10,7 +10,7 @@ from videoeff.kernels.triton import rows
 from videoeff.kernels.triton.binding import Binding, Launch, site_of
 from videoeff.kernels.triton.configs import power_of_two, present, special
 from videoeff.kernels.triton.device import length, plain_site
-from videoeff.kernels.triton.programme import place_of, room_of
+from videoeff.kernels.triton.epilogue import place_of, room_of
 
 #: Edge of a tile in pixels.
 TILE = 16

@@ -16,7 +16,7 @@ from videoeff.kernels.triton.device import (
     pixels,
     plain_site,
 )
-from videoeff.kernels.triton.programme import programme
+from videoeff.kernels.triton.epilogue import epilogue
 
 
 @triton.jit(do_not_specialize=["full", "counting"])
@@ -25,7 +25,7 @@ def pointwise(
     U: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, NB: tl.constexpr,
     CODE: tl.constexpr, TEST: tl.constexpr, TOGETHER: tl.constexpr, EDGES: tl.constexpr,
 ):  # fmt: skip
-    """A programme without a producer: arithmetic, activations, norms over channels.
+    """An epilogue without a producer: arithmetic, activations, norms over channels.
 
     Args:
         channels: of the value.
@@ -39,7 +39,7 @@ def pointwise(
         r, y, x, valid = pixels(chunk, units, whole, work, site, U, BM)
         count_pixels(work, valid, block, counting)
         cols, exists = block_columns(block, channels, None, BN)
-        value = programme(None, args, CODE, r, y, x, cols, valid, exists[None, :], test.channels)
+        value = epilogue(None, args, CODE, r, y, x, cols, valid, exists[None, :], test.channels)
         value = tl.broadcast_to(value, [BM, BN])
         commit(value, chunk, block, full, r, y, x, valid, cols, exists[None, :], site, work, out, test,
                edges, U, BM, BN, NB, TEST, TOGETHER, EDGES)  # fmt: skip

@@ -9,7 +9,7 @@ import triton.language as tl
 
 from videoeff.kernels.triton.binding import Binding, Launch, window_of
 from videoeff.kernels.triton.device import block_columns, commit, count_pixels, length, pixels, plain_site
-from videoeff.kernels.triton.programme import place_of, programme, room_of
+from videoeff.kernels.triton.epilogue import epilogue, place_of, room_of
 
 #: Most columns of a window that are unrolled.
 UNROLLED = tl.constexpr(7)
@@ -74,9 +74,7 @@ def maximum(
                     top = _tap(
                         top, source, r, iy, inside, left + kx * window.dilation_x, cols, exists, shape.width
                     )
-        value = programme(
-            top.to(tl.float32), args, CODE, r, y, x, cols, valid, exists[None, :], test.channels
-        )
+        value = epilogue(top.to(tl.float32), args, CODE, r, y, x, cols, valid, exists[None, :], test.channels)
         commit(value, chunk, block, full, r, y, x, valid, cols, exists[None, :], site, work, out, test,
                edges, U, BM, BN, NB, TEST, TOGETHER, EDGES)  # fmt: skip
 

@@ -10,7 +10,7 @@ import triton.language as tl
 
 from videoeff.kernels.triton.binding import Binding, Launch
 from videoeff.kernels.triton.device import block_columns, commit, count_pixels, length, pixels, plain_site
-from videoeff.kernels.triton.programme import load_argument, programme
+from videoeff.kernels.triton.epilogue import epilogue, load_argument
 from videoeff.ops.axis_tables import Table
 
 #: Most taps along a row that are unrolled.
@@ -79,7 +79,7 @@ def resampling(
                 else:
                     for c in range(TX):
                         acc = _tap(acc, source, columns, r, iy, above, x * TX + c, cols, valid, exists)
-        value = programme(acc, args, CODE, r, y, x, cols, valid, exists[None, :], test.channels)
+        value = epilogue(acc, args, CODE, r, y, x, cols, valid, exists[None, :], test.channels)
         commit(value, chunk, block, full, r, y, x, valid, cols, exists[None, :], site, work, out, test,
                edges, U, BM, BN, NB, TEST, TOGETHER, EDGES)  # fmt: skip
 

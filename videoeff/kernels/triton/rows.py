@@ -1,4 +1,4 @@
-"""Rows of one pixel whose programme holds means and linear layers: pooled heads and squeeze-excite gates."""
+"""Rows of one pixel whose epilogue holds means and linear layers: pooled heads and squeeze-excite gates."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from videoeff.kernels.triton.binding import Binding, Launch
 from videoeff.kernels.triton.configs import ALONG, power_of_two
 from videoeff.kernels.triton.describe import WIDEST
 from videoeff.kernels.triton.device import commit, count_pixels, length, pixels, plain_site
-from videoeff.kernels.triton.programme import load_argument, part_of
+from videoeff.kernels.triton.epilogue import load_argument, part_of
 from videoeff.kernels.triton.records import MADE, InstructionStatic, ViewArgs
 
 #: Elements of a matrix taken at once.
@@ -30,7 +30,7 @@ AREA = 8192
 #: Weights of a linear layer from which on several programs share it.
 MANY = 1 << 17
 
-#: What a part of a programme begins with.
+#: What a part of an epilogue begins with.
 PLAIN = tl.constexpr(0)
 MEAN = tl.constexpr(1)
 LINEAR = tl.constexpr(2)
@@ -52,7 +52,7 @@ class MeanArgs(NamedTuple):
 
 
 class PartStatic(NamedTuple):
-    """A part of a programme.
+    """A part of an epilogue.
 
     Attributes:
         head: what it begins with: ``PLAIN``, ``MEAN`` or ``LINEAR``.
@@ -174,10 +174,10 @@ def rows(
     PARTS: tl.constexpr, CODE: tl.constexpr, LAST: tl.constexpr,
     TEST: tl.constexpr, TOGETHER: tl.constexpr, EDGES: tl.constexpr,
 ):  # fmt: skip
-    """Compute parts of the programme for listed rows of one pixel, a program each.
+    """Compute parts of the epilogue for listed rows of one pixel, a program each.
 
     Args:
-        args: behind the arguments of the programme, the scratch memory of each part's value.
+        args: behind the arguments of the epilogue, the scratch memory of each part's value.
         mean: ``MeanArgs``, or None.
         stale: a flag of the sums, which are up to date now, or None.
         channels: of the value.
@@ -209,7 +209,7 @@ def wide_part(
     site, work, args, full,
     U: tl.constexpr, BM: tl.constexpr, NB: tl.constexpr, PARTS: tl.constexpr, CODE: tl.constexpr,
 ):  # fmt: skip
-    """Compute one part of the programme for listed rows, a program for each of its NB blocks of channels."""
+    """Compute one part of the epilogue for listed rows, a program for each of its NB blocks of channels."""
     site = plain_site(site)
     units, whole = length(work, site, full)
     for t in tl.range(tl.program_id(0), units * NB, tl.num_programs(0)):
@@ -217,7 +217,7 @@ def wide_part(
         _part(args, None, t % NB, 1, r, y, x, valid, PARTS, 0, CODE)
 
 
-# ---------------------------------------------------------------- cutting a programme
+# ---------------------------------------------------------------- cutting an epilogue
 
 
 @dataclass(frozen=True)
@@ -235,7 +235,7 @@ class Part:
 
 
 def parts_of(form: Form) -> list[Part]:
-    """A programme cut before whatever looks along channels, and behind whatever that reads."""
+    """An epilogue cut before whatever looks along channels, and behind whatever that reads."""
     code = form.code
     widths = [form.channels if i is None else i.width for i in code]
     cuts = {0, len(code)}

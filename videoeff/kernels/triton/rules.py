@@ -43,7 +43,7 @@ KINDS = (
 #: What rules may ask for. ``inputs``, ``outputs``: channels, of a group where products run on the matrix
 #: units; ``taps``: of the window; ``pixels``: of the map; ``all_pixels``: of all streams' maps; ``bytes``: of
 #: a number; ``aligned``: whether pixels begin at multiples of eight elements, so that eight are read at once;
-#: ``along``: whether the programme looks along the channels; ``tf32``: whether float32 is rounded.
+#: ``along``: whether the epilogue looks along the channels; ``tf32``: whether float32 is rounded.
 FACTS = (
     "inputs", "outputs", "taps", "pixels", "all_pixels", "streams", "bytes", "aligned", "along", "tf32",
 )  # fmt: skip

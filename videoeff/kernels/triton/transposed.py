@@ -13,7 +13,7 @@ from torch import Tensor
 from videoeff.kernels.region_spec.trace import combined
 from videoeff.kernels.triton.binding import Binding, Launch, offsets_of
 from videoeff.kernels.triton.device import block_columns, commit, count_pixels, length, pixels, plain_site
-from videoeff.kernels.triton.programme import begin_of, programme
+from videoeff.kernels.triton.epilogue import begin_of, epilogue
 
 
 class ShapeArgs(NamedTuple):
@@ -112,7 +112,7 @@ def transposed(
             acc = tl.dot(a, b, acc, input_precision=PRECISION)
         if bias is not None:
             acc += tl.load(bias + cols, mask=exists, other=0.0)[None, :]
-        value = programme(acc, args, CODE, r, y, x, cols, valid, exists[None, :], test.channels)
+        value = epilogue(acc, args, CODE, r, y, x, cols, valid, exists[None, :], test.channels)
         commit(value, chunk, block, full, r, y, x, valid, cols, exists[None, :], site, work, out, test,
                edges, V, BM, BN, NB, TEST, TOGETHER, EDGES)  # fmt: skip
 

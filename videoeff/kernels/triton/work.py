@@ -14,7 +14,7 @@ from videoeff.kernels.triton.records import EdgeStatic
 
 Extent = tuple[int, int, int]
 
-#: No test or programme handles more places at once than this in one append.
+#: No test or epilogue handles more places at once than this in one append.
 MOST_PLACES = 4096
 
 

@@ -223,8 +223,8 @@ def _instruction(
 
 
 @triton.jit
-def programme(made, args, CODE: tl.constexpr, r, y, x, cols, valid, cmask, channels):
-    """The last value of the programme; ``made`` is the producer's result (BM, BN) in float32."""
+def epilogue(made, args, CODE: tl.constexpr, r, y, x, cols, valid, cmask, channels):
+    """The last value of the epilogue; ``made`` is the producer's result (BM, BN) in float32."""
     return part_of(made, args, CODE, 0, len(CODE), r, y, x, cols, valid, cmask, channels)
 
 
@@ -233,7 +233,7 @@ def part_of(
     made, args, CODE: tl.constexpr, FIRST: tl.constexpr, BEHIND: tl.constexpr,
     r, y, x, cols, valid, cmask, channels
 ):  # fmt: skip
-    """The last value of some of a programme's instructions, which count each other from the first of them."""
+    """The last value of some of an epilogue's instructions, which count each other from the first of them."""
     values = ()
     for i in tl.static_range(FIRST, BEHIND):
         new = _instruction(values, args, made, CODE[i][CODE_OP], CODE[i][CODE_A], CODE[i][CODE_B],
