@@ -1,4 +1,4 @@
-"""Lists of work: empty, full, cut into units of any edge, of several streams, over odd sizes."""
+"""Worklists: empty, full, cut into units of any edge, of several streams, over odd sizes."""
 
 from __future__ import annotations
 
@@ -74,10 +74,10 @@ def test_lists_of_a_stream(name: str, how: str, cut: Callable[..., None], device
         if number == 0:  # everything was computed
             continue
         for layer in regions:
-            work = plan.works[layer]
-            count = int(plan.memory.count(work)[0])
-            units = work.tensors["listed"][:count].tolist()
-            stamped = torch.nonzero(work.tensors["stamps"] == plan.memory.frame).flatten().tolist()
+            worklist = plan.worklists[layer]
+            count = int(plan.memory.count(worklist)[0])
+            units = worklist.tensors["listed"][:count].tolist()
+            stamped = torch.nonzero(worklist.tensors["stamps"] == plan.memory.frame).flatten().tolist()
             assert len(set(units)) == count, f"{layer}: a unit twice"
             assert set(units) == set(stamped), layer
             assert bool(seen.active[layer].any()) == bool(units), layer
@@ -144,7 +144,7 @@ def test_large_blocks_for_long_lists(
         (group,) = engine.plan.groups
         for launch in group.launches:
             if launch.arguments.get("LONG") is not None:
-                listed = int(group.memory.count(group.works[launch.layer])[0])
+                listed = int(group.memory.count(group.worklists[launch.layer])[0])
                 met.add("long" if listed >= launch.arguments["many"] else "short" if listed else "none")
     assert {"long", "short"} <= met
     assert len(pair.flips) <= 1

@@ -1,4 +1,4 @@
-"""Lists of work, on a GPU."""
+"""Worklists, on a GPU."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Lists of work, interpreted."""
+"""Worklists, interpreted."""
 
 from __future__ import annotations
 

@@ -23,14 +23,14 @@ from videoeff.kernels.triton.records import (
     EdgeArgs,
     GateArgs,
     InstructionStatic,
-    ListArgs,
     OffsetArgs,
     RowEdgeArgs,
     SiteArgs,
     ViewArgs,
     WindowArgs,
+    WorklistArgs,
 )
-from videoeff.kernels.triton.work import Edge, Work, edges_of
+from videoeff.kernels.triton.worklist import Edge, Worklist, edges_of
 
 #: Most registers of a thread, and of a multiprocessor.
 REGISTERS, FILE = 255, 65536
@@ -126,13 +126,13 @@ class Memory:
             self.kept.append(held)  # a smaller one before it may be in use
         return held
 
-    def place(self, work: Work) -> int:
+    def place(self, worklist: Worklist) -> int:
         """Where the counters of a list lie."""
-        return work.number * APART
+        return worklist.number * APART
 
-    def count(self, work: Work) -> Tensor:
+    def count(self, worklist: Worklist) -> Tensor:
         """The length of a list, and what lies behind it."""
-        return self.lists[self.place(work) :]
+        return self.lists[self.place(worklist) :]
 
     def keep(self, tensor: Tensor) -> Tensor:
         """On the device, for as long as the plan."""
@@ -173,7 +173,7 @@ class Binding:
     Attributes:
         call, form: the region.
         config: sizes of its blocks.
-        work: its list.
+        worklist: its list.
         memory: the plan's tensors.
         before: the list of what is computed ahead of it: the tiles of a mean, or what changes reach where the
             region's list is of what they are predicted to change.
@@ -183,10 +183,10 @@ class Binding:
     call: RegionCall
     form: Form
     config: Config
-    work: Work
+    worklist: Worklist
     memory: Memory
-    before: Work | None = None
-    masks: Mapping[str, Work] = field(default_factory=dict)
+    before: Worklist | None = None
+    masks: Mapping[str, Worklist] = field(default_factory=dict)
 
     @property
     def channels(self) -> int:
@@ -273,15 +273,15 @@ class Binding:
             rows: programs at most, 0 for as many as fit the device.
             chunks: of BM pixels that all units make; 0 where a chunk is BM / U² units.
         """
-        config, work, memory = self.config, self.work, self.memory
+        config, worklist, memory = self.config, self.worklist, self.memory
         together = blocks > 1 and (self.call.test.threshold > 0 or self.call.wants_magnitude)
-        chunks = chunks or -(-work.units // (config.BM // config.U**2))
+        chunks = chunks or -(-worklist.units // (config.BM // config.U**2))
         programs = rows or memory.processors * config.programs
-        edges = edges_of(work)
+        edges = edges_of(worklist)
         test = CHANGE_TESTS[self.call.test.kind] if self.call.test.threshold > 0 else ChangeTest.ANY
         arguments = {
-            "site": site_of(work),
-            "work": self.work_of(work),
+            "site": site_of(worklist),
+            "worklist": self.worklist_of(worklist),
             "out": self.view(self.form.out, exact=self.columns(per_group) is None),
             "test": self.test(blocks, per_group, chunks, together),
             "args": tuple(self.view(v, exact=self.columns(per_group) is None) for v in self.form.arguments)
@@ -300,17 +300,17 @@ class Binding:
         options = {"num_warps": config.warps, "num_stages": config.stages}
         return Launch(self.call.name, kernel, max(1, min(programs, chunks * blocks)), arguments, options)
 
-    def work_of(self, work: Work) -> ListArgs:
+    def worklist_of(self, worklist: Worklist) -> WorklistArgs:
         """A list as kernels take it."""
         memory = self.memory
-        switch = max(1, int(self.config.whole_from * work.units) + 1)
-        return ListArgs(
-            length=memory.count(work),
-            listed=work.tensors["listed"],
+        switch = max(1, int(self.config.whole_from * worklist.units) + 1)
+        return WorklistArgs(
+            length=memory.count(worklist),
+            listed=worklist.tensors["listed"],
             frame=memory.frame,
-            pixels=memory.pixels[memory.place(work) :],
+            pixels=memory.pixels[memory.place(worklist) :],
             switch=coded(switch),
-            ordered=int(self.call.prediction is None or work is not self.work),
+            ordered=int(self.call.prediction is None or worklist is not self.worklist),
         )
 
     def test(self, blocks: int, per_group: int, chunks: int, together: bool) -> ChangeTestArgs:
@@ -332,8 +332,8 @@ class Binding:
         return ChangeTestArgs(
             limit=float(call.test.threshold),
             scale=memory.state[call.scale] if call.scale else None,
-            mask=self.work.tensors["mask"],
-            magnitude=self.work.tensors.get("magnitude"),
+            mask=self.worklist.tensors["mask"],
+            magnitude=self.worklist.tensors.get("magnitude"),
             fresh=memory.fresh[self.streams],
             channels=self.channels,
             **exchange,
@@ -382,15 +382,15 @@ def edge_arguments(edge: Edge, memory: Memory) -> EdgeArgs | RowEdgeArgs:
     )
 
 
-def site_of(work: Work) -> SiteArgs:
+def site_of(worklist: Worklist) -> SiteArgs:
     """Where a list's value lies in space, as kernels take it."""
-    high, wide = work.grid
+    high, wide = worklist.grid
     return SiteArgs(
-        height=coded(work.extent[1]),
-        width=coded(work.extent[2]),
+        height=coded(worklist.extent[1]),
+        width=coded(worklist.extent[2]),
         tiles_high=coded(high),
         tiles_wide=coded(wide),
-        tiles=coded(work.units),
+        tiles=coded(worklist.units),
         by_high=coded(divisor(high)),
         by_wide=coded(divisor(wide)),
     )

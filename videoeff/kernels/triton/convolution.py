@@ -64,7 +64,7 @@ LONG_NB = tl.constexpr(LongStatic._fields.index("NB"))
 
 @triton.jit(do_not_specialize=["full", "counting", "many"])
 def convolution(
-    site, work, out, test, args, edges, full, counting,
+    site, worklist, out, test, args, edges, full, counting,
     source, weight, bias, gate, shape, window, many,
     U: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, NB: tl.constexpr,
     LONG: tl.constexpr, KH: tl.constexpr, KW: tl.constexpr, FLAT: tl.constexpr, EVEN: tl.constexpr,
@@ -90,24 +90,24 @@ def convolution(
         PRECISION: "tf32" or "ieee" for float32.
     """
     site = plain_site(site)
-    units, whole = length(work, site, full)
+    units, whole = length(worklist, site, full)
     if LONG is None:  # noqa: SIM114 (known at compile time, the other is not)
-        _blocks(site, work, out, test, args, edges, full, counting, source, weight, bias, gate, shape, window,
-                units, whole, U, BM, BN, BK, NB, KH, KW, FLAT, EVEN, PRECISION,
+        _blocks(site, worklist, out, test, args, edges, full, counting, source, weight, bias, gate, shape,
+                window, units, whole, U, BM, BN, BK, NB, KH, KW, FLAT, EVEN, PRECISION,
                 CODE, TEST, TOGETHER, EDGES)  # fmt: skip
     elif units < many:
-        _blocks(site, work, out, test, args, edges, full, counting, source, weight, bias, gate, shape, window,
-                units, whole, U, BM, BN, BK, NB, KH, KW, FLAT, EVEN, PRECISION,
+        _blocks(site, worklist, out, test, args, edges, full, counting, source, weight, bias, gate, shape,
+                window, units, whole, U, BM, BN, BK, NB, KH, KW, FLAT, EVEN, PRECISION,
                 CODE, TEST, TOGETHER, EDGES)  # fmt: skip
     else:
-        _blocks(site, work, out, test, args, edges, full, counting, source, weight, bias, gate, shape, window,
-                units, whole, U, LONG[LONG_BM], LONG[LONG_BN], BK, LONG[LONG_NB], KH, KW, FLAT, EVEN,
+        _blocks(site, worklist, out, test, args, edges, full, counting, source, weight, bias, gate, shape,
+                window, units, whole, U, LONG[LONG_BM], LONG[LONG_BN], BK, LONG[LONG_NB], KH, KW, FLAT, EVEN,
                 PRECISION, CODE, TEST, TOGETHER, EDGES)  # fmt: skip
 
 
 @triton.jit
 def _blocks(
-    site, work, out, test, args, edges, full, counting,
+    site, worklist, out, test, args, edges, full, counting,
     source, weight, bias, gate, shape, window, units, whole,
     U: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, NB: tl.constexpr,
     KH: tl.constexpr, KW: tl.constexpr, FLAT: tl.constexpr, EVEN: tl.constexpr, PRECISION: tl.constexpr,
@@ -122,8 +122,8 @@ def _blocks(
     for t in tl.range(tl.program_id(0), chunks * NB, tl.num_programs(0), disable_licm=True):
         chunk = t // NB
         block = t % NB
-        r, y, x, valid = pixels(chunk, units, whole, work, site, U, BM)
-        count_pixels(work, valid, block, counting)
+        r, y, x, valid = pixels(chunk, units, whole, worklist, site, U, BM)
+        count_pixels(worklist, valid, block, counting)
         cols, exists = block_columns(block, shape.per_group, shape.blocks, BN)
         base = 0
         if shape.blocks is not None:
@@ -180,7 +180,7 @@ def _blocks(
         if bias is not None:
             acc += tl.load(bias + cols, mask=exists, other=0.0)[None, :]
         value = epilogue(acc, args, CODE, r, y, x, cols, valid, exists[None, :], test.channels)
-        commit(value, chunk, block, full, r, y, x, valid, cols, exists[None, :], site, work, out, test,
+        commit(value, chunk, block, full, r, y, x, valid, cols, exists[None, :], site, worklist, out, test,
                edges, U, BM, BN, NB, TEST, TOGETHER, EDGES)  # fmt: skip
 
 
@@ -208,7 +208,7 @@ def launch(b: Binding) -> Launch:
     steps = -(-room // config.BK)
     many = b.memory.processors * config.programs * config.BM // (blocks * config.U**2) + 1
     long = None
-    if config.long_BM and many <= b.work.units:  # otherwise no list is long
+    if config.long_BM and many <= b.worklist.units:  # otherwise no list is long
         long = LongStatic(config.long_BM, config.long_BN, -(-per_group // config.long_BN))
     special = {
         "source": b.view(form.input, even),

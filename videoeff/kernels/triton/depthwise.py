@@ -61,7 +61,7 @@ def _tap(
 
 @triton.jit(do_not_specialize=["full", "counting"])
 def depthwise(
-    site, work, out, test, args, edges, full, counting,
+    site, worklist, out, test, args, edges, full, counting,
     source, weight, bias, gate, shape, window,
     U: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, NB: tl.constexpr,
     KH: tl.constexpr, KW: tl.constexpr, SY: tl.constexpr, SX: tl.constexpr,
@@ -82,13 +82,13 @@ def depthwise(
         SPREAD: whether the convolution is transposed.
     """
     site = plain_site(site)
-    units, whole = length(work, site, full)
+    units, whole = length(worklist, site, full)
     chunks = tl.cdiv(units, BM // (U * U))
     for t in tl.range(tl.program_id(0), chunks * NB, tl.num_programs(0)):
         chunk = t // NB
         block = t % NB
-        r, y, x, valid = pixels(chunk, units, whole, work, site, U, BM)
-        count_pixels(work, valid, block, counting)
+        r, y, x, valid = pixels(chunk, units, whole, worklist, site, U, BM)
+        count_pixels(worklist, valid, block, counting)
         cols, exists = block_columns(block, shape.per_group, None, BN)
         channel = cols // MULTIPLIER
         acc = tl.zeros([BM, BN], tl.float32)
@@ -109,7 +109,7 @@ def depthwise(
         if bias is not None:
             acc += tl.load(bias + cols, mask=exists, other=0.0)[None, :]
         value = epilogue(acc, args, CODE, r, y, x, cols, valid, exists[None, :], test.channels)
-        commit(value, chunk, block, full, r, y, x, valid, cols, exists[None, :], site, work, out, test,
+        commit(value, chunk, block, full, r, y, x, valid, cols, exists[None, :], site, worklist, out, test,
                edges, U, BM, BN, NB, TEST, TOGETHER, EDGES)  # fmt: skip
 
 

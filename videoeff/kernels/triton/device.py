@@ -9,7 +9,7 @@ their lists, once a frame.
 Kernels share these parameters, which ``records.py`` describes:
 
 - ``site``: ``SiteArgs`` of the value.
-- ``work``: ``ListArgs`` of what is to be computed.
+- ``worklist``: ``WorklistArgs`` of what is to be computed.
 - ``out``: ``ViewArgs`` of the value.
 - ``test``: ``ChangeTestArgs``.
 - ``args``: ``ViewArgs`` for each argument of the epilogue.
@@ -41,7 +41,7 @@ L2 = tl.constexpr(int(ChangeTest.L2))
 RMS = tl.constexpr(int(ChangeTest.RMS))
 
 
-# ---------------------------------------------------------------- work
+# ---------------------------------------------------------------- worklists
 
 
 @triton.jit
@@ -60,10 +60,10 @@ def plain_site(site):
 
 
 @triton.jit
-def length(work, site, full):
+def length(worklist, site, full):
     """Units to compute, and whether they are all units in order."""
-    listed = tl.load(work.length)
-    whole = tl.where(listed >= plain(work.switch), 1, full * work.ordered)
+    listed = tl.load(worklist.length)
+    whole = tl.where(listed >= plain(worklist.switch), 1, full * worklist.ordered)
     return tl.where(whole != 0, site.tiles, listed), whole
 
 
@@ -89,11 +89,11 @@ def flags(flag, BM: tl.constexpr):
 
 
 @triton.jit
-def pixels(chunk, units, whole, work, site, U: tl.constexpr, BM: tl.constexpr):
+def pixels(chunk, units, whole, worklist, site, U: tl.constexpr, BM: tl.constexpr):
     """Row, line and column of a chunk's pixels, and which of them exist."""
     slot = chunk * (BM // (U * U)) + tl.arange(0, BM) // (U * U)
     inside = slot < units
-    listed = tl.load(work.listed + slot, mask=inside, other=0)
+    listed = tl.load(worklist.listed + slot, mask=inside, other=0)
     return _pixels_of(listed + (slot - listed) * whole, inside, site, U, BM)
 
 
@@ -116,10 +116,10 @@ def _pixels_of(unit, inside, site, U: tl.constexpr, BM: tl.constexpr):
 
 
 @triton.jit
-def count_pixels(work, valid, block, counting):
+def count_pixels(worklist, valid, block, counting):
     """Add a chunk to the counter, once for all its blocks of channels."""
     if (counting != 0) & (block == 0):
-        tl.atomic_add(work.pixels, tl.sum(valid.to(tl.int64)), sem="relaxed")
+        tl.atomic_add(worklist.pixels, tl.sum(valid.to(tl.int64)), sem="relaxed")
 
 
 # ---------------------------------------------------------------- the commit
@@ -127,7 +127,7 @@ def count_pixels(work, valid, block, counting):
 
 @triton.jit
 def commit(
-    value, chunk, block, full, r, y, x, valid, cols, cmask, site, work, out, test, edges,
+    value, chunk, block, full, r, y, x, valid, cols, cmask, site, worklist, out, test, edges,
     U: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, NB: tl.constexpr, TEST: tl.constexpr,
     TOGETHER: tl.constexpr, EDGES: tl.constexpr,
 ):  # fmt: skip
@@ -139,7 +139,7 @@ def commit(
         cols, cmask: its channels (BN), and which exist.
         TOGETHER: whether the blocks of channels of a pixel decide together; the last one to arrive does.
     """
-    frame = tl.load(work.frame)
+    frame = tl.load(worklist.frame)
     place = place_of(out, r, y, x, cols)
     room = room_of(out, cols, cmask)
     here = valid[:, None] & room

@@ -50,7 +50,7 @@ def _watch(value, ok, bad, frame):
 
 @triton.jit(do_not_specialize=["full", "counting", "number"])
 def arrived(
-    site, work, out, test, args, edges, full, counting, frames, number, bad, channels,
+    site, worklist, out, test, args, edges, full, counting, frames, number, bad, channels,
     U: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, NB: tl.constexpr,
     CODE: tl.constexpr, TEST: tl.constexpr, TOGETHER: tl.constexpr, EDGES: tl.constexpr,
 ):  # fmt: skip
@@ -62,7 +62,7 @@ def arrived(
         bad: int32, the number of the first frame with NaN or infinity, 0 for none.
         channels: of the value.
     """
-    frame = tl.load(work.frame)
+    frame = tl.load(worklist.frame)
     site = plain_site(site)
     pointer, row, line, column, channel = _frame(frames, number, out.pointer)
     chunks = tl.cdiv(site.tiles, BM // (U * U))
@@ -75,13 +75,13 @@ def arrived(
         here = valid[:, None] & exists[None, :]
         value = tl.load(pointer + place, mask=here, other=0.0)
         _watch(value, here, bad, frame)
-        commit(value, chunk, block, full, r, y, x, valid, cols, exists[None, :], site, work, out, test,
+        commit(value, chunk, block, full, r, y, x, valid, cols, exists[None, :], site, worklist, out, test,
                edges, U, BM, BN, NB, TEST, TOGETHER, EDGES)  # fmt: skip
 
 
 @triton.jit(do_not_specialize=["number"])
 def moved_blocks(
-    site, work, out, test, hits, frames, number, bad, channels, blocks,
+    site, worklist, out, test, hits, frames, number, bad, channels, blocks,
     BLOCK: tl.constexpr, P: tl.constexpr, N: tl.constexpr, TEST: tl.constexpr,
 ):  # fmt: skip
     """Stamp the blocks whose pixels' mean distance exceeds the limit.
@@ -93,7 +93,7 @@ def moved_blocks(
         P: BLOCK², rounded up to a power of two.
         N: blocks tested at once.
     """
-    frame = tl.load(work.frame)
+    frame = tl.load(worklist.frame)
     site = plain_site(site)
     pointer, row, line, column, channel = _frame(frames, number, out.pointer)
     inner = tl.arange(0, P)[None, :]
@@ -128,12 +128,12 @@ def moved_blocks(
 
 @triton.jit(do_not_specialize=["full", "number"])
 def taken(
-    site, work, out, test, edges, full, hits, frames, number, channels, blocks,
+    site, worklist, out, test, edges, full, hits, frames, number, channels, blocks,
     BLOCK: tl.constexpr, DILATION: tl.constexpr, U: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr,
     EDGES: tl.constexpr,
 ):  # fmt: skip
     """Take over the pixels of stamped blocks and of the blocks around them; parameters as above."""
-    frame = tl.load(work.frame)
+    frame = tl.load(worklist.frame)
     site = plain_site(site)
     pointer, row, line, column, channel = _frame(frames, number, out.pointer)
     cols = tl.arange(0, BN)
@@ -173,11 +173,11 @@ def launches(b: Binding, frames: Tensor, number: int, bad: Tensor) -> list[Launc
     arguments = dict(common.arguments)
     if test.threshold == 0 or (test.block == 1 and test.dilation == 0):
         return [common]
-    rows, height, width = b.work.extent
+    rows, height, width = b.worklist.extent
     grid = (-(-height // test.block), -(-width // test.block))
     area = power_of_two(test.block**2)
     hits = b.memory.keep(torch.zeros(rows * grid[0] * grid[1], dtype=torch.int32))
-    shared = {n: arguments[n] for n in ("site", "work", "out", "test", "frames", "number")} | {
+    shared = {n: arguments[n] for n in ("site", "worklist", "out", "test", "frames", "number")} | {
         "hits": hits,
         "channels": b.channels,
         "blocks": BlocksArgs(*grid, rows * grid[0] * grid[1]),

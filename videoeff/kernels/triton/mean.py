@@ -26,7 +26,7 @@ def tiles(layer: str) -> str:
 
 @triton.jit(do_not_specialize=["full"])
 def tile_sums(
-    site, work, source, sums, stale, channels, full, U: tl.constexpr, BN: tl.constexpr, NB: tl.constexpr
+    site, worklist, source, sums, stale, channels, full, U: tl.constexpr, BN: tl.constexpr, NB: tl.constexpr
 ):  # fmt: skip
     """Sum the pixels of each listed tile, always in the same order.
 
@@ -37,11 +37,11 @@ def tile_sums(
         channels: of the map.
     """
     site = plain_site(site)
-    units, whole = length(work, site, full | tl.load(stale))
+    units, whole = length(worklist, site, full | tl.load(stale))
     inner = tl.arange(0, U * U)
     for t in tl.range(tl.program_id(0), units * NB, tl.num_programs(0)):
         slot = t // NB
-        unit = tl.where(whole != 0, slot, tl.load(work.listed + slot))
+        unit = tl.where(whole != 0, slot, tl.load(worklist.listed + slot))
         y = ((unit // site.tiles_wide) % site.tiles_high) * U + inner // U
         x = (unit % site.tiles_wide) * U + inner % U
         cols = (t % NB) * BN + tl.arange(0, BN)
@@ -55,19 +55,19 @@ def tile_sums(
 
 def launches(b: Binding) -> tuple[Launch, ...]:
     """The sums of tiles, and the rows that follow from them."""
-    form, memory, work = b.form, b.memory, b.before
+    form, memory, worklist = b.form, b.memory, b.before
     assert form.input is not None  # the map
-    assert work is not None  # its tiles
+    assert worklist is not None  # its tiles
     channels = form.channels
-    sums = memory.keep(torch.zeros(work.units * channels, dtype=torch.float32))
-    stale = memory.stale[memory.place(work) :]
+    sums = memory.keep(torch.zeros(worklist.units * channels, dtype=torch.float32))
+    stale = memory.stale[memory.place(worklist) :]
     wide = power_of_two(min(channels, WIDE))
     blocks = -(-channels // wide)
-    config = special("tiles", work.extent, channels, present(b.call.device))
-    programs = max(1, min(memory.processors * config.programs, work.units * blocks))
+    config = special("tiles", worklist.extent, channels, present(b.call.device))
+    programs = max(1, min(memory.processors * config.programs, worklist.units * blocks))
     given = {
-        "site": site_of(work),
-        "work": b.work_of(work),
+        "site": site_of(worklist),
+        "worklist": b.worklist_of(worklist),
         "source": b.view(form.input),
         "sums": sums,
         "stale": stale,
@@ -78,6 +78,6 @@ def launches(b: Binding) -> tuple[Launch, ...]:
     }
     options = {"num_warps": config.warps, "maxnreg": 128}
     first = Launch(b.call.name, tile_sums, programs, given, options, ("full",))
-    pixels = work.extent[1] * work.extent[2]
-    held = rows.MeanArgs(sums, work.units // work.extent[0], channels, pixels)
+    pixels = worklist.extent[1] * worklist.extent[2]
+    held = rows.MeanArgs(sums, worklist.units // worklist.extent[0], channels, pixels)
     return first, *rows.launches(b, held, stale)

@@ -21,7 +21,7 @@ from videoeff.kernels.triton.epilogue import epilogue
 
 @triton.jit(do_not_specialize=["full", "counting"])
 def pointwise(
-    site, work, out, test, args, edges, full, counting, channels,
+    site, worklist, out, test, args, edges, full, counting, channels,
     U: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, NB: tl.constexpr,
     CODE: tl.constexpr, TEST: tl.constexpr, TOGETHER: tl.constexpr, EDGES: tl.constexpr,
 ):  # fmt: skip
@@ -31,17 +31,17 @@ def pointwise(
         channels: of the value.
     """
     site = plain_site(site)
-    units, whole = length(work, site, full)
+    units, whole = length(worklist, site, full)
     chunks = tl.cdiv(units, BM // (U * U))
     for t in tl.range(tl.program_id(0), chunks * NB, tl.num_programs(0)):
         chunk = t // NB
         block = t % NB
-        r, y, x, valid = pixels(chunk, units, whole, work, site, U, BM)
-        count_pixels(work, valid, block, counting)
+        r, y, x, valid = pixels(chunk, units, whole, worklist, site, U, BM)
+        count_pixels(worklist, valid, block, counting)
         cols, exists = block_columns(block, channels, None, BN)
         value = epilogue(None, args, CODE, r, y, x, cols, valid, exists[None, :], test.channels)
         value = tl.broadcast_to(value, [BM, BN])
-        commit(value, chunk, block, full, r, y, x, valid, cols, exists[None, :], site, work, out, test,
+        commit(value, chunk, block, full, r, y, x, valid, cols, exists[None, :], site, worklist, out, test,
                edges, U, BM, BN, NB, TEST, TOGETHER, EDGES)  # fmt: skip
 
 

@@ -38,7 +38,7 @@ def _tap(top, source, r, iy, inside, ix, cols, exists, width):
 
 @triton.jit(do_not_specialize=["full", "counting"])
 def maximum(
-    site, work, out, test, args, edges, full, counting, source, shape, window,
+    site, worklist, out, test, args, edges, full, counting, source, shape, window,
     U: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, NB: tl.constexpr,
     KH: tl.constexpr, KW: tl.constexpr,
     CODE: tl.constexpr, TEST: tl.constexpr, TOGETHER: tl.constexpr, EDGES: tl.constexpr,
@@ -51,13 +51,13 @@ def maximum(
         window: ``WindowArgs``.
     """
     site = plain_site(site)
-    units, whole = length(work, site, full)
+    units, whole = length(worklist, site, full)
     chunks = tl.cdiv(units, BM // (U * U))
     for t in tl.range(tl.program_id(0), chunks * NB, tl.num_programs(0)):
         chunk = t // NB
         block = t % NB
-        r, y, x, valid = pixels(chunk, units, whole, work, site, U, BM)
-        count_pixels(work, valid, block, counting)
+        r, y, x, valid = pixels(chunk, units, whole, worklist, site, U, BM)
+        count_pixels(worklist, valid, block, counting)
         cols, exists = block_columns(block, shape.per_group, None, BN)
         left = x * window.stride_x - window.padding_x
         top = tl.full([BM, BN], float("-inf"), source.pointer.dtype.element_ty)
@@ -75,7 +75,7 @@ def maximum(
                         top, source, r, iy, inside, left + kx * window.dilation_x, cols, exists, shape.width
                     )
         value = epilogue(top.to(tl.float32), args, CODE, r, y, x, cols, valid, exists[None, :], test.channels)
-        commit(value, chunk, block, full, r, y, x, valid, cols, exists[None, :], site, work, out, test,
+        commit(value, chunk, block, full, r, y, x, valid, cols, exists[None, :], site, worklist, out, test,
                edges, U, BM, BN, NB, TEST, TOGETHER, EDGES)  # fmt: skip
 
 

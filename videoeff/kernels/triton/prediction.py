@@ -76,7 +76,7 @@ def _energy(terms, place, ok, frame):
 
 @triton.jit(do_not_specialize=["full"])
 def predicted(
-    site, work, due, test, pending, taps, sources, residuals, shape, window, full,
+    site, worklist, due, test, pending, taps, sources, residuals, shape, window, full,
     U: tl.constexpr, BM: tl.constexpr, KH: tl.constexpr, KW: tl.constexpr,
 ):  # fmt: skip
     """Add to the pending energy of reached pixels, list those where it exceeds the limit, and clear theirs.
@@ -93,11 +93,11 @@ def predicted(
         shape: ``ShapeArgs`` of the input.
         window: ``WindowArgs``.
     """
-    frame = tl.load(work.frame)
+    frame = tl.load(worklist.frame)
     site = plain_site(site)
-    units, whole = length(work, site, full)
+    units, whole = length(worklist, site, full)
     for chunk in tl.range(tl.program_id(0), tl.cdiv(units, BM // (U * U)), tl.num_programs(0)):
-        r, y, x, valid = pixels(chunk, units, whole, work, site, U, BM)
+        r, y, x, valid = pixels(chunk, units, whole, worklist, site, U, BM)
         energy = tl.zeros([BM], tl.float32)
         for v in range(KH):
             iy = y * window.stride_y - window.padding_y + v * window.dilation_y
@@ -127,10 +127,10 @@ def predicted(
 
 def launch(b: Binding) -> Launch:
     """What runs before the kernel of a convolution whose changes are predicted."""
-    call, memory, work = b.call, b.memory, b.before
+    call, memory, worklist = b.call, b.memory, b.before
     prediction = call.prediction
     assert prediction is not None  # it is asked for
-    assert work is not None  # what is reached
+    assert worklist is not None  # what is reached
     assert b.form.input is not None  # the convolution's
     _, height, width, _ = b.form.input.extent
 
@@ -142,12 +142,12 @@ def launch(b: Binding) -> Launch:
         weight = memory.constants[prediction.weight].detach().to(torch.float32)
         taps = memory.keep(weight.square().sum((0, 1)).flatten() / weight.shape[0])
     config = sizes(call)
-    own, (kh, kw) = b.work.tensors, weight.shape[2:]
+    own, (kh, kw) = b.worklist.tensors, weight.shape[2:]
     pads = (prediction.padding[0][0], prediction.padding[1][0])
     given = {
-        "site": site_of(work),
-        "work": b.work_of(work),
-        "due": DueArgs(own["listed"], own["stamps"], memory.count(b.work)),
+        "site": site_of(worklist),
+        "worklist": b.worklist_of(worklist),
+        "due": DueArgs(own["listed"], own["stamps"], memory.count(b.worklist)),
         "test": EnergyArgs(
             (prediction.factor * call.test.threshold) ** 2,
             memory.state[call.scale] if call.scale else None,
@@ -164,7 +164,7 @@ def launch(b: Binding) -> Launch:
         "KH": kh,
         "KW": kw,
     }
-    chunks = -(-work.units // (config.BM // config.U**2))
+    chunks = -(-worklist.units // (config.BM // config.U**2))
     programs = max(1, min(memory.processors * config.programs, chunks))
     options = {"num_warps": config.warps, "maxnreg": 128}
     return Launch(call.name, predicted, programs, given, options, ("full",))

@@ -30,7 +30,7 @@ class SiteArgs(NamedTuple):
     by_wide: Any
 
 
-class ListArgs(NamedTuple):
+class WorklistArgs(NamedTuple):
     """A worklist.
 
     Attributes:

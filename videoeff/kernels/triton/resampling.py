@@ -42,7 +42,7 @@ def _tap(acc, source, columns, r, iy, above, at, cols, valid, exists):
 
 @triton.jit(do_not_specialize=["full", "counting"])
 def resampling(
-    site, work, out, test, args, edges, full, counting, source, rows, columns, channels,
+    site, worklist, out, test, args, edges, full, counting, source, rows, columns, channels,
     U: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, NB: tl.constexpr,
     TY: tl.constexpr, TX: tl.constexpr, PICKED: tl.constexpr,
     CODE: tl.constexpr, TEST: tl.constexpr, TOGETHER: tl.constexpr, EDGES: tl.constexpr,
@@ -57,13 +57,13 @@ def resampling(
         PICKED: whether each pixel is one of the input's as it is, or zero.
     """
     site = plain_site(site)
-    units, whole = length(work, site, full)
+    units, whole = length(worklist, site, full)
     chunks = tl.cdiv(units, BM // (U * U))
     for t in tl.range(tl.program_id(0), chunks * NB, tl.num_programs(0)):
         chunk = t // NB
         block = t % NB
-        r, y, x, valid = pixels(chunk, units, whole, work, site, U, BM)
-        count_pixels(work, valid, block, counting)
+        r, y, x, valid = pixels(chunk, units, whole, worklist, site, U, BM)
+        count_pixels(worklist, valid, block, counting)
         cols, exists = block_columns(block, channels, None, BN)
         if PICKED:
             iy = tl.load(rows.lines + y, mask=valid, other=-1)
@@ -80,7 +80,7 @@ def resampling(
                     for c in range(TX):
                         acc = _tap(acc, source, columns, r, iy, above, x * TX + c, cols, valid, exists)
         value = epilogue(acc, args, CODE, r, y, x, cols, valid, exists[None, :], test.channels)
-        commit(value, chunk, block, full, r, y, x, valid, cols, exists[None, :], site, work, out, test,
+        commit(value, chunk, block, full, r, y, x, valid, cols, exists[None, :], site, worklist, out, test,
                edges, U, BM, BN, NB, TEST, TOGETHER, EDGES)  # fmt: skip
 
 

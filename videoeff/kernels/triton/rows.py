@@ -169,7 +169,7 @@ def _part(
 
 @triton.jit(do_not_specialize=["full", "counting"])
 def rows(
-    site, work, out, test, args, edges, full, counting, mean, stale, channels,
+    site, worklist, out, test, args, edges, full, counting, mean, stale, channels,
     U: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, NB: tl.constexpr,
     PARTS: tl.constexpr, CODE: tl.constexpr, LAST: tl.constexpr,
     TEST: tl.constexpr, TOGETHER: tl.constexpr, EDGES: tl.constexpr,
@@ -185,35 +185,35 @@ def rows(
         LAST: the scratch argument that is the value, or None where other kernels compute further parts.
     """
     site = plain_site(site)
-    units, whole = length(work, site, full)
+    units, whole = length(worklist, site, full)
     if stale is not None:  # noqa: SIM102 (what is known at compile time is asked first)
         if tl.program_id(0) == 0:
             tl.store(stale, 0)
     for t in tl.range(tl.program_id(0), units, tl.num_programs(0)):
-        r, y, x, valid = pixels(t, units, whole, work, site, U, BM)
+        r, y, x, valid = pixels(t, units, whole, worklist, site, U, BM)
         for p in tl.static_range(len(PARTS)):
             blocks = tl.cdiv(PARTS[p][PART_WIDTH], PARTS[p][PART_BLOCK])
             _part(args, mean, 0, blocks, r, y, x, valid, PARTS, p, CODE)
             tl.debug_barrier()
         if LAST is not None:
-            count_pixels(work, valid, 0, counting)
+            count_pixels(worklist, valid, 0, counting)
             cols = tl.arange(0, BN)
             exists = (cols < channels)[None, :]
             value = load_argument(args[LAST], r, y, x, cols, valid, exists)
-            commit(value, t, 0, full, r, y, x, valid, cols, exists, site, work, out, test,
+            commit(value, t, 0, full, r, y, x, valid, cols, exists, site, worklist, out, test,
                    edges, U, BM, BN, NB, TEST, TOGETHER, EDGES)  # fmt: skip
 
 
 @triton.jit(do_not_specialize=["full"])
 def wide_part(
-    site, work, args, full,
+    site, worklist, args, full,
     U: tl.constexpr, BM: tl.constexpr, NB: tl.constexpr, PARTS: tl.constexpr, CODE: tl.constexpr,
 ):  # fmt: skip
     """Compute one part of the epilogue for listed rows, a program for each of its NB blocks of channels."""
     site = plain_site(site)
-    units, whole = length(work, site, full)
+    units, whole = length(worklist, site, full)
     for t in tl.range(tl.program_id(0), units * NB, tl.num_programs(0)):
-        r, y, x, valid = pixels(t // NB, units, whole, work, site, U, BM)
+        r, y, x, valid = pixels(t // NB, units, whole, worklist, site, U, BM)
         _part(args, None, t % NB, 1, r, y, x, valid, PARTS, 0, CODE)
 
 
@@ -353,7 +353,7 @@ def launches(b: Binding, mean: MeanArgs | None = None, stale: Tensor | None = No
     starts = [0]
     for part in parts:
         starts.append(starts[-1] + -(-part.width // 16) * 16)
-    scratch = b.memory.scratch("rows", b.work.extent[0] * starts[-1], torch.float32)
+    scratch = b.memory.scratch("rows", b.worklist.extent[0] * starts[-1], torch.float32)
     slots = [_slot(scratch[s:], starts[-1], p.width > 1) for s, p in zip(starts, parts, strict=False)]
     special = {"mean": mean, "stale": stale, "channels": b.channels}
     made = b.launch(rows, 1, b.channels, special).bounded()
@@ -369,8 +369,8 @@ def launches(b: Binding, mean: MeanArgs | None = None, stale: Tensor | None = No
             yield replace(made, arguments={**made.arguments, **shared, "PARTS": tuple(waiting), "LAST": None})
             waiting = []
         blocks = -(-part.width // own.block)
-        given = {n: made.arguments[n] for n in ("site", "work", "U", "BM")}
-        programs = min(b.memory.processors * b.config.programs, b.work.units * blocks)
+        given = {n: made.arguments[n] for n in ("site", "worklist", "U", "BM")}
+        programs = min(b.memory.processors * b.config.programs, b.worklist.units * blocks)
         given |= {**shared, "NB": blocks, "PARTS": (own,)}
         yield Launch(b.call.name, wide_part, programs, given, made.options, ("full",))
     last = len(args) - 1

@@ -48,7 +48,7 @@ def _line(y, k, size, stride: tl.constexpr, padding, dilation, APART: tl.constex
 
 @triton.jit(do_not_specialize=["full", "counting"])
 def transposed(
-    site, work, out, test, args, edges, full, counting,
+    site, worklist, out, test, args, edges, full, counting,
     source, weight, bias, shape, window,
     U: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, NB: tl.constexpr,
     KH: tl.constexpr, KW: tl.constexpr, SY: tl.constexpr, SX: tl.constexpr, APART: tl.constexpr,
@@ -73,7 +73,7 @@ def transposed(
     """
     V: tl.constexpr = U // APART
     site = plain_site(site)
-    units, whole = length(work, site, full)
+    units, whole = length(worklist, site, full)
     chunks = tl.cdiv(units, BM // (V * V)) * (APART * APART)
     inputs = shape.inputs * source.even
     steps = tl.cdiv(inputs, BK)
@@ -82,11 +82,11 @@ def transposed(
         block = t % NB
         first_y = (chunk % (APART * APART)) // APART
         first_x = chunk % APART
-        r, y, x, valid = pixels(chunk // (APART * APART), units, whole, work, site, V, BM)
+        r, y, x, valid = pixels(chunk // (APART * APART), units, whole, worklist, site, V, BM)
         y = y * APART + first_y
         x = x * APART + first_x
         valid = valid & (y < site.height) & (x < site.width)
-        count_pixels(work, valid, block, counting)
+        count_pixels(worklist, valid, block, counting)
         cols, exists = block_columns(block, shape.per_group, shape.blocks, BN)
         base = 0
         if shape.blocks is not None:
@@ -113,7 +113,7 @@ def transposed(
         if bias is not None:
             acc += tl.load(bias + cols, mask=exists, other=0.0)[None, :]
         value = epilogue(acc, args, CODE, r, y, x, cols, valid, exists[None, :], test.channels)
-        commit(value, chunk, block, full, r, y, x, valid, cols, exists[None, :], site, work, out, test,
+        commit(value, chunk, block, full, r, y, x, valid, cols, exists[None, :], site, worklist, out, test,
                edges, V, BM, BN, NB, TEST, TOGETHER, EDGES)  # fmt: skip
 
 
@@ -160,5 +160,5 @@ def launch(b: Binding) -> Launch:
         "APART": apart,
         "PRECISION": "tf32" if b.memory.tf32 else "ieee",
     }
-    chunks = -(-b.work.units // together) * apart**2
+    chunks = -(-b.worklist.units // together) * apart**2
     return b.launch(transposed, blocks * groups, per_group, special, chunks=chunks)

@@ -1,4 +1,4 @@
-"""Lists of work, and how changes of one value lead to units of another."""
+"""Worklists, and how changes of one value lead to units of another."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MOST_PLACES = 4096
 
 
 @dataclass(eq=False)
-class Work:
+class Worklist:
     """A list of units: squares of ``unit`` x ``unit`` pixels of a value.
 
     Attributes:
@@ -61,7 +61,7 @@ class Edge:
         spread: most units of the target that the pixels of one unit reach, by tap, along each axis.
     """
 
-    target: Work
+    target: Worklist
     axes: tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]] | None
     spread: tuple[int, int] = (1, 1)
 
@@ -81,7 +81,7 @@ class Edge:
         )
 
 
-def edge(source: Extent, unit: int, target: Work, kind: ReachKind, form: Form, chunk: int) -> Edge:
+def edge(source: Extent, unit: int, target: Worklist, kind: ReachKind, form: Form, chunk: int) -> Edge:
     """The edge by which a region follows a mask.
 
     Args:
@@ -166,6 +166,6 @@ def _spread(low: Tensor, high: Tensor, unit: int, target: int) -> int:
     return most
 
 
-def edges_of(work: Work) -> Sequence[Edge]:
+def edges_of(worklist: Worklist) -> Sequence[Edge]:
     """The edges of a list's value, those that reach everything last."""
-    return sorted(work.feeds, key=lambda e: e.axes is None)
+    return sorted(worklist.feeds, key=lambda e: e.axes is None)

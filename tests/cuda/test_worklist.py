@@ -1,4 +1,4 @@
-"""Edges of lists of work: whatever a changed pixel reaches lies in the units that its edge lists."""
+"""Edges of worklists: whatever a changed pixel reaches lies in the units that its edge lists."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.support.streams import stream_of
 from videoeff.kernels.call import RegionCall
 from videoeff.kernels.region_spec.codes import ReachKind
 from videoeff.kernels.region_spec.spec import form_of
-from videoeff.kernels.triton.work import Edge, Work, edge, edges_of
+from videoeff.kernels.triton.worklist import Edge, Worklist, edge, edges_of
 from videoeff.ops.base import Lambda
 
 UNITS = st.sampled_from([1, 2, 4])
@@ -54,9 +54,9 @@ def the_edge(
     form = form_of(call)
     ((_, kind),) = form.reach
     one = (1, *size)
-    work = Work(call.name, (1, *call.extent[1:]), target, 0)
+    worklist = Worklist(call.name, (1, *call.extent[1:]), target, 0)
     truth = reached(call, module, example, kind == ReachKind.TABLE)
-    return edge(one, unit, work, kind, form, 4), kind, truth
+    return edge(one, unit, worklist, kind, form, 4), kind, truth
 
 
 def units_along(found: Edge, axis: int, first: int, last: int) -> list[set[int]]:
@@ -224,8 +224,8 @@ def test_a_gate_reaches_every_unit() -> None:
     call = stream.engines[""].plan.instructions[-1].call
     form = form_of(call)
     (mask,) = [m for m, k in form.reach if k == ReachKind.WHOLE]
-    work = Work(call.name, call.extent, 2, 0)
-    found = edge(form.extents[mask], 1, work, ReachKind.WHOLE, form, 64)
+    worklist = Worklist(call.name, call.extent, 2, 0)
+    found = edge(form.extents[mask], 1, worklist, ReachKind.WHOLE, form, 64)
     assert found.axes is None
     assert found.static == (1,)
 
@@ -236,19 +236,19 @@ def test_an_edge_to_too_many_units_at_once_takes_the_whole_row() -> None:
     stream = stream_of(module, torch.rand(1, 4, 40, 40), backend="reference")
     call = stream.engines[""].plan.instructions[-1].call
     form = form_of(call)
-    work = Work(call.name, call.extent, 1, 0)
-    assert edge((1, 40, 40), 1, work, ReachKind.WINDOW, form, 1).axes is not None
-    assert edge((1, 40, 40), 1, work, ReachKind.WINDOW, form, 64).axes is None
-    coarse = Work(call.name, call.extent, 4, 0)
+    worklist = Worklist(call.name, call.extent, 1, 0)
+    assert edge((1, 40, 40), 1, worklist, ReachKind.WINDOW, form, 1).axes is not None
+    assert edge((1, 40, 40), 1, worklist, ReachKind.WINDOW, form, 64).axes is None
+    coarse = Worklist(call.name, call.extent, 4, 0)
     assert edge((1, 40, 40), 4, coarse, ReachKind.WINDOW, form, 4).axes is not None
 
 
 def test_a_list_tells_units_one_by_one_before_whole_rows() -> None:
-    work, other = Work("a", (2, 5, 9), 4, 0), Work("b", (2, 5, 9), 2, 1)
-    assert work.grid == (2, 3)
-    assert work.units == 12
+    worklist, other = Worklist("a", (2, 5, 9), 4, 0), Worklist("b", (2, 5, 9), 2, 1)
+    assert worklist.grid == (2, 3)
+    assert worklist.units == 12
     axis = (torch.zeros(1, 9, dtype=torch.long), torch.zeros(1, 9, dtype=torch.long))
     whole, part = Edge(other, None), Edge(other, (axis, axis), (1, 1))
-    work.feeds += [whole, part]
-    assert list(edges_of(work)) == [part, whole]
+    worklist.feeds += [whole, part]
+    assert list(edges_of(worklist)) == [part, whole]
     assert part.static == (0, 1, 1, 1, 1, 2)
