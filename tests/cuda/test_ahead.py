@@ -308,7 +308,7 @@ def test_every_shipped_size(capability: int, kind: str, rule: Rule, monkeypatch:
         assert configs.kind_of(form) == kind
         facts = configs.facts_of(call, form, kind)
         assert rule.fits(facts) or "tf32" in rule.when, (rule, facts)
-        given: dict[str, Any] = {"U": configs.unit_of(call.extent, device), **rule.use}
+        given: dict[str, Any] = {"U": configs.tile_of(call.extent, device), **rule.use}
         return configs.fitted(Config(**given), form, kind, device)
 
     stream = stream_of(module, example, passes=passes("relative"), backend="reference")

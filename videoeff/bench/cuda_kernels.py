@@ -109,17 +109,17 @@ class Kernel:
         self._count = torch.zeros(1, dtype=torch.int32, device=self.memory.device)
 
     def ms(
-        self, units: Tensor | None = None, time: Callable[[Callable[[], None]], float] = graph_ms
+        self, tiles: Tensor | None = None, time: Callable[[Callable[[], None]], float] = graph_ms
     ) -> float:
         """Milliseconds of one run.
 
         Args:
-            units: what is listed, int32 (N,); everything if None.
+            tiles: what is listed, int32 (N,); everything if None.
             time: measures a call.
         """
-        units = torch.arange(self.worklist.units, dtype=torch.int32) if units is None else units
-        self.worklist.tensors["listed"][: units.numel()].copy_(units)
-        self._count.fill_(units.numel())
+        tiles = torch.arange(self.worklist.tiles, dtype=torch.int32) if tiles is None else tiles
+        self.worklist.tensors["listed"][: tiles.numel()].copy_(tiles)
+        self._count.fill_(tiles.numel())
 
         def open_frame() -> None:
             self.opening.run(full=False, counting=False)
@@ -133,21 +133,21 @@ class Kernel:
         return max(time(frame) - time(open_frame), 1e-6)
 
     def blob(self, share: float, seed: int = 0) -> Tensor:
-        """The units of a share of each stream's pixels, in blobs; int32 (N,)."""
-        return units_of(self.worklist, share, seed)
+        """The tiles of a share of each stream's pixels, in blobs; int32 (N,)."""
+        return tiles_of(self.worklist, share, seed)
 
 
-def units_of(worklist: Worklist, share: float, seed: int = 0) -> Tensor:
-    """The units of a list that blobs over a share of each row's pixels touch; int32 (N,)."""
+def tiles_of(worklist: Worklist, share: float, seed: int = 0) -> Tensor:
+    """The tiles of a list that blobs over a share of each row's pixels touch; int32 (N,)."""
     rows, height, width = worklist.extent
     high, wide = worklist.grid
     found = []
     for row in range(rows):
         clip = BlobClip((height, width), share, channels=1, seed=seed + row)
         clip.next(), clip.next()
-        touched = torch.zeros(high * worklist.unit, wide * worklist.unit, dtype=torch.bool)
+        touched = torch.zeros(high * worklist.tile, wide * worklist.tile, dtype=torch.bool)
         touched[:height, :width] = torch.from_numpy(clip.changed)
-        tiles = touched.view(high, worklist.unit, wide, worklist.unit).any(3).any(1)
+        tiles = touched.view(high, worklist.tile, wide, worklist.tile).any(3).any(1)
         found.append(tiles.flatten().nonzero().flatten() + row * high * wide)
     return torch.cat(found).to(torch.int32)
 

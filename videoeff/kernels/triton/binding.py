@@ -95,7 +95,7 @@ class Memory:
         pixels: int64 (lists * APART,), pixels computed since the counters were read.
         frame: int32 (1,), the frame's number.
         fresh: uint8 by the streams of a value's rows: which of them have no past.
-        stale: int32 (lists * APART,): whether what is kept of a list's units beside the state is out of date.
+        stale: int32 (lists * APART,): whether what is kept of a list's tiles beside the state is out of date.
         shared: scratch by purpose, as large as its largest user needs; for launches that follow one another.
         lane: of the step whose launches are being made; steps of other lanes have scratch of their own.
         kept: what addresses point to.
@@ -271,11 +271,11 @@ class Binding:
             per_group: channels of a group, blocks of which do not reach into the next.
             special: the kernel's own parameters.
             rows: programs at most, 0 for as many as fit the device.
-            chunks: of BM pixels that all units make; 0 where a chunk is BM / U² units.
+            chunks: of BM pixels that all tiles make; 0 where a chunk is BM / U² tiles.
         """
         config, worklist, memory = self.config, self.worklist, self.memory
         together = blocks > 1 and (self.call.test.threshold > 0 or self.call.wants_magnitude)
-        chunks = chunks or -(-worklist.units // (config.BM // config.U**2))
+        chunks = chunks or -(-worklist.tiles // (config.BM // config.U**2))
         programs = rows or memory.processors * config.programs
         edges = edges_of(worklist)
         test = CHANGE_TESTS[self.call.test.kind] if self.call.test.threshold > 0 else ChangeTest.ANY
@@ -303,7 +303,7 @@ class Binding:
     def worklist_of(self, worklist: Worklist) -> WorklistArgs:
         """A list as kernels take it."""
         memory = self.memory
-        switch = max(1, int(self.config.whole_from * worklist.units) + 1)
+        switch = max(1, int(self.config.whole_from * worklist.tiles) + 1)
         return WorklistArgs(
             length=memory.count(worklist),
             listed=worklist.tensors["listed"],
@@ -390,7 +390,7 @@ def site_of(worklist: Worklist) -> SiteArgs:
         width=coded(worklist.extent[2]),
         tiles_high=coded(high),
         tiles_wide=coded(wide),
-        tiles=coded(worklist.units),
+        tiles=coded(worklist.tiles),
         by_high=coded(divisor(high)),
         by_wide=coded(divisor(wide)),
     )

@@ -22,7 +22,7 @@ ALONG = (EpiOp.SOFTMAX, EpiOp.LOG_SOFTMAX, EpiOp.NORMALIZE, EpiOp.RMS_NORMALIZE)
 #: The fewest pixels and channels that a matrix product takes.
 LEAST = 16
 
-#: Most pixels of a chunk in units of one pixel: each has lists of its own to tell.
+#: Most pixels of a chunk in tiles of one pixel: each has lists of its own to tell.
 SINGLE = 64
 
 
@@ -31,13 +31,13 @@ class Config:
     """How a kernel is cut.
 
     Attributes:
-        U: edge of a unit in pixels.
+        U: edge of a tile in pixels.
         BM: pixels of a chunk, a multiple of U².
         BN: channels of a block.
         BK: channels of the input taken at once.
         warps, stages: of the compiler.
         programs: per multiprocessor.
-        whole_from: share of the units from which on all are computed in order.
+        whole_from: share of the tiles from which on all are computed in order.
         long_BM, long_BN: pixels and channels of a block of a convolution where small blocks are more than the
             device takes at once; 0 where blocks are always the same.
     """
@@ -177,15 +177,15 @@ def choose(call: RegionCall, form: Form, device: Device | None = None) -> Config
     """
     device, kind = device or Device(), kind_of(form)
     facts = facts_of(call, form, kind)
-    sizes: dict[str, Any] = {"U": unit_of(call.extent, device), **_rule(device, kind, facts, call.name).use}
+    sizes: dict[str, Any] = {"U": tile_of(call.extent, device), **_rule(device, kind, facts, call.name).use}
     config = fitted(Config(**sizes), form, kind, device)
     if call.prediction is not None:  # exactly the pixels that are due
         config = replace(config, U=1, BM=min(config.BM, SINGLE), whole_from=1.0, long_BM=0, long_BN=0)
     return config
 
 
-def unit_of(extent: tuple[int, int, int], device: Device | None = None) -> int:
-    """The edge of a unit of a value (R, H, W)."""
+def tile_of(extent: tuple[int, int, int], device: Device | None = None) -> int:
+    """The edge of a tile of a value (R, H, W)."""
     streams, height, width = extent
     pixels = height * width
     facts = {"pixels": pixels, "all_pixels": streams * pixels, "streams": streams}
@@ -210,7 +210,7 @@ def special(kind: str, extent: tuple[int, int, int], channels: int, device: Devi
         "all_pixels": streams * height * width,
         "streams": streams,
     }
-    sizes: dict[str, Any] = {"U": unit_of(extent, device), **_rule(device, kind, facts, kind).use}
+    sizes: dict[str, Any] = {"U": tile_of(extent, device), **_rule(device, kind, facts, kind).use}
     return Config(**sizes)
 
 
@@ -225,7 +225,7 @@ def fitted(config: Config, form: Form, kind: str, device: Device) -> Config:
     """The sizes of a rule as far as they suit a region."""
     if kind == "rows":
         return replace(config, U=1, BM=1, BN=power_of_two(form.out.extent[3]))
-    matrix, unit = kind in MATRIX, config.U
+    matrix, tile = kind in MATRIX, config.U
     least = LEAST if matrix else 1
     wide = power_of_two(width_of(form, kind), least)
     if looks_along(form):
@@ -239,13 +239,13 @@ def fitted(config: Config, form: Form, kind: str, device: Device) -> Config:
         depth = form.weight.shape[2] * form.weight.shape[3] * inputs_of(form)
         step = min(step, power_of_two(depth, LEAST))
     if kind == "transposed" and form.window["sy"] in (2, 4):
-        unit = max(unit, form.window["sy"])  # see ``transposed.py``
-    while unit**2 > pixels:
-        unit //= 2
+        tile = max(tile, form.window["sy"])  # see ``transposed.py``
+    while tile**2 > pixels:
+        tile //= 2
     long = (config.long_BM, min(config.long_BN, power_of_two(width_of(form, kind), least)))
     if looks_along(form) or kind not in rules.LONG or long[0] * long[1] <= pixels * wide:
         long = (0, 0)
-    return replace(config, U=unit, BM=pixels, BN=wide, BK=step, long_BM=long[0], long_BN=long[1])
+    return replace(config, U=tile, BM=pixels, BN=wide, BK=step, long_BM=long[0], long_BN=long[1])
 
 
 def shipped() -> Iterator[tuple[str, str, Rule, Config]]:

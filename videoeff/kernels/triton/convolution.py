@@ -83,38 +83,38 @@ def convolution(
         gate: ``GateArgs`` of the input, or None.
         shape: ``ShapeArgs``.
         window: ``WindowArgs``.
-        many: units from which on a list is long.
+        many: tiles from which on a list is long.
         LONG: ``LongStatic``, or None.
         FLAT: whether taps and channels are walked as one dimension, for few channels.
         EVEN: whether BK divides the inputs.
         PRECISION: "tf32" or "ieee" for float32.
     """
     site = plain_site(site)
-    units, whole = length(worklist, site, full)
+    tiles, whole = length(worklist, site, full)
     if LONG is None:  # noqa: SIM114 (known at compile time, the other is not)
         _blocks(site, worklist, out, test, args, edges, full, counting, source, weight, bias, gate, shape,
-                window, units, whole, U, BM, BN, BK, NB, KH, KW, FLAT, EVEN, PRECISION,
+                window, tiles, whole, U, BM, BN, BK, NB, KH, KW, FLAT, EVEN, PRECISION,
                 CODE, TEST, TOGETHER, EDGES)  # fmt: skip
-    elif units < many:
+    elif tiles < many:
         _blocks(site, worklist, out, test, args, edges, full, counting, source, weight, bias, gate, shape,
-                window, units, whole, U, BM, BN, BK, NB, KH, KW, FLAT, EVEN, PRECISION,
+                window, tiles, whole, U, BM, BN, BK, NB, KH, KW, FLAT, EVEN, PRECISION,
                 CODE, TEST, TOGETHER, EDGES)  # fmt: skip
     else:
         _blocks(site, worklist, out, test, args, edges, full, counting, source, weight, bias, gate, shape,
-                window, units, whole, U, LONG[LONG_BM], LONG[LONG_BN], BK, LONG[LONG_NB], KH, KW, FLAT, EVEN,
+                window, tiles, whole, U, LONG[LONG_BM], LONG[LONG_BN], BK, LONG[LONG_NB], KH, KW, FLAT, EVEN,
                 PRECISION, CODE, TEST, TOGETHER, EDGES)  # fmt: skip
 
 
 @triton.jit
 def _blocks(
     site, worklist, out, test, args, edges, full, counting,
-    source, weight, bias, gate, shape, window, units, whole,
+    source, weight, bias, gate, shape, window, tiles, whole,
     U: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, NB: tl.constexpr,
     KH: tl.constexpr, KW: tl.constexpr, FLAT: tl.constexpr, EVEN: tl.constexpr, PRECISION: tl.constexpr,
     CODE: tl.constexpr, TEST: tl.constexpr, TOGETHER: tl.constexpr, EDGES: tl.constexpr,
 ):  # fmt: skip
     """A program's share of the blocks of BM pixels and BN channels."""
-    chunks = tl.cdiv(units, BM // (U * U))
+    chunks = tl.cdiv(tiles, BM // (U * U))
     inputs = shape.inputs
     if not FLAT:
         inputs = shape.inputs * source.even
@@ -122,7 +122,7 @@ def _blocks(
     for t in tl.range(tl.program_id(0), chunks * NB, tl.num_programs(0), disable_licm=True):
         chunk = t // NB
         block = t % NB
-        r, y, x, valid = pixels(chunk, units, whole, worklist, site, U, BM)
+        r, y, x, valid = pixels(chunk, tiles, whole, worklist, site, U, BM)
         count_pixels(worklist, valid, block, counting)
         cols, exists = block_columns(block, shape.per_group, shape.blocks, BN)
         base = 0
@@ -208,7 +208,7 @@ def launch(b: Binding) -> Launch:
     steps = -(-room // config.BK)
     many = b.memory.processors * config.programs * config.BM // (blocks * config.U**2) + 1
     long = None
-    if config.long_BM and many <= b.worklist.units:  # otherwise no list is long
+    if config.long_BM and many <= b.worklist.tiles:  # otherwise no list is long
         long = LongStatic(config.long_BM, config.long_BN, -(-per_group // config.long_BN))
     special = {
         "source": b.view(form.input, even),

@@ -82,12 +82,12 @@ def depthwise(
         SPREAD: whether the convolution is transposed.
     """
     site = plain_site(site)
-    units, whole = length(worklist, site, full)
-    chunks = tl.cdiv(units, BM // (U * U))
+    tiles, whole = length(worklist, site, full)
+    chunks = tl.cdiv(tiles, BM // (U * U))
     for t in tl.range(tl.program_id(0), chunks * NB, tl.num_programs(0)):
         chunk = t // NB
         block = t % NB
-        r, y, x, valid = pixels(chunk, units, whole, worklist, site, U, BM)
+        r, y, x, valid = pixels(chunk, tiles, whole, worklist, site, U, BM)
         count_pixels(worklist, valid, block, counting)
         cols, exists = block_columns(block, shape.per_group, None, BN)
         channel = cols // MULTIPLIER

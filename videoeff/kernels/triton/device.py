@@ -1,9 +1,9 @@
 """What all kernels share on the device: worklists, and the commit; arithmetic is in ``epilogue.py``.
 
-Work is listed in units: squares of U x U pixels of a region's value. A kernel is launched with a fixed
-number of programs; each takes chunks of BM pixels (BM / U² units) off its region's list, whose length it
+Work is listed in tiles: squares of U x U pixels of a region's value. A kernel is launched with a fixed
+number of programs; each takes chunks of BM pixels (BM / U² tiles) off its region's list, whose length it
 reads from memory. What it computes is tested against the value kept; a pixel that moved is stored, stamped
-with the frame's number in the region's mask, and the units of other regions that it reaches are appended to
+with the frame's number in the region's mask, and the tiles of other regions that it reaches are appended to
 their lists, once a frame.
 
 Kernels share these parameters, which ``records.py`` describes:
@@ -61,7 +61,7 @@ def plain_site(site):
 
 @triton.jit
 def length(worklist, site, full):
-    """Units to compute, and whether they are all units in order."""
+    """Tiles to compute, and whether they are all tiles in order."""
     listed = tl.load(worklist.length)
     whole = tl.where(listed >= plain(worklist.switch), 1, full * worklist.ordered)
     return tl.where(whole != 0, site.tiles, listed), whole
@@ -89,24 +89,24 @@ def flags(flag, BM: tl.constexpr):
 
 
 @triton.jit
-def pixels(chunk, units, whole, worklist, site, U: tl.constexpr, BM: tl.constexpr):
+def pixels(chunk, tiles, whole, worklist, site, U: tl.constexpr, BM: tl.constexpr):
     """Row, line and column of a chunk's pixels, and which of them exist."""
     slot = chunk * (BM // (U * U)) + tl.arange(0, BM) // (U * U)
-    inside = slot < units
+    inside = slot < tiles
     listed = tl.load(worklist.listed + slot, mask=inside, other=0)
     return _pixels_of(listed + (slot - listed) * whole, inside, site, U, BM)
 
 
 @triton.jit
 def all_pixels(chunk, site, U: tl.constexpr, BM: tl.constexpr):
-    """The same where every unit is looked at."""
+    """The same where every tile is looked at."""
     slot = chunk * (BM // (U * U)) + tl.arange(0, BM) // (U * U)
     return _pixels_of(slot, slot < site.tiles, site, U, BM)
 
 
 @triton.jit
-def _pixels_of(unit, inside, site, U: tl.constexpr, BM: tl.constexpr):
-    above, across = divided(unit, site.tiles_wide, site.by_wide)
+def _pixels_of(tile, inside, site, U: tl.constexpr, BM: tl.constexpr):
+    above, across = divided(tile, site.tiles_wide, site.by_wide)
     r, down = divided(above, site.tiles_high, site.by_high)
     inner = tl.arange(0, BM) % (U * U)
     x = across * U + inner % U
@@ -282,7 +282,7 @@ def _magnitude(squares, changed, fresh, r, y, x, site, test):
 def announce(
     changed, full, frame, r, y, x, site, mask, edges, U: tl.constexpr, BM: tl.constexpr, EDGES: tl.constexpr
 ):
-    """Stamp changed pixels (BM) and append the units they reach; in a full frame nothing is listed."""
+    """Stamp changed pixels (BM) and append the tiles they reach; in a full frame nothing is listed."""
     tl.store(mask + (r * site.height + y) * site.width + x, frame, mask=changed)
     if len(EDGES) > 0:
         N: tl.constexpr = BM // (U * U)
@@ -298,19 +298,19 @@ def announce(
                 if EDGES[e][EDGE_WHOLE]:
                     _reach_rows(edges[e], some, row, frame)
                 else:
-                    _reach_units(edges[e], some, row, first_y, last_y, first_x, last_x, frame, N,
+                    _reach_tiles(edges[e], some, row, first_y, last_y, first_x, last_x, frame, N,
                                  EDGES[e][EDGE_TAPS_Y], EDGES[e][EDGE_MOST_Y], EDGES[e][EDGE_TAPS_X],
                                  EDGES[e][EDGE_MOST_X], EDGES[e][EDGE_TILE])  # fmt: skip
 
 
 @triton.jit
-def _reach_units(
+def _reach_tiles(
     edge, some, row, first_y, last_y, first_x, last_x, frame,
     N: tl.constexpr, TY: tl.constexpr, NY: tl.constexpr, TX: tl.constexpr, NX: tl.constexpr, U: tl.constexpr,
 ):  # fmt: skip
-    """Append the units that a rectangle of each of N units reaches.
+    """Append the tiles that a rectangle of each of N tiles reaches.
 
-    For each of TY x TX taps, what a unit reaches lies in at most NY x NX units of edge U.
+    For each of TY x TX taps, what a tile reaches lies in at most NY x NX tiles of edge U.
 
     Args:
         edge: ``EdgeArgs``.
@@ -329,38 +329,38 @@ def _reach_units(
     uy = low_y // U + jy % NY
     ux = low_x // U + jx % NX
     ok = ok & (low_y <= high_y) & (low_x <= high_x) & (uy <= high_y // U) & (ux <= high_x // U)
-    unit = (row[:, None] * plain(edge.tiles_high) + uy) * plain(edge.tiles_wide) + ux
-    _append(tl.reshape(unit, [N * P]), tl.reshape(ok, [N * P]), edge.stamps, edge.listed, edge.length, frame)
+    tile = (row[:, None] * plain(edge.tiles_high) + uy) * plain(edge.tiles_wide) + ux
+    _append(tl.reshape(tile, [N * P]), tl.reshape(ok, [N * P]), edge.stamps, edge.listed, edge.length, frame)
 
 
 @triton.jit
 def _reach_rows(edge, some, row, frame):
-    """Append all units of each row in which anything changed.
+    """Append all tiles of each row in which anything changed.
 
     Args:
         edge: ``RowEdgeArgs``.
     """
-    units, rows = plain(edge.tiles), plain(edge.rows)
+    tiles, rows = plain(edge.tiles), plain(edge.rows)
     before = tl.atomic_xchg(edge.row_stamps + row, frame, mask=some, sem="relaxed")
     new = some & (before != frame)
     if tl.max(new.to(tl.int32), 0) != 0:
         for one in range(rows):
             if tl.max((new & (row == one)).to(tl.int32), 0) != 0:
-                for first in range(0, units, 256):
+                for first in range(0, tiles, 256):
                     inner = first + tl.arange(0, 256)
-                    _append(one * units + inner, inner < units, edge.stamps, edge.listed, edge.length, frame)
+                    _append(one * tiles + inner, inner < tiles, edge.stamps, edge.listed, edge.length, frame)
 
 
 @triton.jit
-def _append(unit, ok, stamps, listed, count, frame):
-    """Append units that are not yet on the list; one place counter for all of them."""
+def _append(tile, ok, stamps, listed, count, frame):
+    """Append tiles that are not yet on the list; one place counter for all of them."""
     # Volatile, as other programs exchange the stamps at the same time; one that comes late costs an exchange.
-    seen = tl.load(stamps + unit, mask=ok, other=0, volatile=True)
+    seen = tl.load(stamps + tile, mask=ok, other=0, volatile=True)
     want = ok & (seen != frame)
     if tl.max(want.to(tl.int32), 0) != 0:
-        before = tl.atomic_xchg(stamps + unit, frame, mask=want, sem="relaxed")
+        before = tl.atomic_xchg(stamps + tile, frame, mask=want, sem="relaxed")
         new = (want & (before != frame)).to(tl.int32)
         number = tl.sum(new, 0)
         if number > 0:
             place = tl.atomic_add(count, number, sem="relaxed") + tl.cumsum(new, 0) - 1
-            tl.store(listed + place, unit, mask=new != 0)
+            tl.store(listed + place, tile, mask=new != 0)

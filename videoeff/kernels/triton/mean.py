@@ -19,7 +19,7 @@ TILE = 16
 WIDE = 32
 
 
-def tiles(layer: str) -> str:
+def tiled(layer: str) -> str:
     """The name of the list of a mean's tiles."""
     return f"{layer}/tiles"
 
@@ -37,20 +37,20 @@ def tile_sums(
         channels: of the map.
     """
     site = plain_site(site)
-    units, whole = length(worklist, site, full | tl.load(stale))
+    tiles, whole = length(worklist, site, full | tl.load(stale))
     inner = tl.arange(0, U * U)
-    for t in tl.range(tl.program_id(0), units * NB, tl.num_programs(0)):
+    for t in tl.range(tl.program_id(0), tiles * NB, tl.num_programs(0)):
         slot = t // NB
-        unit = tl.where(whole != 0, slot, tl.load(worklist.listed + slot))
-        y = ((unit // site.tiles_wide) % site.tiles_high) * U + inner // U
-        x = (unit % site.tiles_wide) * U + inner % U
+        tile = tl.where(whole != 0, slot, tl.load(worklist.listed + slot))
+        y = ((tile // site.tiles_wide) % site.tiles_high) * U + inner // U
+        x = (tile % site.tiles_wide) * U + inner % U
         cols = (t % NB) * BN + tl.arange(0, BN)
         here = ((y < site.height) & (x < site.width))[:, None] & room_of(
             source, cols, (cols < channels)[None, :]
         )
-        place = place_of(source, unit // (site.tiles_high * site.tiles_wide), y, x, cols)
+        place = place_of(source, tile // (site.tiles_high * site.tiles_wide), y, x, cols)
         values = tl.load(source.pointer + place, mask=here, other=0.0).to(tl.float32)
-        tl.store(sums + unit * channels + cols, tl.sum(values, 0), mask=cols < channels)
+        tl.store(sums + tile * channels + cols, tl.sum(values, 0), mask=cols < channels)
 
 
 def launches(b: Binding) -> tuple[Launch, ...]:
@@ -59,12 +59,12 @@ def launches(b: Binding) -> tuple[Launch, ...]:
     assert form.input is not None  # the map
     assert worklist is not None  # its tiles
     channels = form.channels
-    sums = memory.keep(torch.zeros(worklist.units * channels, dtype=torch.float32))
+    sums = memory.keep(torch.zeros(worklist.tiles * channels, dtype=torch.float32))
     stale = memory.stale[memory.place(worklist) :]
     wide = power_of_two(min(channels, WIDE))
     blocks = -(-channels // wide)
     config = special("tiles", worklist.extent, channels, present(b.call.device))
-    programs = max(1, min(memory.processors * config.programs, worklist.units * blocks))
+    programs = max(1, min(memory.processors * config.programs, worklist.tiles * blocks))
     given = {
         "site": site_of(worklist),
         "worklist": b.worklist_of(worklist),
@@ -79,5 +79,5 @@ def launches(b: Binding) -> tuple[Launch, ...]:
     options = {"num_warps": config.warps, "maxnreg": 128}
     first = Launch(b.call.name, tile_sums, programs, given, options, ("full",))
     pixels = worklist.extent[1] * worklist.extent[2]
-    held = rows.MeanArgs(sums, worklist.units // worklist.extent[0], channels, pixels)
+    held = rows.MeanArgs(sums, worklist.tiles // worklist.extent[0], channels, pixels)
     return first, *rows.launches(b, held, stale)

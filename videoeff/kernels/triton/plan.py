@@ -92,8 +92,8 @@ class TritonPlan(Group):
 
     # -- lists -------------------------------------------------------------------------------------------
 
-    def _list(self, name: str, extent: tuple[int, int, int], unit: int) -> Worklist:
-        worklist = Worklist(name, extent, unit, len(self.worklists) + len(self.imports))
+    def _list(self, name: str, extent: tuple[int, int, int], tile: int) -> Worklist:
+        worklist = Worklist(name, extent, tile, len(self.worklists) + len(self.imports))
         self.worklists[name] = worklist
         return worklist
 
@@ -108,30 +108,30 @@ class TritonPlan(Group):
                     self.imports[mask] = Worklist(mask, extent, IMPORT.U, number)
             first = self._list(call.name, call.extent, config.U)
             if call.prediction is not None:
-                unit = prediction.sizes(call).U
-                first = self._before(call, prediction.reached(call.name), call.extent, unit)
+                tile = prediction.sizes(call).U
+                first = self._before(call, prediction.reached(call.name), call.extent, tile)
             for mask, kind in form.reach:
                 self._follow(mask, kind, first, form)
             if form.kind == Kind.MEAN:
                 assert form.input is not None  # the map
                 extent = (call.extent[0], *form.input.extent[1:3])
-                tiles = self._before(call, mean.tiles(call.name), extent, mean.TILE)
+                tiles = self._before(call, mean.tiled(call.name), extent, mean.TILE)
                 for mask in form.extents:
                     same = form.extents[mask] == extent
                     self._follow(mask, ReachKind.SAME if same else ReachKind.WHOLE, tiles, form)
 
-    def _before(self, call: RegionCall, name: str, extent: tuple[int, int, int], unit: int) -> Worklist:
+    def _before(self, call: RegionCall, name: str, extent: tuple[int, int, int], tile: int) -> Worklist:
         """A list that is worked on ahead of a region's own."""
-        self.before[call.name] = self._list(name, extent, unit)
+        self.before[call.name] = self._list(name, extent, tile)
         return self.before[call.name]
 
     def _follow(self, mask: str, kind: ReachKind, target: Worklist, form: Form) -> None:
         """Let a list follow a mask."""
         source = self.imports.get(mask) or self.worklists[mask]
         config = self.configs.get(mask, IMPORT)
-        found = edge(source.extent, source.unit, target, kind, form, config.most // config.U**2)
-        if found.axes is None and config.long_BM:  # so many units reach more than one append takes
-            smaller = edge(source.extent, source.unit, target, kind, form, config.BM // config.U**2)
+        found = edge(source.extent, source.tile, target, kind, form, config.most // config.U**2)
+        if found.axes is None and config.long_BM:  # so many tiles reach more than one append takes
+            smaller = edge(source.extent, source.tile, target, kind, form, config.BM // config.U**2)
             if smaller.axes is not None:
                 found, self.configs[mask] = smaller, replace(config, long_BM=0, long_BN=0)
         source.feeds.append(found)
@@ -202,8 +202,8 @@ class TritonPlan(Group):
         worklist.tensors = {"mask": stamps(rows * height * width)}
         if worklist.name not in self.imports:
             worklist.tensors |= {
-                "listed": stamps(worklist.units),
-                "stamps": stamps(worklist.units),
+                "listed": stamps(worklist.tiles),
+                "stamps": stamps(worklist.tiles),
                 "rows": stamps(rows),
             }
         if magnitude:
@@ -238,7 +238,7 @@ class TritonPlan(Group):
         rows, height, width = worklist.extent
         worklist.tensors["told"] = torch.zeros(rows, height, width, dtype=torch.uint8, device=memory.device)
         edges: Sequence[Edge] = edges_of(worklist)
-        config, chunks = IMPORT, -(-worklist.units // (IMPORT.BM // IMPORT.U**2))
+        config, chunks = IMPORT, -(-worklist.tiles // (IMPORT.BM // IMPORT.U**2))
         arguments = {
             "site": site_of(worklist),
             "frame": memory.frame,
@@ -382,8 +382,8 @@ class TritonPlan(Group):
         if context.all_fresh or call.kind == "input":
             return torch.ones(1, 1, 1, dtype=torch.bool, device=memory.device).expand(call.extent)
         rows, height, width = call.extent
-        units = (worklist.tensors["stamps"] == memory.frame).view(rows, *worklist.grid)
-        spread = units.repeat_interleave(worklist.unit, 1).repeat_interleave(worklist.unit, 2)
+        tiles = (worklist.tensors["stamps"] == memory.frame).view(rows, *worklist.grid)
+        spread = tiles.repeat_interleave(worklist.tile, 1).repeat_interleave(worklist.tile, 2)
         return spread[:, :height, :width]
 
     def frames_since_bad(self) -> int | None:
@@ -400,7 +400,7 @@ class TritonPlan(Group):
     # -- counting ----------------------------------------------------------------------------------------
 
     def take_counts(self) -> Iterable[Counted]:
-        """Pixels of the units computed since this was asked last; waits for the device."""
+        """Pixels of the tiles computed since this was asked last; waits for the device."""
         frames, self._counted = self._counted, 0
         if self.memory is None:
             return []

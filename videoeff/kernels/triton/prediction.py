@@ -95,9 +95,9 @@ def predicted(
     """
     frame = tl.load(worklist.frame)
     site = plain_site(site)
-    units, whole = length(worklist, site, full)
-    for chunk in tl.range(tl.program_id(0), tl.cdiv(units, BM // (U * U)), tl.num_programs(0)):
-        r, y, x, valid = pixels(chunk, units, whole, worklist, site, U, BM)
+    tiles, whole = length(worklist, site, full)
+    for chunk in tl.range(tl.program_id(0), tl.cdiv(tiles, BM // (U * U)), tl.num_programs(0)):
+        r, y, x, valid = pixels(chunk, tiles, whole, worklist, site, U, BM)
         energy = tl.zeros([BM], tl.float32)
         for v in range(KH):
             iy = y * window.stride_y - window.padding_y + v * window.dilation_y
@@ -164,7 +164,7 @@ def launch(b: Binding) -> Launch:
         "KH": kh,
         "KW": kw,
     }
-    chunks = -(-worklist.units // (config.BM // config.U**2))
+    chunks = -(-worklist.tiles // (config.BM // config.U**2))
     programs = max(1, min(memory.processors * config.programs, chunks))
     options = {"num_warps": config.warps, "maxnreg": 128}
     return Launch(call.name, predicted, programs, given, options, ("full",))

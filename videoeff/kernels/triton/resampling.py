@@ -57,12 +57,12 @@ def resampling(
         PICKED: whether each pixel is one of the input's as it is, or zero.
     """
     site = plain_site(site)
-    units, whole = length(worklist, site, full)
-    chunks = tl.cdiv(units, BM // (U * U))
+    tiles, whole = length(worklist, site, full)
+    chunks = tl.cdiv(tiles, BM // (U * U))
     for t in tl.range(tl.program_id(0), chunks * NB, tl.num_programs(0)):
         chunk = t // NB
         block = t % NB
-        r, y, x, valid = pixels(chunk, units, whole, worklist, site, U, BM)
+        r, y, x, valid = pixels(chunk, tiles, whole, worklist, site, U, BM)
         count_pixels(worklist, valid, block, counting)
         cols, exists = block_columns(block, channels, None, BN)
         if PICKED:

@@ -185,12 +185,12 @@ def rows(
         LAST: the scratch argument that is the value, or None where other kernels compute further parts.
     """
     site = plain_site(site)
-    units, whole = length(worklist, site, full)
+    tiles, whole = length(worklist, site, full)
     if stale is not None:  # noqa: SIM102 (what is known at compile time is asked first)
         if tl.program_id(0) == 0:
             tl.store(stale, 0)
-    for t in tl.range(tl.program_id(0), units, tl.num_programs(0)):
-        r, y, x, valid = pixels(t, units, whole, worklist, site, U, BM)
+    for t in tl.range(tl.program_id(0), tiles, tl.num_programs(0)):
+        r, y, x, valid = pixels(t, tiles, whole, worklist, site, U, BM)
         for p in tl.static_range(len(PARTS)):
             blocks = tl.cdiv(PARTS[p][PART_WIDTH], PARTS[p][PART_BLOCK])
             _part(args, mean, 0, blocks, r, y, x, valid, PARTS, p, CODE)
@@ -211,9 +211,9 @@ def wide_part(
 ):  # fmt: skip
     """Compute one part of the epilogue for listed rows, a program for each of its NB blocks of channels."""
     site = plain_site(site)
-    units, whole = length(worklist, site, full)
-    for t in tl.range(tl.program_id(0), units * NB, tl.num_programs(0)):
-        r, y, x, valid = pixels(t // NB, units, whole, worklist, site, U, BM)
+    tiles, whole = length(worklist, site, full)
+    for t in tl.range(tl.program_id(0), tiles * NB, tl.num_programs(0)):
+        r, y, x, valid = pixels(t // NB, tiles, whole, worklist, site, U, BM)
         _part(args, None, t % NB, 1, r, y, x, valid, PARTS, 0, CODE)
 
 
@@ -370,7 +370,7 @@ def launches(b: Binding, mean: MeanArgs | None = None, stale: Tensor | None = No
             waiting = []
         blocks = -(-part.width // own.block)
         given = {n: made.arguments[n] for n in ("site", "worklist", "U", "BM")}
-        programs = min(b.memory.processors * b.config.programs, b.worklist.units * blocks)
+        programs = min(b.memory.processors * b.config.programs, b.worklist.tiles * blocks)
         given |= {**shared, "NB": blocks, "PARTS": (own,)}
         yield Launch(b.call.name, wide_part, programs, given, made.options, ("full",))
     last = len(args) - 1

@@ -198,7 +198,7 @@ def _check_together(
         raise BackendError(f"{where}: use: {missing[0]} is missing")
     if use.get("U", 1) ** 2 > use.get("BM", 1024):
         raise BackendError(
-            f"{where}: use: BM is {use['BM']}, and a unit has {use['U'] ** 2} pixels; give a multiple of that"
+            f"{where}: use: BM is {use['BM']}, and a tile has {use['U'] ** 2} pixels; give a multiple of that"
         )
     if ("long_BM" in use) != ("long_BN" in use) or ("long_BM" in use and kind not in LONG):
         raise BackendError(

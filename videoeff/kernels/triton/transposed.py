@@ -59,7 +59,7 @@ def transposed(
 
     With a stride of s only every s-th tap of a line reaches a pixel. Pixels are therefore taken APART lines
     and columns from one another, so that the taps that reach any of a chunk's pixels reach all of them. A
-    chunk then holds one pixel in APART² of APART² times as many units.
+    chunk then holds one pixel in APART² of APART² times as many tiles.
 
     Args:
         source: ``ViewArgs`` of the input.
@@ -73,8 +73,8 @@ def transposed(
     """
     V: tl.constexpr = U // APART
     site = plain_site(site)
-    units, whole = length(worklist, site, full)
-    chunks = tl.cdiv(units, BM // (V * V)) * (APART * APART)
+    tiles, whole = length(worklist, site, full)
+    chunks = tl.cdiv(tiles, BM // (V * V)) * (APART * APART)
     inputs = shape.inputs * source.even
     steps = tl.cdiv(inputs, BK)
     for t in tl.range(tl.program_id(0), chunks * NB, tl.num_programs(0)):
@@ -82,7 +82,7 @@ def transposed(
         block = t % NB
         first_y = (chunk % (APART * APART)) // APART
         first_x = chunk % APART
-        r, y, x, valid = pixels(chunk // (APART * APART), units, whole, worklist, site, V, BM)
+        r, y, x, valid = pixels(chunk // (APART * APART), tiles, whole, worklist, site, V, BM)
         y = y * APART + first_y
         x = x * APART + first_x
         valid = valid & (y < site.height) & (x < site.width)
@@ -139,7 +139,7 @@ def launch(b: Binding) -> Launch:
     apart = window["sy"]
     if (window["sx"], window["dy"], window["dx"]) != (apart, 1, 1) or config.U % apart:
         apart = 1
-    together = config.BM // (config.U // apart) ** 2  # units of which a chunk holds pixels
+    together = config.BM // (config.U // apart) ** 2  # tiles of which a chunk holds pixels
     special = {
         "source": b.view(form.input, even),
         "weight": b.memory.constant(combined([form.weight], packed, (kh * kw, room, wide)), form.dtype),
@@ -160,5 +160,5 @@ def launch(b: Binding) -> Launch:
         "APART": apart,
         "PRECISION": "tf32" if b.memory.tf32 else "ieee",
     }
-    chunks = -(-b.worklist.units // together) * apart**2
+    chunks = -(-b.worklist.tiles // together) * apart**2
     return b.launch(transposed, blocks * groups, per_group, special, chunks=chunks)
