@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib.util import find_spec
 from typing import Any
 
@@ -13,9 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tests.cuda.compare import passes
+from tests.support.cuda.compare import passes
+from tests.support.cuda.launches import launches
 from tests.support.streams import stream_of
-from videoeff.kernels.call import Context, RegionCall
+from videoeff.kernels.call import RegionCall
 from videoeff.kernels.region_spec.spec import Form
 from videoeff.kernels.triton import configs, rules
 from videoeff.kernels.triton.configs import Config, Device
@@ -47,23 +48,6 @@ def shipped_table_alone(
     rules.forget()
     yield
     rules.forget()
-
-
-def launches(
-    stream: Any, capability: int, sizes: Callable[[RegionCall], Config] | None = None
-) -> list[tuple[Any, Mapping[str, Config]]]:
-    """The launches of a reference stream's regions as the CUDA backend would make them, and their sizes."""
-    from videoeff.kernels.triton import plan
-
-    (engine,) = stream.engines.values()
-    calls = [dataclasses.replace(i.call, device="cuda") for i in engine.plan.instructions]
-    own = {} if sizes is None else {calls[-1].name: sizes(calls[-1])}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(plan, "present", lambda kind: Device("", f"sm_{capability}"))
-        made = plan.TritonPlan(calls, frozenset(), own)
-    fresh = torch.zeros(engine.program.streams, dtype=torch.bool)
-    made._bind(Context((), engine._state, engine._constants, fresh, any_fresh=True, all_fresh=True))
-    return [(launch, made.configs) for launch in made.launches]
 
 
 def check(launch: Any, capability: int) -> None:

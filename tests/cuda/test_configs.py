@@ -317,7 +317,7 @@ def test_a_region_without_a_rule_is_named(kinds: dict[str, Any], monkeypatch: py
 def test_large_blocks_do_not_cost_a_list_its_precision() -> None:
     """A wide window behind a small map: more tiles than one append takes would reach the whole map."""
     pytest.importorskip("triton", reason="needs triton, which is not installed here")
-    from tests.cuda.test_ahead import launches
+    from tests.support.cuda.launches import launches
     from tests.support.streams import stream_of
 
     module = nn.Sequential(nn.Conv2d(64, 128, 3, padding=1), nn.Conv2d(128, 128, 7, padding=3, groups=128))

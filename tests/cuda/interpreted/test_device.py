@@ -7,8 +7,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.cuda.compare import dense, squares
-from tests.cuda.nets import NETS, build
+from tests.support.cuda.compare import dense, squares
+from tests.support.cuda.nets import NETS, build
 from tests.support.streams import stream_of
 from videoeff.testing import TOLERANCES, relative_error
 
@@ -21,7 +21,7 @@ APPENDS = st.lists(
 @given(frames=st.lists(APPENDS, min_size=1, max_size=3))
 def test_append_lists_every_tile_once(frames: list[list[list[tuple[int, bool]]]]) -> None:
     """In one append, over several, and afresh in the next frame."""
-    from tests.cuda.interpreted.appending import append
+    from tests.support.cuda.appending import append
 
     stamps, listed = torch.zeros(TILES, dtype=torch.int32), torch.full((TILES,), -1, dtype=torch.int32)
     for frame, appends in enumerate(frames, 1):
@@ -51,7 +51,7 @@ def test_division_by_a_product(number: int, by: int) -> None:
 
 def test_division_on_the_device() -> None:
     """At the ends of what may come."""
-    from tests.cuda.interpreted.appending import divide
+    from tests.support.cuda.appending import divide
     from videoeff.kernels.triton.binding import divisor
 
     for by in (1, 2, 3, 7, 16, 480, 65535, 1 << 29):
@@ -66,7 +66,7 @@ def test_division_on_the_device() -> None:
 @pytest.mark.parametrize("r", [0, 3, 40])
 def test_places_in_large_memory(r: int) -> None:
     """Of 40 streams of a map of 2^26 elements some lie past what 32 bits tell."""
-    from tests.cuda.interpreted.appending import places
+    from tests.support.cuda.appending import places
     from videoeff.kernels.triton.binding import VAST
     from videoeff.kernels.triton.records import ViewArgs
 

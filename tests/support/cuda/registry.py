@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tests.cuda.compare import kernels, twins
 from tests.native.test_describe import DECLINED as NOT_NATIVE
 from tests.ops.test_parity import ALL
+from tests.support.cuda.compare import kernels, twins
 from videoeff.ops import Case, Op
 from videoeff.testing import changing_frames
 

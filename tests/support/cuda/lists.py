@@ -11,8 +11,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.cuda.compare import calls, dense, entry, kernels, passes, same, squares, twins
-from tests.cuda.nets import NETS, build
+from tests.support.cuda.compare import calls, dense, entry, kernels, passes, same, squares, twins
+from tests.support.cuda.nets import NETS, build
 from tests.support.streams import stream_of
 from videoeff.kernels.triton import rules
 from videoeff.runtime.streaming_module import StreamingModule
