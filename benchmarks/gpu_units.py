@@ -1,4 +1,4 @@
-"""What lists of units cost on real clips: work scheduled and entries listed, by the edge U of a unit.
+"""What lists of tiles cost on real clips: work scheduled and entries listed, by the edge U of a tile.
 
     python benchmarks/gpu_units.py --data ../shared/data --out benchmarks/results/gpu_units.json
 
@@ -32,7 +32,7 @@ from videoeff.bench.clip_frames import write_frames
 from videoeff.bench.network import network, settle
 from videoeff.bench.tables import markdown
 from videoeff.kernels.call import RegionCall
-from videoeff.kernels.triton.configs import Device, unit_of
+from videoeff.kernels.triton.configs import Device, tile_of
 from videoeff.serialize.files import write_text
 
 MODELS = ("torchvision:resnet50", "timm:hrnet_w18", "detector")
@@ -50,14 +50,14 @@ def covered(mask: Tensor, edge: int) -> tuple[int, int]:
 
 
 def frame_of(calls: Mapping[str, RegionCall], active: Mapping[str, Tensor]) -> dict[str, tuple[float, int]]:
-    """MACs and entries of one frame by the edge of a unit."""
+    """MACs and entries of one frame by the edge of a tile."""
     totals: dict[str, tuple[float, int]] = {}
     for name, call in calls.items():
         rows, height, width = call.extent
         if call.kind == "input" or height * width == 1:
             continue
         each = call.macs / (rows * height * width)
-        edges = {str(e): e for e in EDGES} | {SHIPPED: unit_of(call.extent, Device("", "sm_90"))}
+        edges = {str(e): e for e in EDGES} | {SHIPPED: tile_of(call.extent, Device("", "sm_90"))}
         for label, edge in edges.items():
             pixels, entries = covered(active[name], edge)
             macs, listed = totals.get(label, (0.0, 0))

@@ -20,25 +20,25 @@ collect_ignore_glob = [] if os.environ.get("TRITON_INTERPRET") == "1" else ["int
 def cut(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Lets plans made afterwards cut their kernels otherwise.
 
-    ``cut(units, narrow=False, **options)``: edges of units, dealt out to the regions one after the other,
+    ``cut(tiles, narrow=False, **options)``: edges of tiles, dealt out to the regions one after the other,
     where they are larger than what was chosen; many blocks of few channels; other fields of a ``Config``.
     Rows of one pixel and predicted convolutions, whose sizes are not free, stay as they are.
     """
     from videoeff.kernels.triton import configs, plan
     from videoeff.kernels.triton.rules import MATRIX
 
-    def change(units: Sequence[int] = (1,), narrow: bool = False, **options: Any) -> None:
-        dealt = itertools.cycle(units)
+    def change(tiles: Sequence[int] = (1,), narrow: bool = False, **options: Any) -> None:
+        dealt = itertools.cycle(tiles)
 
         def choose(call: Any, form: Any, *rest: Any) -> Any:
             config = configs.choose(call, form, *rest)
             kind = configs.kind_of(form)
             if kind == "rows" or call.prediction is not None:
                 return config
-            unit = max(config.U, next(dealt))
+            tile = max(config.U, next(dealt))
             few = min(config.BN, 16 if kind in MATRIX else 8)
             wide = few if narrow and not configs.looks_along(form) else config.BN
-            return replace(config, U=unit, BM=max(config.BM, unit**2), BN=wide, **options)
+            return replace(config, U=tile, BM=max(config.BM, tile**2), BN=wide, **options)
 
         monkeypatch.setattr(plan, "choose", choose)
 

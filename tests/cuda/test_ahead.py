@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib.util import find_spec
 from typing import Any
 
@@ -13,11 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tests.cuda.compare import passes
+from tests.support.cuda.compare import passes
+from tests.support.cuda.launches import accepted, launches
 from tests.support.streams import stream_of
-from videoeff.kernels.backend import Accepted
-from videoeff.kernels.call import Context, RegionCall
-from videoeff.kernels.region_spec.spec import RegionSpec
+from videoeff.kernels.call import RegionCall
 from videoeff.kernels.triton import configs, rules
 from videoeff.kernels.triton.configs import Config, Device
 from videoeff.kernels.triton.rules import Rule
@@ -28,6 +27,8 @@ pytestmark = [
     # Triton 3.9 says at its first compilation that its default for fused multiplications will change.
     pytest.mark.filterwarnings("ignore:TRITON_DEFAULT_FP_FUSION is unset:UserWarning"),
 ]
+
+HALF = torch.float16
 
 #: Bytes of shared memory that a block may have: A100, and H100 and H200.
 SHARED = {80: 163 * 1024, 90: 227 * 1024}
@@ -48,32 +49,6 @@ def shipped_table_alone(
     rules.forget()
 
 
-def launches(
-    stream: Any, capability: int, sizes: Callable[[RegionCall], Config] | None = None
-) -> list[tuple[Any, Mapping[str, Config]]]:
-    """The launches of a reference stream's regions as the CUDA backend would make them, and their sizes."""
-    from videoeff.kernels.triton import plan
-
-    (engine,) = stream.engines.values()
-    calls = [dataclasses.replace(i.call, device="cuda") for i in engine.plan.instructions]
-    own = {} if sizes is None else {calls[-1].name: sizes(calls[-1])}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(plan, "present", lambda kind: Device("", f"sm_{capability}"))
-        made = plan.TritonPlan([accepted(c) for c in calls], frozenset(), own)
-    fresh = torch.zeros(engine.program.streams, dtype=torch.bool)
-    made._bind(Context((), engine._state, engine._constants, fresh, any_fresh=True, all_fresh=True))
-    return [(launch, made.configs) for launch in made.launches]
-
-
-def accepted(call: RegionCall) -> Accepted[RegionSpec]:
-    """A region as the CUDA backend takes it, which it must."""
-    from videoeff.kernels.triton.describe import describe
-
-    found = describe(call)
-    assert isinstance(found, Accepted), found
-    return found
-
-
 def check(launch: Any, capability: int) -> None:
     """Compile a launch; it must fit the chip and use what the chip has."""
     from videoeff.kernels.triton.ahead import compile_ahead
@@ -85,12 +60,28 @@ def check(launch: Any, capability: int) -> None:
     given = launch.arguments
     if launch.kernel.__name__ not in MATRIX:
         return
-    if given["source"][0].itemsize == 4 and given["PRECISION"] == "ieee":
+    if given["source"].pointer.itemsize == 4 and given["PRECISION"] == "ieee":
         return  # exact products have no unit of their own
     if capability == 90 and given["BM"] >= 64:
         assert made.warpgroup, name
     else:
         assert made.warp or made.warpgroup, name
+
+
+def test_spills_and_registers_are_seen() -> None:
+    """A kernel that has far too few registers spills; what is read off it says so."""
+    from videoeff.kernels.triton.ahead import compile_ahead
+
+    stream = stream_of(
+        nn.Conv2d(16, 32, 3).half(), torch.empty(1, 16, 20, 30, dtype=HALF), backend="reference"
+    )
+    (launch,) = [x for x, _ in launches(stream, 80) if x.kernel.__name__ == "convolution"]
+    free = compile_ahead(launch, 80)
+    tight = compile_ahead(dataclasses.replace(launch, options={**launch.options, "maxnreg": 32}), 80)
+    assert free.spilled == 0
+    assert free.registers > 32
+    assert tight.spilled > 0
+    assert tight.registers <= 32
 
 
 # ---------------------------------------------------------------- regions of real networks
@@ -174,8 +165,6 @@ class Head(nn.Module):
         result: Tensor = self.fc(F.relu6(self.conv(x)).mean((2, 3)))
         return result
 
-
-HALF = torch.float16
 
 #: Name: (module, shape of the frame, dtype, change test).
 REGIONS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], torch.dtype, str]] = {
@@ -302,7 +291,7 @@ def test_every_shipped_size(capability: int, kind: str, rule: Rule, monkeypatch:
         assert configs.kind_of(spec) == kind
         facts = configs.facts_of(call, spec, kind)
         assert rule.fits(facts) or "tf32" in rule.when, (rule, facts)
-        given: dict[str, Any] = {"U": configs.unit_of(call.extent, device), **rule.use}
+        given: dict[str, Any] = {"U": configs.tile_of(call.extent, device), **rule.use}
         return configs.fitted(Config(**given), spec, kind, device)
 
     stream = stream_of(module, example, passes=passes("relative"), backend="reference")

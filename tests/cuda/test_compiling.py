@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from tests.cuda.test_ahead import launches
+from tests.support.cuda.launches import launches
 from tests.support.streams import stream_of
 
 pytestmark = [

@@ -166,12 +166,12 @@ def test_rows_are_one_pixel_each(kinds: dict[str, Any]) -> None:
     assert (config.U, config.BM, config.BN) == (1, 1, 16)
 
 
-def test_units_follow_the_size_of_the_map() -> None:
-    assert [configs.unit_of((1, n, n)) for n in (31, 32, 127, 128, 500)] == [1, 2, 2, 4, 4]
-    assert configs.unit_of((8, 31, 33)) == 1  # a map's own pixels, not those of all streams
+def test_tiles_follow_the_size_of_the_map() -> None:
+    assert [configs.tile_of((1, n, n)) for n in (31, 32, 127, 128, 500)] == [1, 2, 2, 4, 4]
+    assert configs.tile_of((8, 31, 33)) == 1  # a map's own pixels, not those of all streams
 
 
-def test_a_transposed_convolution_keeps_its_stride_in_a_unit() -> None:
+def test_a_transposed_convolution_keeps_its_stride_in_a_tile() -> None:
     found = regions(nn.Sequential(nn.Conv2d(3, 16, 3), nn.ConvTranspose2d(16, 16, 4, 4)), (6, 6))
     call, spec = found["transposed"]
     assert configs.choose(call, spec).U == 4
@@ -283,7 +283,7 @@ BAD: list[tuple[Any, str]] = [
     ({"default": {"convolution": [rule(BM=64.0)]}}, "whole number"),
     ({"default": {"convolution": [rule(whole_from=1.5)]}}, "from 0 to 1"),
     ({"default": {"convolution": [rule(BM=8)]}}, "at least 16 pixels"),
-    ({"default": {"depthwise": [rule(BM=8, U=4)]}}, "a unit has 16 pixels"),
+    ({"default": {"depthwise": [rule(BM=8, U=4)]}}, "a tile has 16 pixels"),
     ({"sm_90": {"convolution": [rule(BM=32)]}}, "Hopper's matrix units"),
     ({"NVIDIA H100 PCIe": {"grouped": [rule(BM=32)]}}, "Hopper's matrix units"),
     ({"default": {"unit": [{"use": {"U": 4, "BM": 64}}]}}, "gives U and nothing else"),
@@ -320,9 +320,9 @@ def test_a_region_without_a_rule_is_named(kinds: dict[str, Any], monkeypatch: py
 
 
 def test_large_blocks_do_not_cost_a_list_its_precision() -> None:
-    """A wide window behind a small map: more units than one append takes would reach the whole map."""
+    """A wide window behind a small map: more tiles than one append takes would reach the whole map."""
     pytest.importorskip("triton", reason="needs triton, which is not installed here")
-    from tests.cuda.test_ahead import launches
+    from tests.support.cuda.launches import launches
     from tests.support.streams import stream_of
 
     module = nn.Sequential(nn.Conv2d(64, 128, 3, padding=1), nn.Conv2d(128, 128, 7, padding=3, groups=128))
@@ -332,7 +332,7 @@ def test_large_blocks_do_not_cost_a_list_its_precision() -> None:
     (first,) = found
     assert sizes[first].long_BM == 0
     assert arguments["LONG"] is None
-    assert arguments["EDGES"][0][0] == 0  # by units, not the whole map
+    assert arguments["EDGES"][0].whole == 0  # by tiles, not the whole map
     wide = nn.Sequential(nn.Conv2d(64, 128, 3, padding=1), nn.Conv2d(128, 128, 3, padding=1))
     for size, expected in (((20, 30), (128, 128, 1)), ((6, 9), None)):  # a list of 54 pixels is never long
         stream = stream_of(wide.half(), torch.empty(1, 64, *size, dtype=torch.half), backend="reference")

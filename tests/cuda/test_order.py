@@ -12,23 +12,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.support.cuda.order import ordered
+
 pytestmark = pytest.mark.skipif(
     find_spec("triton") is None, reason="needs triton, which is not installed here"
 )
 
 NAMES = st.frozensets(st.sampled_from("abcdefgh"), max_size=3)
 STEPS = st.lists(st.tuples(NAMES, NAMES), max_size=16)
-
-
-def ordered(slots: Sequence[Any]) -> list[set[int]]:
-    """The steps that are done before each one, by its lane and by what it waits for."""
-    done: list[set[int]] = []
-    last: dict[int, int] = {}
-    for number, slot in enumerate(slots):
-        ahead = {*slot.waits, *([last[slot.lane]] if slot.lane in last else [])}
-        done.append(ahead.union(*(done[n] for n in ahead)))
-        last[slot.lane] = number
-    return done
 
 
 def made(pairs: Sequence[tuple[frozenset[str], frozenset[str]]]) -> list[Any]:

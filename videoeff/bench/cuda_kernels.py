@@ -16,7 +16,7 @@ from videoeff.kernels.backend import Accepted
 from videoeff.kernels.call import Context, RegionCall
 from videoeff.kernels.triton.configs import Config, facts_of, kind_of
 from videoeff.kernels.triton.plan import TritonPlan
-from videoeff.kernels.triton.work import Work
+from videoeff.kernels.triton.worklist import Worklist
 from videoeff.runtime.engine import Engine
 
 #: Runs of a kernel in one graph, and replays of the graph.
@@ -106,27 +106,27 @@ class Kernel:
         if call.scale:
             engine.state[call.scale].fill_(-1.0)  # a limit below every difference
         assert self.plan.memory is not None  # just bound
-        self.memory, self.work = self.plan.memory, self.plan.works[call.name]
+        self.memory, self.worklist = self.plan.memory, self.plan.worklists[call.name]
         self.opening = self.plan.launches[0]
         self.launches = [x for x in self.plan.launches if x.layer == call.name]
         self._count = torch.zeros(1, dtype=torch.int32, device=self.memory.device)
 
     def ms(
-        self, units: Tensor | None = None, time: Callable[[Callable[[], None]], float] = graph_ms
+        self, tiles: Tensor | None = None, time: Callable[[Callable[[], None]], float] = graph_ms
     ) -> float:
         """Milliseconds of one run.
 
         Args:
-            units: what is listed, int32 (N,); everything if None.
+            tiles: what is listed, int32 (N,); everything if None.
             time: measures a call.
         """
-        units = torch.arange(self.work.units, dtype=torch.int32) if units is None else units
-        self.work.tensors["listed"][: units.numel()].copy_(units)
-        self._count.fill_(units.numel())
+        tiles = torch.arange(self.worklist.tiles, dtype=torch.int32) if tiles is None else tiles
+        self.worklist.tensors["listed"][: tiles.numel()].copy_(tiles)
+        self._count.fill_(tiles.numel())
 
         def open_frame() -> None:
             self.opening.run(full=False, counting=False)
-            self.memory.count(self.work)[:1].copy_(self._count)
+            self.memory.count(self.worklist)[:1].copy_(self._count)
 
         def frame() -> None:
             open_frame()
@@ -136,21 +136,21 @@ class Kernel:
         return max(time(frame) - time(open_frame), 1e-6)
 
     def blob(self, share: float, seed: int = 0) -> Tensor:
-        """The units of a share of each stream's pixels, in blobs; int32 (N,)."""
-        return units_of(self.work, share, seed)
+        """The tiles of a share of each stream's pixels, in blobs; int32 (N,)."""
+        return tiles_of(self.worklist, share, seed)
 
 
-def units_of(work: Work, share: float, seed: int = 0) -> Tensor:
-    """The units of a list that blobs over a share of each row's pixels touch; int32 (N,)."""
-    rows, height, width = work.extent
-    high, wide = work.grid
+def tiles_of(worklist: Worklist, share: float, seed: int = 0) -> Tensor:
+    """The tiles of a list that blobs over a share of each row's pixels touch; int32 (N,)."""
+    rows, height, width = worklist.extent
+    high, wide = worklist.grid
     found = []
     for row in range(rows):
         clip = BlobClip((height, width), share, channels=1, seed=seed + row)
         clip.next(), clip.next()
-        touched = torch.zeros(high * work.unit, wide * work.unit, dtype=torch.bool)
+        touched = torch.zeros(high * worklist.tile, wide * worklist.tile, dtype=torch.bool)
         touched[:height, :width] = torch.from_numpy(clip.changed)
-        tiles = touched.view(high, work.unit, wide, work.unit).any(3).any(1)
+        tiles = touched.view(high, worklist.tile, wide, worklist.tile).any(3).any(1)
         found.append(tiles.flatten().nonzero().flatten() + row * high * wide)
     return torch.cat(found).to(torch.int32)
 

@@ -60,7 +60,7 @@ class Measured:
     Attributes:
         layer: of which layer.
         config: the sizes.
-        full_ms: with all units listed.
+        full_ms: with all tiles listed.
         part_ms: with 5 % of them listed.
     """
 

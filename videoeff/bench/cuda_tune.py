@@ -25,7 +25,7 @@ MODELS: Mapping[str, int] = {
     "torchvision:deeplabv3_resnet50": 1,
 }
 
-#: The share of the units in the shorter of the two lists.
+#: The share of the tiles in the shorter of the two lists.
 PART = 0.05
 
 

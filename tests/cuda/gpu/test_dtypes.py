@@ -4,6 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from tests.cuda.both.dtypes import *  # noqa: F403 - the tests themselves
+from tests.support.cuda.dtypes import *  # noqa: F403 - the tests themselves
 
 pytestmark = pytest.mark.gpu

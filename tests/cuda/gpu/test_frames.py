@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.cuda.compare import THRESHOLDS, calls, dense, passes, squares, triton_plans
-from tests.cuda.nets import NETS, build
+from tests.support.cuda.compare import THRESHOLDS, calls, dense, passes, squares, triton_plans
+from tests.support.cuda.nets import NETS, build
 from tests.support.streams import stream_of
 from videoeff.runtime.streaming_module import StreamingModule
 from videoeff.testing import TOLERANCES, poison, relative_error

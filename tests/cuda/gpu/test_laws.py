@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tests.cuda.both.laws import *  # noqa: F403 - the tests themselves
-from tests.cuda.compare import dense, squares
-from tests.cuda.nets import NETS, build
+from tests.support.cuda.compare import dense, squares
+from tests.support.cuda.laws import *  # noqa: F403 - the tests themselves
+from tests.support.cuda.nets import NETS, build
 from tests.support.streams import stream_of
 from videoeff.testing import TOLERANCES, poison, relative_error
 

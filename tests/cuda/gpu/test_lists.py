@@ -1,9 +1,9 @@
-"""Lists of work, on a GPU."""
+"""Worklists, on a GPU."""
 
 from __future__ import annotations
 
 import pytest
 
-from tests.cuda.both.lists import *  # noqa: F403 - the tests themselves
+from tests.support.cuda.lists import *  # noqa: F403 - the tests themselves
 
 pytestmark = pytest.mark.gpu

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 import videoeff
-from tests.cuda.compare import calls, dense, kernels
+from tests.support.cuda.compare import calls, dense, kernels
 from videoeff.bench.network import network, settle
 from videoeff.runtime.streaming_module import StreamingModule
 from videoeff.testing import TOLERANCES, poison, relative_error

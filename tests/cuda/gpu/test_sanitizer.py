@@ -25,7 +25,7 @@ def test_sanitizer(tool: str) -> None:
     # every tensor an allocation of its own, so that an access beside it is seen
     environment = os.environ | {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
     done = subprocess.run(
-        [*command, "-m", "tests.cuda.gpu.sanitized"], cwd=ROOT, env=environment,
+        [*command, "-m", "tests.support.cuda.sanitized"], cwd=ROOT, env=environment,
         capture_output=True, text=True, timeout=850, check=False,
     )  # fmt: skip
     said = done.stdout + done.stderr

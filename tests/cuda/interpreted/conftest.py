@@ -27,7 +27,7 @@ def interpreter() -> None:
 @pytest.fixture(autouse=True)
 def accesses(request: pytest.FixtureRequest, interpreter: None) -> Iterator[None]:
     """The programs of every test's kernels take turns; none may touch what it should not, or when."""
-    from tests.cuda.interpreted.watch import watched
+    from tests.support.cuda.watch import watched
 
     with watched(seed=zlib.crc32(request.node.nodeid.encode())):
         yield

@@ -1,4 +1,4 @@
-"""Lists on the device, interpreted: no unit twice, nothing left from the frame before; places of pixels."""
+"""Lists on the device, interpreted: no tile twice, nothing left from the frame before; places of pixels."""
 
 from __future__ import annotations
 
@@ -7,33 +7,33 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.cuda.compare import dense, squares
-from tests.cuda.nets import NETS, build
+from tests.support.cuda.compare import dense, squares
+from tests.support.cuda.nets import NETS, build
 from tests.support.streams import stream_of
 from videoeff.testing import TOLERANCES, relative_error
 
-UNITS, WIDTH = 24, 16
+TILES, WIDTH = 24, 16
 APPENDS = st.lists(
-    st.lists(st.tuples(st.integers(0, UNITS - 1), st.booleans()), min_size=WIDTH, max_size=WIDTH), max_size=4
+    st.lists(st.tuples(st.integers(0, TILES - 1), st.booleans()), min_size=WIDTH, max_size=WIDTH), max_size=4
 )
 
 
 @given(frames=st.lists(APPENDS, min_size=1, max_size=3))
-def test_append_lists_every_unit_once(frames: list[list[list[tuple[int, bool]]]]) -> None:
+def test_append_lists_every_tile_once(frames: list[list[list[tuple[int, bool]]]]) -> None:
     """In one append, over several, and afresh in the next frame."""
-    from tests.cuda.interpreted.appending import append
+    from tests.support.cuda.appending import append
 
-    stamps, listed = torch.zeros(UNITS, dtype=torch.int32), torch.full((UNITS,), -1, dtype=torch.int32)
+    stamps, listed = torch.zeros(TILES, dtype=torch.int32), torch.full((TILES,), -1, dtype=torch.int32)
     for frame, appends in enumerate(frames, 1):
         count = torch.zeros(1, dtype=torch.int32)
         wanted: set[int] = set()
         for pairs in appends:
-            units = torch.tensor([u for u, _ in pairs], dtype=torch.int32)
+            tiles = torch.tensor([u for u, _ in pairs], dtype=torch.int32)
             which = torch.tensor([w for _, w in pairs], dtype=torch.int32)
-            append[(1,)](units, which, stamps, listed, count, frame, N=WIDTH)
+            append[(1,)](tiles, which, stamps, listed, count, frame, N=WIDTH)
             wanted |= {u for u, w in pairs if w}
             found = listed[: int(count)].tolist()
-            assert len(found) == len(set(found)), "a unit twice"
+            assert len(found) == len(set(found)), "a tile twice"
             assert set(found) == wanted
             assert set(torch.nonzero(stamps == frame).flatten().tolist()) == wanted
 
@@ -51,7 +51,7 @@ def test_division_by_a_product(number: int, by: int) -> None:
 
 def test_division_on_the_device() -> None:
     """At the ends of what may come."""
-    from tests.cuda.interpreted.appending import divide
+    from tests.support.cuda.appending import divide
     from videoeff.kernels.triton.binding import divisor
 
     for by in (1, 2, 3, 7, 16, 480, 65535, 1 << 29):
@@ -66,13 +66,14 @@ def test_division_on_the_device() -> None:
 @pytest.mark.parametrize("r", [0, 3, 40])
 def test_places_in_large_memory(r: int) -> None:
     """Of 40 streams of a map of 2^26 elements some lie past what 32 bits tell."""
-    from tests.cuda.interpreted.appending import places
+    from tests.support.cuda.appending import places
     from videoeff.kernels.triton.binding import VAST
+    from videoeff.kernels.triton.records import ViewArgs
 
     strides, even, found = (1 << 26, 1 << 14, 8), 8, torch.zeros(2, dtype=torch.int64)
     vast = tl_constexpr(strides[0] * (r + 1) >= VAST)
-    halves = tuple(s // even for s in strides)
-    view = (torch.zeros(1), *strides, 1, tl_constexpr(even), *halves, None, vast)
+    row, line, column = (s // even for s in strides)
+    view = ViewArgs(torch.zeros(1), *strides, 1, tl_constexpr(even), row, line, column, None, vast)
     places[(1,)](view, found, r, 5, 7)
     first = r * strides[0] + 5 * strides[1] + 7 * strides[2]
     assert found.tolist() == [first, first + 1]

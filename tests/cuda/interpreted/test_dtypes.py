@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.cuda.both.dtypes import *  # noqa: F403 - the tests themselves
+from tests.support.cuda.dtypes import *  # noqa: F403 - the tests themselves
 
 
 @pytest.fixture(autouse=True)

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import torch
 
-from tests.cuda.compare import passes, squares
-from tests.cuda.nets import NETS, build
-from tests.cuda.test_order import ordered
+from tests.support.cuda.compare import passes, squares
+from tests.support.cuda.nets import NETS, build
+from tests.support.cuda.order import ordered
 from tests.support.streams import stream_of
 from videoeff.testing import poison
 
@@ -31,8 +31,8 @@ def plan_of(stream: Any) -> Any:
 )
 def test_steps_side_by_side_share_nothing(name: str, how: str) -> None:
     """As measured: what each launch of a frame read and wrote."""
-    from tests.cuda.interpreted.shadow import conflicts
-    from tests.cuda.interpreted.watch import watched
+    from tests.support.cuda.shadow import conflicts
+    from tests.support.cuda.watch import watched
 
     frames = list(squares(3, SHAPE, CPU))
     stream = stream_of(build(name, CPU), frames[0], passes=passes(how), backend="triton")

@@ -2,4 +2,4 @@
 
 from __future__ import annotations
 
-from tests.cuda.both.laws import *  # noqa: F403 - the tests themselves
+from tests.support.cuda.laws import *  # noqa: F403 - the tests themselves

@@ -1,5 +1,5 @@
-"""Lists of work, interpreted."""
+"""Worklists, interpreted."""
 
 from __future__ import annotations
 
-from tests.cuda.both.lists import *  # noqa: F403 - the tests themselves
+from tests.support.cuda.lists import *  # noqa: F403 - the tests themselves

@@ -50,7 +50,7 @@ RIGHT: dict[str, tuple[str, int, dict[str, Any]]] = {
 
 def launch(kernel: str, programs: int, options: dict[str, Any]) -> torch.Tensor:
     """Run one of ``racing.py`` over eight zeros."""
-    from tests.cuda.interpreted import racing
+    from tests.support.cuda import racing
 
     x = torch.zeros(8)
     given = {"arrived": torch.zeros(1, dtype=torch.int32)} if kernel == "hand_over" else {}
@@ -61,7 +61,7 @@ def launch(kernel: str, programs: int, options: dict[str, Any]) -> torch.Tensor:
 @pytest.mark.parametrize("fault", FOUND)
 @pytest.mark.parametrize("seed", range(3))
 def test_a_fault_is_found(fault: str, seed: int) -> None:
-    from tests.cuda.interpreted.watch import watched
+    from tests.support.cuda.watch import watched
 
     kernel, programs, options, words = FOUND[fault]
     with pytest.raises(AssertionError, match=words), watched(seed):
@@ -71,7 +71,7 @@ def test_a_fault_is_found(fault: str, seed: int) -> None:
 @pytest.mark.parametrize("kernel", RIGHT)
 @pytest.mark.parametrize("seed", range(3))
 def test_what_is_right_passes(kernel: str, seed: int) -> None:
-    from tests.cuda.interpreted.watch import watched
+    from tests.support.cuda.watch import watched
 
     with watched(seed) as watch:
         result = launch(*RIGHT[kernel])
@@ -83,7 +83,7 @@ def test_what_is_right_passes(kernel: str, seed: int) -> None:
 
 def test_programs_take_turns() -> None:
     """Each seed is another order: who is last differs."""
-    from tests.cuda.interpreted.watch import watched
+    from tests.support.cuda.watch import watched
 
     seen = set()
     for seed in range(20):
@@ -96,7 +96,7 @@ def test_an_error_in_a_program_is_raised() -> None:
     """And no program is left waiting."""
     import random
 
-    from tests.cuda.interpreted.watch import Turns
+    from tests.support.cuda.watch import Turns
 
     def work(program: int) -> None:
         turns.may_switch()

@@ -1,1 +1,1 @@
-"""The CUDA backend: persistent Triton kernels that read their lists of work from device memory."""
+"""The CUDA backend: persistent Triton kernels that read their worklists from device memory."""

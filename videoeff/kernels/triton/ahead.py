@@ -102,7 +102,8 @@ def _type(
     free: bool = False,
 ) -> Any:
     if isinstance(value, tuple):
-        return tuple(_type(v, (*path, i), constants, attributes) for i, v in enumerate(value))
+        types = [_type(v, (*path, i), constants, attributes) for i, v in enumerate(value)]
+        return type(value)(*types) if hasattr(value, "_fields") else tuple(types)
     if isinstance(value, Tensor):
         if value.storage_offset() * value.element_size() % 16 == 0:
             attributes[path] = [["tt.divisibility", 16]]

@@ -14,10 +14,24 @@ from torch import Tensor
 from videoeff.errors import LoweringError
 from videoeff.kernels.call import RegionCall
 from videoeff.kernels.region_spec.codes import CHANGE_TESTS, ChangeTest
+from videoeff.kernels.region_spec.producers import Window
 from videoeff.kernels.region_spec.spec import RegionSpec
 from videoeff.kernels.region_spec.values import Constant, View
 from videoeff.kernels.triton.configs import Config, by_channel, groups_of
-from videoeff.kernels.triton.work import Edge, Work, edges_of
+from videoeff.kernels.triton.records import (
+    MADE,
+    ChangeTestArgs,
+    EdgeArgs,
+    GateArgs,
+    InstructionStatic,
+    OffsetArgs,
+    RowEdgeArgs,
+    SiteArgs,
+    ViewArgs,
+    WindowArgs,
+    WorklistArgs,
+)
+from videoeff.kernels.triton.worklist import Edge, Worklist, edges_of
 
 #: Most registers of a thread, and of a multiprocessor.
 REGISTERS, FILE = 255, 65536
@@ -82,7 +96,7 @@ class Memory:
         pixels: int64 (lists * APART,), pixels computed since the counters were read.
         frame: int32 (1,), the frame's number.
         fresh: uint8 by the streams of a value's rows: which of them have no past.
-        stale: int32 (lists * APART,): whether what is kept of a list's units beside the state is out of date.
+        stale: int32 (lists * APART,): whether what is kept of a list's tiles beside the state is out of date.
         shared: scratch by purpose, as large as its largest user needs; for launches that follow one another.
         lane: of the step whose launches are being made; steps of other lanes have scratch of their own.
         kept: what addresses point to.
@@ -113,13 +127,13 @@ class Memory:
             self.kept.append(held)  # a smaller one before it may be in use
         return held
 
-    def place(self, work: Work) -> int:
+    def place(self, worklist: Worklist) -> int:
         """Where the counters of a list lie."""
-        return work.number * APART
+        return worklist.number * APART
 
-    def count(self, work: Work) -> Tensor:
+    def count(self, worklist: Worklist) -> Tensor:
         """The length of a list, and what lies behind it."""
-        return self.lists[self.place(work) :]
+        return self.lists[self.place(worklist) :]
 
     def keep(self, tensor: Tensor) -> Tensor:
         """On the device, for as long as the plan."""
@@ -160,7 +174,7 @@ class Binding:
     Attributes:
         call, spec: the region.
         config: sizes of its blocks.
-        work: its list.
+        worklist: its list.
         memory: the plan's tensors.
         before: the list of what is computed ahead of it: the tiles of a mean, or what changes reach where the
             region's list is of what they are predicted to change.
@@ -170,10 +184,10 @@ class Binding:
     call: RegionCall
     spec: RegionSpec
     config: Config
-    work: Work
+    worklist: Worklist
     memory: Memory
-    before: Work | None = None
-    masks: Mapping[str, Work] = field(default_factory=dict)
+    before: Worklist | None = None
+    masks: Mapping[str, Worklist] = field(default_factory=dict)
 
     @property
     def channels(self) -> int:
@@ -191,8 +205,8 @@ class Binding:
         exact = self.groups == 1 and all(per_group % w == 0 for w in widths)
         return None if exact else per_group
 
-    def view(self, view: View, even: int = 0, exact: bool = False) -> tuple[Any, ...]:
-        """A view as kernels take it, see ``device.py``.
+    def view(self, view: View, even: int = 0, exact: bool = False) -> ViewArgs:
+        """A view as kernels take it.
 
         Args:
             view: of a buffer or a constant.
@@ -204,16 +218,26 @@ class Binding:
         even = even or self.even(view, self.channels // self.groups)
         room = self.room(view)
         apart = exact or self.groups > 1  # the channels behind a block's last one are another group's
-        return (
-            memory,
-            *view.strides,
-            tl.constexpr(even),
-            row // even,
-            line // even,
-            column // even,
-            room // even if channel == 1 and room % even == 0 and not apart else None,
-            tl.constexpr(memory.numel() >= VAST),
+        return ViewArgs(
+            pointer=memory,
+            row=row,
+            line=line,
+            column=column,
+            channel=channel,
+            even=tl.constexpr(even),
+            row_by_even=row // even,
+            line_by_even=line // even,
+            column_by_even=column // even,
+            room_by_even=room // even if channel == 1 and room % even == 0 and not apart else None,
+            vast=tl.constexpr(memory.numel() >= VAST),
         )
+
+    def gate(self, argument: int | None) -> GateArgs | None:
+        """The factors of the input's channels: the argument of that number, if there is one."""
+        if argument is None:
+            return None
+        view = self.spec.arguments[argument]
+        return GateArgs(self.memory.tensor_of(view, self.call), view.strides[0], view.strides[3])
 
     def even(self, view: View, per_group: int) -> int:
         """What number, 8 at most, the places of all pixels and the first channels of all groups divide by."""
@@ -248,17 +272,17 @@ class Binding:
             per_group: channels of a group, blocks of which do not reach into the next.
             special: the kernel's own parameters.
             rows: programs at most, 0 for as many as fit the device.
-            chunks: of BM pixels that all units make; 0 where a chunk is BM / U² units.
+            chunks: of BM pixels that all tiles make; 0 where a chunk is BM / U² tiles.
         """
-        config, work, memory = self.config, self.work, self.memory
+        config, worklist, memory = self.config, self.worklist, self.memory
         together = blocks > 1 and (self.call.test.threshold > 0 or self.call.wants_magnitude)
-        chunks = chunks or -(-work.units // (config.BM // config.U**2))
+        chunks = chunks or -(-worklist.tiles // (config.BM // config.U**2))
         programs = rows or memory.processors * config.programs
-        edges = edges_of(work)
+        edges = edges_of(worklist)
         test = CHANGE_TESTS[self.call.test.kind] if self.call.test.threshold > 0 else ChangeTest.ANY
         arguments = {
-            "site": site_of(work),
-            "work": self.work_of(work),
+            "site": site_of(worklist),
+            "worklist": self.worklist_of(worklist),
             "out": self.view(self.spec.out, exact=self.columns(per_group) is None),
             "test": self.test(blocks, per_group, chunks, together),
             "args": tuple(self.view(v, exact=self.columns(per_group) is None) for v in self.spec.arguments)
@@ -277,43 +301,43 @@ class Binding:
         options = {"num_warps": config.warps, "num_stages": config.stages}
         return Launch(self.call.name, kernel, max(1, min(programs, chunks * blocks)), arguments, options)
 
-    def work_of(self, work: Work) -> tuple[Any, ...]:
-        """``work`` of the kernels."""
+    def worklist_of(self, worklist: Worklist) -> WorklistArgs:
+        """A list as kernels take it."""
         memory = self.memory
-        switch = max(1, int(self.config.whole_from * work.units) + 1)
-        return (
-            memory.count(work),
-            work.tensors["listed"],
-            memory.frame,
-            memory.pixels[memory.place(work) :],
-            coded(switch),
-            int(self.call.prediction is None or work is not self.work),
+        switch = max(1, int(self.config.whole_from * worklist.tiles) + 1)
+        return WorklistArgs(
+            length=memory.count(worklist),
+            listed=worklist.tensors["listed"],
+            frame=memory.frame,
+            pixels=memory.pixels[memory.place(worklist) :],
+            switch=coded(switch),
+            ordered=int(self.call.prediction is None or worklist is not self.worklist),
         )
 
-    def test(self, blocks: int, per_group: int, chunks: int, together: bool) -> tuple[Any, ...]:
-        """``test`` of the kernels."""
+    def test(self, blocks: int, per_group: int, chunks: int, together: bool) -> ChangeTestArgs:
+        """The change test as kernels take it."""
         call, config, memory = self.call, self.config, self.memory
-        exchange: tuple[Any, ...] = (None, None, None, None, None)
+        exchange: dict[str, Any] = {}
         if together:
             pixels, wide = chunks * config.BM, blocks * config.BN
             if config.long_BM:  # as many chunks at most, but their last ones may be longer
                 pixels += config.long_BM
                 wide = max(wide, -(-per_group // config.long_BN) * config.long_BN)
-            exchange = (
-                memory.scratch("candidates", pixels * wide, call.value.dtype),
-                memory.scratch("partials", 2 * pixels * blocks, torch.float32),
-                memory.scratch("arrived", chunks, torch.int32),
-                self.columns(per_group),
-                -(-per_group // config.BN) if self.groups > 1 else None,
-            )
-        return (
-            float(call.test.threshold),
-            memory.state[call.scale] if call.scale else None,
-            self.work.tensors["mask"],
-            self.work.tensors.get("magnitude"),
-            memory.fresh[self.streams],
-            self.channels,
-            *exchange,
+            exchange = {
+                "candidates": memory.scratch("candidates", pixels * wide, call.value.dtype),
+                "partials": memory.scratch("partials", 2 * pixels * blocks, torch.float32),
+                "arrived": memory.scratch("arrived", chunks, torch.int32),
+                "per_group": self.columns(per_group),
+                "blocks_per_group": -(-per_group // config.BN) if self.groups > 1 else None,
+            }
+        return ChangeTestArgs(
+            limit=float(call.test.threshold),
+            scale=memory.state[call.scale] if call.scale else None,
+            mask=self.worklist.tensors["mask"],
+            magnitude=self.worklist.tensors.get("magnitude"),
+            fresh=memory.fresh[self.streams],
+            channels=self.channels,
+            **exchange,
         )
 
     @property
@@ -321,32 +345,66 @@ class Binding:
         """The stream of each row."""
         return self.call.layout.streams or ()
 
-    def code(self) -> tuple[tuple[Any, ...], ...]:
-        """``CODE`` of the kernels: (op, a, b, p, q); -1 stands for the producer's result."""
+    def code(self) -> tuple[InstructionStatic, ...]:
+        """``CODE`` of the kernels."""
         return tuple(
-            (-1, 0, 0, 0.0, 0.0) if i is None else (int(i.op), i.a, i.b, float(i.p), float(i.q))
+            MADE if i is None else InstructionStatic(int(i.op), i.a, i.b, float(i.p), float(i.q))
             for i in self.spec.epilogue
         )
 
 
-def edge_arguments(edge: Edge, memory: Memory) -> tuple[Any, ...]:
+def edge_arguments(edge: Edge, memory: Memory) -> EdgeArgs | RowEdgeArgs:
     """What kernels read of an edge."""
     target = edge.target
-    tensors = (target.tensors["stamps"], target.tensors["listed"], memory.count(target))
+    stamps, listed, length = target.tensors["stamps"], target.tensors["listed"], memory.count(target)
     high, wide = target.grid
     if edge.axes is None:
-        return (target.tensors["rows"], *tensors, coded(high * wide), coded(target.extent[0]))
+        return RowEdgeArgs(
+            row_stamps=target.tensors["rows"],
+            stamps=stamps,
+            listed=listed,
+            length=length,
+            tiles=coded(high * wide),
+            rows=coded(target.extent[0]),
+        )
     (low_y, high_y), (low_x, high_x) = edge.axes
-    tables = (memory.keep(t.to(torch.int32)) for t in (low_y, high_y, low_x, high_x))
-    source = coded(low_y.shape[1]), coded(low_x.shape[1])
-    return (*tables, *source, *tensors, coded(high), coded(wide))
+    return EdgeArgs(
+        low_y=memory.keep(low_y.to(torch.int32)),
+        high_y=memory.keep(high_y.to(torch.int32)),
+        low_x=memory.keep(low_x.to(torch.int32)),
+        high_x=memory.keep(high_x.to(torch.int32)),
+        height=coded(low_y.shape[1]),
+        width=coded(low_x.shape[1]),
+        stamps=stamps,
+        listed=listed,
+        length=length,
+        tiles_high=coded(high),
+        tiles_wide=coded(wide),
+    )
 
 
-def site_of(work: Work) -> tuple[int, ...]:
-    """``site`` of the kernels."""
-    high, wide = work.grid
-    numbers = (*work.extent[1:], high, wide, work.units, divisor(high), divisor(wide))
-    return tuple(coded(n) for n in numbers)
+def site_of(worklist: Worklist) -> SiteArgs:
+    """Where a list's value lies in space, as kernels take it."""
+    high, wide = worklist.grid
+    return SiteArgs(
+        height=coded(worklist.extent[1]),
+        width=coded(worklist.extent[2]),
+        tiles_high=coded(high),
+        tiles_wide=coded(wide),
+        tiles=coded(worklist.tiles),
+        by_high=coded(divisor(high)),
+        by_wide=coded(divisor(wide)),
+    )
+
+
+def window_of(window: Window) -> WindowArgs:
+    """How a region's window moves, as kernels take it."""
+    return WindowArgs(*window.stride, *window.padding, *window.dilation)
+
+
+def offsets_of(window: Window) -> OffsetArgs:
+    """Where the taps of a region's window lie, as kernels take it."""
+    return OffsetArgs(*window.padding, *window.dilation)
 
 
 def divisor(number: int) -> int:

@@ -23,7 +23,7 @@ ALONG = (EpiOp.SOFTMAX, EpiOp.LOG_SOFTMAX, EpiOp.NORMALIZE, EpiOp.RMS_NORMALIZE)
 #: The fewest pixels and channels that a matrix product takes.
 LEAST = 16
 
-#: Most pixels of a chunk in units of one pixel: each has lists of its own to tell.
+#: Most pixels of a chunk in tiles of one pixel: each has lists of its own to tell.
 SINGLE = 64
 
 
@@ -32,13 +32,13 @@ class Config:
     """How a kernel is cut.
 
     Attributes:
-        U: edge of a unit in pixels.
+        U: edge of a tile in pixels.
         BM: pixels of a chunk, a multiple of U².
         BN: channels of a block.
         BK: channels of the input taken at once.
         warps, stages: of the compiler.
         programs: per multiprocessor.
-        whole_from: share of the units from which on all are computed in order.
+        whole_from: share of the tiles from which on all are computed in order.
         long_BM, long_BN: pixels and channels of a block of a convolution where small blocks are more than the
             device takes at once; 0 where blocks are always the same.
     """
@@ -90,7 +90,7 @@ def present(kind: str) -> Device:
 
 
 def looks_along(spec: RegionSpec) -> bool:
-    """Whether the programme looks along the channels, which then lie in one block."""
+    """Whether the epilogue looks along the channels, which then lie in one block."""
     return any(i is not None and i.op in ALONG for i in spec.epilogue)
 
 
@@ -110,7 +110,7 @@ def groups_of(spec: RegionSpec) -> int:
 
 
 def by_rows(spec: RegionSpec) -> bool:
-    """Whether its pixels are computed one by one, with linear layers inside the programme or from a mean."""
+    """Whether its pixels are computed one by one, with linear layers inside the epilogue or from a mean."""
     return spec.kind == Kind.MEAN or any(i is not None and i.op == EpiOp.LINEAR for i in spec.epilogue)
 
 
@@ -188,15 +188,15 @@ def choose(call: RegionCall, spec: RegionSpec, device: Device | None = None) -> 
     """
     device, kind = device or Device(), kind_of(spec)
     facts = facts_of(call, spec, kind)
-    sizes: dict[str, Any] = {"U": unit_of(call.extent, device), **_rule(device, kind, facts, call.name).use}
+    sizes: dict[str, Any] = {"U": tile_of(call.extent, device), **_rule(device, kind, facts, call.name).use}
     config = fitted(Config(**sizes), spec, kind, device)
     if call.prediction is not None:  # exactly the pixels that are due
         config = replace(config, U=1, BM=min(config.BM, SINGLE), whole_from=1.0, long_BM=0, long_BN=0)
     return config
 
 
-def unit_of(extent: tuple[int, int, int], device: Device | None = None) -> int:
-    """The edge of a unit of a value (R, H, W)."""
+def tile_of(extent: tuple[int, int, int], device: Device | None = None) -> int:
+    """The edge of a tile of a value (R, H, W)."""
     streams, height, width = extent
     pixels = height * width
     facts = {"pixels": pixels, "all_pixels": streams * pixels, "streams": streams}
@@ -221,7 +221,7 @@ def special(kind: str, extent: tuple[int, int, int], channels: int, device: Devi
         "all_pixels": streams * height * width,
         "streams": streams,
     }
-    sizes: dict[str, Any] = {"U": unit_of(extent, device), **_rule(device, kind, facts, kind).use}
+    sizes: dict[str, Any] = {"U": tile_of(extent, device), **_rule(device, kind, facts, kind).use}
     return Config(**sizes)
 
 
@@ -236,7 +236,7 @@ def fitted(config: Config, spec: RegionSpec, kind: str, device: Device) -> Confi
     """The sizes of a rule as far as they suit a region."""
     if kind == "rows":
         return replace(config, U=1, BM=1, BN=power_of_two(spec.out.extent[3]))
-    matrix, unit = kind in MATRIX, config.U
+    matrix, tile = kind in MATRIX, config.U
     least = LEAST if matrix else 1
     wide = power_of_two(width_of(spec, kind), least)
     if looks_along(spec):
@@ -249,13 +249,13 @@ def fitted(config: Config, spec: RegionSpec, kind: str, device: Device) -> Confi
     if isinstance(producer, (Convolution, TransposedConvolution)) and matrix:
         step = min(step, power_of_two(producer.window.taps * inputs_of(spec), LEAST))
     if isinstance(producer, TransposedConvolution) and matrix and producer.window.stride[0] in (2, 4):
-        unit = max(unit, producer.window.stride[0])  # see ``transposed.py``
-    while unit**2 > pixels:
-        unit //= 2
+        tile = max(tile, producer.window.stride[0])  # see ``transposed.py``
+    while tile**2 > pixels:
+        tile //= 2
     long = (config.long_BM, min(config.long_BN, power_of_two(width_of(spec, kind), least)))
     if looks_along(spec) or kind not in rules.LONG or long[0] * long[1] <= pixels * wide:
         long = (0, 0)
-    return replace(config, U=unit, BM=pixels, BN=wide, BK=step, long_BM=long[0], long_BN=long[1])
+    return replace(config, U=tile, BM=pixels, BN=wide, BK=step, long_BM=long[0], long_BN=long[1])
 
 
 def shipped() -> Iterator[tuple[str, str, Rule, Config]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, NamedTuple
+
 import torch
 import torch.nn.functional as F
 import triton
@@ -10,12 +12,27 @@ from torch import Tensor
 
 from videoeff.kernels.region_spec.producers import Convolution, TransposedConvolution
 from videoeff.kernels.region_spec.values import combined
-from videoeff.kernels.triton.binding import Binding, Launch
+from videoeff.kernels.triton.binding import Binding, Launch, offsets_of
 from videoeff.kernels.triton.device import block_columns, commit, count_pixels, length, pixels, plain_site
-from videoeff.kernels.triton.programme import load_argument, programme
+from videoeff.kernels.triton.epilogue import epilogue, load_argument
 
 #: Most columns of a window that are unrolled.
 UNROLLED = tl.constexpr(7)
+
+
+class ShapeArgs(NamedTuple):
+    """The sizes of a convolution by channel.
+
+    Attributes:
+        height, width: of the input.
+        per_group: outputs, as ``block_columns`` takes them.
+        padded: outputs, rounded up.
+    """
+
+    height: Any
+    width: Any
+    per_group: Any
+    padded: Any
 
 
 @triton.jit
@@ -36,15 +53,15 @@ def _tap(
     SX: tl.constexpr, SPREAD: tl.constexpr,
 ):  # fmt: skip
     """Add one tap."""
-    ix, beside = _line(x, kx, shape[1], window[1], window[3], SX, SPREAD)
+    ix, beside = _line(x, kx, shape.width, window.padding_x, window.dilation_x, SX, SPREAD)
     a = load_argument(source, r, iy, ix, channel, inside & beside, exists[None, :])
-    w = tl.load(weight + tap * shape[3] + cols, mask=cols < shape[3], other=0.0)
+    w = tl.load(weight + tap * shape.padded + cols, mask=cols < shape.padded, other=0.0)
     return acc + a * w[None, :]
 
 
 @triton.jit(do_not_specialize=["full", "counting"])
 def depthwise(
-    site, work, out, test, args, edges, full, counting,
+    site, worklist, out, test, args, edges, full, counting,
     source, weight, bias, gate, shape, window,
     U: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, NB: tl.constexpr,
     KH: tl.constexpr, KW: tl.constexpr, SY: tl.constexpr, SX: tl.constexpr,
@@ -54,29 +71,29 @@ def depthwise(
     """Strided, dilated; padding with zeros.
 
     Args:
-        source: the input, like ``out``.
+        source: ``ViewArgs`` of the input.
         weight: (KH KW, outputs) float32, contiguous, its last dimension padded as ``shape`` says.
         bias: (outputs) float32, or None.
-        gate: a factor (pointer, row, channel) for each channel of the input, or None.
-        shape: (H, W of the input, outputs, outputs padded).
-        window: (padding y, x, dilation y, x).
+        gate: ``GateArgs`` of the input, or None.
+        shape: ``ShapeArgs``.
+        window: ``OffsetArgs``.
         SY, SX: the stride.
         MULTIPLIER: outputs of each channel of the input.
         SPREAD: whether the convolution is transposed.
     """
     site = plain_site(site)
-    units, whole = length(work, site, full)
-    chunks = tl.cdiv(units, BM // (U * U))
+    tiles, whole = length(worklist, site, full)
+    chunks = tl.cdiv(tiles, BM // (U * U))
     for t in tl.range(tl.program_id(0), chunks * NB, tl.num_programs(0)):
         chunk = t // NB
         block = t % NB
-        r, y, x, valid = pixels(chunk, units, whole, work, site, U, BM)
-        count_pixels(work, valid, block, counting)
-        cols, exists = block_columns(block, shape[2], None, BN)
+        r, y, x, valid = pixels(chunk, tiles, whole, worklist, site, U, BM)
+        count_pixels(worklist, valid, block, counting)
+        cols, exists = block_columns(block, shape.per_group, None, BN)
         channel = cols // MULTIPLIER
         acc = tl.zeros([BM, BN], tl.float32)
         for ky in range(KH):
-            iy, inside = _line(y, ky, shape[0], window[0], window[2], SY, SPREAD)
+            iy, inside = _line(y, ky, shape.height, window.padding_y, window.dilation_y, SY, SPREAD)
             inside = inside & valid
             if KW <= UNROLLED and MULTIPLIER == 1:
                 for kx in tl.static_range(KW):
@@ -87,12 +104,12 @@ def depthwise(
                     acc = _tap(acc, source, weight, r, iy, inside, x, kx, ky * KW + kx, cols, channel, exists,
                                shape, window, SX, SPREAD)  # fmt: skip
         if gate is not None:  # the same for all taps
-            factor = gate[0] + (r * gate[1])[:, None] + channel[None, :] * gate[2]
+            factor = gate.pointer + (r * gate.row)[:, None] + channel[None, :] * gate.channel
             acc *= tl.load(factor, mask=valid[:, None] & exists[None, :], other=0.0).to(tl.float32)
         if bias is not None:
             acc += tl.load(bias + cols, mask=exists, other=0.0)[None, :]
-        value = programme(acc, args, CODE, r, y, x, cols, valid, exists[None, :], test[5])
-        commit(value, chunk, block, full, r, y, x, valid, cols, exists[None, :], site, work, out, test,
+        value = epilogue(acc, args, CODE, r, y, x, cols, valid, exists[None, :], test.channels)
+        commit(value, chunk, block, full, r, y, x, valid, cols, exists[None, :], site, worklist, out, test,
                edges, U, BM, BN, NB, TEST, TOGETHER, EDGES)  # fmt: skip
 
 
@@ -109,17 +126,13 @@ def launch(b: Binding, found: Convolution | TransposedConvolution) -> Launch:
     def packed(weight: Tensor) -> Tensor:
         return F.pad(weight.reshape(outputs, kh * kw).t(), (0, wide - outputs))
 
-    gate = None
-    if isinstance(found, Convolution) and found.gate is not None:
-        view = b.spec.arguments[found.gate]
-        gate = (b.memory.tensor_of(view, b.call), view.strides[0], view.strides[3])
     special = {
         "source": b.view(found.input, 1 if multiplier > 1 else 0),
         "weight": b.memory.constant(combined([found.weight], packed, (kh * kw, wide)), torch.float32),
         "bias": None if found.bias is None else b.memory.constant(found.bias, torch.float32),
-        "gate": gate,
-        "shape": (found.input.extent[1], found.input.extent[2], b.columns(outputs), wide),
-        "window": (*window.padding, *window.dilation),
+        "gate": b.gate(found.gate if isinstance(found, Convolution) else None),
+        "shape": ShapeArgs(found.input.extent[1], found.input.extent[2], b.columns(outputs), wide),
+        "window": offsets_of(window),
         "KH": kh,
         "KW": kw,
         "SY": window.stride[0],

@@ -1,29 +1,20 @@
-"""What all kernels share on the device: lists of work, and the commit; arithmetic is in ``programme.py``.
+"""What all kernels share on the device: worklists, and the commit; arithmetic is in ``epilogue.py``.
 
-Work is listed in units: squares of U x U pixels of a region's value. A kernel is launched with a fixed
-number of programs; each takes chunks of BM pixels (BM / U² units) off its region's list, whose length it
+Work is listed in tiles: squares of U x U pixels of a region's value. A kernel is launched with a fixed
+number of programs; each takes chunks of BM pixels (BM / U² tiles) off its region's list, whose length it
 reads from memory. What it computes is tested against the value kept; a pixel that moved is stored, stamped
-with the frame's number in the region's mask, and the units of other regions that it reaches are appended to
+with the frame's number in the region's mask, and the tiles of other regions that it reaches are appended to
 their lists, once a frame.
 
-Parameters come in tuples, the same for all kernels:
+Kernels share these parameters, which ``records.py`` describes:
 
-- ``site``: (H, W, UH, UW, units, by UH, by UW): pixels and units of the value, units of all rows, how to
-  divide by two of them; all as ``plain`` takes them.
-- ``work``: (count, list, frame, pixels, switch, ordered): the list's length, the list, the frame's number,
-  the counter of pixels computed, the length from which on the list is not looked at, as ``plain`` takes it:
-  all units are computed in order, and whether that is so in every full frame (1) or the list holds then,
-  too (0).
-- ``out``: (pointer, row, line, column, channel, even, row/even, line/even, column/even, room/even, vast): the
-  value and its strides; a number known at compile time that they and the first channels of blocks divide
-  by; the channels that may be loaded and stored, a gap of zeros included, None where they do not divide
-  by it; and whether places in it take more than 32 bits.
-- ``test``: (limit, scale, mask, magnitude, fresh, channels, candidates, partials, arrived): the change
-  test's threshold, the rows' scales or None, the mask's stamps, the squared magnitudes or None, flags of
-  rows without a past, the number of channels, and what blocks of channels that decide together exchange, or
-  None.
-- ``args``: a tuple like ``out`` for each argument of the programme.
-- ``edges``: a tuple for each list that the region feeds; ``EDGES`` holds what is known at compile time.
+- ``site``: ``SiteArgs`` of the value.
+- ``worklist``: ``WorklistArgs`` of what is to be computed.
+- ``out``: ``ViewArgs`` of the value.
+- ``test``: ``ChangeTestArgs``.
+- ``args``: ``ViewArgs`` for each argument of the epilogue.
+- ``edges``: ``EdgeArgs`` or ``RowEdgeArgs`` for each list that the region feeds.
+- ``EDGES``: ``EdgeStatic`` of each of them.
 """
 
 from __future__ import annotations
@@ -32,11 +23,16 @@ import triton
 import triton.language as tl
 
 from videoeff.kernels.region_spec.codes import ChangeTest
-from videoeff.kernels.triton.programme import place_of, room_of
+from videoeff.kernels.triton.epilogue import place_of, room_of
+from videoeff.kernels.triton.records import EdgeStatic, SiteArgs
 
-#: Kinds of edges.
-TABLE = tl.constexpr(0)
-WHOLE = tl.constexpr(1)
+# Where what is known of an edge at compile time stands in its record.
+EDGE_WHOLE = tl.constexpr(EdgeStatic._fields.index("whole"))
+EDGE_TAPS_Y = tl.constexpr(EdgeStatic._fields.index("taps_y"))
+EDGE_MOST_Y = tl.constexpr(EdgeStatic._fields.index("most_y"))
+EDGE_TAPS_X = tl.constexpr(EdgeStatic._fields.index("taps_x"))
+EDGE_MOST_X = tl.constexpr(EdgeStatic._fields.index("most_x"))
+EDGE_TILE = tl.constexpr(EdgeStatic._fields.index("tile"))
 
 #: Kinds of tests: any difference, largest difference, root of the sum of squares, root of their mean.
 ANY = tl.constexpr(int(ChangeTest.ANY))
@@ -45,7 +41,7 @@ L2 = tl.constexpr(int(ChangeTest.L2))
 RMS = tl.constexpr(int(ChangeTest.RMS))
 
 
-# ---------------------------------------------------------------- work
+# ---------------------------------------------------------------- worklists
 
 
 @triton.jit
@@ -57,18 +53,18 @@ def plain(number):
 @triton.jit
 def plain_site(site):
     """``site`` as plain numbers."""
-    return (
-        plain(site[0]), plain(site[1]), plain(site[2]), plain(site[3]), plain(site[4]), plain(site[5]),
-        plain(site[6]),
+    return SiteArgs(
+        plain(site.height), plain(site.width), plain(site.tiles_high), plain(site.tiles_wide),
+        plain(site.tiles), plain(site.by_high), plain(site.by_wide),
     )  # fmt: skip
 
 
 @triton.jit
-def length(work, site, full):
-    """Units to compute, and whether they are all units in order."""
-    listed = tl.load(work[0])
-    whole = tl.where(listed >= plain(work[4]), 1, full * work[5])
-    return tl.where(whole != 0, site[4], listed), whole
+def length(worklist, site, full):
+    """Tiles to compute, and whether they are all tiles in order."""
+    listed = tl.load(worklist.length)
+    whole = tl.where(listed >= plain(worklist.switch), 1, full * worklist.ordered)
+    return tl.where(whole != 0, site.tiles, listed), whole
 
 
 @triton.jit
@@ -93,37 +89,37 @@ def flags(flag, BM: tl.constexpr):
 
 
 @triton.jit
-def pixels(chunk, units, whole, work, site, U: tl.constexpr, BM: tl.constexpr):
+def pixels(chunk, tiles, whole, worklist, site, U: tl.constexpr, BM: tl.constexpr):
     """Row, line and column of a chunk's pixels, and which of them exist."""
     slot = chunk * (BM // (U * U)) + tl.arange(0, BM) // (U * U)
-    inside = slot < units
-    listed = tl.load(work[1] + slot, mask=inside, other=0)
+    inside = slot < tiles
+    listed = tl.load(worklist.listed + slot, mask=inside, other=0)
     return _pixels_of(listed + (slot - listed) * whole, inside, site, U, BM)
 
 
 @triton.jit
 def all_pixels(chunk, site, U: tl.constexpr, BM: tl.constexpr):
-    """The same where every unit is looked at."""
+    """The same where every tile is looked at."""
     slot = chunk * (BM // (U * U)) + tl.arange(0, BM) // (U * U)
-    return _pixels_of(slot, slot < site[4], site, U, BM)
+    return _pixels_of(slot, slot < site.tiles, site, U, BM)
 
 
 @triton.jit
-def _pixels_of(unit, inside, site, U: tl.constexpr, BM: tl.constexpr):
-    above, across = divided(unit, site[3], site[6])
-    r, down = divided(above, site[2], site[5])
+def _pixels_of(tile, inside, site, U: tl.constexpr, BM: tl.constexpr):
+    above, across = divided(tile, site.tiles_wide, site.by_wide)
+    r, down = divided(above, site.tiles_high, site.by_high)
     inner = tl.arange(0, BM) % (U * U)
     x = across * U + inner % U
     y = down * U + inner // U
-    valid = inside & (y < site[0]) & (x < site[1])
+    valid = inside & (y < site.height) & (x < site.width)
     return r, y, x, valid
 
 
 @triton.jit
-def count_pixels(work, valid, block, counting):
+def count_pixels(worklist, valid, block, counting):
     """Add a chunk to the counter, once for all its blocks of channels."""
     if (counting != 0) & (block == 0):
-        tl.atomic_add(work[3], tl.sum(valid.to(tl.int64)), sem="relaxed")
+        tl.atomic_add(worklist.pixels, tl.sum(valid.to(tl.int64)), sem="relaxed")
 
 
 # ---------------------------------------------------------------- the commit
@@ -131,7 +127,7 @@ def count_pixels(work, valid, block, counting):
 
 @triton.jit
 def commit(
-    value, chunk, block, full, r, y, x, valid, cols, cmask, site, work, out, test, edges,
+    value, chunk, block, full, r, y, x, valid, cols, cmask, site, worklist, out, test, edges,
     U: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, NB: tl.constexpr, TEST: tl.constexpr,
     TOGETHER: tl.constexpr, EDGES: tl.constexpr,
 ):  # fmt: skip
@@ -143,20 +139,20 @@ def commit(
         cols, cmask: its channels (BN), and which exist.
         TOGETHER: whether the blocks of channels of a pixel decide together; the last one to arrive does.
     """
-    frame = tl.load(work[2])
+    frame = tl.load(worklist.frame)
     place = place_of(out, r, y, x, cols)
     room = room_of(out, cols, cmask)
     here = valid[:, None] & room
-    old = tl.load(out[0] + place, mask=here, other=0.0)
-    new = tl.where(cmask, value, 0.0).to(out[0].dtype.element_ty)
-    fresh = tl.load(test[4] + r, mask=valid, other=0) != 0
+    old = tl.load(out.pointer + place, mask=here, other=0.0)
+    new = tl.where(cmask, value, 0.0).to(out.pointer.dtype.element_ty)
+    fresh = tl.load(test.fresh + r, mask=valid, other=0) != 0
     if TEST == ANY and not TOGETHER:
         moved = tl.max((new != old).to(tl.int32), 1) != 0  # what is not here is 0 in both
         changed = valid & (moved | fresh)
-        tl.store(out[0] + place, new, mask=room & changed[:, None])
-        if test[3] is not None:
+        tl.store(out.pointer + place, new, mask=room & changed[:, None])
+        if test.magnitude is not None:
             _magnitude(_squares(new, old, here), changed, fresh, r, y, x, site, test)
-        announce(changed, full, frame, r, y, x, site, test[2], edges, U, BM, EDGES)
+        announce(changed, full, frame, r, y, x, site, test.mask, edges, U, BM, EDGES)
     else:
         if TEST == MAX:
             amount = _largest(new, old, here)
@@ -166,24 +162,24 @@ def commit(
             amount = _squares(new, old, here)
         if not TOGETHER:
             changed = valid & (_exceeds(amount, r, valid, test, TEST) | fresh)
-            tl.store(out[0] + place, new, mask=room & changed[:, None])
-            if test[3] is not None:
+            tl.store(out.pointer + place, new, mask=room & changed[:, None])
+            if test.magnitude is not None:
                 _magnitude(_squares(new, old, here), changed, fresh, r, y, x, site, test)
-            announce(changed, full, frame, r, y, x, site, test[2], edges, U, BM, EDGES)
+            announce(changed, full, frame, r, y, x, site, test.mask, edges, U, BM, EDGES)
         else:
             m = tl.arange(0, BM)
             c = tl.arange(0, BN)
-            kept = _kept(test[6], chunk * NB + block, m, c, BM, BN)
+            kept = _kept(test.candidates, chunk * NB + block, m, c, BM, BN)
             tl.store(kept, new)
-            told = test[7] + (chunk * NB).to(tl.int64) * 2 * BM
+            told = test.partials + (chunk * NB).to(tl.int64) * 2 * BM
             tl.store(told + block * 2 * BM + m, amount)
-            if test[3] is not None:
+            if test.magnitude is not None:
                 tl.store(told + block * 2 * BM + BM + m, _squares(new, old, here))
             tl.debug_barrier()
-            before = tl.atomic_add(test[8] + chunk, 1, sem="acq_rel")
+            before = tl.atomic_add(test.arrived + chunk, 1, sem="acq_rel")
             tl.debug_barrier()
             if before == NB - 1:
-                tl.store(test[8] + chunk, 0)
+                tl.store(test.arrived + chunk, 0)
                 _decide(chunk, full, frame, fresh, told, r, y, x, valid, site, out, test, edges,
                         U, BM, BN, NB, TEST, EDGES)  # fmt: skip
 
@@ -204,19 +200,19 @@ def _decide(
             amount = tl.where((part > amount) | (part != part), part, amount)
         else:
             amount += part
-        if test[3] is not None:
+        if test.magnitude is not None:
             squares += tl.load(told + b * 2 * BM + BM + m, cache_modifier=".cg")
     changed = valid & (_exceeds(amount, r, valid, test, TEST) | fresh)
     for b in range(NB):
         c = tl.arange(0, BN)
-        kept = _kept(test[6], chunk * NB + b, m, c, BM, BN)
+        kept = _kept(test.candidates, chunk * NB + b, m, c, BM, BN)
         new = tl.load(kept, mask=changed[:, None], other=0.0, cache_modifier=".cg")
-        cols, cmask = block_columns(b, test[9], test[10], BN)
+        cols, cmask = block_columns(b, test.per_group, test.blocks_per_group, BN)
         room = room_of(out, cols, cmask[None, :])
-        tl.store(out[0] + place_of(out, r, y, x, cols), new, mask=room & changed[:, None])
-    if test[3] is not None:
+        tl.store(out.pointer + place_of(out, r, y, x, cols), new, mask=room & changed[:, None])
+    if test.magnitude is not None:
         _magnitude(squares, changed, fresh, r, y, x, site, test)
-    announce(changed, full, frame, r, y, x, site, test[2], edges, U, BM, EDGES)
+    announce(changed, full, frame, r, y, x, site, test.mask, edges, U, BM, EDGES)
 
 
 @triton.jit
@@ -263,20 +259,20 @@ def _exceeds(amount, r, valid, test, TEST: tl.constexpr):
         if TEST == L2:
             measured = tl.sqrt(amount)
         elif TEST == RMS:
-            measured = tl.sqrt(amount / test[5])
+            measured = tl.sqrt(amount / test.channels)
         else:
             measured = amount
-        limit = tl.zeros_like(amount) + test[0]
-        if test[1] is not None:
-            limit = limit * tl.load(test[1] + r, mask=valid, other=0.0)
+        limit = tl.zeros_like(amount) + test.limit
+        if test.scale is not None:
+            limit = limit * tl.load(test.scale + r, mask=valid, other=0.0)
         return (measured <= limit) == 0
 
 
 @triton.jit
 def _magnitude(squares, changed, fresh, r, y, x, site, test):
     """Mean squared change, 0 for a row's first frame; it counts where the mask is stamped."""
-    told = tl.where(fresh, 0.0, squares / test[5])
-    tl.store(test[3] + (r * site[0] + y) * site[1] + x, told, mask=changed)
+    told = tl.where(fresh, 0.0, squares / test.channels)
+    tl.store(test.magnitude + (r * site.height + y) * site.width + x, told, mask=changed)
 
 
 # ---------------------------------------------------------------- telling the lists that follow
@@ -286,8 +282,8 @@ def _magnitude(squares, changed, fresh, r, y, x, site, test):
 def announce(
     changed, full, frame, r, y, x, site, mask, edges, U: tl.constexpr, BM: tl.constexpr, EDGES: tl.constexpr
 ):
-    """Stamp changed pixels (BM) and append the units they reach; in a full frame nothing is listed."""
-    tl.store(mask + (r * site[0] + y) * site[1] + x, frame, mask=changed)
+    """Stamp changed pixels (BM) and append the tiles they reach; in a full frame nothing is listed."""
+    tl.store(mask + (r * site.height + y) * site.width + x, frame, mask=changed)
     if len(EDGES) > 0:
         N: tl.constexpr = BM // (U * U)
         far = 1 << 30
@@ -299,69 +295,72 @@ def announce(
             last_x = tl.max(tl.reshape(tl.where(changed, x, -1), [N, U * U]), 1)
             row = tl.max(tl.reshape(tl.where(changed, r, 0), [N, U * U]), 1)
             for e in tl.static_range(len(EDGES)):
-                if EDGES[e][0] == WHOLE:
+                if EDGES[e][EDGE_WHOLE]:
                     _reach_rows(edges[e], some, row, frame)
                 else:
-                    _reach_units(edges[e], some, row, first_y, last_y, first_x, last_x, frame, N, EDGES[e][1],
-                                 EDGES[e][2], EDGES[e][3], EDGES[e][4], EDGES[e][5])  # fmt: skip
+                    _reach_tiles(edges[e], some, row, first_y, last_y, first_x, last_x, frame, N,
+                                 EDGES[e][EDGE_TAPS_Y], EDGES[e][EDGE_MOST_Y], EDGES[e][EDGE_TAPS_X],
+                                 EDGES[e][EDGE_MOST_X], EDGES[e][EDGE_TILE])  # fmt: skip
 
 
 @triton.jit
-def _reach_units(
+def _reach_tiles(
     edge, some, row, first_y, last_y, first_x, last_x, frame,
     N: tl.constexpr, TY: tl.constexpr, NY: tl.constexpr, TX: tl.constexpr, NX: tl.constexpr, U: tl.constexpr,
 ):  # fmt: skip
-    """Append the units that a rectangle of each of N units reaches.
+    """Append the tiles that a rectangle of each of N tiles reaches.
 
-    ``edge``: (low rows, high rows, low columns, high columns, H, W, stamps, list, count, UH, UW): a line y of
-    the source reaches the lines low[t, y] to high[t, y] for each of TY taps t, which lie in at most NY units
-    of edge U. All four sizes are as ``plain`` takes them.
+    For each of TY x TX taps, what a tile reaches lies in at most NY x NX tiles of edge U.
+
+    Args:
+        edge: ``EdgeArgs``.
     """
-    height, width = plain(edge[4]), plain(edge[5])
+    height, width = plain(edge.height), plain(edge.width)
     J: tl.constexpr = TY * NY * TX * NX
     P: tl.constexpr = triton.next_power_of_2(J)
     j = tl.arange(0, P)[None, :]
     jx = j % (TX * NX)
     jy = j // (TX * NX)
     ok = some[:, None] & (j < J)
-    low_y = tl.load(edge[0] + (jy // NY) * height + first_y[:, None], mask=ok, other=0)
-    high_y = tl.load(edge[1] + (jy // NY) * height + last_y[:, None], mask=ok, other=-1)
-    low_x = tl.load(edge[2] + (jx // NX) * width + first_x[:, None], mask=ok, other=0)
-    high_x = tl.load(edge[3] + (jx // NX) * width + last_x[:, None], mask=ok, other=-1)
+    low_y = tl.load(edge.low_y + (jy // NY) * height + first_y[:, None], mask=ok, other=0)
+    high_y = tl.load(edge.high_y + (jy // NY) * height + last_y[:, None], mask=ok, other=-1)
+    low_x = tl.load(edge.low_x + (jx // NX) * width + first_x[:, None], mask=ok, other=0)
+    high_x = tl.load(edge.high_x + (jx // NX) * width + last_x[:, None], mask=ok, other=-1)
     uy = low_y // U + jy % NY
     ux = low_x // U + jx % NX
     ok = ok & (low_y <= high_y) & (low_x <= high_x) & (uy <= high_y // U) & (ux <= high_x // U)
-    unit = (row[:, None] * plain(edge[9]) + uy) * plain(edge[10]) + ux
-    _append(tl.reshape(unit, [N * P]), tl.reshape(ok, [N * P]), edge[6], edge[7], edge[8], frame)
+    tile = (row[:, None] * plain(edge.tiles_high) + uy) * plain(edge.tiles_wide) + ux
+    _append(tl.reshape(tile, [N * P]), tl.reshape(ok, [N * P]), edge.stamps, edge.listed, edge.length, frame)
 
 
 @triton.jit
 def _reach_rows(edge, some, row, frame):
-    """Append all units of each row in which anything changed.
+    """Append all tiles of each row in which anything changed.
 
-    ``edge``: (row stamps, stamps, list, count, units of a row, rows), the last two as ``plain`` takes them.
+    Args:
+        edge: ``RowEdgeArgs``.
     """
-    units, rows = plain(edge[4]), plain(edge[5])
-    before = tl.atomic_xchg(edge[0] + row, frame, mask=some, sem="relaxed")
+    tiles, rows = plain(edge.tiles), plain(edge.rows)
+    before = tl.atomic_xchg(edge.row_stamps + row, frame, mask=some, sem="relaxed")
     new = some & (before != frame)
     if tl.max(new.to(tl.int32), 0) != 0:
         for one in range(rows):
             if tl.max((new & (row == one)).to(tl.int32), 0) != 0:
-                for first in range(0, units, 256):
+                for first in range(0, tiles, 256):
                     inner = first + tl.arange(0, 256)
-                    _append(one * units + inner, inner < units, edge[1], edge[2], edge[3], frame)
+                    _append(one * tiles + inner, inner < tiles, edge.stamps, edge.listed, edge.length, frame)
 
 
 @triton.jit
-def _append(unit, ok, stamps, listed, count, frame):
-    """Append units that are not yet on the list; one place counter for all of them."""
+def _append(tile, ok, stamps, listed, count, frame):
+    """Append tiles that are not yet on the list; one place counter for all of them."""
     # Volatile, as other programs exchange the stamps at the same time; one that comes late costs an exchange.
-    seen = tl.load(stamps + unit, mask=ok, other=0, volatile=True)
+    seen = tl.load(stamps + tile, mask=ok, other=0, volatile=True)
     want = ok & (seen != frame)
     if tl.max(want.to(tl.int32), 0) != 0:
-        before = tl.atomic_xchg(stamps + unit, frame, mask=want, sem="relaxed")
+        before = tl.atomic_xchg(stamps + tile, frame, mask=want, sem="relaxed")
         new = (want & (before != frame)).to(tl.int32)
         number = tl.sum(new, 0)
         if number > 0:
             place = tl.atomic_add(count, number, sem="relaxed") + tl.cumsum(new, 0) - 1
-            tl.store(listed + place, unit, mask=new != 0)
+            tl.store(listed + place, tile, mask=new != 0)

@@ -11,7 +11,7 @@ from videoeff.kernels.triton import rows
 from videoeff.kernels.triton.binding import Binding, Launch, site_of
 from videoeff.kernels.triton.configs import power_of_two, present, special
 from videoeff.kernels.triton.device import length, plain_site
-from videoeff.kernels.triton.programme import place_of, room_of
+from videoeff.kernels.triton.epilogue import place_of, room_of
 
 #: Edge of a tile in pixels.
 TILE = 16
@@ -20,52 +20,54 @@ TILE = 16
 WIDE = 32
 
 
-def tiles(layer: str) -> str:
+def tiled(layer: str) -> str:
     """The name of the list of a mean's tiles."""
     return f"{layer}/tiles"
 
 
 @triton.jit(do_not_specialize=["full"])
 def tile_sums(
-    site, work, source, sums, stale, channels, full, U: tl.constexpr, BN: tl.constexpr, NB: tl.constexpr
+    site, worklist, source, sums, stale, channels, full, U: tl.constexpr, BN: tl.constexpr, NB: tl.constexpr
 ):  # fmt: skip
     """Sum the pixels of each listed tile, always in the same order.
 
     Args:
-        source: the map, like ``out``.
+        source: ``ViewArgs`` of the map.
         sums: (tiles of all rows, channels) float32.
         stale: whether all sums are to be made anew, int32.
         channels: of the map.
     """
     site = plain_site(site)
-    units, whole = length(work, site, full | tl.load(stale))
+    tiles, whole = length(worklist, site, full | tl.load(stale))
     inner = tl.arange(0, U * U)
-    for t in tl.range(tl.program_id(0), units * NB, tl.num_programs(0)):
+    for t in tl.range(tl.program_id(0), tiles * NB, tl.num_programs(0)):
         slot = t // NB
-        unit = tl.where(whole != 0, slot, tl.load(work[1] + slot))
-        y = ((unit // site[3]) % site[2]) * U + inner // U
-        x = (unit % site[3]) * U + inner % U
+        tile = tl.where(whole != 0, slot, tl.load(worklist.listed + slot))
+        y = ((tile // site.tiles_wide) % site.tiles_high) * U + inner // U
+        x = (tile % site.tiles_wide) * U + inner % U
         cols = (t % NB) * BN + tl.arange(0, BN)
-        here = ((y < site[0]) & (x < site[1]))[:, None] & room_of(source, cols, (cols < channels)[None, :])
-        place = place_of(source, unit // (site[2] * site[3]), y, x, cols)
-        values = tl.load(source[0] + place, mask=here, other=0.0).to(tl.float32)
-        tl.store(sums + unit * channels + cols, tl.sum(values, 0), mask=cols < channels)
+        here = ((y < site.height) & (x < site.width))[:, None] & room_of(
+            source, cols, (cols < channels)[None, :]
+        )
+        place = place_of(source, tile // (site.tiles_high * site.tiles_wide), y, x, cols)
+        values = tl.load(source.pointer + place, mask=here, other=0.0).to(tl.float32)
+        tl.store(sums + tile * channels + cols, tl.sum(values, 0), mask=cols < channels)
 
 
 def launches(b: Binding, found: Mean) -> tuple[Launch, ...]:
     """The sums of tiles, and the rows that follow from them."""
-    memory, work = b.memory, b.before
-    assert work is not None  # its tiles
+    memory, worklist = b.memory, b.before
+    assert worklist is not None  # its tiles
     channels = b.spec.channels
-    sums = memory.keep(torch.zeros(work.units * channels, dtype=torch.float32))
-    stale = memory.stale[memory.place(work) :]
+    sums = memory.keep(torch.zeros(worklist.tiles * channels, dtype=torch.float32))
+    stale = memory.stale[memory.place(worklist) :]
     wide = power_of_two(min(channels, WIDE))
     blocks = -(-channels // wide)
-    config = special("tiles", work.extent, channels, present(b.call.device))
-    programs = max(1, min(memory.processors * config.programs, work.units * blocks))
+    config = special("tiles", worklist.extent, channels, present(b.call.device))
+    programs = max(1, min(memory.processors * config.programs, worklist.tiles * blocks))
     given = {
-        "site": site_of(work),
-        "work": b.work_of(work),
+        "site": site_of(worklist),
+        "worklist": b.worklist_of(worklist),
         "source": b.view(found.input),
         "sums": sums,
         "stale": stale,
@@ -76,6 +78,6 @@ def launches(b: Binding, found: Mean) -> tuple[Launch, ...]:
     }
     options = {"num_warps": config.warps, "maxnreg": 128}
     first = Launch(b.call.name, tile_sums, programs, given, options, ("full",))
-    pixels = work.extent[1] * work.extent[2]
-    counts = (work.units // work.extent[0], channels, pixels)
-    return first, *rows.launches(b, (sums, *counts), stale)
+    pixels = worklist.extent[1] * worklist.extent[2]
+    held = rows.MeanArgs(sums, worklist.tiles // worklist.extent[0], channels, pixels)
+    return first, *rows.launches(b, held, stale)

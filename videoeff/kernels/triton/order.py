@@ -16,7 +16,7 @@ from typing import Any
 from videoeff.kernels.call import RegionCall
 from videoeff.kernels.region_spec.spec import RegionSpec
 from videoeff.kernels.triton.binding import Launch
-from videoeff.kernels.triton.work import Work
+from videoeff.kernels.triton.worklist import Worklist
 
 #: Lanes at most: as many as HRNet has branches.
 LANES = 4
@@ -48,7 +48,7 @@ OPENING = Step(frozenset(), frozenset({"frame"}))
 
 
 def step_of(
-    name: str, own: Sequence[Work], call: RegionCall | None = None, spec: RegionSpec | None = None
+    name: str, own: Sequence[Worklist], call: RegionCall | None = None, spec: RegionSpec | None = None
 ) -> Step:
     """The step of a layer with the lists ``own``; without a call, that of a mask made elsewhere."""
     reads = {"frame", *(f"list {w.name}" for w in own)}

@@ -42,7 +42,7 @@ from videoeff.kernels.triton.binding import APART, Binding, Launch, Memory, edge
 from videoeff.kernels.triton.compiling import compile_all
 from videoeff.kernels.triton.configs import Config, by_channel, by_rows, choose, present
 from videoeff.kernels.triton.order import LANES, OPENING, Slot, Step, chain, side_by_side, slots, step_of
-from videoeff.kernels.triton.work import Edge, Work, edge, edges_of
+from videoeff.kernels.triton.worklist import Edge, Worklist, edge, edges_of
 
 #: How masks made elsewhere are read.
 IMPORT = Config(U=4, BM=256)
@@ -78,9 +78,9 @@ class TritonPlan(Group):
         self.configs = {c.name: choose(c, self.specs[c.name], device) for c in self.calls}
         self.configs |= sizes or {}
         self.readers = readers_of(self.calls, self.calls[0].device)
-        self.works: dict[str, Work] = {}
-        self.before: dict[str, Work] = {}
-        self.imports: dict[str, Work] = {}
+        self.worklists: dict[str, Worklist] = {}
+        self.before: dict[str, Worklist] = {}
+        self.imports: dict[str, Worklist] = {}
         self._lay_out()
         self.steps = [OPENING, *self._steps()]
         self._storages: set[int] = set()
@@ -94,10 +94,10 @@ class TritonPlan(Group):
 
     # -- lists -------------------------------------------------------------------------------------------
 
-    def _list(self, name: str, extent: tuple[int, int, int], unit: int) -> Work:
-        work = Work(name, extent, unit, len(self.works) + len(self.imports))
-        self.works[name] = work
-        return work
+    def _list(self, name: str, extent: tuple[int, int, int], tile: int) -> Worklist:
+        worklist = Worklist(name, extent, tile, len(self.worklists) + len(self.imports))
+        self.worklists[name] = worklist
+        return worklist
 
     def _lay_out(self) -> None:
         """A list for each region, and the edges between them."""
@@ -106,43 +106,43 @@ class TritonPlan(Group):
             spec, config = self.specs[call.name], self.configs[call.name]
             for mask, extent in spec.extents.items():
                 if mask not in own and mask not in self.imports:
-                    number = len(self.works) + len(self.imports)
-                    self.imports[mask] = Work(mask, extent, IMPORT.U, number)
+                    number = len(self.worklists) + len(self.imports)
+                    self.imports[mask] = Worklist(mask, extent, IMPORT.U, number)
             first = self._list(call.name, call.extent, config.U)
             if call.prediction is not None:
-                unit = prediction.sizes(call).U
-                first = self._before(call, prediction.reached(call.name), call.extent, unit)
+                tile = prediction.sizes(call).U
+                first = self._before(call, prediction.reached(call.name), call.extent, tile)
             for mask, kind in spec.reach:
                 self._follow(mask, kind, first, spec)
             if isinstance(spec.producer, Mean):
                 extent = (call.extent[0], *spec.producer.input.extent[1:3])
-                tiles = self._before(call, mean.tiles(call.name), extent, mean.TILE)
+                tiles = self._before(call, mean.tiled(call.name), extent, mean.TILE)
                 for mask in spec.extents:
                     same = spec.extents[mask] == extent
                     self._follow(mask, ReachKind.SAME if same else ReachKind.WHOLE, tiles, spec)
 
-    def _before(self, call: RegionCall, name: str, extent: tuple[int, int, int], unit: int) -> Work:
+    def _before(self, call: RegionCall, name: str, extent: tuple[int, int, int], tile: int) -> Worklist:
         """A list that is worked on ahead of a region's own."""
-        self.before[call.name] = self._list(name, extent, unit)
+        self.before[call.name] = self._list(name, extent, tile)
         return self.before[call.name]
 
-    def _follow(self, mask: str, kind: ReachKind, target: Work, spec: RegionSpec) -> None:
+    def _follow(self, mask: str, kind: ReachKind, target: Worklist, spec: RegionSpec) -> None:
         """Let a list follow a mask."""
-        source = self.imports.get(mask) or self.works[mask]
+        source = self.imports.get(mask) or self.worklists[mask]
         config = self.configs.get(mask, IMPORT)
-        found = edge(source.extent, source.unit, target, kind, spec, config.most // config.U**2)
-        if found.axes is None and config.long_BM:  # so many units reach more than one append takes
-            smaller = edge(source.extent, source.unit, target, kind, spec, config.BM // config.U**2)
+        found = edge(source.extent, source.tile, target, kind, spec, config.most // config.U**2)
+        if found.axes is None and config.long_BM:  # so many tiles reach more than one append takes
+            smaller = edge(source.extent, source.tile, target, kind, spec, config.BM // config.U**2)
             if smaller.axes is not None:
                 found, self.configs[mask] = smaller, replace(config, long_BM=0, long_BN=0)
         source.feeds.append(found)
 
     def _steps(self) -> Iterable[Step]:
         """What follows the opening: masks made elsewhere, then the regions."""
-        for work in self.imports.values():
-            yield step_of(work.name, (work,))
+        for worklist in self.imports.values():
+            yield step_of(worklist.name, (worklist,))
         for call in self.calls:
-            own = [self.works[call.name], *filter(None, [self.before.get(call.name)])]
+            own = [self.worklists[call.name], *filter(None, [self.before.get(call.name)])]
             yield step_of(call.name, own, call, self.specs[call.name])
 
     # -- binding -----------------------------------------------------------------------------------------
@@ -151,7 +151,7 @@ class TritonPlan(Group):
         """Make the launches for one set of buffers and constants."""
         self.release()
         device = context.fresh.device
-        every = [*self.works.values(), *self.imports.values()]
+        every = [*self.worklists.values(), *self.imports.values()]
         processors = 2
         if device.type == "cuda":
             processors = torch.cuda.get_device_properties(device).multi_processor_count
@@ -179,8 +179,8 @@ class TritonPlan(Group):
             for call in self.calls:
                 if call.prediction is not None:
                     wanted |= set(call.prediction.layers)
-            for work in every:
-                self._allocate(work, work.name in wanted, device)
+            for worklist in every:
+                self._allocate(worklist, worklist.name in wanted, device)
             self.memory = memory
             self.slots = slots(self.steps, self.lanes)
             self.launches = tuple(self._launches(memory))
@@ -194,34 +194,38 @@ class TritonPlan(Group):
         self._storages = {t.untyped_storage().data_ptr() for t in context.state.values()}
         self._bound = (context.state, context.constants)
 
-    def _allocate(self, work: Work, magnitude: bool, device: torch.device) -> None:
+    def _allocate(self, worklist: Worklist, magnitude: bool, device: torch.device) -> None:
         def stamps(count: int) -> Tensor:
             return torch.zeros(count, dtype=torch.int32, device=device)
 
-        rows, height, width = work.extent
-        work.tensors = {"mask": stamps(rows * height * width)}
-        if work.name not in self.imports:
-            work.tensors |= {"listed": stamps(work.units), "stamps": stamps(work.units), "rows": stamps(rows)}
+        rows, height, width = worklist.extent
+        worklist.tensors = {"mask": stamps(rows * height * width)}
+        if worklist.name not in self.imports:
+            worklist.tensors |= {
+                "listed": stamps(worklist.tiles),
+                "stamps": stamps(worklist.tiles),
+                "rows": stamps(rows),
+            }
         if magnitude:
-            work.tensors["magnitude"] = torch.zeros(rows * height * width, device=device)
+            worklist.tensors["magnitude"] = torch.zeros(rows * height * width, device=device)
 
     def _launches(self, memory: Memory) -> Iterable[Launch]:
         number = memory.lists.numel()
         opening = {"frame": memory.frame, "counts": memory.lists, "number": number, "BLOCK": 1024}
         yield Launch("", pointwise.begin, 1, opening, {"num_warps": 4}, ())
-        parts: list[Work | RegionCall] = [*self.imports.values(), *self.calls]
-        masks = self.works | self.imports
+        parts: list[Worklist | RegionCall] = [*self.imports.values(), *self.calls]
+        masks = self.worklists | self.imports
         for step, (part, slot) in enumerate(zip(parts, self.slots[1:], strict=True), 1):
             memory.lane = slot.lane  # its scratch
-            if isinstance(part, Work):
+            if isinstance(part, Worklist):
                 made: Iterable[Launch] = [self._import(part, memory)]
             else:
                 made = self._region(part, memory, masks)
             yield from (replace(launch, step=step) for launch in made)
 
-    def _region(self, call: RegionCall, memory: Memory, masks: Mapping[str, Work]) -> Iterable[Launch]:
-        spec, work, before = self.specs[call.name], self.works[call.name], self.before.get(call.name)
-        b = Binding(call, spec, self.configs[call.name], work, memory, before, masks)
+    def _region(self, call: RegionCall, memory: Memory, masks: Mapping[str, Worklist]) -> Iterable[Launch]:
+        spec, worklist, before = self.specs[call.name], self.worklists[call.name], self.before.get(call.name)
+        b = Binding(call, spec, self.configs[call.name], worklist, memory, before, masks)
         if call.prediction is not None and isinstance(spec.producer, Convolution):
             yield prediction.launch(b, spec.producer, call.prediction)
         if isinstance(spec.producer, Input):
@@ -230,16 +234,16 @@ class TritonPlan(Group):
         else:
             yield from launches_of(b, spec.producer)
 
-    def _import(self, work: Work, memory: Memory) -> Launch:
-        rows, height, width = work.extent
-        work.tensors["told"] = torch.zeros(rows, height, width, dtype=torch.uint8, device=memory.device)
-        edges: Sequence[Edge] = edges_of(work)
-        config, chunks = IMPORT, -(-work.units // (IMPORT.BM // IMPORT.U**2))
+    def _import(self, worklist: Worklist, memory: Memory) -> Launch:
+        rows, height, width = worklist.extent
+        worklist.tensors["told"] = torch.zeros(rows, height, width, dtype=torch.uint8, device=memory.device)
+        edges: Sequence[Edge] = edges_of(worklist)
+        config, chunks = IMPORT, -(-worklist.tiles // (IMPORT.BM // IMPORT.U**2))
         arguments = {
-            "site": site_of(work),
-            "work": (memory.lists, memory.lists, memory.frame, memory.pixels, 0),
-            "mask": work.tensors["mask"],
-            "told": work.tensors["told"],
+            "site": site_of(worklist),
+            "frame": memory.frame,
+            "mask": worklist.tensors["mask"],
+            "told": worklist.tensors["told"],
             "edges": tuple(edge_arguments(e, memory) for e in edges) or None,
             "U": config.U,
             "BM": config.BM,
@@ -247,7 +251,7 @@ class TritonPlan(Group):
         }
         options = {"num_warps": config.warps}
         programs = max(1, min(chunks, memory.processors * config.programs))
-        return Launch(work.name, pointwise.imported, programs, arguments, options, ("full",))
+        return Launch(worklist.name, pointwise.imported, programs, arguments, options, ("full",))
 
     def release(self) -> None:
         """Give up the launches and their memory; the next frame makes them anew."""
@@ -268,10 +272,10 @@ class TritonPlan(Group):
         assert memory is not None  # bound above
         with self._device(memory):
             kept = self._tell_frames(context)
-            for name, work in self.imports.items():
-                work.tensors["told"].copy_(context.masks[name])
-                if "magnitude" in work.tensors:
-                    work.tensors["magnitude"].view(work.extent).copy_(context.magnitudes[name])
+            for name, worklist in self.imports.items():
+                worklist.tensors["told"].copy_(context.masks[name])
+                if "magnitude" in worklist.tensors:
+                    worklist.tensors["magnitude"].view(worklist.extent).copy_(context.magnitudes[name])
             self._ran += 1
             if context.any_fresh:
                 self._begin(context, memory)
@@ -364,22 +368,22 @@ class TritonPlan(Group):
     def _export(self, context: Context, memory: Memory) -> None:
         for call in self.calls:
             if call.name in self.exported or context.keep_active:
-                work = self.works[call.name]
-                changed = (work.tensors["mask"] == memory.frame).view(call.extent)
+                worklist = self.worklists[call.name]
+                changed = (worklist.tensors["mask"] == memory.frame).view(call.extent)
                 context.masks[call.name] = changed
                 if call.wants_magnitude:
-                    squares = work.tensors["magnitude"].view(call.extent)
+                    squares = worklist.tensors["magnitude"].view(call.extent)
                     context.magnitudes[call.name] = torch.where(changed, squares, 0.0)
                 if context.keep_active:
-                    context.active_masks[call.name] = self._active(call, work, context, memory)
+                    context.active_masks[call.name] = self._active(call, worklist, context, memory)
 
-    def _active(self, call: RegionCall, work: Work, context: Context, memory: Memory) -> Tensor:
+    def _active(self, call: RegionCall, worklist: Worklist, context: Context, memory: Memory) -> Tensor:
         """The pixels that were computed."""
         if context.all_fresh or call.kind == "input":
             return torch.ones(1, 1, 1, dtype=torch.bool, device=memory.device).expand(call.extent)
         rows, height, width = call.extent
-        units = (work.tensors["stamps"] == memory.frame).view(rows, *work.grid)
-        spread = units.repeat_interleave(work.unit, 1).repeat_interleave(work.unit, 2)
+        tiles = (worklist.tensors["stamps"] == memory.frame).view(rows, *worklist.grid)
+        spread = tiles.repeat_interleave(worklist.tile, 1).repeat_interleave(worklist.tile, 2)
         return spread[:, :height, :width]
 
     def frames_since_bad(self) -> int | None:
@@ -396,7 +400,7 @@ class TritonPlan(Group):
     # -- counting ----------------------------------------------------------------------------------------
 
     def take_counts(self) -> Iterable[Counted]:
-        """Pixels of the units computed since this was asked last; waits for the device."""
+        """Pixels of the tiles computed since this was asked last; waits for the device."""
         frames, self._counted = self._counted, 0
         if self.memory is None:
             return []
@@ -404,7 +408,7 @@ class TritonPlan(Group):
         self.memory.pixels.zero_()
         result = []
         for call in self.calls:
-            done = pixels[self.memory.place(self.works[call.name])]
+            done = pixels[self.memory.place(self.worklists[call.name])]
             if call.kind == "input":
                 rows, height, width = call.extent
                 done = frames * rows * height * width

@@ -16,47 +16,53 @@ from videoeff.kernels.triton.device import (
     pixels,
     plain_site,
 )
-from videoeff.kernels.triton.programme import programme
+from videoeff.kernels.triton.epilogue import epilogue
 
 
 @triton.jit(do_not_specialize=["full", "counting"])
 def pointwise(
-    site, work, out, test, args, edges, full, counting, channels,
+    site, worklist, out, test, args, edges, full, counting, channels,
     U: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, NB: tl.constexpr,
     CODE: tl.constexpr, TEST: tl.constexpr, TOGETHER: tl.constexpr, EDGES: tl.constexpr,
 ):  # fmt: skip
-    """A programme without a producer: arithmetic, activations, norms over channels.
+    """An epilogue without a producer: arithmetic, activations, norms over channels.
 
     Args:
         channels: of the value.
     """
     site = plain_site(site)
-    units, whole = length(work, site, full)
-    chunks = tl.cdiv(units, BM // (U * U))
+    tiles, whole = length(worklist, site, full)
+    chunks = tl.cdiv(tiles, BM // (U * U))
     for t in tl.range(tl.program_id(0), chunks * NB, tl.num_programs(0)):
         chunk = t // NB
         block = t % NB
-        r, y, x, valid = pixels(chunk, units, whole, work, site, U, BM)
-        count_pixels(work, valid, block, counting)
+        r, y, x, valid = pixels(chunk, tiles, whole, worklist, site, U, BM)
+        count_pixels(worklist, valid, block, counting)
         cols, exists = block_columns(block, channels, None, BN)
-        value = programme(None, args, CODE, r, y, x, cols, valid, exists[None, :], test[5])
+        value = epilogue(None, args, CODE, r, y, x, cols, valid, exists[None, :], test.channels)
         value = tl.broadcast_to(value, [BM, BN])
-        commit(value, chunk, block, full, r, y, x, valid, cols, exists[None, :], site, work, out, test,
+        commit(value, chunk, block, full, r, y, x, valid, cols, exists[None, :], site, worklist, out, test,
                edges, U, BM, BN, NB, TEST, TOGETHER, EDGES)  # fmt: skip
 
 
 @triton.jit(do_not_specialize=["full"])
 def imported(
-    site, work, mask, told, edges, full, U: tl.constexpr, BM: tl.constexpr, EDGES: tl.constexpr
+    site, frame, mask, told, edges, full, U: tl.constexpr, BM: tl.constexpr, EDGES: tl.constexpr
 ):  # fmt: skip
-    """Stamp and announce the pixels of a mask (R, H, W) of bytes that other code made."""
-    frame = tl.load(work[2])
+    """Stamp and announce the pixels of a mask (R, H, W) of bytes that other code made.
+
+    Args:
+        frame: pointer to the frame's number.
+        mask: pointer to the stamps.
+        told: pointer to the bytes.
+    """
+    number = tl.load(frame)
     site = plain_site(site)
-    chunks = tl.cdiv(site[4], BM // (U * U))
+    chunks = tl.cdiv(site.tiles, BM // (U * U))
     for chunk in tl.range(tl.program_id(0), chunks, tl.num_programs(0)):
         r, y, x, valid = all_pixels(chunk, site, U, BM)
-        changed = tl.load(told + (r * site[0] + y) * site[1] + x, mask=valid, other=0) != 0
-        announce(changed & valid, full, frame, r, y, x, site, mask, edges, U, BM, EDGES)
+        changed = tl.load(told + (r * site.height + y) * site.width + x, mask=valid, other=0) != 0
+        announce(changed & valid, full, number, r, y, x, site, mask, edges, U, BM, EDGES)
 
 
 @triton.jit

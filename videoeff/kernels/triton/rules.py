@@ -43,7 +43,7 @@ KINDS = (
 #: What rules may ask for. ``inputs``, ``outputs``: channels, of a group where products run on the matrix
 #: units; ``taps``: of the window; ``pixels``: of the map; ``all_pixels``: of all streams' maps; ``bytes``: of
 #: a number; ``aligned``: whether pixels begin at multiples of eight elements, so that eight are read at once;
-#: ``along``: whether the programme looks along the channels; ``tf32``: whether float32 is rounded.
+#: ``along``: whether the epilogue looks along the channels; ``tf32``: whether float32 is rounded.
 FACTS = (
     "inputs", "outputs", "taps", "pixels", "all_pixels", "streams", "bytes", "aligned", "along", "tf32",
 )  # fmt: skip
@@ -198,7 +198,7 @@ def _check_together(
         raise BackendError(f"{where}: use: {missing[0]} is missing")
     if use.get("U", 1) ** 2 > use.get("BM", 1024):
         raise BackendError(
-            f"{where}: use: BM is {use['BM']}, and a unit has {use['U'] ** 2} pixels; give a multiple of that"
+            f"{where}: use: BM is {use['BM']}, and a tile has {use['U'] ** 2} pixels; give a multiple of that"
         )
     if ("long_BM" in use) != ("long_BN" in use) or ("long_BM" in use and kind not in LONG):
         raise BackendError(

@@ -6,14 +6,14 @@ import triton
 import triton.language as tl
 
 from videoeff.kernels.triton.device import _append, divided
-from videoeff.kernels.triton.programme import place_of
+from videoeff.kernels.triton.epilogue import place_of
 
 
 @triton.jit
-def append(units, wanted, stamps, listed, count, frame, N: tl.constexpr):
-    """Append those of N units that are wanted."""
+def append(tiles, wanted, stamps, listed, count, frame, N: tl.constexpr):
+    """Append those of N tiles that are wanted."""
     place = tl.arange(0, N)
-    _append(tl.load(units + place), tl.load(wanted + place) != 0, stamps, listed, count, frame)
+    _append(tl.load(tiles + place), tl.load(wanted + place) != 0, stamps, listed, count, frame)
 
 
 @triton.jit

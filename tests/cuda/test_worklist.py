@@ -1,4 +1,4 @@
-"""Edges of lists of work: whatever a changed pixel reaches lies in the units that its edge lists."""
+"""Edges of worklists: whatever a changed pixel reaches lies in the tiles that its edge lists."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ from tests.support.streams import stream_of
 from videoeff.kernels.call import RegionCall
 from videoeff.kernels.region_spec.codes import ReachKind
 from videoeff.kernels.region_spec.spec import region_spec_of
-from videoeff.kernels.triton.work import Edge, Work, edge, edges_of
+from videoeff.kernels.triton.records import EdgeStatic
+from videoeff.kernels.triton.worklist import Edge, Worklist, edge, edges_of
 from videoeff.ops.base import Lambda
 
-UNITS = st.sampled_from([1, 2, 4])
+TILES = st.sampled_from([1, 2, 4])
 KERNELS = st.integers(1, 5)
 
 
@@ -44,7 +45,7 @@ def reached(call: RegionCall, module: nn.Module, example: Tensor, linear: bool) 
 
 
 def the_edge(
-    module: nn.Module, size: tuple[int, int], unit: int, target: int
+    module: nn.Module, size: tuple[int, int], tile: int, target: int
 ) -> tuple[Edge, ReachKind, Tensor]:
     """The edge from a module's input to its last region, the kind of reach, and what each pixel reaches."""
     example = torch.rand(size[0] * size[1], 4, *size, dtype=torch.float64)  # a stream for each pixel
@@ -55,48 +56,48 @@ def the_edge(
     spec = region_spec_of(call)
     ((_, kind),) = spec.reach
     one = (1, *size)
-    work = Work(call.name, (1, *call.extent[1:]), target, 0)
+    worklist = Worklist(call.name, (1, *call.extent[1:]), target, 0)
     truth = reached(call, module, example, kind == ReachKind.TABLE)
-    return edge(one, unit, work, kind, spec, 4), kind, truth
+    return edge(one, tile, worklist, kind, spec, 4), kind, truth
 
 
-def units_along(found: Edge, axis: int, first: int, last: int) -> list[set[int]]:
-    """Along one axis, the units that a kernel lists for each tap where the pixels first to last changed."""
+def tiles_along(found: Edge, axis: int, first: int, last: int) -> list[set[int]]:
+    """Along one axis, the tiles that a kernel lists for each tap where the pixels first to last changed."""
     assert found.axes is not None
-    (low, high), unit, most = found.axes[axis], found.target.unit, found.spread[axis]
+    (low, high), tile, most = found.axes[axis], found.target.tile, found.spread[axis]
     result = []
     for tap in range(low.shape[0]):
         lowest, highest = int(low[tap, first]), int(high[tap, last])
-        listed = {lowest // unit + i for i in range(most) if lowest // unit + i <= highest // unit}
+        listed = {lowest // tile + i for i in range(most) if lowest // tile + i <= highest // tile}
         result.append(listed if lowest <= highest else set())
-        spread = highest // unit - lowest // unit if lowest <= highest else 0
-        assert spread < most, "more units than the kernel looks at"
+        spread = highest // tile - lowest // tile if lowest <= highest else 0
+        assert spread < most, "more tiles than the kernel looks at"
     return result
 
 
 def listed(found: Edge, box: tuple[int, int, int, int]) -> set[tuple[int, int]]:
-    """The units listed where the pixels of a box (first and last line, first and last column) changed."""
-    rows, columns = units_along(found, 0, *box[:2]), units_along(found, 1, *box[2:])
+    """The tiles listed where the pixels of a box (first and last line, first and last column) changed."""
+    rows, columns = tiles_along(found, 0, *box[:2]), tiles_along(found, 1, *box[2:])
     result = {(y, x) for a, b in product(rows, columns) for y in a for x in b}
     high, wide = found.target.grid
-    assert all(0 <= y < high and 0 <= x < wide for y, x in result), "a unit outside the map"
+    assert all(0 <= y < high and 0 <= x < wide for y, x in result), "a tile outside the map"
     return result
 
 
-def boxes(size: tuple[int, int], unit: int) -> Iterator[tuple[int, int, int, int]]:
-    """Every rectangle inside a unit, over all units of a map."""
+def boxes(size: tuple[int, int], tile: int) -> Iterator[tuple[int, int, int, int]]:
+    """Every rectangle inside a tile, over all tiles of a map."""
 
     def spans(length: int) -> list[tuple[int, int]]:
-        units = [range(u, min(length, u + unit)) for u in range(0, length, unit)]
-        return [(a, b) for u in units for a in u for b in u if a <= b]
+        tiles = [range(u, min(length, u + tile)) for u in range(0, length, tile)]
+        return [(a, b) for u in tiles for a in u for b in u if a <= b]
 
     for rows, columns in product(spans(size[0]), spans(size[1])):
         yield (*rows, *columns)
 
 
-def check(module: nn.Module, size: tuple[int, int], unit: int, target: int, kind: ReachKind) -> None:
-    """No box reaches a pixel outside the units listed for it; single pixels of windows reach all of these."""
-    found, how, truth = the_edge(module, size, unit, target)
+def check(module: nn.Module, size: tuple[int, int], tile: int, target: int, kind: ReachKind) -> None:
+    """No box reaches a pixel outside the tiles listed for it; single pixels of windows reach all of these."""
+    found, how, truth = the_edge(module, size, tile, target)
     single = (1, 1) in (size, found.target.extent[1:])  # of one pixel, everything follows
     assert how == kind or (how == ReachKind.WHOLE and single)
     assert found.axes is not None or single
@@ -106,12 +107,12 @@ def check(module: nn.Module, size: tuple[int, int], unit: int, target: int, kind
         divmod(p, size[1]): {(y // target, x // target) for y, x in torch.nonzero(truth[p]).tolist()}
         for p in range(size[0] * size[1])
     }
-    for top, bottom, left, right in boxes(size, unit):
+    for top, bottom, left, right in boxes(size, tile):
         inside = [pixels[y, x] for y in range(top, bottom + 1) for x in range(left, right + 1)]
-        units = listed(found, (top, bottom, left, right))
-        assert set().union(*inside) <= units
-        if unit == 1 and how in (ReachKind.SAME, ReachKind.WINDOW) and found.target.units > 1:
-            assert units == inside[0], "units are listed that the pixel does not reach"
+        tiles = listed(found, (top, bottom, left, right))
+        assert set().union(*inside) <= tiles
+        if tile == 1 and how in (ReachKind.SAME, ReachKind.WINDOW) and found.target.tiles > 1:
+            assert tiles == inside[0], "tiles are listed that the pixel does not reach"
 
 
 @given(
@@ -120,8 +121,8 @@ def check(module: nn.Module, size: tuple[int, int], unit: int, target: int, kind
     stride=st.tuples(st.integers(1, 3), st.integers(1, 3)),
     padding=st.tuples(st.integers(0, 3), st.integers(0, 3)),
     dilation=st.tuples(st.integers(1, 3), st.integers(1, 3)),
-    unit=UNITS,
-    target=UNITS,
+    tile=TILES,
+    target=TILES,
     pool=st.booleans(),
 )
 def test_windows(
@@ -130,7 +131,7 @@ def test_windows(
     stride: tuple[int, int],
     padding: tuple[int, int],
     dilation: tuple[int, int],
-    unit: int,
+    tile: int,
     target: int,
     pool: bool,
 ) -> None:
@@ -141,7 +142,7 @@ def test_windows(
     module: nn.Module = nn.Conv2d(4, 2, kernel, stride, padding, dilation)
     if pool:
         module = nn.MaxPool2d(kernel, stride, padding, dilation)
-    check(module, size, unit, target, ReachKind.WINDOW)
+    check(module, size, tile, target, ReachKind.WINDOW)
 
 
 @given(
@@ -150,8 +151,8 @@ def test_windows(
     stride=st.integers(1, 4),
     padding=st.integers(0, 1),
     dilation=st.integers(1, 2),
-    unit=UNITS,
-    target=UNITS,
+    tile=TILES,
+    target=TILES,
 )
 def test_transposed_convolutions(
     size: tuple[int, int],
@@ -159,13 +160,13 @@ def test_transposed_convolutions(
     stride: int,
     padding: int,
     dilation: int,
-    unit: int,
+    tile: int,
     target: int,
 ) -> None:
     smallest = min((s - 1) * stride + dilation * (k - 1) + 1 for s, k in zip(size, kernel, strict=True))
     padding = min(padding, (smallest - 1) // 2)
     module = nn.ConvTranspose2d(4, 2, kernel, stride, padding, dilation=dilation)
-    check(module, size, unit, target, ReachKind.SPREAD)
+    check(module, size, tile, target, ReachKind.SPREAD)
 
 
 RESAMPLED: dict[str, Any] = {
@@ -190,22 +191,22 @@ RESAMPLED: dict[str, Any] = {
 }
 
 
-@pytest.mark.parametrize(("unit", "target"), [(1, 1), (2, 4), (4, 2), (4, 4)])
+@pytest.mark.parametrize(("tile", "target"), [(1, 1), (2, 4), (4, 2), (4, 4)])
 @pytest.mark.parametrize("what", RESAMPLED)
-def test_tables(what: str, unit: int, target: int) -> None:
+def test_tables(what: str, tile: int, target: int) -> None:
     """Resampling, average pooling and padding, which read where tables say."""
-    check(Lambda(RESAMPLED[what]), (7, 9), unit, target, ReachKind.TABLE)
+    check(Lambda(RESAMPLED[what]), (7, 9), tile, target, ReachKind.TABLE)
 
 
-@given(size=st.tuples(st.integers(1, 9), st.integers(1, 9)), unit=UNITS, target=UNITS)
-def test_the_same_pixel(size: tuple[int, int], unit: int, target: int) -> None:
-    check(nn.GELU(), size, unit, target, ReachKind.SAME)
+@given(size=st.tuples(st.integers(1, 9), st.integers(1, 9)), tile=TILES, target=TILES)
+def test_the_same_pixel(size: tuple[int, int], tile: int, target: int) -> None:
+    check(nn.GELU(), size, tile, target, ReachKind.SAME)
 
 
 # ---------------------------------------------------------------- edges without tables
 
 
-def test_a_mean_is_one_unit_that_every_pixel_reaches() -> None:
+def test_a_mean_is_one_tile_that_every_pixel_reaches() -> None:
     found, kind, truth = the_edge(nn.AdaptiveAvgPool2d(1), (5, 6), 2, 4)
     assert kind == ReachKind.WHOLE
     assert bool(truth.all())
@@ -220,36 +221,36 @@ class Scaled(nn.Module):
         return x * x.mean((2, 3), keepdim=True)
 
 
-def test_a_gate_reaches_every_unit() -> None:
+def test_a_gate_reaches_every_tile() -> None:
     stream = stream_of(Scaled(), torch.rand(1, 4, 6, 8), backend="reference")
     call = stream.engines[""].plan.instructions[-1].call
     spec = region_spec_of(call)
     (mask,) = [m for m, k in spec.reach if k == ReachKind.WHOLE]
-    work = Work(call.name, call.extent, 2, 0)
-    found = edge(spec.extents[mask], 1, work, ReachKind.WHOLE, spec, 64)
+    worklist = Worklist(call.name, call.extent, 2, 0)
+    found = edge(spec.extents[mask], 1, worklist, ReachKind.WHOLE, spec, 64)
     assert found.axes is None
-    assert found.static == (1,)
+    assert found.static == EdgeStatic(whole=1)
 
 
-def test_an_edge_to_too_many_units_at_once_takes_the_whole_row() -> None:
+def test_an_edge_to_too_many_tiles_at_once_takes_the_whole_row() -> None:
     """A program announces its chunk in one go: what does not fit is told as a change of everything."""
     module = nn.Conv2d(4, 2, 31, padding=15)
     stream = stream_of(module, torch.rand(1, 4, 40, 40), backend="reference")
     call = stream.engines[""].plan.instructions[-1].call
     spec = region_spec_of(call)
-    work = Work(call.name, call.extent, 1, 0)
-    assert edge((1, 40, 40), 1, work, ReachKind.WINDOW, spec, 1).axes is not None
-    assert edge((1, 40, 40), 1, work, ReachKind.WINDOW, spec, 64).axes is None
-    coarse = Work(call.name, call.extent, 4, 0)
+    worklist = Worklist(call.name, call.extent, 1, 0)
+    assert edge((1, 40, 40), 1, worklist, ReachKind.WINDOW, spec, 1).axes is not None
+    assert edge((1, 40, 40), 1, worklist, ReachKind.WINDOW, spec, 64).axes is None
+    coarse = Worklist(call.name, call.extent, 4, 0)
     assert edge((1, 40, 40), 4, coarse, ReachKind.WINDOW, spec, 4).axes is not None
 
 
-def test_a_list_tells_units_one_by_one_before_whole_rows() -> None:
-    work, other = Work("a", (2, 5, 9), 4, 0), Work("b", (2, 5, 9), 2, 1)
-    assert work.grid == (2, 3)
-    assert work.units == 12
+def test_a_list_tells_tiles_one_by_one_before_whole_rows() -> None:
+    worklist, other = Worklist("a", (2, 5, 9), 4, 0), Worklist("b", (2, 5, 9), 2, 1)
+    assert worklist.grid == (2, 3)
+    assert worklist.tiles == 12
     axis = (torch.zeros(1, 9, dtype=torch.long), torch.zeros(1, 9, dtype=torch.long))
     whole, part = Edge(other, None), Edge(other, (axis, axis), (1, 1))
-    work.feeds += [whole, part]
-    assert list(edges_of(work)) == [part, whole]
+    worklist.feeds += [whole, part]
+    assert list(edges_of(worklist)) == [part, whole]
     assert part.static == (0, 1, 1, 1, 1, 2)

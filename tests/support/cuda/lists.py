@@ -1,4 +1,4 @@
-"""Lists of work: empty, full, cut into units of any edge, of several streams, over odd sizes."""
+"""Worklists: empty, full, cut into tiles of any edge, of several streams, over odd sizes."""
 
 from __future__ import annotations
 
@@ -11,8 +11,18 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.cuda.compare import calls, dense, entry, kernels, passes, same, squares, triton_plans, twins
-from tests.cuda.nets import NETS, build
+from tests.support.cuda.compare import (
+    calls,
+    dense,
+    entry,
+    kernels,
+    passes,
+    same,
+    squares,
+    triton_plans,
+    twins,
+)
+from tests.support.cuda.nets import NETS, build
 from tests.support.streams import stream_of
 from videoeff.kernels.triton import rules
 from videoeff.runtime.streaming_module import StreamingModule
@@ -23,12 +33,12 @@ Cut = Callable[..., None]
 SHAPE = (2, 3, 13, 18)
 BOUND = TOLERANCES[torch.float32].relative
 
-#: Ways to cut: units of one edge, of several at once, and channels of a pixel in several blocks.
+#: Ways to cut: tiles of one edge, of several at once, and channels of a pixel in several blocks.
 CUTS: dict[str, dict[str, Any]] = {
-    "units-2": {"units": (2,)},
-    "units-4": {"units": (4,)},
-    "units-mixed": {"units": (4, 1, 2)},
-    "narrow": {"units": (1, 2), "narrow": True},
+    "tiles-2": {"tiles": (2,)},
+    "tiles-4": {"tiles": (4,)},
+    "tiles-mixed": {"tiles": (4, 1, 2)},
+    "narrow": {"tiles": (1, 2), "narrow": True},
 }
 
 
@@ -41,8 +51,8 @@ def shares(stream: StreamingModule) -> dict[str, float | None]:
 @pytest.mark.parametrize(
     ("name", "way", "how"),
     [
-        ("residual", "units-2", "exact"), ("residual", "narrow", "relative"), ("gates", "units-4", "blocks"),
-        ("gates", "narrow", "max"), ("pyramid", "units-mixed", "exact"), ("pyramid", "narrow", "rms"),
+        ("residual", "tiles-2", "exact"), ("residual", "narrow", "relative"), ("gates", "tiles-4", "blocks"),
+        ("gates", "narrow", "max"), ("pyramid", "tiles-mixed", "exact"), ("pyramid", "narrow", "rms"),
     ],
 )  # fmt: skip
 def test_cuts(name: str, way: str, how: str, cut: Cut, device: torch.device) -> None:
@@ -58,7 +68,7 @@ def test_cuts(name: str, way: str, how: str, cut: Cut, device: torch.device) -> 
 
 @pytest.mark.parametrize(("name", "how"), [("residual", "l2"), ("gates", "relative"), ("pyramid", "exact")])
 def test_lists_of_a_stream(name: str, how: str, cut: Callable[..., None], device: torch.device) -> None:
-    """After a frame each list holds the units stamped with its number, each once; they were counted."""
+    """After a frame each list holds the tiles stamped with its number, each once; they were counted."""
     cut((4, 1, 2))
     stream = stream_of(
         build(name, device), torch.rand(SHAPE, device=device), passes=passes(how), backend="triton"
@@ -73,17 +83,17 @@ def test_lists_of_a_stream(name: str, how: str, cut: Callable[..., None], device
         if number == 0:  # everything was computed
             continue
         for layer in regions:
-            work = plan.works[layer]
+            worklist = plan.worklists[layer]
             assert plan.memory is not None
-            count = int(plan.memory.count(work)[0])
-            units = work.tensors["listed"][:count].tolist()
-            stamped = torch.nonzero(work.tensors["stamps"] == plan.memory.frame).flatten().tolist()
-            assert len(set(units)) == count, f"{layer}: a unit twice"
-            assert set(units) == set(stamped), layer
-            assert bool(seen.active[layer].any()) == bool(units), layer
+            count = int(plan.memory.count(worklist)[0])
+            tiles = worklist.tensors["listed"][:count].tolist()
+            stamped = torch.nonzero(worklist.tensors["stamps"] == plan.memory.frame).flatten().tolist()
+            assert len(set(tiles)) == count, f"{layer}: a tile twice"
+            assert set(tiles) == set(stamped), layer
+            assert bool(seen.active[layer].any()) == bool(tiles), layer
             pixels[layer] += int(seen.active[layer].sum())
     shares = {x.name: x.active_share for x in stream.report().layers}
-    for layer, call in regions.items():  # at the border units are cut off
+    for layer, call in regions.items():  # at the border tiles are cut off
         assert shares[layer] == pytest.approx(pixels[layer] / (2 * math.prod(call.extent))), layer
 
 
@@ -105,7 +115,7 @@ def test_a_still_clip_lists_nothing(name: str, device: torch.device) -> None:
 def test_a_frame_that_changes_everywhere(
     name: str, whole_from: float, cut: Cut, device: torch.device
 ) -> None:
-    """All units in order, or all units as they come off a full list."""
+    """All tiles in order, or all tiles as they come off a full list."""
     cut((2, 1), whole_from=whole_from)
     module = build(name, device)
     stream = stream_of(module, torch.rand(SHAPE, device=device), backend="triton")
@@ -144,14 +154,14 @@ def test_large_blocks_for_long_lists(
         assert group.memory is not None
         for launch in group.launches:
             if launch.arguments.get("LONG") is not None:
-                listed = int(group.memory.count(group.works[launch.layer])[0])
+                listed = int(group.memory.count(group.worklists[launch.layer])[0])
                 met.add("long" if listed >= launch.arguments["many"] else "short" if listed else "none")
     assert {"long", "short"} <= met
     assert len(pair.flips) <= 1
 
 
-def test_the_switch_to_all_units(cut: Cut, device: torch.device) -> None:
-    """From a share of the units on, all of them are computed; below it, those on the list."""
+def test_the_switch_to_all_tiles(cut: Cut, device: torch.device) -> None:
+    """From a share of the tiles on, all of them are computed; below it, those on the list."""
     module = nn.Conv2d(1, 2, 1).to(device).eval()
     for share, expected in ((0.5, 4 / 64), (4 / 64, 4 / 64), (3 / 64, 1.0)):
         cut((1,), whole_from=share)
@@ -168,7 +178,7 @@ def test_the_switch_to_all_units(cut: Cut, device: torch.device) -> None:
 
 @pytest.mark.parametrize("size", [(1, 13), (17, 1), (7, 5)], ids=str)
 def test_odd_sizes(size: tuple[int, int], cut: Cut, device: torch.device) -> None:
-    """Maps smaller than a unit, and such that no unit ends where the map does."""
+    """Maps smaller than a tile, and such that no tile ends where the map does."""
     cut((4, 2, 1))
     shape = (2, 3, *size)
     module = nn.Sequential(

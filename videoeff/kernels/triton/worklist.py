@@ -1,4 +1,4 @@
-"""Lists of work, and how changes of one value lead to units of another."""
+"""Worklists, and how changes of one value lead to tiles of another."""
 
 from __future__ import annotations
 
@@ -12,86 +12,94 @@ from videoeff.errors import LoweringError
 from videoeff.kernels.region_spec.codes import ReachKind
 from videoeff.kernels.region_spec.producers import Input, Mean, Pointwise, Resampling
 from videoeff.kernels.region_spec.spec import RegionSpec
+from videoeff.kernels.triton.records import EdgeStatic
 
 Extent = tuple[int, int, int]
 
-#: No test or programme handles more places at once than this in one append.
+#: No test or epilogue handles more places at once than this in one append.
 MOST_PLACES = 4096
 
 
 @dataclass(eq=False)
-class Work:
-    """A list of units: squares of ``unit`` x ``unit`` pixels of a value.
+class Worklist:
+    """A list of tiles: squares of ``tile`` x ``tile`` pixels of a value.
 
     Attributes:
         name: the layer, with what is computed of it if that is not its value.
         extent: (R, H, W) of the value.
-        unit: edge of a unit.
+        tile: edge of a tile.
         number: which of the plan's lists it is.
         feeds: the edges by which changes of the value lead to other lists.
-        tensors: ``listed`` and ``stamps`` (units,), ``mask`` (R H W,) where the value has one; int32.
+        tensors: ``listed`` and ``stamps`` (tiles,), ``mask`` (R H W,) where the value has one; int32.
     """
 
     name: str
     extent: Extent
-    unit: int
+    tile: int
     number: int
     feeds: list[Edge] = field(default_factory=list)
     tensors: dict[str, Tensor] = field(default_factory=dict)
 
     @property
     def grid(self) -> tuple[int, int]:
-        """Units of a column and of a line."""
-        return -(-self.extent[1] // self.unit), -(-self.extent[2] // self.unit)
+        """Tiles of a column and of a line."""
+        return -(-self.extent[1] // self.tile), -(-self.extent[2] // self.tile)
 
     @property
-    def units(self) -> int:
-        """All units of all rows."""
+    def tiles(self) -> int:
+        """All tiles of all rows."""
         high, wide = self.grid
         return self.extent[0] * high * wide
 
 
 @dataclass(frozen=True, eq=False)
 class Edge:
-    """From changes of a value to units of a list.
+    """From changes of a value to tiles of a list.
 
     Attributes:
         target: the list.
         axes: (low, high) of lines and of columns, each int32 (taps, size of the source): the pixels of the
             target that a pixel reaches, low > high where none. None: everything in the row is reached.
-        spread: most units of the target that the pixels of one unit reach, by tap, along each axis.
+        spread: most tiles of the target that the pixels of one tile reach, by tap, along each axis.
     """
 
-    target: Work
+    target: Worklist
     axes: tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]] | None
     spread: tuple[int, int] = (1, 1)
 
     @property
-    def static(self) -> tuple[int, ...]:
+    def static(self) -> EdgeStatic:
         """What kernels know of it at compile time."""
         if self.axes is None:
-            return (1,)
+            return EdgeStatic(whole=1)
         (rows, _), (columns, _) = self.axes
-        return (0, rows.shape[0], self.spread[0], columns.shape[0], self.spread[1], self.target.unit)
+        return EdgeStatic(
+            whole=0,
+            taps_y=rows.shape[0],
+            most_y=self.spread[0],
+            taps_x=columns.shape[0],
+            most_x=self.spread[1],
+            tile=self.target.tile,
+        )
 
 
-def edge(source: Extent, unit: int, target: Work, kind: ReachKind, spec: RegionSpec, chunk: int) -> Edge:
+def edge(source: Extent, tile: int, target: Worklist, kind: ReachKind, spec: RegionSpec, chunk: int) -> Edge:
     """The edge by which a region follows a mask.
 
     Args:
         source: (R, H, W) of the mask.
-        unit: edge of the source's units.
+        tile: edge of the source's tiles.
         target: the list of the region.
         kind: how its pixels follow from the mask.
         spec: the region.
-        chunk: units that the source's kernel announces at once.
+        chunk: tiles that the source's kernel announces at once.
     """
     one = target.grid == (1, 1)
     if kind == ReachKind.WHOLE and not one:
         return Edge(target, None)
     axes = [_axis(kind, i, source, target.extent, spec, one) for i in range(2)]
-    smoothed = [_over_units(low, high, unit) for low, high in axes]
-    spread = [_spread(low, high, unit, target.unit) for low, high in smoothed]
+    smoothed = [_over_tiles(low, high, tile) for low, high in axes]
+    spread = [_spread(low, high, tile, target.tile) for low, high in smoothed]
     places = chunk
     for (low, _), most in zip(smoothed, spread, strict=True):
         places *= low.shape[0] * most
@@ -142,29 +150,29 @@ def _inverse(index: Tensor, weight: Tensor, size: int) -> tuple[Tensor, Tensor]:
     return low[None], high[None]
 
 
-def _over_units(low: Tensor, high: Tensor, unit: int) -> tuple[Tensor, Tensor]:
+def _over_tiles(low: Tensor, high: Tensor, tile: int) -> tuple[Tensor, Tensor]:
     """Such that low[first] and high[last] hold for all pixels between, however they are ordered."""
     none = low > high
     low, high = low.masked_fill(none, 2**30), high.masked_fill(none, -1)
     lowest, highest = low.clone(), high.clone()
-    for shift in range(1, min(unit, low.shape[1])):
+    for shift in range(1, min(tile, low.shape[1])):
         lowest[:, :-shift] = torch.minimum(lowest[:, :-shift], low[:, shift:])
         highest[:, shift:] = torch.maximum(highest[:, shift:], high[:, :-shift])
     return lowest, highest
 
 
-def _spread(low: Tensor, high: Tensor, unit: int, target: int) -> int:
-    """Most units of the target that one unit's pixels reach."""
+def _spread(low: Tensor, high: Tensor, tile: int, target: int) -> int:
+    """Most tiles of the target that one tile's pixels reach."""
     most = 1
-    for first in range(0, low.shape[1], unit):
-        bottom = low[:, first : first + unit].min(1).values
-        top = high[:, first : first + unit].max(1).values
+    for first in range(0, low.shape[1], tile):
+        bottom = low[:, first : first + tile].min(1).values
+        top = high[:, first : first + tile].max(1).values
         held = top >= bottom
         if bool(held.any()):
             most = max(most, int((top // target - bottom // target)[held].max()) + 1)
     return most
 
 
-def edges_of(work: Work) -> Sequence[Edge]:
+def edges_of(worklist: Worklist) -> Sequence[Edge]:
     """The edges of a list's value, those that reach everything last."""
-    return sorted(work.feeds, key=lambda e: e.axes is None)
+    return sorted(worklist.feeds, key=lambda e: e.axes is None)

@@ -10,8 +10,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tests.cuda.compare import THRESHOLDS, Twins, calls, dense, entry, kernels, passes, same, squares, twins
-from tests.cuda.nets import NETS, build
+from tests.support.cuda.compare import (
+    THRESHOLDS,
+    Twins,
+    calls,
+    dense,
+    entry,
+    kernels,
+    passes,
+    same,
+    squares,
+    twins,
+)
+from tests.support.cuda.nets import NETS, build
 from tests.support.recompute import gap, recomputed
 from tests.support.streams import stream_of
 from videoeff.errors import StateError

@@ -27,7 +27,7 @@ import numpy as np
 import pytest
 from torch import Tensor
 
-from tests.cuda.interpreted.shadow import Block, Footprint, Ints, Run
+from tests.support.cuda.shadow import Block, Footprint, Ints, Run
 
 #: Share of the accesses before which another program gets its turn.
 TURNS = 0.25

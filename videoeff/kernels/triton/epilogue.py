@@ -1,6 +1,6 @@
 """The arithmetic behind a producer, on the device; and where the elements of a view lie.
 
-Views come as tuples, described in ``device.py``.
+Views come as ``ViewArgs``, see ``records.py``.
 """
 
 from __future__ import annotations
@@ -9,8 +9,17 @@ import triton
 import triton.language as tl
 
 from videoeff.kernels.region_spec.codes import EpiOp
+from videoeff.kernels.triton.records import MADE, InstructionStatic
+
+# Where an instruction's fields stand in its record.
+CODE_OP = tl.constexpr(InstructionStatic._fields.index("op"))
+CODE_A = tl.constexpr(InstructionStatic._fields.index("a"))
+CODE_B = tl.constexpr(InstructionStatic._fields.index("b"))
+CODE_P = tl.constexpr(InstructionStatic._fields.index("p"))
+CODE_Q = tl.constexpr(InstructionStatic._fields.index("q"))
 
 # Instructions, as kernels compare them.
+RESULT = tl.constexpr(MADE.op)
 COPY = tl.constexpr(int(EpiOp.COPY))
 ADD = tl.constexpr(int(EpiOp.ADD))
 SUB = tl.constexpr(int(EpiOp.SUB))
@@ -160,31 +169,31 @@ def _binary(op: tl.constexpr, x, y):
 @triton.jit
 def begin_of(view, r, y, x):
     """Where the first channels of pixels lie."""
-    if view[10]:
+    if view.vast:
         r = r.to(tl.int64)
-    return (r * view[6] + y * view[7] + x * view[8]) * view[5]
+    return (r * view.row_by_even + y * view.line_by_even + x * view.column_by_even) * view.even
 
 
 @triton.jit
 def place_of(view, r, y, x, cols):
     """Where channels ``cols`` of pixels lie (BM, BN)."""
-    return begin_of(view, r, y, x)[:, None] + tl.multiple_of(cols, view[5])[None, :] * view[4]
+    return begin_of(view, r, y, x)[:, None] + tl.multiple_of(cols, view.even)[None, :] * view.channel
 
 
 @triton.jit
 def room_of(view, cols, cmask):
     """Which channels may be loaded and stored: those that exist and the gap behind them."""
-    if view[9] is None:
+    if view.room_by_even is None:
         return cmask
     else:
-        return (tl.multiple_of(cols, view[5]) < view[9] * view[5])[None, :]
+        return (tl.multiple_of(cols, view.even) < view.room_by_even * view.even)[None, :]
 
 
 @triton.jit
 def load_argument(arg, r, y, x, cols, valid, cmask):
     """An argument's block (BM, BN) as float32."""
     held = tl.load(
-        arg[0] + place_of(arg, r, y, x, cols), mask=valid[:, None] & room_of(arg, cols, cmask), other=0.0
+        arg.pointer + place_of(arg, r, y, x, cols), mask=valid[:, None] & room_of(arg, cols, cmask), other=0.0
     )
     return held.to(tl.float32)
 
@@ -202,7 +211,7 @@ def _instruction(
     values, args, made, op: tl.constexpr, a: tl.constexpr, b: tl.constexpr, p: tl.constexpr, q: tl.constexpr,
     r, y, x, cols, valid, cmask, channels
 ):  # fmt: skip
-    if op == -1:
+    if op == RESULT:
         return made
     else:
         first = _operand(values, args, a, r, y, x, cols, valid, cmask)
@@ -214,8 +223,8 @@ def _instruction(
 
 
 @triton.jit
-def programme(made, args, CODE: tl.constexpr, r, y, x, cols, valid, cmask, channels):
-    """The last value of the programme; ``made`` is the producer's result (BM, BN) in float32."""
+def epilogue(made, args, CODE: tl.constexpr, r, y, x, cols, valid, cmask, channels):
+    """The last value of the epilogue; ``made`` is the producer's result (BM, BN) in float32."""
     return part_of(made, args, CODE, 0, len(CODE), r, y, x, cols, valid, cmask, channels)
 
 
@@ -224,10 +233,11 @@ def part_of(
     made, args, CODE: tl.constexpr, FIRST: tl.constexpr, BEHIND: tl.constexpr,
     r, y, x, cols, valid, cmask, channels
 ):  # fmt: skip
-    """The last value of some of a programme's instructions, which count each other from the first of them."""
+    """The last value of some of an epilogue's instructions, which count each other from the first of them."""
     values = ()
     for i in tl.static_range(FIRST, BEHIND):
-        new = _instruction(values, args, made, CODE[i][0], CODE[i][1], CODE[i][2], CODE[i][3], CODE[i][4],
+        new = _instruction(values, args, made, CODE[i][CODE_OP], CODE[i][CODE_A], CODE[i][CODE_B],
+                           CODE[i][CODE_P], CODE[i][CODE_Q],
                            r, y, x, cols, valid, cmask, channels)  # fmt: skip
         values = values + (new,)  # type: ignore[assignment]  # noqa: RUF005 (Triton knows no stars)
     return values[BEHIND - FIRST - 1]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tests.cuda.compare import dense, kernels, squares, twins
-from tests.cuda.nets import NETS, build
+from tests.support.cuda.compare import dense, kernels, squares, twins
+from tests.support.cuda.nets import NETS, build
 from videoeff.ops import OPS
 from videoeff.testing import TOLERANCES, changing_frames, relative_error
 

@@ -1,11 +1,11 @@
-"""A few frames of small networks: ``compute-sanitizer python -m tests.cuda.gpu.sanitized``."""
+"""A few frames of small networks: ``compute-sanitizer python -m tests.support.cuda.sanitized``."""
 
 from __future__ import annotations
 
 import torch
 
-from tests.cuda.compare import dense, passes, squares
-from tests.cuda.nets import NETS, build
+from tests.support.cuda.compare import dense, passes, squares
+from tests.support.cuda.nets import NETS, build
 from tests.support.streams import stream_of
 from videoeff.testing import TOLERANCES, poison, relative_error
 
