@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -153,19 +153,23 @@ def goals(document: Document) -> list[list[str]]:
 # ---------------------------------------------------------------- tables
 
 
+def run_line(run: Mapping[str, Any]) -> str:
+    """The command of a run and the machine it ran on, as an entry of a list."""
+    machine = run["machine"]
+    versions = ", ".join(f"{p} {v}" for p, v in machine["versions"].items())
+    caches = ", ".join(f"{k} {v}" for k, v in machine["caches"].items())
+    return (
+        f"- `{run['command']}` on {machine['cpu']}, {machine['cores']} cores "
+        f"({', '.join(machine['instruction_sets'])}; {caches}), {machine['threads']} thread(s); "
+        f"Python {machine['python']}, {versions}"
+    )
+
+
 def machine_text(document: Document) -> str:
     """The machine and the commands, as a list."""
     lines = []
     for number in sorted({r["run"] for _, r in all_rows(document) if r.get("run") is not None}):
-        run = document["runs"][number]
-        machine = run["machine"]
-        versions = ", ".join(f"{p} {v}" for p, v in machine["versions"].items())
-        caches = ", ".join(f"{k} {v}" for k, v in machine["caches"].items())
-        lines.append(
-            f"- `{run['command']}` on {machine['cpu']}, {machine['cores']} cores "
-            f"({', '.join(machine['instruction_sets'])}; {caches}), {machine['threads']} thread(s); "
-            f"Python {machine['python']}, {versions}"
-        )
+        lines.append(run_line(document["runs"][number]))
     return "\n".join(lines) + "\n"
 
 

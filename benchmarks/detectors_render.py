@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.cpu_render import run_line
 from benchmarks.detectors_data import CLIPS
 from benchmarks.detectors_score import DETECTORS
 from videoeff.bench.page import fill
@@ -175,14 +176,7 @@ def machine(document: Row) -> str:
     """Machine, versions and commands."""
     lines = []
     for number in sorted({r["run"] for r in rows_of(document)}):
-        run = document["runs"][number]
-        about = run["machine"]
-        versions = ", ".join(f"{p} {v}" for p, v in about["versions"].items())
-        lines.append(
-            f"- `{run['command']}` on {about['cpu']}, {about['cores']} cores "
-            f"({', '.join(about['instruction_sets'])}), {about['threads']} threads; "
-            f"Python {about['python']}, {versions}"
-        )
+        lines.append(run_line(document["runs"][number]))
     return "\n".join(lines) + "\n"
 
 

@@ -211,7 +211,7 @@ def document() -> dict[str, Any]:
         "failed_contenders": {"compile": "RuntimeError: no compiler"},
     }  # fmt: skip
     about = {"cpu": "a CPU", "cores": 2, "instruction_sets": ["avx2"], "threads": 2, "python": "3",
-             "versions": {"torch": "2"}}  # fmt: skip
+             "caches": {"L2": "1M"}, "versions": {"torch": "2"}}  # fmt: skip
     bad = {"network": "yolox_nano", "clip": "campus", "failed": "outputs differ", "run": 0}
     return {
         "runs": [{"command": "python benchmarks/detectors.py", "machine": about}],

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tests.support.op_cases import ALL, EVERY, build
+from tests.support.op_cases import ALL, EVERY, NOT_NATIVE, build
 from tests.support.streams import stream_of
 from videoeff.kernels.backend import Accepted, Declined
 from videoeff.kernels.call import RegionCall
@@ -24,35 +24,6 @@ from videoeff.ops import Case, Op
 from videoeff.ops.axis_tables import Axis, Table, table
 from videoeff.ops.base import Lambda
 from videoeff.runtime.engine import Engine
-
-#: Cases of the registry that hold a region without a native form, and a word of each reason.
-DECLINED = {
-    "pixel-hardshrink18": {"hardshrink"},
-    "pixel-threshold21": {"threshold"},
-    "pixel-where": {"bool"},
-    "pixel-one-channel": {"runs over channels"},
-    "concat-batch": {"cat.default"},
-    "concat-stack": {"stack.default"},
-    "softmax-pixels": {"some of the channels", "cannot be followed"},
-    "softmax-argmax": {"int64"},
-    "linear-convnext": {"vector_norm"},
-    "reduce-channel-attention": {"runs over channels", "amax"},
-    "reduce-rows": {"rows or columns alone", "another size"},
-    "global-group": {"group_norm"},
-    "global-attention": {"attention"},
-    "global-bicubic": {"bicubic"},
-    "global-roll": {"roll"},
-    "convolution-conv3d": {"conv3d"},
-    "convolution-conv3d-stride": {"conv3d"},
-    "pool-max3d": {"max_pool3d"},
-    "adaptive_pool-3d": {"adaptive_avg_pool3d"},
-    "pad-channels": {"padding of channels"},
-    "pixel_shuffle-up": {"pixel_shuffle"},
-    "pixel_shuffle-down": {"pixel_unshuffle"},
-    "reshape-shuffle": {"needs a copy"},
-    "reshape-windows": {"needs a copy"},
-    "index_select-channels": {"index_select"},
-}
 
 
 def calls_of(module: nn.Module, *example: Tensor, **options: Any) -> list[RegionCall]:
@@ -94,7 +65,7 @@ def test_served_or_declined_as_listed(op: Op, case: Case) -> None:
     module, example = build(case)
     found = [describe(c) for c in calls_of(module, *example)]
     reasons = [r.reason for r in found if isinstance(r, Declined)]
-    expected = DECLINED.get(f"{op.name}-{case.name}", set())
+    expected = NOT_NATIVE.get(f"{op.name}-{case.name}", set())
     assert bool(reasons) == bool(expected), reasons
     for text in reasons:
         assert any(word in text for word in expected), text

@@ -13,8 +13,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.native.test_native_line_buffers import Inverted
-from tests.support.native_streams import SHAPE, Net, engine_of, passes, plans_of
+from tests.support.native_streams import SHAPE, InvertedResidual, Net, engine_of, passes, plans_of
 from tests.support.streams import stream_of
 from videoeff.kernels.cpp import abi, library
 from videoeff.passes.recompute_expansions import RecomputeExpansions
@@ -72,7 +71,7 @@ def fuzz(seed: int, rounds: int) -> None:
     torch.manual_seed(seed)
     native = library.load()
     how = ("exact", "predicted", "l2", "exact", "predicted")[seed]
-    middle = Inverted(8, 16, gate=False).eval() if seed == 3 else None
+    middle = InvertedResidual(8, 16, gate=False).eval() if seed == 3 else None
     chosen = [RecomputeExpansions(least=0) if isinstance(p, RecomputeExpansions) else p for p in passes(how)]
     stream = stream_of(Net(middle).eval(), torch.rand(SHAPE), passes=chosen)
     frame = torch.rand(SHAPE)

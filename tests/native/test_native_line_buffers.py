@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 import videoeff
-from tests.support.native_streams import plans_of
+from tests.support.native_streams import InvertedResidual, plans_of
 from tests.support.streams import captured, planned
 from videoeff.errors import StateError
 from videoeff.kernels.cpp import library
@@ -31,46 +31,6 @@ ISAS = library.isa_names() or ("none",)
 ANY = RecomputeExpansions(least=0, widest=4096)
 
 
-class Inverted(nn.Module):
-    """Widen, filter every channel, narrow; each part of it as asked for.
-
-    Args:
-        widen, narrow: whether there is a convolution before and behind the depthwise one.
-        gate: whether a gate follows the depthwise convolution, so that its result has to be kept.
-    """
-
-    def __init__(
-        self,
-        channels: int = 8,
-        wide: int = 40,
-        kernel: int = 3,
-        stride: int = 1,
-        dilation: int = 1,
-        padding: int | None = None,
-        act: type[nn.Module] = nn.ReLU6,
-        bias: bool = True,
-        widen: bool = True,
-        narrow: bool = True,
-        gate: bool = False,
-    ) -> None:
-        super().__init__()
-        inner = wide if widen else channels
-        pad = kernel // 2 * dilation if padding is None else padding
-        self.widen = nn.Sequential(nn.Conv2d(channels, wide, 1, bias=bias), act()) if widen else nn.Identity()
-        depth = nn.Conv2d(inner, inner, kernel, stride, pad, dilation, groups=inner, bias=bias)
-        self.depth = nn.Sequential(depth, act())
-        self.squeeze = nn.Conv2d(inner, inner, 1) if gate else None
-        self.narrow = nn.Conv2d(inner, channels, 1, bias=bias) if narrow else nn.MaxPool2d(3, 1, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        y = self.depth(self.widen(x))
-        if self.squeeze is not None:
-            y = y * torch.sigmoid(self.squeeze(y.mean((2, 3), keepdim=True)))
-        y = self.narrow(y)
-        result: Tensor = y + x if y.shape == x.shape else y
-        return result
-
-
 class Net(nn.Module):
     """A few blocks between a stem, of which a maximum may be taken, and a head."""
 
@@ -80,7 +40,7 @@ class Net(nn.Module):
         super().__init__()
         self.stem = nn.Conv2d(3, channels, stem, 1 + stem // 5, stem // 2)
         self.pool = nn.Identity() if pool is None else pool
-        self.blocks = nn.Sequential(*(Inverted(channels, **options) for options in blocks))
+        self.blocks = nn.Sequential(*(InvertedResidual(channels, **options) for options in blocks))
         self.head = nn.LazyConv2d(5, 3, 2, 1)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 import videoeff
-from tests.ops.test_reach import check, values_of
+from tests.support.reach import check, values_of
 from tests.support.streams import stream_of
 from videoeff import convert, errors, testing
 from videoeff.capture.export import capture

@@ -111,6 +111,16 @@ def imports(source: str) -> Iterator[Import]:
     yield from walk(ast.parse(source), (), False)
 
 
+def imported_tests(source: str) -> list[str]:
+    """The test modules that a source text imports."""
+    names = []
+    for node in ast.walk(ast.parse(source)):
+        names += _named_modules(node)
+        if isinstance(node, ast.ImportFrom):
+            names += [f"{node.module}.{alias.name}" for alias in node.names]
+    return [name for name in names if re.fullmatch(r"tests\.(.*\.)?test_\w+", name)]
+
+
 def _may_import_top(own: str, found: Import) -> bool:
     if own in MAY_IMPORT_TOP or own == found.part:
         return True
@@ -275,6 +285,16 @@ def test_no_import_circle() -> None:
     assert not found, "\n".join(" -> ".join(circle) for circle in found)
 
 
+def test_no_test_module_is_imported() -> None:
+    """What several test modules share stands in tests/support."""
+    found = [
+        line
+        for path in sorted((ROOT / "tests").rglob("*.py"))
+        for line in imported_tests(path.read_text(encoding="utf-8"))
+    ]
+    assert not found, "\n".join(found)
+
+
 def test_module_sizes() -> None:
     found = too_long(PACKAGE)
     assert not found, "\n".join(found)
@@ -419,6 +439,13 @@ def test_circles_are_found(tmp_path: Path) -> None:
 )
 def test_layering_allows(path: str, source: str) -> None:
     assert layering(Path(path), source) == []
+
+
+def test_imported_tests_are_found() -> None:
+    assert imported_tests("from tests.ops.test_reach import check") == ["tests.ops.test_reach"]
+    assert imported_tests("from tests.ops import test_reach") == ["tests.ops.test_reach"]
+    assert imported_tests("def f():\n    import tests.test_laws") == ["tests.test_laws"]
+    assert imported_tests("from tests.support.reach import check\nfrom videoeff.testing import poison") == []
 
 
 def test_size_catches(tmp_path: Path) -> None:

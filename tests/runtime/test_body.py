@@ -84,12 +84,3 @@ def test_what_each_body_says_of_itself(whole: Any, parts: Any) -> None:
     assert [path for path, _ in several.left] == ["", "proposals"]
     assert several.outputs is None
     assert not several.fits((parts[2][0],), {})
-
-
-def test_a_backend_set_serves_from_the_next_lowering(whole: Any) -> None:
-    model, stream, frames = whole
-    engine = stream.engines[""]
-    engine.set_backend("reference")
-    engine.relower()
-    assert {i.kernel for i in engine.plan.instructions} == {"reference"}
-    assert_same(stream(frames[0]), dense(model, frames[0]))

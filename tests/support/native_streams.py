@@ -97,3 +97,43 @@ def plans_of(stream: StreamingModule) -> list[NativePlan]:
 def dense(module: nn.Module, frame: Tensor) -> Any:
     with torch.no_grad():
         return module(frame)
+
+
+class InvertedResidual(nn.Module):
+    """Widen, filter every channel, narrow; each part of it as asked for.
+
+    Args:
+        widen, narrow: whether there is a convolution before and behind the depthwise one.
+        gate: whether a gate follows the depthwise convolution, so that its result has to be kept.
+    """
+
+    def __init__(
+        self,
+        channels: int = 8,
+        wide: int = 40,
+        kernel: int = 3,
+        stride: int = 1,
+        dilation: int = 1,
+        padding: int | None = None,
+        act: type[nn.Module] = nn.ReLU6,
+        bias: bool = True,
+        widen: bool = True,
+        narrow: bool = True,
+        gate: bool = False,
+    ) -> None:
+        super().__init__()
+        inner = wide if widen else channels
+        pad = kernel // 2 * dilation if padding is None else padding
+        self.widen = nn.Sequential(nn.Conv2d(channels, wide, 1, bias=bias), act()) if widen else nn.Identity()
+        depth = nn.Conv2d(inner, inner, kernel, stride, pad, dilation, groups=inner, bias=bias)
+        self.depth = nn.Sequential(depth, act())
+        self.squeeze = nn.Conv2d(inner, inner, 1) if gate else None
+        self.narrow = nn.Conv2d(inner, channels, 1, bias=bias) if narrow else nn.MaxPool2d(3, 1, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.depth(self.widen(x))
+        if self.squeeze is not None:
+            y = y * torch.sigmoid(self.squeeze(y.mean((2, 3), keepdim=True)))
+        y = self.narrow(y)
+        result: Tensor = y + x if y.shape == x.shape else y
+        return result

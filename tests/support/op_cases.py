@@ -20,3 +20,33 @@ def build(case: Case) -> tuple[nn.Module, tuple[Tensor, ...]]:
     torch.manual_seed(0)
     module = case.module().double().eval()
     return module, next(changing_frames(case.shapes, 1))
+
+
+#: Cases of the registry that hold a region without a native form, and a word of each reason.
+NOT_NATIVE = {
+    "pixel-hardshrink18": {"hardshrink"},
+    "pixel-threshold21": {"threshold"},
+    "pixel-where": {"bool"},
+    "pixel-one-channel": {"runs over channels"},
+    "concat-batch": {"cat.default"},
+    "concat-stack": {"stack.default"},
+    "softmax-pixels": {"some of the channels", "cannot be followed"},
+    "softmax-argmax": {"int64"},
+    "linear-convnext": {"vector_norm"},
+    "reduce-channel-attention": {"runs over channels", "amax"},
+    "reduce-rows": {"rows or columns alone", "another size"},
+    "global-group": {"group_norm"},
+    "global-attention": {"attention"},
+    "global-bicubic": {"bicubic"},
+    "global-roll": {"roll"},
+    "convolution-conv3d": {"conv3d"},
+    "convolution-conv3d-stride": {"conv3d"},
+    "pool-max3d": {"max_pool3d"},
+    "adaptive_pool-3d": {"adaptive_avg_pool3d"},
+    "pad-channels": {"padding of channels"},
+    "pixel_shuffle-up": {"pixel_shuffle"},
+    "pixel_shuffle-down": {"pixel_unshuffle"},
+    "reshape-shuffle": {"needs a copy"},
+    "reshape-windows": {"needs a copy"},
+    "index_select-channels": {"index_select"},
+}

@@ -319,10 +319,6 @@ class Engine(nn.Module):
             group.invalidate()
         self._fresh = list(state.fresh)
 
-    def set_backend(self, backend: str) -> None:
-        """Choose another backend, to serve when the engine is moved or lowered again."""
-        self.backend = backend
-
     def relower(self) -> None:
         """Lower again after options of the Program changed, keeping every buffer that still fits."""
         known = {spec: self._state[spec.name] for spec in self.plan.state}

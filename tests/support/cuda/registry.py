@@ -5,9 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tests.native.test_describe import DECLINED as NOT_NATIVE
 from tests.support.cuda.compare import kernels, twins
-from tests.support.op_cases import ALL
+from tests.support.op_cases import ALL, NOT_NATIVE
 from videoeff.ops import Case, Op
 from videoeff.testing import changing_frames
 
