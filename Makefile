@@ -83,13 +83,13 @@ check-house: $(STAMP)
 # `check` has run the house rules already. Triton reads its variable when it is imported: a run of its own.
 test: check native
 	$(BIN)/pytest -q -n $(WORKERS) --dist worksteal --durations=10 --ignore=tests/project/test_house.py
-	TRITON_INTERPRET=1 $(BIN)/pytest -q -n $(WORKERS) --dist worksteal --durations=10 tests/cuda/interpreted
+	TRITON_INTERPRET=1 $(BIN)/pytest -q -n $(WORKERS) --dist worksteal --durations=10 tests/kernels/triton/interpreted
 
 # Slower than `test`, so with more time for each. Native code is not measured; what Triton's interpreter runs is.
 line-coverage: native
 	$(BIN)/pytest -q -n $(WORKERS) --dist worksteal --timeout 1200 --cov --cov-report=
 	TRITON_INTERPRET=1 $(BIN)/pytest -q -n $(WORKERS) --dist worksteal --timeout 1200 --cov --cov-append --cov-report= \
-	  tests/cuda/interpreted
+	  tests/kernels/triton/interpreted
 	$(BIN)/coverage report
 
 # Preloaded: the library of the sanitizer and that of C++. PYTHONMALLOC shows it the memory of Python objects too.
@@ -97,7 +97,7 @@ sanitize: $(STAMP)
 	$(NATIVE) --if-changed --sanitize address,undefined --out $(SANITIZED)
 	LD_PRELOAD="$$($(NATIVE) --runtime --sanitize address,undefined)" PYTHONMALLOC=malloc \
 	  ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 VIDEOEFF_NATIVE="$(abspath $(SANITIZED))" \
-	  $(BIN)/pytest -q -n $(WORKERS) --dist worksteal -p no:cacheprovider tests/native/test_native_*.py
+	  $(BIN)/pytest -q -n $(WORKERS) --dist worksteal -p no:cacheprovider tests/kernels/cpp/sanitized
 
 format: $(STAMP)
 	$(BIN)/ruff check --fix $(SOURCES)

@@ -21,11 +21,11 @@ import time
 from pathlib import Path
 from typing import Any
 
+from benchmarks import suite
 from benchmarks.cpu_render import render
-from videoeff.bench import suite
+from benchmarks.store import Store
 from videoeff.bench.machine import describe
 from videoeff.bench.spec import DENSE, SHARES, Settings
-from videoeff.bench.store import Store
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"

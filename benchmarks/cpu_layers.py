@@ -32,12 +32,12 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from videoeff.bench import suite
+from benchmarks import suite
+from benchmarks.store import Store
 from videoeff.bench.clips import BlobClip
 from videoeff.bench.figures import geometric_mean
 from videoeff.bench.machine import describe
 from videoeff.bench.network import network
-from videoeff.bench.store import Store
 
 ACTIVE = (0.01, 0.02, 0.05, 0.10)
 FEWEST_PIXELS = 400  # on smaller maps 1 % is no blob

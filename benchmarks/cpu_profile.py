@@ -22,7 +22,7 @@ import numpy as np
 import torch
 
 import videoeff
-from videoeff.bench import suite
+from benchmarks import suite
 from videoeff.bench.clip_frames import write_frames
 from videoeff.bench.clips import BlobClip
 from videoeff.bench.measure import job_of

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from benchmarks.pages import fill, finish_axes, png, write_picture
 from videoeff.bench.figures import geometric_mean
-from videoeff.bench.page import fill, finish_axes, png, write_picture
 from videoeff.bench.tables import (
     STREAM_HEAD,
     dense_rows,

@@ -29,9 +29,9 @@ from benchmarks.detectors_data import CLIPS, Clip, missing
 from benchmarks.detectors_render import render
 from benchmarks.detectors_run import Bench, Setting
 from benchmarks.detectors_score import BLOCK, DETECTORS, Detector
+from benchmarks.store import Store
 from videoeff.bench.machine import describe
 from videoeff.bench.spec import CLIP_INPUT, EAGER, PEERS
-from videoeff.bench.store import Store
 from videoeff.errors import VideoEffError
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -10,7 +10,7 @@ from typing import Any
 from benchmarks.cpu_render import run_line
 from benchmarks.detectors_data import CLIPS
 from benchmarks.detectors_score import DETECTORS
-from videoeff.bench.page import fill
+from benchmarks.pages import fill
 from videoeff.bench.tables import markdown, milliseconds, percent, spread_of
 from videoeff.serialize.files import write_text
 

@@ -8,7 +8,7 @@ On a machine with a GPU where nothing can be installed, but PyTorch (2.11 or new
 torchvision and timm are there, from the root of a checkout::
 
     nvidia-smi
-    PYTHONPATH=. python3 -m pytest -q -m gpu tests/cuda           # the kernels' own tests come first
+    PYTHONPATH=. python3 -m pytest -q -m gpu tests/kernels/triton  # the kernels' own tests come first
     PYTHONPATH=. python3 benchmarks/gpu.py --budget 460 --json out/gpu.json
     PYTHONPATH=. python3 -m videoeff tune --device cuda --budget 500 -o out/sizes.json
 
@@ -36,9 +36,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.gpu_render import PEERS, compared, render
+from benchmarks.store import Store
 from videoeff.bench.machine import describe, version_of
 from videoeff.bench.spec import SHARES, Model
-from videoeff.bench.store import Store
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"

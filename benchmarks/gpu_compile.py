@@ -120,7 +120,7 @@ def compile_part(wanted: Ahead, part: int, parts: int) -> tuple[int, int]:
     """Compile every ``parts``-th launch from the ``part``-th on; how many were and how many could not be."""
     from triton.runtime import driver
 
-    from videoeff.kernels.triton.ahead import Pretended
+    from benchmarks.ahead import Pretended
 
     torch.set_num_threads(1)
     driver.set_active(Pretended(wanted.capability))

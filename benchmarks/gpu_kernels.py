@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from benchmarks.cpu_layers import Shape, shapes
 from benchmarks.gpu_compile import Ahead, Compiler
 from benchmarks.gpu_frames import DEVICE, error_of, reason_of
+from benchmarks.store import Store
 from videoeff.bench.clips import BlobClip
 from videoeff.bench.figures import geometric_mean
 from videoeff.bench.spec import Model
-from videoeff.bench.store import Store
 from videoeff.testing import TOLERANCES
 
 Note = Callable[[str], None]

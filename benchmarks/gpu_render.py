@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+from benchmarks.pages import fill, finish_axes, png, write_picture
 from videoeff.bench.figures import best
-from videoeff.bench.page import fill, finish_axes, png, write_picture
 from videoeff.bench.tables import markdown, milliseconds, percent, spread_of
 from videoeff.serialize.files import write_text
 

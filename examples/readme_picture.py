@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import videoeff
-from videoeff.bench.page import write_picture
+from benchmarks.pages import write_picture
 from videoeff.demo.model import demo_preprocess, load_demo_model
 from videoeff.demo.synth import Scene
 from videoeff.video.overlay import caption, legend, overlay_heat

@@ -14,7 +14,7 @@ import re
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -25,7 +25,7 @@ PACKAGE = ROOT / "videoeff"
 # ---------------------------------------------------------------- who may import whom
 
 # Parts above the compiler: they use it, nothing in it uses them.
-TOP = frozenset({"inspect", "cli", "bench", "distill", "demo"})
+TOP = frozenset({"inspect", "cli", "bench", "demo"})
 
 # `cli` starts them all; `__main__` is `cli` under the name that `python -m` looks for.
 MAY_IMPORT_TOP = frozenset({"cli", "__main__"})
@@ -188,6 +188,60 @@ def circles(graph: dict[str, set[str]]) -> list[list[str]]:
     return list(found.values())
 
 
+def absent_parts(package: Path, parts: Iterable[str]) -> list[str]:
+    """Names of ``parts`` that are neither a folder nor a module of the package."""
+    return [p for p in sorted(parts) if not ((package / p).is_dir() or (package / f"{p}.py").is_file())]
+
+
+# ---------------------------------------------------------------- where tests stand
+
+# Folders of tests that mirror no code: laws hold for the compiler as a whole, `project` looks at the tree
+# itself, `support` is what tests share.
+NO_MIRROR = frozenset({"laws", "project", "support"})
+
+# Below a mirrored folder: what decides how its tests are run.
+RUNS = frozenset({"gpu", "interpreted", "sanitized", "data"})
+
+
+def mirror(root: Path) -> list[str]:
+    """Folders of tests that mirror no folder of code, and folders of code that no folder of tests mirrors."""
+    package, tests = root / "videoeff", root / "tests"
+    wrong = []
+    for folder in sorted(p for p in tests.rglob("*") if p.is_dir()):
+        parts = folder.relative_to(tests).parts
+        if parts[0] in NO_MIRROR or folder.name == "__pycache__" or not any(folder.glob("*.py")):
+            continue
+        code = Path(*(parts[:-1] if parts[-1] in RUNS else parts))
+        if not (package / code).is_dir() and code != Path("benchmarks"):
+            wrong.append(f"tests/{'/'.join(parts)} mirrors no folder of videoeff")
+    for folder in sorted(p for p in package.iterdir() if any(p.glob("*.py"))):
+        if not any((tests / folder.name).rglob("test_*.py")):
+            wrong.append(f"videoeff/{folder.name} has no tests/{folder.name}")
+    for path in sorted(tests.glob("test_*.py")):
+        if not (package / path.name.removeprefix("test_")).is_file():
+            wrong.append(f"tests/{path.name} mirrors no module of videoeff")
+    return wrong
+
+
+# ---------------------------------------------------------------- what is shipped
+
+# Modules that are started as a process of their own, by name.
+STARTED = frozenset({"videoeff.__main__", "videoeff.bench.worker"})
+
+
+def unreached(graph: dict[str, set[str]], public: Iterable[str]) -> list[str]:
+    """Modules that are reached neither from ``public`` modules nor from those that are started."""
+    waiting, seen = [*public, *STARTED], set[str]()
+    while waiting:
+        name = waiting.pop()
+        if name in seen or name not in graph:
+            continue
+        seen.add(name)
+        waiting += graph[name]
+        waiting.append(name.rpartition(".")[0])
+    return sorted(set(graph) - seen)
+
+
 # ---------------------------------------------------------------- sizes, names, the tree
 
 SOURCE_LINES = 500
@@ -276,6 +330,24 @@ def test_layering() -> None:
         for line in layering(path.relative_to(PACKAGE), path.read_text(encoding="utf-8"))
     ]
     assert not broken, "\n".join(broken)
+
+
+def test_every_named_part_is_there() -> None:
+    named = TOP | MAY_IMPORT_TOP | set(MAY_IMPORT)
+    assert not absent_parts(PACKAGE, named | {part for parts in MAY_IMPORT.values() for part in parts})
+    assert not [stem for stem in NOT_A_PASS if not (PACKAGE / "passes" / f"{stem}.py").is_file()]
+    assert not [name for name in NO_MIRROR if not (ROOT / "tests" / name).is_dir()]
+
+
+def test_tests_mirror_the_tree() -> None:
+    wrong = mirror(ROOT)
+    assert not wrong, "\n".join(wrong)
+
+
+def test_no_module_is_shipped_that_only_the_repository_uses() -> None:
+    graph = module_graph(PACKAGE)
+    assert {"videoeff.cli.main", *STARTED} <= set(graph)
+    assert not unreached(graph, ["videoeff", "videoeff.cli.main", "videoeff.testing"])
 
 
 def test_no_import_circle() -> None:
@@ -389,7 +461,7 @@ def test_no_machine_path_in_tracked_files() -> None:
         ("runtime/engine.py", "def forward():\n    from videoeff.inspect import show"),
         ("runtime/engine.py", "def _repr_html_(self):\n    from videoeff.bench import run"),
         ("ir/program.py", "if TYPE_CHECKING:\n    from videoeff.inspect import Report"),
-        ("demo/__init__.py", "from videoeff.distill import train"),
+        ("demo/__init__.py", "from videoeff.bench import measure"),
         ("runtime/engine.py", "def forward():\n    from videoeff.cli.commands.run import run"),
     ],
 )
@@ -399,6 +471,45 @@ def test_layering_catches(path: str, source: str) -> None:
 
 def test_an_unknown_part_has_no_place() -> None:
     assert "no part of the house" in layering(Path("helpers/misc.py"), "import os")[0]
+
+
+def test_an_absent_part_is_found(tmp_path: Path) -> None:
+    (tmp_path / "ir").mkdir()
+    (tmp_path / "errors.py").touch()
+    assert absent_parts(tmp_path, {"ir", "errors", "distill"}) == ["distill"]
+
+
+def test_tests_that_mirror_nothing_are_found(tmp_path: Path) -> None:
+    for name in (
+        "videoeff/ir/edit.py",
+        "videoeff/ops/base.py",
+        "videoeff/kernels/cpp/plan.py",
+        "tests/ir/test_edit.py",
+        "tests/laws/test_laws.py",
+        "tests/native/test_plan.py",
+        "tests/kernels/cpp/sanitized/test_plan.py",
+        "tests/test_conversion.py",
+    ):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "videoeff/kernels/call.py").touch()
+    assert mirror(tmp_path) == [
+        "tests/native mirrors no folder of videoeff",
+        "videoeff/ops has no tests/ops",
+        "tests/test_conversion.py mirrors no module of videoeff",
+    ]
+
+
+def test_a_module_that_nothing_reaches_is_found() -> None:
+    graph = {
+        "videoeff": set[str](),
+        "videoeff.cli": set[str](),
+        "videoeff.cli.main": {"videoeff.bench.measure"},
+        "videoeff.bench": set[str](),
+        "videoeff.bench.measure": set[str](),
+        "videoeff.bench.suite": {"videoeff.bench.measure"},
+    }
+    assert unreached(graph, ["videoeff.cli.main"]) == ["videoeff.bench.suite"]
 
 
 def test_circles_are_found(tmp_path: Path) -> None:

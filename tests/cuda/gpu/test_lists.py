@@ -1,9 +1,0 @@
-"""Worklists, on a GPU."""
-
-from __future__ import annotations
-
-import pytest
-
-from tests.support.cuda.lists import *  # noqa: F403 - the tests themselves
-
-pytestmark = pytest.mark.gpu

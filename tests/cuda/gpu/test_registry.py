@@ -1,9 +1,0 @@
-"""Every case of every op, on a GPU."""
-
-from __future__ import annotations
-
-import pytest
-
-from tests.support.cuda.registry import *  # noqa: F403 - the tests themselves
-
-pytestmark = pytest.mark.gpu

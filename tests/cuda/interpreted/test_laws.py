@@ -1,5 +1,0 @@
-"""The laws, interpreted."""
-
-from __future__ import annotations
-
-from tests.support.cuda.laws import *  # noqa: F403 - the tests themselves

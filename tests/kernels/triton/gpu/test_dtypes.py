@@ -1,0 +1,9 @@
+"""Half precision, on a GPU."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.support.triton.dtypes import *  # noqa: F403 - the tests themselves
+
+pytestmark = pytest.mark.gpu
