@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import math
 import re
 import runpy
 from collections.abc import Callable
@@ -18,10 +19,13 @@ from torch import nn
 import videoeff
 from tests.support.reach import check, values_of
 from tests.support.streams import stream_of
-from videoeff import convert, errors, testing
+from videoeff import convert, errors, kernels, testing
 from videoeff.capture.export import capture
 from videoeff.cli.main import main
 from videoeff.ir.layout import info
+from videoeff.kernels.call import Context
+from videoeff.kernels.reference.region import ReferenceBackend
+from videoeff.lowering import choose
 from videoeff.ops import base, op_of
 from videoeff.ops.base import Lambda, overloads
 from videoeff.passes.base import Pass, parse_options
@@ -125,6 +129,52 @@ def test_the_op_of_the_tutorial_works(tmp_path: Path, monkeypatch: pytest.Monkey
         quarter = capture(Lambda(lambda x: torch.rot90(x, 1, (2, 3))).eval(), (frames[0],))
         (declined,) = (n for n in quarter.nodes if op_of(n) is op)
         assert "only half turns" in info(declined).dense
+
+
+class Leftovers(nn.Module):
+    """Pointwise operators before a convolution: its window reads what they compute, so they stand alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 3, 3, padding=1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = (x * x + x).relu()
+        return self.conv(y) + y
+
+
+@pytest.mark.parametrize("threshold", [0.0, 0.2])
+def test_the_backend_of_the_tutorial_works(
+    threshold: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kind = run_page("writing_a_backend.md", tmp_path, monkeypatch)["RowsBackend"]
+    scheduled: list[float] = []
+
+    class Noting(kind):  # type: ignore[misc, valid-type]  # known only once the page has run
+        def build(self, accepted: kernels.Accepted[int]) -> Callable[[Context], None]:
+            run, name = super().build(accepted), accepted.call.name
+
+            def noted(context: Context) -> None:
+                run(context)
+                scheduled.append(float(context.scheduled[name]) / math.prod(accepted.call.extent))
+
+            return noted
+
+    model, clip = Leftovers().eval(), list(testing.moving_clip(6, (1, 3, 24, 20)))
+    plain = convert(model, clip[0], threshold=threshold, backend="reference")
+    monkeypatch.setattr(choose, "BACKENDS", (Noting(), *kernels.BACKENDS))
+    with pytest.raises(errors.BackendError, match="rows: it is no map that is computed from maps"):
+        convert(model, clip[0], backend="rows")
+    monkeypatch.setattr(choose, "BACKENDS", (Noting(), ReferenceBackend()))
+    stream = convert(model, clip[0], threshold=threshold)
+    for frame in clip:
+        assert torch.equal(stream(frame), plain(frame))
+    ours, theirs = stream.report().layers, plain.report().layers
+    served = [row.name for row in ours if row.kernel == "rows"]
+    assert served
+    assert [row.active_share for row in ours] == [row.active_share for row in theirs]
+    assert len(scheduled) == len(served) * len(clip)
+    assert all(share < 1 for share in scheduled[len(served) :])
 
 
 def test_links_between_documents_lead_somewhere() -> None:
