@@ -6,13 +6,15 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 import videoeff
 from tests.cli.conftest import call, call_json, refused
-from videoeff.kernels.cpp import library
+from videoeff.bench import costs as measuring
+from videoeff.kernels.cpp import costs, library
 from videoeff.video.source import open_clip
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -56,6 +58,29 @@ def test_doctor() -> None:
     assert bool(native["path"]) != bool(native["why_none"])
     assert not native["path"] or (native["instruction_sets"][0] == "portable" and native["compiler"])
     assert "native library" in text
+
+
+@pytest.mark.skipif(bool(library.unavailable()), reason=library.unavailable() or "native library")
+def test_doctor_says_whose_costs_serve(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    costs.table.cache_clear()
+    assert call_json("doctor")["native"]["tuned"] == ""
+    assert "shipped, of another processor" in call("doctor").stdout
+    path = measuring.write(costs.table())
+    assert call_json("doctor")["native"]["tuned"] == path
+    assert "measured here" in call("doctor").stdout
+    costs.table.cache_clear()
+
+
+@pytest.mark.skipif(bool(library.unavailable()), reason=library.unavailable() or "native library")
+def test_tune_shows_and_keeps_what_it_measured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(measuring, "measure", lambda: replace(costs.table(), winograd=1.25))
+    said = call("tune").stdout
+    assert "of 1.25 plain ones" in said
+    assert costs.table().winograd == 1.25
+    assert costs.table().measured
+    costs.table.cache_clear()
 
 
 def test_doctor_names_a_missing_native_library(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

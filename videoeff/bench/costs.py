@@ -1,4 +1,7 @@
-"""Measures from which share of active pixels on computing everything is the faster way."""
+"""Measures this processor's table of costs: which of two ways of computing an op is the faster one.
+
+From which share of active pixels on everything is computed, and what a product of minimal filtering costs.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,10 @@ from torch import Tensor, nn
 from videoeff.bench.clips import BlobClip
 from videoeff.conversion import convert
 from videoeff.kernels.cpp import costs
+from videoeff.kernels.cpp.costs import Costs, measured_path
 from videoeff.kernels.cpp.plan import NativePlan
+from videoeff.kernels.cpp.winograd import products
+from videoeff.kernels.region_spec.producers import Window
 from videoeff.runtime.streaming_module import StreamingModule
 from videoeff.serialize.files import write_text
 
@@ -40,32 +46,53 @@ LAYERS: dict[str, tuple[tuple[Callable[[], nn.Module], int, int], ...]] = {
 
 SHARES = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
 
+#: Layers that minimal filtering is timed on: channels of input and result, height, width.
+FILTERED = ((64, 64, 90, 120), (64, 128, 60, 80), (256, 256, 23, 40))
 
-def measure(rounds: int = 7) -> dict[str, float]:
+
+def measure(rounds: int = 7) -> Costs:
     """The table of this machine, with as many threads as PyTorch uses.
 
     Returns:
         For each kind the smallest share of active pixels at which a whole computation is at least as fast,
-        the median over its typical layers; 2.0 (never) where it is not even at 95 %.
+        the median over its typical layers, 2.0 (never) where it is not even at 95 %; and the cost of minimal
+        filtering, the median over :data:`FILTERED`.
     """
-    table = {}
+    shares = {}
     for kind, layers in LAYERS.items():
         found = [_break_even(make(), height, width, rounds) for make, height, width in layers]
-        table[kind] = statistics.median(found)
-    return table
+        shares[kind] = statistics.median(found)
+    return Costs(shares, statistics.median(_filtered(*layer, rounds) for layer in FILTERED), measured_path())
 
 
-def write(table: dict[str, float]) -> str:
+def write(table: Costs) -> str:
     """Keep the table for this processor; returns where.
 
     Raises:
         ArtifactError: the cache folder cannot be written.
     """
-    path = costs.measured_path()
+    path = measured_path()
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_text(path, json.dumps(table, indent=1) + "\n")
-    costs.shares.cache_clear()
+    write_text(path, json.dumps(table.to_json(), indent=1) + "\n")
+    costs.table.cache_clear()
     return str(path)
+
+
+def _filtered(inputs: int, channels: int, height: int, width: int, rounds: int) -> float:
+    """Time of a product of minimal filtering over that of a plain one, where all of a 3x3 layer changes."""
+    times: dict[bool, list[float]] = {True: [], False: []}
+    streams = {}
+    for on in times:
+        stream, _ = _stream(nn.Conv2d(inputs, channels, 3, padding=1), height, width)
+        for plan in _plans(stream):
+            plan.winograd = on
+        streams[on] = stream
+    for _ in range(rounds):  # in turn, so that a slow moment of the machine meets both
+        for on, stream in streams.items():
+            times[on].append(_time(stream, inputs, height, width, 1.0, 1))
+    size = (height, width)
+    filtered, plain = products(Window((3, 3), padding=(1, 1)), size, size)
+    return (statistics.median(times[True]) / filtered) / (statistics.median(times[False]) / plain)
 
 
 def _break_even(module: nn.Module, height: int, width: int, rounds: int) -> float:

@@ -101,6 +101,9 @@ def _lines(facts: dict[str, Any]) -> list[tuple[str, str]]:
     native = facts["native"]
     usable = f"{', '.join(native['instruction_sets'])} work here; compiled with {native['compiler']}"
     lines.append(("native library", native["why_none"] or usable))
+    if not native["why_none"]:
+        shipped = "shipped, of another processor; `videoeff tune` measures this one"
+        lines.append(("kernels' costs", f"measured here: {native['tuned']}" if native["tuned"] else shipped))
     for backend in facts["backends"]:
         word = "serves" if backend["serves"] else f"does not serve: {backend['reason']}"
         lines.append((f"backend {backend['name']}", word))

@@ -42,7 +42,7 @@ _COSTS = {
 
 def dense_share(found: Description) -> float:
     """From which share of active pixels on an op is computed whole; above 1: never."""
-    table, producer = costs.shares(), found.spec.producer
+    table, producer = costs.table().shares, found.spec.producer
     if isinstance(producer, Convolution):
         if producer.groups == producer.input.extent[3] > 1:
             return table["depthwise"]

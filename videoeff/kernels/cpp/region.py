@@ -38,8 +38,8 @@ class CppHost(Host):
         library.warn_if_missing()
 
     def facts(self) -> Mapping[str, Any]:
-        """The compiler, and the native library: whether it is there, and what it can use here."""
-        from videoeff.kernels.cpp import build, library
+        """The compiler; the native library: whether it is there, what it can use here, whose costs serve."""
+        from videoeff.kernels.cpp import build, costs, library
 
         compiler = {"command": "", "version": "", "why_none": ""}
         try:
@@ -52,6 +52,8 @@ class CppHost(Host):
             return {"compiler": compiler, "native": native | {"why_none": reason}}
         found = library.load()
         native |= {"path": str(found.path), "compiler": found.compiler}
+        table = costs.table()
+        native |= {"costs": table.to_json(), "tuned": str(table.path) if table.measured else ""}
         return {"compiler": compiler, "native": native | {"instruction_sets": list(library.isa_names())}}
 
 

@@ -1,8 +1,9 @@
 """The numbers of the native backend that decide about speed on the Python side.
 
 Each has its unit and where it comes from: timed or guessed. All were found on one processor, the Intel Xeon
-at 2.5 GHz of ``docs/cpu.md``. Those of the kernels themselves stand in ``src/tuning.h``, with the same words;
-sizes from which on a pass changes the program are options of that pass.
+at 2.5 GHz of ``docs/cpu.md``. What ``videoeff tune`` measures anew stands in ``costs.json``, the numbers of
+the kernels themselves in ``src/tuning.h``, with the same words; sizes from which on a pass changes the
+program are options of that pass.
 """
 
 from __future__ import annotations
@@ -14,10 +15,6 @@ WINOGRAD_CHANNELS = 24
 #: Pixels of the result below which minimal filtering does not pay. Guessed: transformed weights are 16/9 as
 #: many, and reading them takes what the products save.
 WINOGRAD_PIXELS = 128
-
-#: Time of a product of minimal filtering, with its share of the transforms, over that of a product in a plain
-#: convolution. Timed: with 16 products for 36, a layer of 64 channels takes 1/1.5 of the time.
-WINOGRAD_COST = 1.5
 
 #: Elements of an output from which on the native copy to planes serves. Timed: there it is faster than
 #: PyTorch's own copy.

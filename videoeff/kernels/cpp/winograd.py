@@ -10,9 +10,10 @@ from collections.abc import Sequence
 
 import torch
 
+from videoeff.kernels.cpp import costs
 from videoeff.kernels.cpp.describe import Description
 from videoeff.kernels.cpp.numbers import MAX_WINOGRAD_DILATION, MAX_WINOGRAD_INPUTS
-from videoeff.kernels.cpp.tuning import WINOGRAD_CHANNELS, WINOGRAD_COST, WINOGRAD_PIXELS
+from videoeff.kernels.cpp.tuning import WINOGRAD_CHANNELS, WINOGRAD_PIXELS
 from videoeff.kernels.region_spec.producers import Convolution, Window
 
 
@@ -65,10 +66,22 @@ def pays(
         return False
     if min(channels) < WINOGRAD_CHANNELS or result[0] * result[1] < WINOGRAD_PIXELS:
         return False
+    filtered, plain = products(window, size, result)
+    return costs.table().winograd * filtered < plain
+
+
+def products(window: Window, size: Sequence[int], result: Sequence[int]) -> tuple[int, int]:
+    """Products for each pair of channels: of minimal filtering, and of a plain convolution.
+
+    Args:
+        window: 3x3, of one dilation.
+        size: height and width of the input.
+        result: those of the result.
+    """
     apart = window.dilation[0]
     tiles = taps = 1
     for extent, results, padding in zip(size, result, window.padding, strict=True):
         tiles *= results // (2 * apart) * apart + min(results % (2 * apart), apart)
         # of wide dilations many taps lie outside, and a plain convolution leaves them out
         taps *= sum(0 <= at + k * apart - padding < extent for at in range(results) for k in range(3))
-    return WINOGRAD_COST * 16 * tiles < taps
+    return 16 * tiles, taps
