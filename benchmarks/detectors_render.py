@@ -23,6 +23,7 @@ FULL_HEAD = [
 #: Rows of the short table: what it says, and the label of the contender; "best" stands for the best float32.
 SHORT = (
     ("best float32", "best"),
+    ("OpenVINO bfloat16", "openvino-bf16"),
     ("OpenVINO int8", "openvino-int8"),
     ("every 2nd frame", "every 2nd frame"),
     ("every 4th frame", "every 4th frame"),
