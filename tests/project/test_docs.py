@@ -140,7 +140,8 @@ class Leftovers(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         y = (x * x + x).relu()
-        return self.conv(y) + y
+        z: torch.Tensor = self.conv(y)
+        return z + y
 
 
 @pytest.mark.parametrize("threshold", [0.0, 0.2])
