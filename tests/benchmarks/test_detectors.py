@@ -197,6 +197,7 @@ def document() -> dict[str, Any]:
     contenders = [
         {"label": "eager", "group": "float32", **ms(20.0)},
         told("openvino", "float32", 1.0, **ms(8.0)),
+        told("openvino-bf16", "coarse", 0.98, **ms(5.0)),
         told("openvino-int8", "coarse", 0.95, **ms(4.0)),
         told("every 2nd frame", "skip", 0.96, ms=4.0, worst_ms=8.0, needed=0.5, settled_over_int8=over),
         told("every 4th frame", "skip", 0.91, ms=2.0, worst_ms=8.0, needed=0.25),
@@ -225,11 +226,12 @@ def cells(line: str) -> list[str]:
 
 def test_the_short_table(scripts: dict[str, ModuleType]) -> None:
     lines = scripts["detectors_render"].short(document()).splitlines()
-    head, rows = cells(lines[0]), [cells(line) for line in lines[2:9]]
+    head, rows = cells(lines[0]), [cells(line) for line in lines[2:10]]
     assert len(head) == 8
     assert head[2::3] == ["FastestDet: ms (MACs)", "YOLOX-Nano: ms (MACs)"]
     assert [row[:5] for row in rows] == [
         ["campus", "best float32", "8.00 (openvino)", "", ""],
+        ["", "OpenVINO bfloat16", "5.00", ".980 / .980", "0.02"],
         ["", "OpenVINO int8", "4.00", ".950 / .950", "0.02"],
         ["", "every 2nd frame", "4.00 (50 %)", ".960 / .960", "0.02"],
         ["", "every 4th frame", "2.00 (25 %)", ".910 / .910", "0.02"],
@@ -239,8 +241,8 @@ def test_the_short_table(scripts: dict[str, ModuleType]) -> None:
         ["", "videoeff, τ = 0.1", "2.50 (20 %)", ".940 / .940", "0.02"],
     ]
     assert all(row[5:] == ["–", "–", "–"] for row in rows)  # YOLOX-Nano failed there
-    assert lines[9] == ""
-    assert "noise of σ = 2 grey levels: campus .970 / .970 and –." in lines[10]
+    assert lines[10] == ""
+    assert "noise of σ = 2 grey levels: campus .970 / .970 and –." in lines[11]
 
 
 def test_the_short_table_of_all_clips_is_small(scripts: dict[str, ModuleType]) -> None:
@@ -253,7 +255,7 @@ def test_the_short_table_of_all_clips_is_small(scripts: dict[str, ModuleType]) -
     }
     lines = scripts["detectors_render"].short(everything).splitlines()
     table = [cells(line) for line in lines if line.startswith("|")][2:]
-    assert len(table) == 28
+    assert len(table) == 32
     assert [row[0] for row in table if row[0]] == list(scripts["detectors_data"].CLIPS)
     assert all(row[2:5] == row[5:] and "–" not in row for row in table)
 

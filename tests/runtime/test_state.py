@@ -105,7 +105,7 @@ def test_a_frame_that_fails_half_way_does_not_poison_the_next(monkeypatch: pytes
         raise MemoryError("no room")
 
     with monkeypatch.context() as patched:
-        patched.setattr(engine, "plan", dataclasses.replace(plan, steps=(*plan.steps, fails)))
+        patched.setattr(engine, "plan", dataclasses.replace(plan, runners=(*plan.runners, fails)))
         with pytest.raises(MemoryError):
             stream(frames[1])
     assert len(calls) == 1

@@ -148,7 +148,7 @@ def captured_program(program: Program) -> Program:
         if is_cache(node):
             node.replace_all_uses_with(node.args[0])  # type: ignore[arg-type]
             twin.graph.erase_node(node)
-    twin.stage = "captured"
+    twin = twin.at_stage("captured")
     annotate(twin)
     twin.module.recompile()
     return twin

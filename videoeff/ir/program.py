@@ -109,6 +109,10 @@ class Program:
             set_tensor(root, path, tensor)
         return replace(self, module=LazyGraphModule(root, graph))
 
+    def at_stage(self, stage: str) -> Program:
+        """This Program at another stage; the graph is shared."""
+        return replace(self, stage=stage)
+
     def recorded(self, record: PassRecord) -> Program:
         """This Program with one more entry in its history."""
         return replace(self, history=(*self.history, record))

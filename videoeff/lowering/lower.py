@@ -50,14 +50,14 @@ def lower(program: Program, backend: str = "auto", answers: Answers | None = Non
     backends = choose_backends(backend)
     calls = _without_recomputed(program, backends, answers)
     chosen = [choose(call, backends, backend, answers) for call in calls.calls]
-    steps, groups = _steps(chosen)
+    runners, groups = _runners(chosen)
     return Plan(
         program=calls.program,
         instructions=tuple(_instruction(r, c) for r, c in zip(calls.regions, chosen, strict=True)),
-        steps=steps,
+        runners=runners,
         groups=groups,
         state=calls.state,
-        frames=tuple(n.meta["input"] for n in calls.program.placeholders),
+        frame_specs=tuple(n.meta["input"] for n in calls.program.placeholders),
         outputs=outputs_of(arguments(calls.program.output)[0]),
     )
 
@@ -115,9 +115,9 @@ def _instruction(region: Region, choice: Choice) -> Instruction:
     return Instruction(choice.accepted.call, choice.backend.name, choice.reason, region.traced, work)
 
 
-def _steps(chosen: Sequence[Choice]) -> tuple[tuple[Callable[[Context], None], ...], tuple[Group, ...]]:
+def _runners(chosen: Sequence[Choice]) -> tuple[tuple[Callable[[Context], None], ...], tuple[Group, ...]]:
     """What runs the calls: a group for neighbours of a backend that groups, else a function each."""
-    steps: list[Callable[[Context], None]] = []
+    runners: list[Callable[[Context], None]] = []
     groups: list[Group] = []
     first = 0
     while first < len(chosen):
@@ -128,11 +128,11 @@ def _steps(chosen: Sequence[Choice]) -> tuple[tuple[Callable[[Context], None], .
             elsewhere = (*chosen[:first], *chosen[last:])
             exported = frozenset(name for c in elsewhere for name in _followed(c.accepted.call))
             groups.append(backend.build_group([c.accepted for c in chosen[first:last]], exported))
-            steps.append(groups[-1].run)
+            runners.append(groups[-1].run)
         else:
-            steps.append(backend.build(chosen[first].accepted))
+            runners.append(backend.build(chosen[first].accepted))
         first = last
-    return tuple(steps), tuple(groups)
+    return tuple(runners), tuple(groups)
 
 
 def _followed(call: RegionCall) -> set[str]:

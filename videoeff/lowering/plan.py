@@ -40,19 +40,19 @@ class Plan:
     Attributes:
         program: the Program it was made of, less the caches whose values are recomputed.
         instructions: the calls in order.
-        steps: what runs them, in order; one step may run several.
-        groups: those of the steps that run several calls as one.
+        runners: what runs them, in order; one may run several.
+        groups: those that run several calls as one.
         state: every buffer.
-        frames: (shape, dtype) of each input tensor.
+        frame_specs: (shape, dtype) of each input tensor.
         outputs: from the caches' buffers to the flat outputs (views of them where nothing is moved).
     """
 
     program: Program
     instructions: tuple[Instruction, ...]
-    steps: tuple[Callable[[Context], None], ...]
+    runners: tuple[Callable[[Context], None], ...]
     groups: tuple[Group, ...]
     state: tuple[StateSpec, ...]
-    frames: tuple[tuple[tuple[int, ...], torch.dtype], ...]
+    frame_specs: tuple[tuple[tuple[int, ...], torch.dtype], ...]
     outputs: Computation[tuple[Any, ...]]
 
     @property
@@ -60,9 +60,9 @@ class Plan:
         """Bytes of all buffers, all streams."""
         return sum(s.nbytes for s in self.state)
 
-    def step(self, context: Context) -> None:
+    def run(self, context: Context) -> None:
         """Run one frame: every call in order."""
-        for run in self.steps:
+        for run in self.runners:
             run(context)
 
     def read(self, context: Context) -> tuple[Any, ...]:

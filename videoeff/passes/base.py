@@ -67,7 +67,7 @@ class Pass:
         changed = self.rewrite(program, note)
         annotate(program)
         if any(is_cache(n) for n in program.nodes):
-            program.stage = "planned"
+            program = program.at_stage("planned")
         program.module.recompile()
         verify(program)
         result = program.recorded(PassRecord(self.name, str(self), changed, tuple(note.lines)))

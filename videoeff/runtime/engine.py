@@ -85,7 +85,7 @@ class Engine(nn.Module):
         self.storages = {t.untyped_storage().data_ptr() for t in tensors}  # memory that outputs may lie in
         self._views: tuple[Any, ...] | None = None  # the outputs, if all of them are views of buffers
         program = self.program
-        frame_specs = tuple(FrameSpec(*spec) for spec in self.plan.frames)
+        frame_specs = tuple(FrameSpec(*spec) for spec in self.plan.frame_specs)
         #: The call it was planned for, and what it returns.
         self.signature = Signature(program.in_spec, tuple(program.literals), frame_specs)
         self.outputs = _output_signature(program)
@@ -102,7 +102,7 @@ class Engine(nn.Module):
         self.refuses = (
             first is not None
             and first.refuses
-            and self.plan.steps[0] == first.run
+            and self.plan.runners[0] == first.run
             and asked <= {c.name for c in first.calls}
         )
         grouped = {c.name for g in self.plan.groups for c in g.calls}  # these count for themselves
@@ -247,7 +247,7 @@ class Engine(nn.Module):
         return outputs
 
     def _run(self, context: Context) -> tuple[Any, ...]:
-        self.plan.step(context)
+        self.plan.run(context)
         if self._views is not None:
             return self._views
         outputs = self.plan.read(context)

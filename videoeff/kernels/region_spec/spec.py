@@ -97,7 +97,7 @@ def region_spec_of(call: RegionCall) -> RegionSpec:
     builder = Builder(call, call.source)
     for step in call.source.steps:
         builder.values.append(_value_of(builder, step))
-    builder.extent = call.extent
+    builder.begin(call.extent)
     final = _final(builder, call, call.source.result)
     if final != len(builder.epilogue) - 1:
         builder.emit(EpiOp.COPY, final)

@@ -63,6 +63,10 @@ class Builder:
         #: Whether several linear layers follow one another in the region.
         self.more_linear = sum(s.op in _LINEAR for s in computation.steps) > 1
 
+    def begin(self, extent: Extent) -> None:
+        """What follows computes rows and pixels of this extent."""
+        self.extent = extent
+
     # -- values ------------------------------------------------------------------------------------------
 
     def value(self, operand: Any) -> Value:

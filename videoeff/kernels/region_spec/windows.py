@@ -74,7 +74,7 @@ def _begin(b: Builder, step: Step) -> None:
     """Of several operators with a window each has an extent of its own."""
     if b.several:
         shape, layout = result_layout(step)
-        b.extent = layout.extent(shape)
+        b.begin(layout.extent(shape))
 
 
 def convolution(b: Builder, step: Step) -> Value:

@@ -119,7 +119,7 @@ def frames(shape: tuple[int, ...], dtype: torch.dtype = torch.float32) -> Iterat
 
 
 def compare(one: StreamingModule, other: StreamingModule, model: nn.Module, dtype: torch.dtype) -> None:
-    shape = one.engines[""].plan.frames[0][0]
+    shape = one.engines[""].plan.frame_specs[0][0]
     for frame, reset in frames(shape, dtype):
         if reset:
             one.reset(shape[0] - 1)

@@ -43,7 +43,7 @@ def test_a_network_is_one_step() -> None:
     native, _, _ = streams()
     plan = engine_of(native).plan
     assert {i.kernel for i in plan.instructions} == {"cpp"}
-    assert len(plan.steps) == len(plan.groups) == 1
+    assert len(plan.runners) == len(plan.groups) == 1
 
 
 @pytest.mark.parametrize("isa", range(len(ISAS)), ids=ISAS)
@@ -255,7 +255,7 @@ def test_a_failure_behind_a_group_starts_afresh() -> None:
 
     import dataclasses
 
-    engine.plan = dataclasses.replace(plan, steps=(plan.steps[0], fails, *plan.steps[1:]))
+    engine.plan = dataclasses.replace(plan, runners=(plan.runners[0], fails, *plan.runners[1:]))
     with pytest.raises(MemoryError):
         native(frames[1])
     engine.plan = plan
