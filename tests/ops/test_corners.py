@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from tests.support.streams import BACKENDS, captured, stream_of
 from videoeff.ir.layout import info
 from videoeff.ops.base import Lambda
-from videoeff.testing import changing_frames, poison, relative_error
+from videoeff.testing import TOLERANCES, changing_frames, poison, relative_error
 
 SHAPE = (2, 4, 9, 8)
 
@@ -126,6 +126,20 @@ def test_threshold_on_bytes_counts_real_differences() -> None:
         stream(frame)
     changed = next(iter(seen.changed.values()))[0].nonzero().tolist()
     assert changed == [[0, 0], [2, 2]]
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize(("mode", "size", "out"), [("nearest", 54, 171), ("nearest-exact", 112, 447)])
+def test_nearest_in_float64_at_sizes_where_the_memory_format_matters(
+    mode: str, size: int, out: int, backend: str
+) -> None:
+    """PyTorch picks other pixels there of a map that lies channels last, as buffers do."""
+    model = nn.Sequential(nn.Conv2d(3, 8, 1), nn.Upsample((out, 6), mode=mode), nn.Conv2d(8, 4, 1))
+    model = model.double().eval()
+    clip = [torch.rand(1, 3, size, 4, dtype=torch.float64) for _ in range(2)]
+    stream = stream_of(model, clip[0], backend=backend)
+    for frame in clip:
+        assert relative_error(stream(frame), model(frame)) <= TOLERANCES[torch.float64].relative
 
 
 def test_no_rule_means_whole_not_wrong() -> None:

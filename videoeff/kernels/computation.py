@@ -14,6 +14,10 @@ from torch.fx.node import map_aggregate
 from videoeff.ir.layout import PixelLayout
 from videoeff.ops.base import bound_arguments, op_name, overload_name
 
+#: In float64, PyTorch's rule for the pixel that these pick depends on how the map lies in memory: they get it
+#: in the default memory format, which a model has whose frames have it.
+_BY_LAYOUT = ("upsample_nearest2d", "_upsample_nearest_exact2d")
+
 
 @dataclass(frozen=True)
 class Read:
@@ -151,6 +155,8 @@ class Computation(Generic[Result]):
         for step in self.steps:
             args: Any = map_aggregate(step.args, node)
             kwargs: Any = map_aggregate(dict(step.kwargs), node)
+            if step.op in _BY_LAYOUT and step.dtype == torch.float64:
+                args = (graph.call_function(torch.ops.aten.contiguous.default, args[:1]), *args[1:])
             done.append(graph.call_function(step.function, args, kwargs))
         result: Any = self.result
         graph.output(map_aggregate(result, node))

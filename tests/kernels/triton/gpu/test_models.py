@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 import videoeff
+from tests.support.streams import assert_nodes_close
 from tests.support.triton.compare import calls, dense, kernels
 from videoeff.bench.network import network, settle
 from videoeff.runtime.streaming_module import StreamingModule
@@ -74,7 +75,10 @@ def test_model(reference: str, dtype: torch.dtype, device: torch.device) -> None
     stream, oracle = stream_of(model, clip[0], "auto"), stream_of(model, clip[0], "reference")
     bound = TOLERANCES[dtype].relative
     for number, frame in enumerate(clip):
-        found, truth = stream(frame), oracle(frame)
+        with stream.observe() as seen:
+            found = stream(frame)
+        truth = oracle(frame)
+        assert_nodes_close(stream, seen)
         for layer, value in oracle.values().items():
             error = relative_error(stream.values()[layer], value)
             assert error <= bound, f"frame {number}, {layer}: {error:.2g}"
