@@ -10,9 +10,23 @@ import itertools
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from importlib.metadata import version
+from importlib.util import find_spec
 from typing import Any
 
 import pytest
+
+
+def pytest_sessionstart() -> None:
+    """Triton 3.6's interpreter takes int() of an array of one element, which NumPy refuses as of 2.4."""
+    if os.environ.get("TRITON_INTERPRET") != "1" or find_spec("triton") is None:
+        return
+    numpy = tuple(int(part) for part in version("numpy").split(".")[:2])
+    if version("triton").startswith("3.6.") and numpy >= (2, 4):
+        raise pytest.UsageError(
+            "Triton 3.6 cannot interpret kernels with NumPy 2.4: pip install 'numpy<2.4', or a newer Triton"
+        )
+
 
 collect_ignore_glob = [] if os.environ.get("TRITON_INTERPRET") == "1" else ["interpreted/*"]
 
