@@ -1,4 +1,4 @@
-"""Clips as cameras, phones and networks leave them: turned, of a varying rate, with packets lost or damaged."""
+"""Clips as cameras, phones and networks leave them: turned, of a varying rate, with packets damaged."""
 
 from __future__ import annotations
 

@@ -72,7 +72,7 @@ class PictureClip(Clip):
 
 
 def picture_count(image: object) -> int:
-    """How many pictures an opened file holds, a page or a moment each. Previews that cameras append are none."""
+    """How many pictures an opened file holds, a page or a moment each; cameras' previews are none."""
     return 1 if getattr(image, "format", "") == "MPO" else int(getattr(image, "n_frames", 1))
 
 

@@ -7,7 +7,7 @@ import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -57,7 +57,7 @@ class _Reading:
     decoding_order: bool = False
     waiting: list[int] = field(default_factory=list)
 
-    def note(self, packet: Packet, codec: str) -> None:
+    def note(self, packet: Packet[VideoStream], codec: str) -> None:
         """A packet that is about to be decoded."""
         self.packets += 1
         self.expected += not packet.is_discard and _gives_a_frame(packet, codec)
@@ -67,7 +67,7 @@ class _Reading:
         if self.decoding_order and packet.dts is not None:
             heapq.heappush(self.waiting, packet.dts)
 
-    def failed(self, packet: Packet | None, error: Exception) -> None:
+    def failed(self, packet: Packet[VideoStream] | None, error: Exception) -> None:
         """The decoder refused a packet."""
         self.last_error = str(error)
         if packet is None:
@@ -178,7 +178,7 @@ class VideoClip(Clip):
 
     def _frame(self, image: VideoFrame) -> Frame:
         frame = image.to_ndarray(format=self._format).astype(np.uint8, copy=False)
-        matrix = image.side_data.get("DISPLAYMATRIX")
+        matrix: Any = image.side_data.get("DISPLAYMATRIX")
         return shown(frame, None if matrix is None else bytes(matrix), self.source)
 
     def close(self) -> None:
@@ -189,14 +189,16 @@ class VideoClip(Clip):
             self._container = None
 
 
-def _packets(container: InputContainer, stream: VideoStream, state: _Reading) -> Iterator[Packet | None]:
+def _packets(
+    container: InputContainer, stream: VideoStream, state: _Reading
+) -> Iterator[Packet[VideoStream] | None]:
     """The packets that hold something, then None, at which a decoder gives what it still has.
 
     A packet that is cut off is damage if another follows, and else the end of what there is of the file.
     """
     import av
 
-    cut: Packet | None = None
+    cut: Packet[VideoStream] | None = None
     demuxer = container.demux(stream)
     while True:
         try:
@@ -218,9 +220,10 @@ def _packets(container: InputContainer, stream: VideoStream, state: _Reading) ->
     yield None
 
 
-def _gives_a_frame(packet: Packet, codec: str) -> bool:
+def _gives_a_frame(packet: Packet[VideoStream], codec: str) -> bool:
     if codec == "vp8":
-        return bool(bytes(packet)[0] & _SHOWN)
+        content: Any = packet  # a buffer, which its types do not say
+        return bool(memoryview(content)[0] & _SHOWN)
     return not ("mpeg4" in codec and packet.size <= _NOT_CODED)
 
 

@@ -54,8 +54,8 @@ class ClipWriter:
     an older file of that name untouched. Odd sizes are padded to even by repeating the last row or column,
     as 4:2:0 video requires.
 
-    Frames that are written with a time keep it, so a clip of a varying rate plays as fast as it did. AVI knows
-    no times; there they are rounded to its rate.
+    Frames that are written with a time keep it, so a clip of a varying rate plays as fast as it did. AVI
+    knows no times; there they are rounded to its rate.
 
     Args:
         path: the file to write; `.mp4` by habit, `.mov`, `.mkv` and `.avi` work too.
@@ -116,7 +116,7 @@ class ClipWriter:
 
         Args:
             frame: the frame.
-            time: when it is shown, in seconds, counted from any moment; None: one step after the frame before.
+            time: when it is shown, in seconds from any moment on; None: one step after the frame before.
 
         Raises:
             VideoError: the frame has another shape or type, the writer is not open, or encoding failed.

@@ -1,0 +1,43 @@
+"""What commands that read a clip have in common: opening it for a model, and telling what it lacks."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from videoeff.video.source import Clip
+
+
+def reopened(clip: Clip, name: str, frames: int | None, *, alpha: bool) -> Clip:
+    """The clip again with its opacity, where the model takes it; else the clip as it is.
+
+    A command opens its clip before it reads the model, which takes longer.
+    """
+    if not alpha:
+        return clip
+    from videoeff.video.source import open_clip
+
+    clip.close()
+    return open_clip(name, frames=frames, alpha=True)
+
+
+def losses(clip: Clip) -> dict[str, int]:
+    """How many frames are missing or made up, for reports."""
+    return {"lost": clip.lost, "damaged": clip.damaged, "skipped": clip.skipped}
+
+
+def notes_on_losses(clip: Clip) -> tuple[str, ...]:
+    """The same for people, a sentence each; none for a whole clip."""
+    found = []
+    if clip.lost:
+        found.append(
+            f"{clip.lost} packet(s) of the clip gave no frame, because they or the frames they build on are "
+            "damaged or lost; frames behind them may be made up by the decoder"
+        )
+    if clip.damaged:
+        found.append(f"of {clip.damaged} frame(s) the decoder made up a part, because their data are damaged")
+    if clip.skipped:
+        found.append(
+            f"{clip.skipped} frame(s) seem to be missing from the clip: its time stamps step over them"
+        )
+    return tuple(found)
