@@ -182,7 +182,7 @@ class Preprocess:
             given = f" and std={_row(self.std)}" if self.std is not None else ""
             span = min(spans) if min(spans) < _NARROW else max(spans)
             found.append(
-                f"with scale={self.scale:g}{given} the values from black to white span {span:.3g}; networks "
+                f"with scale={self.scale:g}{given} the values from black to white span {span:.4g}; networks "
                 "are trained on spans of about 1 to 255"
             )
         return tuple(found)
