@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.cli.conftest import call, call_json
+from tests.cli.conftest import REFERENCE, call, call_json
 from tests.support.clips import STORED, copy, corners, matrix_of, numbered, write, zeros
 from videoeff.video.source import open_clip
 
@@ -80,3 +80,16 @@ def test_an_overlay_shows_the_clip_the_right_way_round(artifact: Path, tmp_path:
     with open_clip(tmp_path / "o.mp4") as drawn:
         assert drawn.size == (64, 96)
         assert np.abs(next(iter(drawn)).astype(int) - seen).mean() < 6
+
+
+def test_frames_that_lie_on_their_side_are_noted(checkpoint: Path, clip: Path, tmp_path: Path) -> None:
+    """Whoever writes the width first gets a picture that no network was trained on."""
+    options = ("--model", REFERENCE, "--input-size", 48, 32)
+    call_json("convert", checkpoint, *options, "-o", tmp_path / "a.veff")
+    for command in ("run", "verify"):
+        words = call(command, tmp_path / "a.veff", clip).stderr
+        assert (
+            "frames of 64x96 (height x width) are stretched to 48x32; --input-size takes the height" in words
+        )
+    call_json("convert", checkpoint, *options, "--fit", "letterbox", "-o", tmp_path / "b.veff")
+    assert "note" not in call("run", tmp_path / "b.veff", clip).stderr

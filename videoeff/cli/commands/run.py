@@ -97,7 +97,7 @@ def run(
     with contextlib.ExitStack() as opened:
         source = opened.enter_context(open_clip(clip, frames=frames))
         used = set_threads(threads)
-        from videoeff.cli.shared.clips import losses, notes_on_losses, reopened
+        from videoeff.cli.shared.clips import losses, note_on_shape, notes_on_losses, reopened
         from videoeff.cli.shared.drawing import load_draw
         from videoeff.cli.shared.feed import feed_of, load_stream
         from videoeff.cli.shared.streaming import Streamer, measured, save_outputs
@@ -117,6 +117,7 @@ def run(
         if result.stopped is None and source.truncated:
             result.stopped = f"the clip ends early: {source.truncated}"
         decoder, fps, missing, notes = source.decoder, source.fps, losses(source), notes_on_losses(source)
+        notes += note_on_shape(feed.preprocess, source.size)
     figures = measured(stream, result, compare)
     figures |= {
         "artifact": str(artifact),

@@ -81,7 +81,7 @@ def verify(
         from videoeff.video.source import open_clip
 
         source = None if clip is None else stack.enter_context(open_clip(clip, frames=frames or CLIP_FRAMES))
-        from videoeff.cli.shared.clips import losses, notes_on_losses, reopened
+        from videoeff.cli.shared.clips import losses, note_on_shape, notes_on_losses, reopened
         from videoeff.cli.shared.feed import feed_of, load_stream
 
         with stage(f"loading {artifact}"):
@@ -101,6 +101,7 @@ def verify(
         if source is not None and source.truncated:
             stopped = f"the clip ends early: {source.truncated}"
         notes = () if source is None else notes_on_losses(source)
+        notes += () if source is None else note_on_shape(feed.preprocess, source.size)
     found = checks.result(tolerance)
     found |= {"artifact": str(artifact), "clip": clip or "synthetic", "stopped": stopped}
     found |= {} if source is None else losses(source)

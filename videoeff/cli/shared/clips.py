@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from videoeff.video.preprocess import Preprocess
     from videoeff.video.source import Clip
 
 
@@ -19,6 +20,19 @@ def reopened(clip: Clip, name: str, frames: int | None, *, alpha: bool) -> Clip:
 
     clip.close()
     return open_clip(name, frames=frames, alpha=True)
+
+
+def note_on_shape(preprocess: Preprocess, frame: tuple[int, int]) -> tuple[str, ...]:
+    """A note where frames lie on their side in the input: width and height swapped, or an upright clip."""
+    if preprocess.size is None or preprocess.fit != "stretch":
+        return ()
+    (height, width), (high, wide) = frame, preprocess.size
+    if (height - width) * (high - wide) >= 0:
+        return ()
+    return (
+        f"frames of {height}x{width} (height x width) are stretched to {high}x{wide}; --input-size takes the "
+        "height first, and --fit letterbox keeps proportions",
+    )
 
 
 def losses(clip: Clip) -> dict[str, int]:
