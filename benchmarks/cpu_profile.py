@@ -49,7 +49,7 @@ def pictures(task: suite.Task, size: tuple[int, int], options: argparse.Namespac
     clip, first = options.data / f"{options.clip}.avi", suite.CLIPS[options.clip][1]
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "frames.npy"
-        write_frames(clip, path, size, first, count, bgr=task.model.bgr)
+        write_frames(clip, path, task.model.prepare(size), first, count)
         return list(np.load(path))
 
 

@@ -147,13 +147,7 @@ class Bench:
         calibration = self.folder / "calibration.npy"
         if OPENVINO_INT8 in setting.peers:
             found = write_calibration(
-                setting.clip,
-                calibration,
-                setting.size,
-                setting.first,
-                setting.frames + 1,
-                True,
-                self.detector.scale,
+                setting.clip, calibration, self.preprocess, setting.first, setting.frames + 1
             )
             if not found:
                 raise BackendError(

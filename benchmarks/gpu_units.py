@@ -34,6 +34,7 @@ from videoeff.bench.tables import markdown
 from videoeff.kernels.call import RegionCall
 from videoeff.kernels.triton.configs import Device, tile_of
 from videoeff.serialize.files import write_text
+from videoeff.video.preprocess import Preprocess
 
 MODELS = ("torchvision:resnet50", "timm:hrnet_w18", "detector")
 EDGES = (1, 2, 4, 8)
@@ -82,7 +83,8 @@ def measure(
     size = CLIPS[clip]
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "frames.npy"
-        write_frames(data / f"{clip}.avi", path, size, first, frames, bgr=reference == "detector")
+        prepare = Preprocess(size, bgr=reference == "detector")
+        write_frames(data / f"{clip}.avi", path, prepare, first, frames)
         pictures = np.load(path)
     model = model_of(reference, data, size)
     stream = videoeff.convert(model, torch.from_numpy(pictures[:1]), threshold=threshold, **INPUT)

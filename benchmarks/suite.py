@@ -184,9 +184,7 @@ def _clip(task: Task, choice: Choice, settings: Settings, cache: Path, note: Not
         frames = Path(folder) / "frames.npy"
         source = choice.data / f"{task.clip}.avi"
         model = task.model
-        count = write_frames(
-            source, frames, model.fit(task.size), first, choice.clip_frames, model.bgr, model.scale
-        )
+        count = write_frames(source, frames, model.prepare(task.size), first, choice.clip_frames, note)
         row = measure.real(model, frames, count, settings, cache, task.size, note)
     return row | {"clip": task.clip, "frames": [first, first + count - 1]}
 

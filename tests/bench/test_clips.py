@@ -7,8 +7,9 @@ import itertools
 import numpy as np
 import pytest
 
-from videoeff.bench.clips import BlobClip, share_changed
+from videoeff.bench.clips import BlobClip, as_input, share_changed
 from videoeff.bench.spec import SHARES
+from videoeff.video.preprocess import Preprocess
 
 
 @pytest.mark.parametrize("share", SHARES)
@@ -66,3 +67,34 @@ def test_frames_are_arrays_of_their_own() -> None:
 def test_refuses_what_is_no_share() -> None:
     with pytest.raises(ValueError, match="0 to 1"):
         BlobClip((30, 40), 1.5)
+
+
+@pytest.mark.parametrize(
+    "look",
+    [
+        Preprocess(scale=1.0),
+        Preprocess(scale=1.0, dtype="uint8", channels=1),
+        Preprocess(mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.4)),
+        Preprocess(scale=1 / 127.5, mean=(1.0,) * 4, std=(2.0,) * 4, channels=4),
+    ],
+)
+def test_made_up_clips_have_the_values_a_model_expects(look: Preprocess) -> None:
+    """As the preprocessing makes them of a real clip, and the share that changes stays exact."""
+    clip = BlobClip((48, 64), 0.25, channels=look.channels, seed=3)
+    plain = [clip.next() for _ in range(3)]
+    fed = [as_input(picture, look) for picture in plain]
+    assert fed[0].dtype == (np.uint8 if look.dtype == "uint8" else np.float32)
+    for before, after in itertools.pairwise(fed):
+        assert share_changed(before, after) == 0.25
+    levels = (255 * plain[0]).round().astype(np.uint8)
+    if look.channels > 1:
+        real = look(np.ascontiguousarray(levels.transpose(1, 2, 0)))[0].numpy()
+        tolerance = 255 * look.scale * 0.51 / 255 / min(look.std or (1.0,))
+        np.testing.assert_allclose(fed[0].astype(np.float64), real, atol=tolerance)
+    else:
+        assert (fed[0] == levels).all()
+
+
+def test_the_usual_model_gets_the_clip_itself() -> None:
+    picture = BlobClip((16, 16), 0.5).next()
+    assert as_input(picture, Preprocess()) is picture

@@ -116,20 +116,20 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_calibration_keeps_away_from_the_measured_frames(clip: Path, tmp_path: Path) -> None:
-    target, size = tmp_path / "c.npy", (16, 24)
-    assert write_calibration(clip, target, size, 30, 20, False, 1.0, most=200) == 80 - 20 - 2 * MARGIN
+    target, levels = tmp_path / "c.npy", Preprocess((16, 24), 1.0)
+    assert write_calibration(clip, target, levels, 30, 20, most=200) == 80 - 20 - 2 * MARGIN
     numbers = np.round((np.load(target)[:, 1].mean((1, 2)) - 40) / 2).astype(int)
     assert not set(numbers) & set(range(32 - MARGIN, 48 + MARGIN))  # the codec's own error: a frame or two
-    assert write_calibration(clip, target, size, 30, 20, False, 1.0, most=8) == 8
+    assert write_calibration(clip, target, levels, 30, 20, most=8) == 8
     assert len(np.load(target)) == 8
-    assert write_calibration(clip, tmp_path / "none.npy", size, 5, 70, False) == 0
+    assert write_calibration(clip, tmp_path / "none.npy", levels, 5, 70) == 0
     assert not (tmp_path / "none.npy").exists()
 
 
 def test_frames_have_the_models_scale(clip: Path, tmp_path: Path) -> None:
     size = (16, 24)
-    assert write_frames(clip, tmp_path / "a.npy", size, 3, 4, True) == 4
-    write_frames(clip, tmp_path / "b.npy", size, 3, 4, True, 1.0)
+    assert write_frames(clip, tmp_path / "a.npy", Preprocess(size, bgr=True), 3, 4) == 4
+    write_frames(clip, tmp_path / "b.npy", Preprocess(size, 1.0, bgr=True), 3, 4)
     unit, levels = np.load(tmp_path / "a.npy"), np.load(tmp_path / "b.npy")
     assert unit.shape == levels.shape == (4, 3, *size)
     assert unit.dtype == np.float32

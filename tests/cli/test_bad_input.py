@@ -256,9 +256,15 @@ def test_exports_that_take_no_picture(tmp_path: Path) -> None:
     out = tmp_path / "a.veff"
     torch.export.save(torch.export.export(Two(), (example, example)), tmp_path / "two.pt2")
     assert "[1, 3, 8, 8], [1, 3, 8, 8]" in convert(tmp_path / "two.pt2", out)
-    grey = torch.export.export(nn.Conv2d(1, 2, 1), (torch.zeros(1, 1, 8, 8),))
-    torch.export.save(grey, tmp_path / "grey.pt2")
-    assert "takes 1 channels" in convert(tmp_path / "grey.pt2", out)
+    pair = torch.export.export(nn.Conv2d(2, 2, 1), (torch.zeros(1, 2, 8, 8),))
+    torch.export.save(pair, tmp_path / "pair.pt2")
+    assert "takes [1, 2, 8, 8], 2 channels" in convert(tmp_path / "pair.pt2", out)
+    last = torch.export.export(nn.Linear(3, 2), (torch.zeros(1, 8, 8, 3),))
+    torch.export.save(last, tmp_path / "last.pt2")
+    assert "export it for (B, C, H, W)" in convert(tmp_path / "last.pt2", out)
+    signed = torch.export.export(nn.ReLU(), (torch.zeros(1, 3, 8, 8, dtype=torch.int8),))
+    torch.export.save(signed, tmp_path / "signed.pt2")
+    assert "takes int8, which cannot hold grey levels" in convert(tmp_path / "signed.pt2", out)
 
 
 # ---------------------------------------------------------------- options

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from videoeff.video.preprocess import Preprocess
 
 Picture = NDArray[np.float32]
 Mask = NDArray[np.bool_]
@@ -98,6 +101,17 @@ class BlobClip:
         old = self._frame[:, mask]
         step = 0.1 + 0.3 * texture
         self._frame[:, mask] = np.where(old > 0.5, old - step, old + step)
+
+
+def as_input(picture: Picture, look: Preprocess) -> NDArray[Any]:
+    """A picture in 0..1 as a model is fed it: whole grey levels, or scaled, less the mean, over the std."""
+    if look.dtype == "uint8":
+        return (255 * picture).round().astype(np.uint8)
+    factor = 255 * look.scale
+    found = picture if factor == 1.0 else picture * np.float32(factor)
+    if look.mean is not None:
+        found = found - np.array(look.mean, np.float32)[:, None, None]
+    return found if look.std is None else found / np.array(look.std, np.float32)[:, None, None]
 
 
 def share_changed(before: Picture, after: Picture) -> float:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from videoeff.bench import network
-from videoeff.bench.clips import BlobClip
+from videoeff.bench.clips import BlobClip, as_input
 from videoeff.bench.spec import Job
 from videoeff.errors import BackendError
 
@@ -93,13 +93,13 @@ def int8_file(job: Job) -> tuple[Path, int]:
     return _cached(job, f"int8-{digest.hexdigest()}.xml", write), len(frames)
 
 
-def _calibration(job: Job) -> NDArray[np.float32]:
-    """The frames to calibrate on, (N, 3, H, W)."""
+def _calibration(job: Job) -> NDArray[Any]:
+    """The frames to calibrate on, (N, C, H, W)."""
     if job.calibration:
-        frames: NDArray[np.float32] = np.load(job.calibration, mmap_mode="r")
+        frames: NDArray[Any] = np.load(job.calibration, mmap_mode="r")
         return frames
-    clip = BlobClip(job.size, 0.3, seed=2)
-    return np.stack([clip.next() for _ in range(MADE_UP)])
+    clip = BlobClip(job.size, 0.3, channels=job.look.channels, seed=2)
+    return np.stack([as_input(clip.next(), job.look) for _ in range(MADE_UP)])
 
 
 def _dense(job: Job) -> tuple[nn.Module, Tensor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import statistics
 import time
 from collections.abc import Sequence
@@ -16,21 +17,38 @@ from videoeff.bench.figures import compare, summary
 from videoeff.bench.process import WorkerFailed
 from videoeff.bench.spec import STREAM, Job, Model, Settings
 from videoeff.errors import BackendError
+from videoeff.video.preprocess import Preprocess
 
 
 def job_of(model: Model, size: Sequence[int], settings: Settings, cache: Path) -> Job:
     """The job, with its weights written where there are none yet."""
-    fitted = model.fit(size)
+    fitted, look = model.fit(size), model.prepare(size)
     weights = ""
     if not model.trained and not model.reference.endswith(".pt2"):
         from videoeff.bench.network import make_weights
 
-        path = cache / f"{model.name}-seed{settings.seed}.pt"
+        path = cache / f"{model.name}-seed{settings.seed}{_suffix(look)}.pt"
         if not path.is_file():
             path.parent.mkdir(parents=True, exist_ok=True)
-            make_weights(model.reference, path, settings.seed, fitted)
+            make_weights(model.reference, path, settings.seed, look)
         weights = str(path.resolve())
-    return Job(model.reference, weights, fitted, settings.threads, str(cache.resolve()), model.name)
+    return Job(
+        model.reference,
+        weights,
+        fitted,
+        settings.threads,
+        str(cache.resolve()),
+        model.name,
+        preprocess=look.to_json(),
+    )
+
+
+def _suffix(look: Preprocess) -> str:
+    """What tells weights apart that were settled on other values than three channels in 0..1."""
+    values = (look.channels, look.scale, look.mean, look.std)
+    if values == (3, 1 / 255, None, None):
+        return ""
+    return "-" + hashlib.blake2b(repr(values).encode(), digest_size=4).hexdigest()
 
 
 @dataclass
@@ -169,6 +187,7 @@ def _common(field: Field, rounds: Rounds, parity: dict[str, float]) -> dict[str,
         "partial": rounds.partial,
         "timing_seconds": round(rounds.seconds, 1),
         "note": note_on(field.job.reference),
+        "preprocess": field.job.look.to_json(),
         "parity": parity,
         "dense": rounds.dense(),
         "stream": rounds.rows(),
@@ -214,7 +233,7 @@ def real(
 
     Args:
         model: the model.
-        frames: preprocessed frames as one array (N, 3, H, W), ``.npy``.
+        frames: preprocessed frames as one array (N, C, H, W), ``.npy``.
         count: frames of it.
         settings: of the run.
         cache: folder for weights and exports.
@@ -232,7 +251,8 @@ def real(
     with Field(job, (*settings.peers, STREAM), settings.prepare_seconds, note) as field_:
         _require_stream(field_)
         parity = field_.parity(clip)
-        labels = {f"{t:g}": {"threshold": t} for t in settings.thresholds}
+        chosen = {} if settings.input_test is None else {"input_test": dict(settings.input_test)}
+        labels = {f"{t:g}": {"threshold": t, **chosen} for t in settings.thresholds}
         rounds = Rounds(field_, settings, {k: clip for k in labels}, clip, labels, whole=count - 1)
         rounds.run()
         return _common(field_, rounds, parity) | {"errors": errors.on_clip(field_, clip, count, labels)}

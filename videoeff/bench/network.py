@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch.utils._pytree as pytree
 from torch import Tensor, nn
 
-from videoeff.bench.clips import smooth
+from videoeff.bench.clips import as_input, smooth
 from videoeff.bench.spec import Job
 from videoeff.errors import ArtifactError, CaptureError
 from videoeff.serialize.files import write_atomic
 from videoeff.serialize.models import build
 from videoeff.testing import relative_error, settle_batch_norm
+from videoeff.video.preprocess import Preprocess
 
 #: Batch norms are settled on pictures of about this size: their statistics hardly depend on it.
 _SETTLE_SIZE = (192, 256)
@@ -32,7 +35,7 @@ class Flat(nn.Module):
         self.model = model
 
     def forward(self, picture: Tensor) -> tuple[Tensor, ...]:
-        """(B, 3, H, W) to its tensors."""
+        """(B, C, H, W) to its tensors."""
         return tuple(v for v in pytree.tree_leaves(self.model(picture)) if isinstance(v, Tensor))
 
 
@@ -76,16 +79,16 @@ def network(reference: str) -> nn.Module:
     return Flat(model).eval()
 
 
-def make_weights(reference: str, path: Path, seed: int, size: tuple[int, int]) -> None:
-    """Write the weights that every process will load: random, with settled batch norms."""
+def make_weights(reference: str, path: Path, seed: int, look: Preprocess) -> None:
+    """Write the weights that every process will load: random, with batch norms settled on such an input."""
     torch.manual_seed(seed)
     model = network(reference)
-    settle(model, size, seed)
+    settle(model, look.size or _SETTLE_SIZE, seed, look)
     state = model.state_dict()
     write_atomic(path, lambda temporary: torch.save(state, temporary))
 
 
-def settle(model: nn.Module, size: tuple[int, int], seed: int) -> None:
+def settle(model: nn.Module, size: tuple[int, int], seed: int, look: Preprocess | None = None) -> None:
     """Give random weights sane activations.
 
     Deep networks of random weights are chaotic with plain statistics: a disturbance of 1e-6 can change the
@@ -96,22 +99,30 @@ def settle(model: nn.Module, size: tuple[int, int], seed: int) -> None:
         return
     height, width = (min(a, b) for a, b in zip(size, _SETTLE_SIZE, strict=True))
     rng = _rng(seed)
-    batches = [
-        torch.stack([torch.from_numpy(smooth(height, width, 3, rng, cell)) for cell in (4, 12, 24, 48)])
+    look = look or Preprocess()
+    plain = [
+        torch.stack(
+            [torch.from_numpy(smooth(height, width, look.channels, rng, cell)) for cell in (4, 12, 24, 48)]
+        )
         for _ in range(2)
     ]
-    settle_batch_norm(model, [(b + 0.1 * torch.rand(b.shape),) for b in batches])
+    batches = [_as_inputs(b + 0.1 * torch.rand(b.shape), look) for b in plain]
+    settle_batch_norm(model, [(b,) for b in batches])
     for _ in range(20):
-        if amplification(model, batches[0][:1]) < _AMPLIFICATION:
+        if amplification(model, _as_inputs(plain[0][:1], look)) < _AMPLIFICATION:
             return
         for norm in norms:
             assert norm.running_var is not None  # settled above
             norm.running_var.mul_(1.5)
 
 
-def _rng(seed: int) -> Any:
-    import numpy as np
+def _as_inputs(pictures: Tensor, look: Preprocess) -> Tensor:
+    """Pictures (N, C, H, W) in 0..1 as a model is fed them, in float32, so that they can be disturbed."""
+    found = np.stack([as_input(p, replace(look, dtype="float32")) for p in pictures.numpy()])
+    return torch.from_numpy(found)
 
+
+def _rng(seed: int) -> Any:
     return np.random.default_rng(seed)
 
 
@@ -148,10 +159,11 @@ def load(job: Job) -> nn.Module | torch.export.ExportedProgram:
 
 
 def example(job: Job) -> Tensor:
-    """A picture (1, 3, H, W) of a job's size, the same for every process; channels last."""
+    """A picture (1, C, H, W) of a job's size, the same for every process; channels last."""
     generator = torch.Generator().manual_seed(1)
-    picture = torch.rand(1, 3, *job.size, generator=generator)
-    return picture.contiguous(memory_format=torch.channels_last)
+    picture = torch.rand(job.look.channels, *job.size, generator=generator)
+    fed = torch.from_numpy(as_input(picture.numpy(), job.look))[None]
+    return fed.contiguous(memory_format=torch.channels_last)
 
 
 def folded(model: nn.Module | torch.export.ExportedProgram, example: Tensor) -> tuple[nn.Module, int]:

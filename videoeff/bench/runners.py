@@ -44,7 +44,7 @@ class Runner(abc.ABC):
         self.notes: dict[str, Any] = {}
 
     def feed(self, picture: Array) -> Any:
-        """A picture (3, H, W) as this runtime likes it; not timed."""
+        """A picture (C, H, W) as this runtime likes it; not timed."""
         return torch.from_numpy(picture[None]).contiguous(memory_format=torch.channels_last)
 
     @abc.abstractmethod
@@ -120,7 +120,7 @@ class OnnxRuntime(Runner):
         self.entry = self.session.get_inputs()[0].name
 
     def feed(self, picture: Array) -> Any:
-        """A picture as an array (1, 3, H, W)."""
+        """A picture as an array (1, C, H, W)."""
         return {self.entry: np.ascontiguousarray(picture[None])}
 
     def run(self, fed: Any) -> Any:
@@ -160,7 +160,7 @@ class OpenVino(Runner):
         return openvino_file(self.job)
 
     def feed(self, picture: Array) -> Any:
-        """A picture as an array (1, 3, H, W)."""
+        """A picture as an array (1, C, H, W)."""
         return np.ascontiguousarray(picture[None])
 
     def run(self, fed: Any) -> Any:
@@ -236,9 +236,10 @@ class Stream(Runner):
         return sum(sum(g.times(True).values()) for g in groups if isinstance(g, NativePlan))
 
     def configure(self, options: Mapping[str, Any]) -> None:
-        """Set one threshold everywhere, with the clips' input test where it is above 0, and start afresh.
+        """Set one threshold everywhere and start afresh.
 
-        Without a threshold in the options the one there is stays.
+        The frame's own test is that of the options' ``input_test``, or the clips' where the threshold is
+        above 0. Without a threshold in the options the one there is stays.
         """
         if "threshold" not in options:
             self.stream.reset()
@@ -247,8 +248,9 @@ class Stream(Runner):
         from videoeff.passes.insert_thresholds import InsertThresholds
 
         threshold = float(options["threshold"])
-        extra = dict(CLIP_INPUT) if threshold > 0 else {}
-        chosen = InsertThresholds(threshold, predict=float(options.get("predict", 0.0)), **extra)
+        extra = dict(options.get("input_test") or (CLIP_INPUT if threshold > 0 else {}))
+        extra.setdefault("predict", float(options.get("predict", 0.0)))
+        chosen = InsertThresholds(threshold, **extra)
         for engine in self.stream.engines.values():
             chosen.rewrite(engine.program, Notes())
             engine.relower()

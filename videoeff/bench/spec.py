@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
+
+from videoeff.video.preprocess import Preprocess
 
 #: Dense runtimes, in the order in which they are run; the first is what the others are compared with.
 EAGER, COMPILE, ONNXRUNTIME, OPENVINO = "eager", "compile", "onnxruntime", "openvino"
@@ -38,7 +40,7 @@ class Model:
         title: what to call it.
         multiple: height and width are rounded down to a multiple of this.
         bgr: real clips are fed blue first.
-        scale: factor of the grey levels 0..255 of real clips.
+        look: what the model is fed, its size aside; None for three channels in 0..1, blue first if ``bgr``.
         trained: the weights are what the reference gives; otherwise random, with batch norms settled.
     """
 
@@ -46,7 +48,7 @@ class Model:
     title: str = ""
     multiple: int = 1
     bgr: bool = False
-    scale: float = 1 / 255
+    look: Preprocess | None = None
     trained: bool = False
 
     @property
@@ -58,6 +60,10 @@ class Model:
         """The size it is measured at where ``size`` (height, width) was asked for."""
         height, width = (max(self.multiple, s // self.multiple * self.multiple) for s in size)
         return height, width
+
+    def prepare(self, size: Sequence[int]) -> Preprocess:
+        """What it is fed where ``size`` (height, width) was asked for."""
+        return dataclasses.replace(self.look or Preprocess(bgr=self.bgr), size=self.fit(size))
 
 
 @dataclass(frozen=True)
@@ -71,7 +77,8 @@ class Job:
         threads: each competitor may use.
         cache: folder for exports and compiled code.
         name: of the model.
-        calibration: file of frames (N, 3, H, W), ``.npy``, to calibrate int8 on; "" for a made-up clip.
+        calibration: file of frames (N, C, H, W), ``.npy``, to calibrate int8 on; "" for a made-up clip.
+        preprocess: what the model is fed, as JSON; empty for three channels in 0..1.
     """
 
     reference: str
@@ -81,6 +88,12 @@ class Job:
     cache: str
     name: str
     calibration: str = ""
+    preprocess: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def look(self) -> Preprocess:
+        """What the model is fed."""
+        return Preprocess.from_json(self.preprocess) if self.preprocess else Preprocess(size=self.size)
 
     def to_json(self) -> dict[str, Any]:
         """A plain dictionary."""
@@ -105,6 +118,8 @@ class Settings:
         prepare_seconds: seconds a competitor may take to get ready.
         shares: of changed pixels in the synthetic clips.
         thresholds: of the real clips.
+        input_test: of the real clips: ``input_threshold``, ``block``, ``dilation`` and ``predict``; None for
+            ``CLIP_INPUT`` at thresholds above 0.
         peers: the dense runtimes to run, of ``PEERS``.
         seed: of weights and clips.
     """
@@ -117,6 +132,7 @@ class Settings:
     prepare_seconds: float = 900.0
     shares: tuple[float, ...] = SHARES
     thresholds: tuple[float, ...] = (0.05, 0.1, 0.2)
+    input_test: Mapping[str, Any] | None = None
     peers: tuple[str, ...] = DENSE
     seed: int = 0
 

@@ -80,9 +80,11 @@ class Worker:
             return iter(np.load(clip["file"], mmap_mode="r")[clip.get("first", 0) :])
         key = json.dumps(clip, sort_keys=True)
         if key not in self._clips:
-            from videoeff.bench.clips import BlobClip
+            from videoeff.bench.clips import BlobClip, as_input
 
-            self._clips[key] = iter(BlobClip(tuple(clip["size"]), clip["share"], seed=clip["seed"]))
+            look = self._ready().job.look
+            blobs = BlobClip(tuple(clip["size"]), clip["share"], channels=look.channels, seed=clip["seed"])
+            self._clips[key] = (as_input(picture, look) for picture in blobs)
         return self._clips[key]
 
     def _outputs(self, request: Mapping[str, Any]) -> dict[str, Any]:

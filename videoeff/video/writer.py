@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import tempfile
 from fractions import Fraction
@@ -14,11 +15,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from videoeff.errors import VideoEffError, VideoError
+from videoeff.video.clip import ROUNDING
 
 if TYPE_CHECKING:
     from av.container import OutputContainer
 
 CONTAINERS = {".avi": "avi", ".mkv": "matroska", ".mov": "mov", ".mp4": "mp4"}
+
+#: Least number of time stamps a second, so that a varying rate keeps its times.
+_TICKS = 15_000
 
 
 def check_writable(path: str | Path, error: type[VideoEffError] = VideoError) -> Path:
@@ -49,6 +54,9 @@ class ClipWriter:
     an older file of that name untouched. Odd sizes are padded to even by repeating the last row or column,
     as 4:2:0 video requires.
 
+    Frames that are written with a time keep it, so a clip of a varying rate plays as fast as it did. AVI
+    knows no times; there they are rounded to its rate.
+
     Args:
         path: the file to write; `.mp4` by habit, `.mov`, `.mkv` and `.avi` work too.
         fps: frames per second.
@@ -71,6 +79,12 @@ class ClipWriter:
         self._container: OutputContainer | None = None
         self._stream: Any = None
         self._count = 0
+        self._begin: float | None = None
+        self._last = -1
+        self._rate = max(Fraction(self.fps).limit_denominator(1001), Fraction(1, 1001))
+        ticks = self._rate.numerator * math.ceil(_TICKS / self._rate.numerator)
+        self._unit = 1 / self._rate if self.path.suffix.lower() == ".avi" else Fraction(1, ticks)
+        self._step = int(1 / self._rate / self._unit)  # it divides
 
     def __enter__(self) -> Self:
         import av
@@ -82,11 +96,14 @@ class ClipWriter:
             self._container = av.open(
                 str(self._partial), "w", format=CONTAINERS[suffix], container_options=options
             )
-            self._stream = self._container.add_stream(codec, rate=Fraction(self.fps).limit_denominator(1001))
+            self._stream = self._container.add_stream(codec, rate=self._rate)
+            self._stream.time_base = self._stream.codec_context.time_base = self._unit
             self._stream.height, self._stream.width = (side + side % 2 for side in self.size)
             self._stream.pix_fmt = "yuv420p"
             if codec == "libx264":
                 self._stream.options = {"crf": "18", "preset": "veryfast"}
+                if suffix == ".avi":  # which stamps frames in the order of decoding
+                    self._stream.options |= {"bf": "0"}
             else:
                 self._stream.bit_rate = max(1_000_000, int(0.2 * self.fps * self.size[0] * self.size[1]))
         except (av.FFmpegError, OSError) as error:
@@ -94,8 +111,12 @@ class ClipWriter:
             raise VideoError(f"{self.path}: cannot start writing ({error}); choose another place") from error
         return self
 
-    def write(self, frame: NDArray[np.uint8]) -> None:
+    def write(self, frame: NDArray[np.uint8], time: float | None = None) -> None:
         """Append one frame (H, W, 3), uint8 RGB, of the writer's size.
+
+        Args:
+            frame: the frame.
+            time: when it is shown, in seconds from any moment on; None: one step after the frame before.
 
         Raises:
             VideoError: the frame has another shape or type, the writer is not open, or encoding failed.
@@ -111,12 +132,24 @@ class ClipWriter:
             )
         padded = np.pad(frame, ((0, self.size[0] % 2), (0, self.size[1] % 2), (0, 0)), mode="edge")
         image = av.VideoFrame.from_ndarray(np.ascontiguousarray(padded), format="rgb24")
-        image.pts = self._count
+        image.pts, image.time_base = self._stamp(time), self._unit
         try:
             self._container.mux(self._stream.encode(image))
         except (av.FFmpegError, OSError) as error:
             raise VideoError(f"{self.path}: writing frame {self._count} failed: {error}") from error
         self._count += 1
+
+    def _stamp(self, time: float | None) -> int:
+        """The time stamp of the next frame, in units. A time that is off by rounding alone is set right."""
+        regular = self._count * self._step
+        stamp = self._last + self._step if self._last >= 0 else 0
+        if time is not None:
+            self._begin = time if self._begin is None else self._begin
+            stamp = round((time - self._begin) / self._unit)
+            if abs(stamp - regular) * self._unit <= ROUNDING:
+                stamp = regular
+        self._last = max(stamp, self._last + 1)
+        return self._last
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

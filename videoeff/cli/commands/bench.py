@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from videoeff.cli.shared.output import Command, json_text, show, writable
+from videoeff.cli.shared.preprocessing import Look, preprocess_options
 
 if TYPE_CHECKING:
     from videoeff.bench.spec import Model, Settings
 
+DEFAULT_SIZE = (360, 480)
 PEERS = ("eager", "compile", "onnxruntime", "openvino", "openvino-bf16", "openvino-int8")
 
 
@@ -29,12 +31,27 @@ PEERS = ("eager", "compile", "onnxruntime", "openvino", "openvino-bf16", "openvi
     nargs=2,
     type=click.IntRange(1),
     metavar="HEIGHT WIDTH",
-    default=(360, 480),
-    show_default=True,
-    help="Size the frames are resized to.",
+    help="Size the frames are resized to.  [default: 360 480, or what the model takes]",
 )
-@click.option("--bgr", is_flag=True, help="The model expects blue first.")
-@click.option("--scale", type=float, default=1 / 255, help="Factor on the 8-bit values.  [default: 1/255]")
+@preprocess_options
+@click.option(
+    "--input-threshold",
+    type=click.FloatRange(min=0.0),
+    help="With CLIP: the frame's own threshold.  [default: 0.0625, about 4 grey levels]",
+)
+@click.option(
+    "--block",
+    type=click.IntRange(1),
+    help="With CLIP: edge of the blocks the frame's test averages over.  [default: 8]",
+)
+@click.option(
+    "--dilation", type=click.IntRange(0), help="With CLIP: blocks computed around each.  [default: 1]"
+)
+@click.option(
+    "--predict",
+    type=click.FloatRange(min=0.0),
+    help="With CLIP: factor of the predicted changes.  [default: 0, off]",
+)
 @click.option("--threads", type=click.IntRange(1), help="Threads of each competitor; all cores if left out.")
 @click.option("--rounds", type=click.IntRange(1), default=5, show_default=True, help="Interleaved rounds.")
 @click.option(
@@ -83,9 +100,11 @@ PEERS = ("eager", "compile", "onnxruntime", "openvino", "openvino-bf16", "openvi
 def bench(
     model: str,
     clip: str | None,
-    input_size: tuple[int, int],
-    bgr: bool,
-    scale: float,
+    input_size: tuple[int, int] | None,
+    input_threshold: float | None,
+    block: int | None,
+    dilation: int | None,
+    predict: float | None,
     threads: int | None,
     rounds: int,
     frames: int | None,
@@ -97,6 +116,7 @@ def bench(
     seed: int,
     cache: Path | None,
     json_path: Path | None,
+    **options: Any,
 ) -> None:
     """Time MODEL's stream beside the dense runtimes that are installed here.
 
@@ -112,8 +132,13 @@ def bench(
     pip install 'videoeff[bench]' installs them all.
     """
     writable(json_path, "--json", (".json",))
-    from videoeff.bench.spec import SHARES, Settings
+    from videoeff.bench.spec import CLIP_INPUT, SHARES, Settings
 
+    look = Look.take(options)
+    test = {"input_threshold": input_threshold, "block": block, "dilation": dilation, "predict": predict}
+    given = {k: v for k, v in test.items() if v is not None}
+    if given and clip is None:
+        raise click.UsageError("--input-threshold, --block, --dilation and --predict are for a CLIP")
     settings = Settings(
         threads=threads or len(os.sched_getaffinity(0)),
         rounds=rounds,
@@ -121,18 +146,21 @@ def bench(
         budget=budget,
         shares=shares or SHARES,
         thresholds=thresholds or (0.05, 0.1, 0.2),
+        input_test={**CLIP_INPUT, **given} if given else None,
         peers=tuple(p for p in PEERS if p == "eager" or not peers or p in peers),
         seed=seed,
     )
     with contextlib.ExitStack() as stack:
         stack.enter_context(_here_importable())
-        chosen = _model(model, bgr, scale)
+        chosen, size = _model(model, look, input_size or None)
+        for doubt in chosen.prepare(size).doubts():
+            _say(f"check the preprocessing: {doubt}")
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="videoeff-bench-")))
         kept = cache or folder / "cache"
         if clip is None:
-            row = _synthetic(chosen, input_size, settings, kept)
+            row = _synthetic(chosen, size, settings, kept)
         else:
-            row = _clip(chosen, clip, input_size, settings, kept, folder, (first, frames or 40))
+            row = _clip(chosen, clip, size, settings, kept, folder, (first, frames or 40))
     from videoeff.bench.machine import describe
 
     row |= {"reference": model, "clip": clip, "settings": settings.to_json()}
@@ -160,19 +188,33 @@ def _here_importable() -> Iterator[None]:
             sys.path.remove(here)
 
 
-def _model(reference: str, bgr: bool, scale: float) -> Model:
-    """The model, after it was seen that it can be built; a file is screened before anything reads it."""
+def _model(reference: str, look: Look, size: tuple[int, int] | None) -> tuple[Model, tuple[int, int]]:
+    """The model and its input size, after it was seen that it can be built.
+
+    A file is screened before anything reads it.
+    """
+    import torch
+
     from videoeff.bench.spec import Model
+    from videoeff.cli.shared.source import build_model, channels_of, check_fixed, read_source
+    from videoeff.errors import CaptureError
 
-    if reference.endswith(".pt2"):
-        from videoeff.cli.shared.source import read_source
-
-        read_source(Path(reference), None)
-    else:
-        from videoeff.cli.shared.source import build_model
-
-        build_model(reference)
-    return Model(reference, bgr=bgr, scale=scale)
+    if not reference.endswith(".pt2"):
+        channels = channels_of(build_model(reference))
+        return Model(reference, look=look.preprocess(channels, False, None)), size or DEFAULT_SIZE
+    path = Path(reference)
+    source = read_source(path, None)
+    if size is None and source.size is None:
+        high, wide = source.multiple
+        size = (DEFAULT_SIZE[0] // high * high, DEFAULT_SIZE[1] // wide * wide)
+    found = check_fixed(source, path, size, 1)
+    if source.dtype not in (torch.float32, torch.uint8):
+        raise CaptureError(
+            f"{path}: takes {str(source.dtype)[6:]}; dense runtimes are compared in float32, so export it "
+            "for float32 or uint8"
+        )
+    prepared = look.preprocess(source.channels, source.uint8, None, exported=True)
+    return Model(reference, look=prepared), found
 
 
 def _say(text: str) -> None:
@@ -199,12 +241,12 @@ def _clip(
     from videoeff.bench.spec import OPENVINO_INT8
 
     first, count = which
-    look, fitted = (model.bgr, model.scale), model.fit(size)
-    count = write_frames(clip, folder / "frames.npy", fitted, first, count, *look)
+    prepare = model.prepare(size)
+    count = write_frames(clip, folder / "frames.npy", prepare, first, count, _say)
     calibration = None
     if OPENVINO_INT8 in settings.peers:
         calibration = folder / "calibration.npy"
-        if not write_calibration(clip, calibration, fitted, first, count, *look):
+        if not write_calibration(clip, calibration, prepare, first, count):
             _say(f"{OPENVINO_INT8} is left out: the clip has no frames but those measured to calibrate it on")
             settings = replace(settings, peers=tuple(p for p in settings.peers if p != OPENVINO_INT8))
     row = real(model, folder / "frames.npy", count, settings, cache, size, _say, calibration)

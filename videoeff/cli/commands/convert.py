@@ -19,10 +19,10 @@ from videoeff.cli.shared.output import (
     threads_option,
     writable,
 )
+from videoeff.cli.shared.preprocessing import Look, notes_on, preprocess_options
 
 if TYPE_CHECKING:
     from videoeff.runtime.streaming_module import StreamingModule
-    from videoeff.video.preprocess import Preprocess
 
 POSITIVE = click.FloatRange(min=0.0)
 
@@ -93,10 +93,7 @@ POSITIVE = click.FloatRange(min=0.0)
     show_default=True,
     help="Frames with NaN: refuse them, or compute where it stands.",
 )
-@click.option("--scale", type=float, default=1 / 255, help="Factor on the 8-bit values.  [default: 1/255]")
-@click.option("--mean", nargs=3, type=float, help="Subtracted after --scale, per channel of the model.")
-@click.option("--std", nargs=3, type=float, help="Divided by after --mean.")
-@click.option("--bgr", is_flag=True, help="The model expects blue first.")
+@preprocess_options
 @click.option("--name", help="What to call the model in reports.")
 @threads_option
 @json_option
@@ -107,10 +104,6 @@ def convert(
     reference: str | None,
     input_size: tuple[int, int] | None,
     streams: int,
-    scale: float,
-    mean: tuple[float, ...] | None,
-    std: tuple[float, ...] | None,
-    bgr: bool,
     threads: int | None,
     as_json: bool,
     **options: Any,
@@ -129,12 +122,10 @@ def convert(
     if output is None and not dry_run:
         raise click.UsageError("name the artifact to write with -o OUT.veff, or ask for --dry-run")
     target = writable(output, "-o")
+    look = Look.take(options)
     _check_early(options)
     set_threads(threads)
-    from videoeff.video.preprocess import Preprocess
-
-    pre = Preprocess(None, scale, mean or None, std or None, bgr, decoder=_decoder())
-    stream, size, notes = _build(source, reference, input_size or None, streams, pre, options)
+    stream, size, notes = _build(source, reference, input_size or None, streams, look, options)
     if target is not None and not dry_run:
         with stage(f"writing {target}"):
             stream.save(target)
@@ -168,18 +159,16 @@ def _build(
     reference: str | None,
     input_size: tuple[int, int] | None,
     streams: int,
-    pre: Preprocess,
+    look: Look,
     options: dict[str, Any],
 ) -> tuple[StreamingModule, tuple[int, int], tuple[str, ...]]:
-    from dataclasses import replace
-
     from videoeff.cli.shared.source import check_fixed, example_call, read_source
     from videoeff.conversion import convert as to_stream
 
     with stage(f"reading {path}"):
         source = read_source(path, reference)
     size = check_fixed(source, path, input_size, streams)
-    pre = replace(pre, size=size)
+    pre = look.preprocess(source.channels, source.uint8, size, _decoder(), exported=source.exported)
     options = dict(options)
     thresholds_file, name = options.pop("thresholds_file"), options.pop("name")
     with stage(f"converting for {streams} stream(s) of {size[0]}x{size[1]}"):
@@ -189,7 +178,7 @@ def _build(
     if thresholds_file is not None:
         stream.load_thresholds(thresholds_file)
     stream.extra.update(preprocess=pre.to_json(), model=reference, source=path.name, input_size=list(size))
-    return stream, size, source.notes
+    return stream, size, (*source.notes, *notes_on(pre, stream))
 
 
 def _report(

@@ -48,7 +48,8 @@ if TYPE_CHECKING:
 @click.option(
     "--draw",
     metavar="file.py:function",
-    help="Draw on the overlay: called with (frame, outputs), returns the frame. Runs that code.",
+    help="Draw on the overlay: called with (frame, outputs), returns the frame; also with preprocess=, if "
+    "it has such a parameter, whose boxes_on_frame undoes the resize. Runs that code.",
 )
 @click.option(
     "--outputs", type=click.Path(path_type=Path), metavar="FILE.npz", help="Write every frame's outputs."
@@ -81,7 +82,8 @@ def run(
     CLIP is a video file, a folder of images, or the number of a camera. An artifact of several streams
     sees the
     clip in each of them. Ctrl-C and a clip that breaks off end the run: the frames so far are kept and
-    reported, and the exit status is 1.
+    reported, and the exit status is 1. Damaged frames in the middle of a clip are passed over and counted.
+    The overlay keeps the clip's times, and frames come turned as the clip says.
     """
     if draw is not None and overlay is None:
         raise click.UsageError("--draw draws on the overlay; name one with -o OVERLAY.mp4")
@@ -92,8 +94,10 @@ def run(
     writable(report, "--report")
     from videoeff.video.source import open_clip
 
-    with open_clip(clip, frames=frames) as source:
+    with contextlib.ExitStack() as opened:
+        source = opened.enter_context(open_clip(clip, frames=frames))
         used = set_threads(threads)
+        from videoeff.cli.shared.clips import losses, note_on_shape, notes_on_losses, reopened
         from videoeff.cli.shared.drawing import load_draw
         from videoeff.cli.shared.feed import feed_of, load_stream
         from videoeff.cli.shared.streaming import Streamer, measured, save_outputs
@@ -104,6 +108,7 @@ def run(
         if threshold is not None:
             stream.set_threshold(threshold)
         feed = feed_of(stream, str(artifact))
+        source = opened.enter_context(reopened(source, clip, frames, alpha=feed.alpha))
         streamer = Streamer(stream, feed, compare, outputs is not None, draw=drawing, heat=heat)
         with contextlib.ExitStack() as stack:
             if overlay is not None:
@@ -111,13 +116,15 @@ def run(
             result = streamer.run(track(source, clip, source.frame_count))
         if result.stopped is None and source.truncated:
             result.stopped = f"the clip ends early: {source.truncated}"
-        decoder, fps = source.decoder, source.fps
+        decoder, fps, missing, notes = source.decoder, source.fps, losses(source), notes_on_losses(source)
+        notes += note_on_shape(feed.preprocess, source.size)
     figures = measured(stream, result, compare)
     figures |= {
         "artifact": str(artifact),
         "clip": clip,
         "fps": fps,
         "decoder": decoder,
+        **missing,
         "preprocess": feed.preprocess.to_json(),
         "device": str(stream.device),
         "threads": used,
@@ -134,6 +141,8 @@ def run(
         emit(figures)
     else:
         _show(figures, feed, [p for p in (overlay, outputs, report) if p is not None and p.exists()])
+    for note in notes:
+        click.echo(f"videoeff run: note: {note}", err=True)
     if result.stopped:
         click.echo(f"videoeff run: {result.stopped}; {result.frames} frame(s) were kept", err=True)
     click.get_current_context().exit(FAILED if result.stopped else DONE)
@@ -145,7 +154,7 @@ class _OverlayFile:
     def __init__(self, path: Path, source: Clip) -> None:
         from videoeff.video.writer import ClipWriter
 
-        self._writer = ClipWriter(path, source.fps, source.size)
+        self._source, self._writer = source, ClipWriter(path, source.fps, source.size)
         self._stack = contextlib.ExitStack()
         self._count = 0
 
@@ -154,8 +163,8 @@ class _OverlayFile:
         return self
 
     def write(self, frame: Any) -> None:
-        """Append a frame."""
-        self._writer.write(frame)
+        """Append the frame that came last, with its time in the clip."""
+        self._writer.write(frame, self._source.time)
         self._count += 1
 
     def __exit__(self, kind: Any, error: Any, trace: Any) -> None:

@@ -81,11 +81,14 @@ def verify(
         from videoeff.video.source import open_clip
 
         source = None if clip is None else stack.enter_context(open_clip(clip, frames=frames or CLIP_FRAMES))
+        from videoeff.cli.shared.clips import losses, note_on_shape, notes_on_losses, reopened
         from videoeff.cli.shared.feed import feed_of, load_stream
 
         with stage(f"loading {artifact}"):
             stream = load_stream(artifact, reference, backend, device)
         feed = feed_of(stream, str(artifact))
+        if source is not None and clip is not None:
+            source = stack.enter_context(reopened(source, clip, frames or CLIP_FRAMES, alpha=feed.alpha))
         pictures: Iterable[Any] = source if source is not None else _synthetic(frames or DEFAULT_FRAMES)
         total = source.frame_count if source is not None else frames or DEFAULT_FRAMES
         stopped = None
@@ -97,12 +100,17 @@ def verify(
             stopped = f"interrupted after {checks.frames} frame(s)"
         if source is not None and source.truncated:
             stopped = f"the clip ends early: {source.truncated}"
+        notes = () if source is None else notes_on_losses(source)
+        notes += () if source is None else note_on_shape(feed.preprocess, source.size)
     found = checks.result(tolerance)
     found |= {"artifact": str(artifact), "clip": clip or "synthetic", "stopped": stopped}
+    found |= {} if source is None else losses(source)
     if as_json:
         emit(found)
     else:
         _show(found, worst)
+    for note in notes:
+        click.echo(f"videoeff verify: note: {note}", err=True)
     if stopped:
         click.echo(f"videoeff verify: {stopped}", err=True)
     click.get_current_context().exit(DONE if found["holds"] and not stopped else FAILED)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import inspect
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -12,13 +13,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from videoeff.errors import VideoError
+from videoeff.video.preprocess import Preprocess
 
 Frame = NDArray[np.uint8]
-Draw = Callable[[Frame, Any], Any]
+Draw = Callable[[Frame, Any, Preprocess], Any]
 
 
 def load_draw(reference: str) -> Draw:
     """The function ``file.py:function`` names. Runs the file.
+
+    It is given the frame and the outputs, and the preprocessing if it has a parameter ``preprocess``.
 
     Raises:
         VideoError: there is no such file or function, or the file fails.
@@ -43,10 +47,20 @@ def load_draw(reference: str) -> Draw:
     return _checked(function, path, function_name)
 
 
+def _takes(function: Callable[..., Any], name: str) -> bool:
+    try:
+        return name in inspect.signature(function).parameters
+    except (TypeError, ValueError):  # a builtin that tells nothing
+        return False
+
+
 def _checked(function: Callable[..., Any], path: Path, name: str) -> Draw:
-    def draw(frame: Frame, outputs: Any) -> Frame:
+    takes_preprocess = _takes(function, "preprocess")
+
+    def draw(frame: Frame, outputs: Any, preprocess: Preprocess) -> Frame:
+        extra = {"preprocess": preprocess} if takes_preprocess else {}
         try:
-            made = function(frame, outputs)
+            made = function(frame, outputs, **extra)
         except Exception as error:
             raise VideoError(f"--draw: {name} failed at {_where(error, path)}") from error
         if made is None:  # it drew into the frame

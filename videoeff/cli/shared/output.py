@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -31,11 +31,56 @@ class Group(click.Group):
         super().__init__(*args, **kwargs | {"help": _with_marks(kwargs.get("help"))})
 
 
+#: Options that take as many numbers as follow them, one for each channel of a model.
+ROWS = ("--mean", "--std")
+
+
+def number_row(context: click.Context, option: click.Parameter, value: Any) -> tuple[float, ...] | None:
+    """``0.1,0.2``, as :func:`join_rows` writes it, to a tuple: the callback of such an option."""
+    if value is None:
+        return None
+    try:
+        return tuple(float(part) for part in str(value).split(","))
+    except ValueError:
+        message = f"{value!r} is no row of numbers such as 0.485 0.456 0.406"
+        raise click.BadParameter(message, context, option) from None
+
+
+def join_rows(args: Sequence[str], names: Sequence[str], most: int = 4) -> list[str]:
+    """Join the numbers behind options of a row to one word: ``--mean 0.1 0.2`` becomes ``--mean 0.1,0.2``."""
+    joined: list[str] = []
+    rest = list(args)
+    while rest:
+        word = rest.pop(0)
+        joined.append(word)
+        if word == "--":
+            return joined + rest
+        if word in names:
+            row: list[str] = []
+            while rest and len(row) < most and _is_number(rest[0]):
+                row.append(rest.pop(0))
+            joined += [",".join(row)] if row else []
+    return joined
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
 class Command(click.Command):
     """A command whose deliberate errors end in one message and status 2; others keep their traceback."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs | {"help": _with_marks(kwargs.get("help"))})
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Read the arguments, rows of numbers as one."""
+        rows = [name for p in self.params for name in p.opts if name in ROWS]
+        return super().parse_args(ctx, join_rows(args, rows))
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command."""

@@ -26,6 +26,8 @@ class Source:
         size: (H, W) its input is fixed to, None where it is free.
         streams: the batch it is fixed to, None where it is free.
         dtype: of its input.
+        channels: of its input.
+        multiple: (H, W) its input has to be divided by, where an exported program says so.
         images: it takes a list of images (C, H, W), as torchvision's detectors do.
         notes: what was unwrapped, for people.
     """
@@ -37,6 +39,20 @@ class Source:
     dtype: torch.dtype
     images: bool = False
     notes: tuple[str, ...] = ()
+    channels: int = 3
+    multiple: tuple[int, int] = (1, 1)
+
+    @property
+    def exported(self) -> bool:
+        """It is an exported program, whose input is fixed."""
+        import torch
+
+        return isinstance(self.model, torch.export.ExportedProgram)
+
+    @property
+    def uint8(self) -> bool:
+        """It takes whole grey levels."""
+        return not self.dtype.is_floating_point
 
 
 def read_source(path: Path, reference: str | None) -> Source:
@@ -77,14 +93,40 @@ def _exported(path: Path) -> Source:
     if len(images) != 1 or len(inputs) != 1:
         found = ", ".join(str(list(v.shape)) if v is not None else "a value" for v in inputs) or "nothing"
         raise CaptureError(
-            f"{path}: takes {found}; this command feeds one batch of pictures (B, 3, H, W); convert such a "
+            f"{path}: takes {found}; this command feeds one batch of pictures (B, C, H, W); convert such a "
             "model in Python with videoeff.convert"
         )
     batch, channels, height, width = (s if isinstance(s, int) else None for s in images[0].shape)
-    if channels not in (3, None):
-        raise CaptureError(f"{path}: takes {channels} channels; clips have 3; convert it in Python instead")
+    if channels not in (1, 3, 4, None):
+        hint = "export it for (B, C, H, W)" if width in (1, 3, 4) else "convert it in Python instead"
+        raise CaptureError(
+            f"{path}: takes {list(images[0].shape)}, {channels} channels; clips have 1 (grey), 3 or 4 "
+            f"(with opacity); {hint}"
+        )
+    _check_dtype(path, images[0].dtype)
     size = (height, width) if height is not None and width is not None else None
-    return Source(program, path.stem, size, batch, images[0].dtype)
+    multiple = (_factor(images[0].shape[2]), _factor(images[0].shape[3]))
+    return Source(program, path.stem, size, batch, images[0].dtype, channels=channels or 3, multiple=multiple)
+
+
+def _check_dtype(path: Path, dtype: torch.dtype) -> None:
+    """Pictures hold 0..255, which a number of the model has to hold too."""
+    import torch
+
+    if dtype in (torch.int8, torch.bool) or dtype.is_complex:
+        raise CaptureError(
+            f"{path}: takes {str(dtype)[6:]}, which cannot hold grey levels 0 to 255; export it for uint8 or "
+            "float32, or convert it in Python with videoeff.convert"
+        )
+
+
+def _factor(side: Any) -> int:
+    """What a height or width has to be divided by: 32 for the symbol ``32*s39``, 1 for a plain one."""
+    expression = getattr(getattr(side, "node", None), "expr", None)
+    if expression is None:
+        return 1
+    factor, _ = expression.as_coeff_Mul()
+    return int(factor) if factor.is_Integer and factor > 1 else 1
 
 
 def _fake(program: torch.export.ExportedProgram, name: Any) -> Tensor | None:
@@ -111,7 +153,16 @@ def _with_weights(path: Path, reference: str | None) -> Source:
     dtype = next((t.dtype for t in tensors.values() if t.is_floating_point()), torch.float32)
     model = model.to(dtype).eval()
     images = type(model).__module__.startswith("torchvision.models.detection")
-    return Source(model, reference.rpartition(":")[2], None, None, dtype, images, notes)
+    name = reference.rpartition(":")[2]
+    return Source(model, name, None, None, dtype, images, notes, channels_of(model))
+
+
+def channels_of(model: nn.Module) -> int:
+    """How many channels a module takes, by its first convolution; 3 where that says nothing usual."""
+    from torch import nn
+
+    first = next((m for m in model.modules() if isinstance(m, nn.modules.conv._ConvNd)), None)
+    return first.in_channels if first is not None and first.in_channels in (1, 4) else 3
 
 
 def build_model(reference: str) -> nn.Module:
@@ -151,7 +202,20 @@ def check_fixed(source: Source, path: Path, size: tuple[int, int] | None, stream
             f"{path}: its input size is free; give the size the frames are resized to: --input-size HEIGHT "
             "WIDTH"
         )
+    _check_multiple(source, path, found)
     return found
+
+
+def _check_multiple(source: Source, path: Path, size: tuple[int, int]) -> None:
+    if not any(s % m for s, m in zip(size, source.multiple, strict=True)):
+        return
+    below = [max(m, s // m * m) for s, m in zip(size, source.multiple, strict=True)]
+    above = [-(-s // m) * m for s, m in zip(size, source.multiple, strict=True)]
+    raise CaptureError(
+        f"{path}: was exported for heights in steps of {source.multiple[0]} and widths in steps of "
+        f"{source.multiple[1]}, not for {size[0]}x{size[1]}; give --input-size {below[0]} {below[1]} or "
+        f"{above[0]} {above[1]}"
+    )
 
 
 def example_call(source: Source, preprocess: Preprocess, streams: int) -> Any:
@@ -162,5 +226,6 @@ def example_call(source: Source, preprocess: Preprocess, streams: int) -> Any:
     assert preprocess.size is not None  # set by the command
     rng = np.random.default_rng(0)
     frames = [rng.integers(0, 256, (*preprocess.size, 3), dtype=np.uint8) for _ in range(streams)]
-    batch = torch.cat([preprocess(f) for f in frames]).to(source.dtype)
+    batch = torch.cat([preprocess(f) for f in frames])
+    batch = batch if preprocess.dtype == "uint8" and not source.uint8 else batch.to(source.dtype)
     return (list(batch),) if source.images else batch

@@ -21,6 +21,7 @@ from videoeff.video.overlay import legend, overlay_heat
 
 if TYPE_CHECKING:
     from videoeff.cli.shared.drawing import Draw
+    from videoeff.runtime.observation import Observation
     from videoeff.runtime.streaming_module import StreamingModule
 
 Frame = NDArray[np.uint8]
@@ -103,7 +104,7 @@ class Streamer:
         if self.write is not None and self.heat:
             with self.stream.observe() as seen:
                 outputs, stream_ms = self._timed(lambda: self.stream(*args, **kwargs))
-                picture = seen.heat(*frame.shape[:2])[0].numpy()
+                picture = self._heat(seen, frame.shape[:2])
         else:
             outputs, stream_ms = self._timed(lambda: self.stream(*args, **kwargs))
         if self.compare and not first_dense:
@@ -115,12 +116,21 @@ class Streamer:
         if self.keep:
             self._keep(result, outputs)
         if self.write is not None:
-            drawn = frame if picture is None else legend(overlay_heat(frame, picture), HEAT)
-            self.write(drawn if self.draw is None else self.draw(drawn.copy(), outputs))
+            bare = frame[..., :3]
+            drawn = bare if picture is None else legend(overlay_heat(bare, picture), HEAT)
+            self.write(drawn if self.draw is None else self.draw(drawn.copy(), outputs, self.feed.preprocess))
         result.stream_ms.append(stream_ms)
         if self.compare:
             result.dense_ms.append(dense_ms)
         result.frames += 1
+
+    def _heat(self, seen: Observation, size: tuple[int, int]) -> NDArray[Any]:
+        """The heat over a frame of (H, W) pixels, without a letterbox's padding."""
+        preprocess = self.feed.preprocess
+        if preprocess.size is None or preprocess.fit == "stretch":
+            return seen.heat(*size)[0].numpy()
+        there, heat = preprocess.place(size), seen.heat(*preprocess.size)[0].numpy()
+        return heat[there.top : there.top + there.height, there.left : there.left + there.width]
 
     def _timed(self, call: Callable[[], Any]) -> tuple[Any, float]:
         self._wait()

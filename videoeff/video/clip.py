@@ -1,0 +1,121 @@
+"""What a clip is: frames in order, the time of each, and what was found wrong on the way."""
+
+from __future__ import annotations
+
+import abc
+import itertools
+import statistics
+from collections.abc import Iterator, Sequence
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+Frame = NDArray[np.uint8]
+
+DEFAULT_FPS = 25.0  # for images and cameras that state no rate
+
+#: Seconds by which time stamps may be off where a container keeps whole milliseconds.
+ROUNDING = 0.002
+
+
+class Clip(abc.ABC):
+    """A clip opened for reading: iterate over it, best inside a `with` block.
+
+    Each iteration over a file or a folder starts at the first frame; a camera goes on where it is.
+
+    Attributes:
+        source: what was opened, as text.
+        size: (H, W) of every frame as it is shown, in pixels.
+        fps: frames per second. 25.0 where the source does not say. What the header says before an iteration;
+            after one the mean rate of the frames read, where their times disagree with the header.
+        frame_count: frames that iterating gives if the clip is whole; None if the source does not say.
+        decoder: name and version of what decodes the frames, e.g. "pyav 18.1.0 / h264".
+        time: when the frame that came last is shown, in seconds after the first; None where the source does
+            not say.
+        truncated: None, or after an iteration that ended early, the reason it did.
+        lost: packets of the file that gave no frame, because they or what they build on are damaged. Complete
+            when an iteration has ended by itself.
+        damaged: frames that came, of which the decoder says that parts are made up.
+        skipped: frames that the time stamps step over in a clip of an otherwise steady rate, and that are not
+            among the lost ones: the file does not hold them. Known after an iteration.
+    """
+
+    source: str
+    size: tuple[int, int]
+    fps: float
+    frame_count: int | None
+    decoder: str
+    time: float | None = None
+    truncated: str | None = None
+    lost: int = 0
+    damaged: int = 0
+    skipped: int = 0
+
+    def __init__(self, source: str, limit: int | None) -> None:
+        self.source = source
+        self._limit = limit
+
+    def __iter__(self) -> Iterator[Frame]:
+        """Yield frames (H, W, 3), uint8 RGB; (H, W, 4) with alpha where that was asked for.
+
+        Damaged frames in the middle are left out and counted in `lost`; where nothing more can be read, the
+        loop ends and `truncated` is set.
+        """
+        self.truncated, self.time = None, None
+        times: list[float] = []
+        reader = self._read()
+        try:
+            for frame, time in itertools.islice(reader, self._limit):
+                if time is not None:
+                    times.append(time)
+                self.time = None if time is None else time - times[0]
+                yield frame
+        finally:
+            self._judge_times(times)
+
+    def _judge_times(self, times: Sequence[float]) -> None:
+        """Correct the rate by the times of the frames that were read, and look for frames left out."""
+        span = times[-1] - times[0] if len(times) > 1 else 0.0
+        if span <= 0:
+            return
+        jumped, steady = stepped_over(times)
+        self.skipped = max(0, jumped - self.lost) if steady else 0
+        shown = len(times) - 1 + min(self.lost, jumped) + self.skipped
+        if abs(shown / self.fps - span) > max(0.01 * span, ROUNDING):
+            self.fps = shown / span
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:  # noqa: B027 - a folder has nothing to release
+        """Release the file or the camera. Closing twice is fine."""
+
+    @abc.abstractmethod
+    def _read(self) -> Iterator[tuple[Frame, float | None]]:
+        """Yield every frame from the start and its time in seconds; set `truncated` when stopping early."""
+
+    def _count(self, known: int | None) -> int | None:
+        return known if known is None or self._limit is None else min(known, self._limit)
+
+
+def stepped_over(times: Sequence[float]) -> tuple[int, bool]:
+    """How many frames of the usual distance would fit into the gaps between times, in seconds.
+
+    Returns:
+        The number, and whether the clip has one rate all the same: nine of ten steps have the usual length,
+        and the others are multiples of it.
+    """
+    steps = [b - a for a, b in itertools.pairwise(times) if b > a]
+    if not steps:
+        return 0, False
+    usual = statistics.median(steps)
+    odd = [s for s in steps if abs(s - usual) > max(0.1 * usual, ROUNDING)]
+    steady = len(odd) <= 0.1 * len(steps) and all(abs(s / usual - round(s / usual)) <= 0.1 for s in odd)
+    return sum(round(s / usual) - 1 for s in odd if s > usual), steady
