@@ -15,6 +15,7 @@ import torch.utils._pytree as pytree
 from torch import Tensor, fx, nn
 
 from videoeff.analysis import annotate
+from videoeff.capture.carried import carried_input, carry, writes_held
 from videoeff.capture.exported import graph_of
 from videoeff.errors import CaptureError
 from videoeff.ir.layout import ShapeOnly, info, invalidate, tell_shape
@@ -60,13 +61,20 @@ def to_program(
         CaptureError: it calls what is no tensor operator, or returns what cannot be streamed.
     """
     source = graph_of(exported)
+    if writes_held(source, _aliases):
+        return None
     flat, in_spec = pytree.tree_flatten((args, kwargs))
     graph, root = fx.Graph(), nn.Module()
     literals: list[Any] = []
     env: dict[fx.Node, Any] = {}
     position = 0
-    for node in source.module.graph.nodes:
-        if node.name in source.held:
+    nodes = list(source.module.graph.nodes)
+    late = [n for n in nodes if n.name in source.held and source.held[n.name][0] in source.changed]
+    given = [n for n in nodes if n.op == "placeholder" and n not in late]
+    for node in [*given, *late, *(n for n in nodes if n.op != "placeholder")]:
+        if node in late:
+            env[node] = carried_input(graph, *source.held[node.name])
+        elif node.name in source.held:
             path, tensor = source.held[node.name]
             set_tensor(root, path, tensor)
             env[node] = graph.create_node("get_attr", path)
@@ -90,6 +98,11 @@ def to_program(
                 env[node] = value
         elif node.op == "output":
             flat_out, out_spec = _outputs(node.args[0], env, exported)
+            if source.changed:
+                taken = list(zip(source.changed, flat_out, strict=True))
+                after = dict(taken)
+                flat_out = [value for path, value in taken if path == ""]
+                flat_out += [after[source.held[n.name][0]] for n in late]
         else:
             env[node] = _copy_call(graph, node, env)
     graph.output(tuple(flat_out))
@@ -104,7 +117,7 @@ def to_program(
     _fold_constants(program)
     _eliminate(program)
     program.module.recompile()
-    return annotate(program)
+    return carry(program, dict(source.held[n.name] for n in late))
 
 
 def _attribute(module: Any, path: str) -> Any:

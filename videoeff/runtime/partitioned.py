@@ -78,7 +78,7 @@ class CallSite(nn.Module):
         if self._compute is None:
             self.dense_calls += 1
             if engine is not None:
-                engine.reset()
+                engine.forget()
         return self.original(*args, **kwargs)
 
     def __getattr__(self, name: str) -> Any:

@@ -242,12 +242,16 @@ class StreamingModule(nn.Module):
     def reset(self, stream: int | None = None) -> None:
         """Forget everything, or one entry of the batch: its next frame is frame 1.
 
+        Buffers that the model's own forward changes begin anew with the values they had at conversion.
+
         Raises:
-            StateError: no such stream.
+            StateError: no such stream, or the batch shares a buffer that the model changes; nothing was reset.
         """
         if stream is not None and not 0 <= stream < self.streams:
             raise StateError(f"{self.name}: no stream {stream}; the batch has {self.streams}, counted from 0")
         with self._alone():
+            for engine in self.engines.values():
+                engine.carried.check_reset(stream)
             for engine in self.engines.values():
                 engine.reset(stream)
 

@@ -20,7 +20,7 @@ from videoeff.analysis.verify import verify
 from videoeff.capture.canonical import batch_of
 from videoeff.errors import ArtifactError, BackendError, VerifyError, VideoEffError
 from videoeff.ir.parser import text_to_program
-from videoeff.ir.program import Argument, PassRecord, Program
+from videoeff.ir.program import Argument, Carried, PassRecord, Program, set_tensor
 from videoeff.lowering.choose import choose_backends
 from videoeff.passes.pipeline import passes_hash
 from videoeff.runtime.body import StreamBody
@@ -31,6 +31,7 @@ from videoeff.runtime.signature import FrameSpec, Parameters, Signature
 from videoeff.runtime.streaming_module import StreamingModule
 from videoeff.serialize.format import (
     CALLS_KEY,
+    CARRIED_KEY,
     CONVOLUTION_MACS_KEY,
     FRAME_SPECS_KEY,
     LEFT_KEY,
@@ -124,10 +125,22 @@ def _program(path: Path, entry: Mapping[str, Any], tensors: Mapping[str, Tensor]
     history = tuple(
         PassRecord(h["name"], h["text"], h["changed"], tuple(h["notes"])) for h in entry["history"]
     )
-    program = replace(program, history=history)
+    carried = tuple(_carried(path, c, program, tensors) for c in entry.get(CARRIED_KEY, ()))
+    program = replace(program, history=history, carried=carried)
     _check_call(program)
     verify(annotate(program))
     return program
+
+
+def _carried(
+    path: Path, entry: Mapping[str, Any], program: Program, tensors: Mapping[str, Tensor]
+) -> Carried:
+    """A buffer that the network changes; the value it begins with becomes a constant of the Program."""
+    initial = entry["initial"]
+    if initial not in tensors or not str(initial).isidentifier():
+        raise ArtifactError(f"{path}: holds no first value of the buffer {entry['name']!r}; convert anew")
+    set_tensor(program.module, initial, tensors[initial])
+    return Carried(_text(entry["name"]), initial, bool(entry["shared"]))
 
 
 def _check_call(program: Program) -> None:
@@ -135,15 +148,17 @@ def _check_call(program: Program) -> None:
     inputs = sum(value is Argument.TENSOR for value in program.literals)
     outputs = program.output.args[0]
     call = pytree.tree_unflatten(list(program.literals), program.in_spec)
-    shapes = [node.meta["input"][0] for node in program.placeholders]
+    nodes = program.placeholders
+    shapes = [node.meta["input"][0] for node in nodes[:inputs]]
+    carried = [node.meta["input"] for node in nodes[inputs:]]
     fits = (
         isinstance(call, tuple)
         and [type(v) for v in call] == [tuple, dict]
         and program.streams == batch_of([torch.empty(shape, device="meta") for shape in shapes])
-        and len(program.placeholders) == inputs
+        and carried == [(tuple(t.shape), t.dtype) for t in program.initial()]
         and program.in_spec.num_leaves == len(program.literals)
         and isinstance(outputs, tuple)
-        and program.out_spec.num_leaves == len(outputs)
+        and program.out_spec.num_leaves == len(outputs) - len(carried)
     )
     if not fits:
         raise VerifyError(f"{program.name}: its inputs or outputs are not those of its call")

@@ -20,6 +20,7 @@ from videoeff.runtime.signature import Parameters
 from videoeff.serialize.files import write_atomic
 from videoeff.serialize.format import (
     CALLS_KEY,
+    CARRIED_KEY,
     CONVOLUTION_MACS_KEY,
     FORMAT,
     FORMAT_VERSION,
@@ -126,6 +127,7 @@ def _engine_to_json(name: str, engine: Engine) -> dict[str, Any]:
         "passes": passes,
         "passes_hash": passes_hash(passes),
         "state": [s.to_json() for s in engine.plan.state],
+        CARRIED_KEY: [{"name": c.name, "initial": c.initial, "shared": c.shared} for c in program.carried],
     }
 
 

@@ -21,20 +21,27 @@ Watch = Callable[[str, Tensor], None]
 
 
 class Dense:
-    """The dense model of a stream: the same graph without memory, and the same call."""
+    """The dense model of a stream: the same graph computed whole, and the same call.
+
+    It remembers what the model itself carries from frame to frame, and nothing else.
+    """
 
     def __init__(self, stream: StreamingModule) -> None:
         self.stream = stream
+        self._carried: dict[str, tuple[Tensor, ...]] = {}
 
     def __call__(self, args: tuple[Any, ...], kwargs: dict[str, Any], watch: Watch | None = None) -> Any:
         """The model's outputs for one frame, computed whole; ``watch`` sees every layer on the way."""
 
         def compute(name: str, program: Program, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
             flat = [v for v in pytree.tree_leaves((args, kwargs)) if isinstance(v, Tensor)]
+            carried = self._carried.get(name, program.initial())
             if watch is None:
-                outputs = program.run(*flat)
+                outputs, after = program.run_from(flat, carried)
             else:
-                outputs = tuple(_Watching(program.module, watch, f"{name}." if name else "").run(*flat))
+                watching = _Watching(program.module, watch, f"{name}." if name else "")
+                outputs, after = program.parted(tuple(watching.run(*flat, *carried)))
+            self._carried[name] = after
             return pytree.tree_unflatten(list(outputs), program.out_spec)
 
         with torch.no_grad():
