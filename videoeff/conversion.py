@@ -11,8 +11,12 @@ import torch.utils._pytree as pytree
 from torch import fx, nn
 
 from videoeff.analysis import is_convolution
+from videoeff.capture.agreement import require_agreement
 from videoeff.capture.export import capture, require_eval
+from videoeff.capture.keeping import Keeper, kept
 from videoeff.capture.partition import has_convolution, partition
+from videoeff.capture.randomness import require_none
+from videoeff.capture.settling import settle
 from videoeff.errors import BackendError, CaptureError, PassError
 from videoeff.ir.edit import to_device
 from videoeff.ir.program import Program
@@ -148,16 +152,28 @@ class _Builder:
         return self.build(*_as_model(self.model, args, kwargs))
 
     def _body(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> StreamBody:
-        model, name = self.model, self.name
+        model = self.model
+        if isinstance(model, torch.export.ExportedProgram):
+            return self._captured(model, args, kwargs, None)
+        with kept(model) as keeper:
+            _require_run(model, args, kwargs, self.name)
+            return self._captured(model, args, kwargs, keeper)
+
+    def _captured(
+        self, model: Model, args: tuple[Any, ...], kwargs: dict[str, Any], keeper: Keeper | None
+    ) -> StreamBody:
+        name = self.name
         try:
             program = capture(model, args, kwargs, name=name)
         except CaptureError as error:
             if isinstance(model, (torch.export.ExportedProgram, fx.GraphModule)):
                 raise  # it has no submodules to call
-            if not has_convolution(model):
+            if not has_convolution(model) or keeper is None:
                 raise
-            _require_run(model, args, kwargs, name)
-            return self._partitioned(model, args, kwargs, str(error))
+            return self._partitioned(model, args, kwargs, str(error), keeper)
+        require_none(program)
+        if isinstance(model, nn.Module) and keeper is not None:
+            require_agreement(model, keeper, program, args, kwargs)
         if not any(is_convolution(n) for n in program.nodes):
             raise CaptureError(
                 f"{name}: it has no convolution, so there are no pixels to follow; run it as it is"
@@ -165,7 +181,7 @@ class _Builder:
         return Engine(self._rewritten(program), self.backend)
 
     def _partitioned(
-        self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], reason: str
+        self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], reason: str, keeper: Keeper
     ) -> PartitionedModel:
         found = partition(model, args, kwargs)
         engines: dict[str, list[Engine]] = {}
@@ -232,9 +248,9 @@ def _as_model(
 
 
 def _require_run(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], name: str) -> None:
-    """Tell an example that does not fit the model from a model that cannot be exported."""
+    """Run the example; tells one that does not fit the model from a model that cannot be exported."""
     try:
-        model(*args, **kwargs)
+        settle(model, args, kwargs)
     except Exception as error:
         lines = str(error).strip().splitlines() or [type(error).__name__]
         hint = "a tuple holds the positional arguments, kwargs= the keyword arguments"

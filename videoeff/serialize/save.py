@@ -116,6 +116,7 @@ def _unshare(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str
 def _engine_to_json(name: str, engine: Engine) -> dict[str, Any]:
     program = engine.program
     passes = ",".join(r.text for r in program.history)
+    carried = [{"name": c.name, "initial": c.initial, "shared": c.shared} for c in program.carried]
     return {
         "name": name,
         "backend": engine.backend,
@@ -127,7 +128,7 @@ def _engine_to_json(name: str, engine: Engine) -> dict[str, Any]:
         "passes": passes,
         "passes_hash": passes_hash(passes),
         "state": [s.to_json() for s in engine.plan.state],
-        CARRIED_KEY: [{"name": c.name, "initial": c.initial, "shared": c.shared} for c in program.carried],
+        **({CARRIED_KEY: carried} if carried else {}),
     }
 
 

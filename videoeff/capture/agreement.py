@@ -1,0 +1,220 @@
+"""Does what was captured compute what the model computes, frame after frame?
+
+A graph knows only what its trace saw. A model may remember more: the last frame in an attribute, a counter, a
+global variable. So model and graph are run side by side on several frames, from the model's own state, and
+where they differ the reason is looked for and named.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+import torch.utils._pytree as pytree
+from torch import Tensor, fx, nn
+
+from videoeff.capture.frames import Call, calls, copied, smaller
+from videoeff.capture.keeping import Keeper, differing, leaves, put
+from videoeff.capture.randomness import RandomWatch, advice
+from videoeff.errors import CaptureError
+from videoeff.ir.program import Program
+
+#: Runs one frame after the other, from a stream's beginning.
+Run = Callable[[Call], Sequence[Any]]
+
+#: How many frames are compared; more where the model counts in numbers of its own.
+FRAMES, COUNTED_FRAMES = 3, 5
+
+#: What counters are set to: so many frames have passed. Whatever happens every n-th frame, for the usual n,
+#: happens then or in the frame after.
+AHEAD = 25199
+
+# Largest difference over the output's largest magnitude. The graph calls the same operators on the same
+# values; only where PyTorch decomposes an in-place one may a sum be taken in another order.
+_TOLERANCE = {torch.float64: 1e-7, torch.float32: 1e-3, torch.float16: 3e-2, torch.bfloat16: 2e-1}
+
+
+def require_agreement(
+    model: nn.Module, keeper: Keeper, program: Program, args: Sequence[Any], kwargs: Mapping[str, Any]
+) -> None:
+    """Raise unless a Program computes what the model computes.
+
+    Small pictures are tried first, as they cost little; whatever they say against the Program, the example's
+    size decides.
+
+    Args:
+        model: the model.
+        keeper: what it held before it was captured, which it holds again afterwards.
+        program: what was captured.
+        args: positional arguments of the example.
+        kwargs: its keyword arguments.
+
+    Raises:
+        CaptureError: it does not; what the model remembers is named.
+    """
+    example = (tuple(args), dict(kwargs))
+    small = smaller(example)
+    if small is not None and _small_agrees(model, keeper, program, small):
+        return
+    check(model, keeper, lambda: _runner(program), example, program.name, [c.name for c in program.carried])
+
+
+def _small_agrees(model: nn.Module, keeper: Keeper, program: Program, small: Call) -> bool:
+    try:
+        frames = list(itertools.islice(calls(*small), COUNTED_FRAMES))
+        return _first_difference(model, keeper, _runner(program), frames) is None
+    except Exception:  # noqa: BLE001  one of them has a fixed size: anything may be raised
+        return False
+
+
+def _runner(program: Program) -> Run:
+    carried = program.initial()
+    interpreter = fx.Interpreter(program.module, garbage_collect_values=True)
+
+    def run(call: Call) -> Sequence[Any]:
+        nonlocal carried
+        flat = [v for v in pytree.tree_leaves(call) if isinstance(v, Tensor)]
+        outputs, carried = program.parted(tuple(interpreter.run(*flat, *carried)))
+        return outputs
+
+    return run
+
+
+def check(
+    model: nn.Module,
+    keeper: Keeper,
+    begin: Callable[[], Run],
+    example: Call,
+    name: str,
+    carried: Sequence[str] = (),
+) -> None:
+    """Raise unless what was captured gives the model's outputs on several frames.
+
+    Args:
+        model: the model.
+        keeper: what it held before it was captured.
+        begin: makes a function that runs what was captured, frame after frame.
+        example: the example call.
+        name: what to call the model.
+        carried: the buffers that a stream carries.
+
+    Raises:
+        CaptureError: it does not.
+    """
+    frames = _frames(model, keeper, example, name)
+    number = _first_difference(model, keeper, begin(), frames)
+    keeper.restore()
+    if number is not None:
+        why = _why(model, keeper, frames, carried)
+        keeper.restore()
+        raise CaptureError(f"{name}: in frame {number + 1} its graph does not compute what it computes: {why}")
+
+
+def _frames(model: nn.Module, keeper: Keeper, example: Call, name: str) -> list[Call]:
+    """Calls that the model takes: random pictures, or the example made darker where it takes no others."""
+    reason = ""
+    for gentle in (False, True):
+        frames = list(itertools.islice(calls(*example, gentle=gentle), COUNTED_FRAMES))
+        keeper.restore()
+        try:
+            _call(model, frames[0])
+        except Exception as error:  # noqa: BLE001  the model's own code may raise anything
+            reason = f"{type(error).__name__}: {error}"
+            continue
+        return frames
+    raise CaptureError(
+        f"{name}: it runs on the example, but fails on the same picture made 1 % darker ({reason}), so what it "
+        "does from frame to frame cannot be seen; convert with an example like the frames to come"
+    )
+
+
+def _call(model: nn.Module, call: Call) -> list[Any]:
+    args, kwargs = copied(call)
+    with torch.no_grad():
+        return pytree.tree_leaves(model(*args, **kwargs))
+
+
+def _first_difference(model: nn.Module, keeper: Keeper, run: Run, frames: Sequence[Call]) -> int | None:
+    """The first frame in which model and graph differ, from the model's own state on."""
+    keeper.restore()
+    counters: list[tuple[Any, Any]] = []
+    before = _numbers(model)
+    for number, frame in enumerate(frames):
+        if number >= FRAMES and not counters:
+            break
+        if number == FRAMES - 1 and counters:
+            for holder, key in counters:
+                put(holder, key, AHEAD)
+        expected = _call(model, frame)
+        with torch.no_grad():
+            found = list(run(copied(frame)))
+        if not close(found, expected):
+            return number
+        if number < FRAMES - 1:
+            now = _numbers(model)
+            counters = [now[n][1:] for n in now if n in before and now[n][0] != before[n][0]]
+            before = now
+    return None
+
+
+def _numbers(model: nn.Module) -> dict[str, tuple[Any, Any, Any]]:
+    return {n: v for n, v in leaves(model, tensors=False).items() if type(v[0]) is int}
+
+
+def close(found: Sequence[Any], expected: Sequence[Any]) -> bool:
+    """Whether flat outputs agree, but for rounding."""
+    if len(found) != len(expected):
+        return False
+    return all(_close(a, b) for a, b in zip(found, expected, strict=True))
+
+
+def _close(a: Any, b: Any) -> bool:
+    if not isinstance(a, Tensor) or not isinstance(b, Tensor):
+        return type(a) is type(b) and bool(a == b or a is b)
+    if a.shape != b.shape or a.dtype != b.dtype:
+        return False
+    if torch.equal(a, b):
+        return True
+    if not a.is_floating_point():
+        return False
+    apart = ~((a == b) | (a.isnan() & b.isnan()))
+    error, size = (a - b).abs()[apart].max(), b[b.isfinite()].abs().max() if bool(b.isfinite().any()) else 0
+    return bool(error <= _TOLERANCE.get(a.dtype, 0.0) * size)
+
+
+def _why(model: nn.Module, keeper: Keeper, frames: Sequence[Call], carried: Sequence[str]) -> str:
+    """Why a model and its graph differ: what it remembers, or that it draws random numbers."""
+    keeper.restore()
+    start = leaves(model)
+    watch = RandomWatch()
+    with watch:
+        first = _call(model, frames[0])
+    alone = leaves(model)
+    if watch.found:
+        return advice(", ".join(watch.found))
+    keeper.restore()
+    if not close(_call(model, frames[0]), first):
+        return (
+            "its result is not the same twice for the same frame: it draws random numbers outside PyTorch, or "
+            "reads a clock; make that an argument of its forward"
+        )
+    keeper.restore()
+    _call(model, frames[1])
+    again = _call(model, frames[0])
+    later = leaves(model)
+    history = [n for n in differing(alone, later) if n not in carried]
+    if history or not close(again, first):
+        names = history or [n for n in differing(start, alone) if n not in carried]
+        what = ", ".join(repr(n) for n in names[:4]) or "something outside the module"
+        return (
+            f"it remembers what came before in {what}; a stream carries buffers alone: register it as a buffer "
+            "(register_buffer) and write into that (copy_), or pass it to the forward and return it"
+        )
+    written = [n for n in differing(start, alone) if n not in carried]
+    what = f" (its forward sets {', '.join(repr(n) for n in written[:4])})" if written else ""
+    return (
+        f"its forward uses a value that the trace took for a constant{what}; compute it from the forward's "
+        "arguments, or register it as a buffer"
+    )

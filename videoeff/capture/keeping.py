@@ -1,0 +1,206 @@
+"""Keep a model as it is while it is run and traced: remember all that it holds, and put it back."""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from videoeff.capture.reachable import PLAIN, Variables, fields, walk
+
+#: Bytes of the largest global tensor that is remembered; a model's own are remembered whatever their size.
+_LARGEST_GLOBAL = 16 * 1024 * 1024
+
+
+@contextmanager
+def kept(model: nn.Module) -> Iterator[Keeper]:
+    """Within the block the model may be run and traced; behind it, it is as before, attribute by attribute.
+
+    So are PyTorch's, NumPy's and Python's random number generators, and whether gradients are recorded.
+    """
+    keeper = Keeper(model)
+    grad, numbers = torch.is_grad_enabled(), (torch.get_rng_state(), random.getstate(), np.random.get_state())
+    devices = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None
+    for module in model.modules():
+        if vars(module).get("_compiled_call_impl") is not None:
+            vars(module)["_compiled_call_impl"] = None  # what torch.compile made of it
+    try:
+        yield keeper
+    finally:
+        keeper.restore()
+        torch.set_grad_enabled(grad)
+        torch.set_rng_state(numbers[0])
+        random.setstate(numbers[1])
+        np.random.set_state(numbers[2])
+        if devices is not None:
+            torch.cuda.set_rng_state_all(devices)
+
+
+class Keeper:
+    """What a model holds at one moment: attributes, buffers, parameters, containers, hooks and closures.
+
+    Args:
+        model: the model. Global and class variables that its code names are remembered too.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model
+        self._tensors: list[_KeptTensor] = []
+        self._arrays: list[tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]] = []
+        self._contents: list[tuple[Any, Any]] = []
+        for name, value in list(walk(model)):
+            if isinstance(value, Tensor):
+                if not name.startswith("global ") or value.nbytes <= _LARGEST_GLOBAL:
+                    self._tensors.append(_KeptTensor(value))
+            elif isinstance(value, np.ndarray):
+                self._arrays.append((value, value.copy()))
+            elif isinstance(value, (list, deque, set)):
+                self._contents.append((value, set(value) if isinstance(value, set) else list(value)))
+            elif (content := content_of(value)) is not None:
+                self._contents.append((value, dict(content)))
+
+    def restore(self) -> None:
+        """Put everything back: the same objects, with the same contents."""
+        for holder, content in self._contents:
+            _refill(holder, content)
+        for tensor in self._tensors:
+            tensor.restore()
+        for array, copy in self._arrays:
+            if array.shape == copy.shape and array.tobytes() != copy.tobytes():
+                array[...] = copy
+
+
+class _KeptTensor:
+    """A tensor, a copy of what it held, and the memory it lay in."""
+
+    def __init__(self, tensor: Tensor) -> None:
+        self.tensor, self.requires_grad = tensor, tensor.requires_grad
+        self.memory: Tensor | None = None
+        self.copy: Tensor | None = None
+        try:
+            self.memory, self.copy = tensor.detach(), tensor.detach().clone()
+        except (RuntimeError, ValueError, NotImplementedError):  # one without contents, such as a lazy one
+            self.memory = None
+
+    def restore(self) -> None:
+        """Put the contents back, if they changed."""
+        tensor, memory, copy = self.tensor, self.memory, self.copy
+        if memory is None or copy is None:
+            return
+        with torch.inference_mode(tensor.is_inference()), torch.no_grad():
+            if tensor.shape != copy.shape or tensor.data_ptr() != memory.data_ptr():
+                tensor.data = memory
+            if not _surely_same(tensor, copy):
+                tensor.detach().copy_(copy)
+        if tensor.requires_grad != self.requires_grad and tensor.is_leaf:
+            tensor.requires_grad_(self.requires_grad)
+
+
+def content_of(value: Any) -> Mapping[Any, Any] | None:
+    """What an object holds, by key: its attributes, its items; None if it holds nothing that may change."""
+    if isinstance(value, nn.Module):
+        return vars(value)
+    if isinstance(value, dict):
+        return value
+    if isinstance(value, (list, deque)):
+        return dict(enumerate(value))
+    return fields(value)
+
+
+def put(holder: Any, key: Any, value: Any) -> None:
+    """Set one entry of what :func:`content_of` gives."""
+    if isinstance(holder, nn.Module):
+        vars(holder)[key] = value
+    elif isinstance(holder, (dict, list, deque)):
+        holder[key] = value
+    elif isinstance(holder, Variables):
+        holder.write(key, value)
+    elif key in getattr(holder, "__dict__", ()):
+        vars(holder)[key] = value
+    else:
+        object.__setattr__(holder, key, value)
+
+
+def _refill(holder: Any, content: Any) -> None:
+    if isinstance(holder, set):
+        if holder != content:
+            holder.clear()
+            holder.update(content)
+        return
+    if isinstance(holder, (list, deque)):
+        if len(holder) != len(content) or any(a is not b for a, b in zip(holder, content, strict=True)):
+            holder.clear()
+            holder.extend(content)
+        return
+    now = content_of(holder) or {}
+    if isinstance(holder, dict) and list(now) != list(content):
+        holder.clear()
+        holder.update(content)
+        return
+    for key in [k for k in now if k not in content]:
+        if isinstance(holder, nn.Module):
+            del vars(holder)[key]
+        elif isinstance(holder, Variables):
+            holder.delete(key)
+        else:
+            delattr(holder, key)
+    for key, value in content.items():
+        if key not in now or now[key] is not value:
+            put(holder, key, value)
+
+
+def same(a: Any, b: Any) -> bool:
+    """Whether two values are equal: tensors by dtype, shape and elements, NaN being equal to NaN."""
+    if not isinstance(a, Tensor) or not isinstance(b, Tensor):
+        return type(a) is type(b) and (a is b or bool(a == b) or (a != a and b != b))
+    if a.shape != b.shape or a.dtype != b.dtype or a.device != b.device:
+        return False
+    if torch.equal(a, b):
+        return True
+    if not a.is_floating_point() or a.is_quantized:
+        return False
+    return bool(((a == b) | (a.isnan() & b.isnan())).all())
+
+
+def _surely_same(tensor: Tensor, copy: Tensor) -> bool:
+    try:
+        return same(tensor, copy)
+    except (RuntimeError, NotImplementedError):  # of a kind that cannot be compared
+        return True
+
+
+def leaves(model: nn.Module, *, tensors: bool = True) -> dict[str, tuple[Any, Any, Any]]:
+    """The numbers, texts and tensors that a model holds, by name: (value, its holder, its key there).
+
+    Args:
+        model: the model.
+        tensors: whether to include copies of tensors, which have no holder.
+    """
+    found: dict[str, tuple[Any, Any, Any]] = {}
+    for name, value in list(walk(model)):
+        if isinstance(value, Tensor):
+            if tensors:
+                found.setdefault(name, (value.detach().clone(), None, None))
+            continue
+        for key, item in list((content_of(value) or {}).items()):
+            if isinstance(item, PLAIN) and not isinstance(item, (bytes, type(None))):
+                found.setdefault(_leaf_name(name, value, key), (item, value, key))
+    return found
+
+
+def _leaf_name(name: str, holder: Any, key: Any) -> str:
+    if isinstance(holder, (dict, list, deque)):
+        return f"{name}[{key!r}]"
+    return f"{name}.{key}" if name and key != "cell_contents" else str(key if key != "cell_contents" else name)
+
+
+def differing(before: Mapping[str, tuple[Any, Any, Any]], after: Mapping[str, tuple[Any, Any, Any]]) -> list[str]:
+    """The names of values that are not the same in two results of :func:`leaves`."""
+    names = [*before, *(n for n in after if n not in before)]
+    return [n for n in names if n not in before or n not in after or not same(before[n][0], after[n][0])]
