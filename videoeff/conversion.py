@@ -11,10 +11,10 @@ import torch.utils._pytree as pytree
 from torch import fx, nn
 
 from videoeff.analysis import is_convolution
-from videoeff.capture.agreement import require_agreement
+from videoeff.capture.agreement import check, require_agreement
 from videoeff.capture.export import capture, require_eval
 from videoeff.capture.keeping import Keeper, kept
-from videoeff.capture.partition import has_convolution, partition
+from videoeff.capture.partition import begin_again, changed_buffers, has_convolution, partition
 from videoeff.capture.randomness import require_none
 from videoeff.capture.settling import settle
 from videoeff.errors import BackendError, CaptureError, PassError
@@ -27,6 +27,7 @@ from videoeff.runtime.body import StreamBody
 from videoeff.runtime.engine import Engine
 from videoeff.runtime.options import Options
 from videoeff.runtime.partitioned import PartitionedModel
+from videoeff.runtime.rehearsal import Trial
 from videoeff.runtime.signature import Parameters, Signature, describe
 from videoeff.runtime.streaming_module import StreamingModule
 
@@ -184,6 +185,9 @@ class _Builder:
         self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], reason: str, keeper: Keeper
     ) -> PartitionedModel:
         found = partition(model, args, kwargs)
+        outside = changed_buffers(model, keeper, found)
+        keeper.restore()
+        begin_again(model, found)
         engines: dict[str, list[Engine]] = {}
         for captured in found.partitions:
             program = self._rewritten(captured.program)
@@ -192,7 +196,23 @@ class _Builder:
                 _share_constants(calls[0].program, program)
             calls.append(Engine(program, self.backend))
         left = (("", reason), *found.left)
-        return PartitionedModel(model, engines, Signature.of(args, kwargs), left, found.convolution_macs)
+        signature = Signature.of(args, kwargs)
+
+        def body() -> PartitionedModel:
+            return PartitionedModel(model, engines, signature, left, found.convolution_macs, outside)
+
+        trial = Trial(body(), found.partitions)
+        check(model, keeper, trial.begin, (args, kwargs), self.name, trial.carried)
+        for path in trial.uncalled():
+            del engines[path]
+            left += ((path, "the model's code reaches it by another way than through its parent"),)
+        if not engines:
+            raise CaptureError(
+                f"{self.name}: none of the parts that were captured is called ({left[-1][0]!r} and others): its "
+                "code reaches them through a global variable or an object that cannot be copied; call them as "
+                "attributes of the model"
+            )
+        return body()
 
     def _rewritten(self, program: Program) -> Program:
         """The program after the passes, where its stream is to live, before it is lowered."""

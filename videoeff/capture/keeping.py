@@ -51,6 +51,8 @@ class Keeper:
 
     def __init__(self, model: nn.Module) -> None:
         self.model = model
+        #: The model's buffers by path.
+        self.buffers = dict(model.named_buffers())
         self._tensors: list[_KeptTensor] = []
         self._arrays: list[tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]] = []
         self._contents: list[tuple[Any, Any]] = []
@@ -64,6 +66,10 @@ class Keeper:
                 self._contents.append((value, set(value) if isinstance(value, set) else list(value)))
             elif (content := content_of(value)) is not None:
                 self._contents.append((value, dict(content)))
+
+    def changed(self) -> list[Tensor]:
+        """The tensors whose contents are no longer the same."""
+        return [kept.tensor for kept in self._tensors if kept.changed]
 
     def restore(self) -> None:
         """Put everything back: the same objects, with the same contents."""
@@ -87,6 +93,11 @@ class _KeptTensor:
             self.memory, self.copy = tensor.detach(), tensor.detach().clone()
         except (RuntimeError, ValueError, NotImplementedError):  # one without contents, such as a lazy one
             self.memory = None
+
+    @property
+    def changed(self) -> bool:
+        """Whether it holds other values."""
+        return self.copy is not None and not _surely_same(self.tensor, self.copy)
 
     def restore(self) -> None:
         """Put the contents back, if they changed."""

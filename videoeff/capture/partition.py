@@ -18,6 +18,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from videoeff.capture.canonical import batch_of
 from videoeff.capture.export import capture
+from videoeff.capture.keeping import Keeper
+from videoeff.capture.randomness import require_none
+from videoeff.capture.side_effects import kept_by_call, without_hooks
 from videoeff.errors import CaptureError
 from videoeff.ir.program import Program
 
@@ -123,7 +126,8 @@ def partition(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) 
             "it is never called" if path not in first else _varies(first[path], second.get(path), streams)
         )
         if not reason and path:
-            reason = _capture_calls(path, module, first[path], partitions)
+            with without_hooks(module):
+                reason = _capture_calls(path, module, first[path], partitions, model)
             if not reason:
                 return True
         before = len(left)
@@ -202,15 +206,22 @@ def _varies(calls: _Calls, again: _Calls | None, streams: int) -> str:
     return ""
 
 
-def _capture_calls(path: str, module: nn.Module, calls: _Calls, partitions: list[Partition]) -> str:
+def _capture_calls(
+    path: str, module: nn.Module, calls: _Calls, partitions: list[Partition], model: nn.Module
+) -> str:
     """Capture every call of a module; the reason if one cannot be."""
     made = []
     for index, (args, kwargs) in enumerate(calls.inputs):
         if _writes(module, args, kwargs):
             return "it writes into what it is given"
+        if index == 0 and (left := kept_by_call(model, module, *calls.inputs[-1])):
+            return f"a call of it leaves something in {left[0]!r}"
         try:
             program = capture(module, args, kwargs, name=path)
+            require_none(program)
             reason = _agrees(module, program, args, kwargs)
+            if program.carried and len(calls.inputs) > 1:
+                reason = f"it is called {len(calls.inputs)} times and changes {program.carried[0].name!r}"
         except CaptureError as error:
             reason = str(error)
         if reason:
@@ -239,3 +250,20 @@ def _agrees(module: nn.Module, program: Program, args: tuple[Any, ...], kwargs: 
         if isinstance(a, Tensor) and not torch.allclose(a, b, rtol=1e-3, atol=1e-4, equal_nan=True):
             return "its export does not compute what it computes"
     return ""
+
+
+def changed_buffers(model: nn.Module, keeper: Keeper, found: Partitioning) -> tuple[str, ...]:
+    """The buffers that calls of the model have changed, those left out that its captured parts carry."""
+    own = {f"{p.path}.{c.name}" for p in found.partitions for c in p.program.carried}
+    changed = {id(tensor) for tensor in keeper.changed()}
+    kept = keeper.buffers
+    return tuple(n for n, b in model.named_buffers() if n not in own and (id(b) in changed or kept.get(n) is not b))
+
+
+def begin_again(model: nn.Module, found: Partitioning) -> None:
+    """Let the buffers that captured parts carry begin with the values that the model has now."""
+    for part in found.partitions:
+        module = model.get_submodule(part.path)
+        with torch.no_grad():
+            for carried, initial in zip(part.program.carried, part.program.initial(), strict=True):
+                initial.copy_(module.get_buffer(carried.name))

@@ -29,6 +29,7 @@ from videoeff.runtime.carried import CarriedState
 from videoeff.runtime.counts import Counts
 from videoeff.runtime.moving import retype, sharing
 from videoeff.runtime.outputs import owned
+from videoeff.runtime.outside import OutsideState
 from videoeff.runtime.signature import FrameSpec, OutputSignature, Signature
 
 Observer = Callable[[Context, tuple[Any, ...]], None]
@@ -60,6 +61,8 @@ class Engine(nn.Module):
     #: What of the model runs as it is: a Program is captured whole.
     left: tuple[tuple[str, str], ...] = ()
     eager: tuple[tuple[str, str], ...] = ()
+    idle: tuple[str, ...] = ()
+    outside = OutsideState(nn.Module(), (), 1)
 
     def __init__(self, program: Program, backend: str = "auto") -> None:
         super().__init__()

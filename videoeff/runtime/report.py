@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from videoeff.runtime.body import StreamBody
@@ -197,7 +197,14 @@ def report_of(name: str, body: StreamBody) -> Report:
     """What a stream did since it was made, or since its counts were cleared."""
     engines = body.engines
     layers = [x for prefix, e in engines.items() for x in layer_reports(e, f"{prefix}." if prefix else "")]
-    carried = tuple(c for e in engines.values() for c in e.carried.buffers)
+    carried = tuple(
+        replace(c, name=f"{prefix}.{c.name}" if prefix else c.name)
+        for prefix, e in engines.items()
+        for c in e.carried.buffers
+    )
+    carried += body.outside.buffers
+    idle = body.idle
+    streamed = sum(e.streamed_macs for name, e in engines.items() if name.partition("#")[0] not in idle)
     total = max(body.convolution_macs, sum(e.convolution_macs for e in engines.values()))
     return Report(
         name,
@@ -205,7 +212,7 @@ def report_of(name: str, body: StreamBody) -> Report:
         tuple(layers),
         sum(e.state_bytes for e in engines.values()) + sum(c.nbytes for c in carried),
         body.streams,
-        sum(e.streamed_macs for e in engines.values()) / total if total else 1.0,
+        streamed / total if total else 1.0,
         body.eager,
         carried,
     )

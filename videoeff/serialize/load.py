@@ -24,9 +24,10 @@ from videoeff.ir.program import Argument, Carried, PassRecord, Program, set_tens
 from videoeff.lowering.choose import choose_backends
 from videoeff.passes.pipeline import passes_hash
 from videoeff.runtime.body import StreamBody
+from videoeff.runtime.copying import copy_with_shared_weights
 from videoeff.runtime.engine import Engine
 from videoeff.runtime.options import Options
-from videoeff.runtime.partitioned import PartitionedModel, copy_with_shared_weights
+from videoeff.runtime.partitioned import PartitionedModel
 from videoeff.runtime.signature import FrameSpec, Parameters, Signature
 from videoeff.runtime.streaming_module import StreamingModule
 from videoeff.serialize.format import (
@@ -202,7 +203,8 @@ def _partitioned(
         tuple(FrameSpec(tuple(f["shape"]), getattr(torch, f["dtype"])) for f in entry[FRAME_SPECS_KEY]),
     )
     left = tuple((p, r) for p, r in entry[LEFT_KEY])
-    return PartitionedModel(model, found, signature, left, entry[CONVOLUTION_MACS_KEY])
+    outside = [_text(name) for name in entry.get(CARRIED_KEY, ())]
+    return PartitionedModel(model, found, signature, left, entry[CONVOLUTION_MACS_KEY], outside)
 
 
 def _put_weights(model: nn.Module, weights: Mapping[str, Tensor]) -> list[str]:

@@ -143,4 +143,5 @@ def _surroundings_to_json(stream: Contents, around: Surroundings) -> dict[str, A
         FRAME_SPECS_KEY: specs,
         LEFT_KEY: [list(x) for x in around.left],
         CONVOLUTION_MACS_KEY: around.convolution_macs,
+        **({CARRIED_KEY: list(around.outside)} if around.outside else {}),
     }
