@@ -14,7 +14,7 @@ from videoeff.analysis import is_convolution
 from videoeff.capture.agreement import check, require_agreement
 from videoeff.capture.export import capture, require_eval
 from videoeff.capture.keeping import Keeper, kept
-from videoeff.capture.partition import begin_again, changed_buffers, has_convolution, partition
+from videoeff.capture.partition import begin_again, changed_tensors, has_convolution, partition
 from videoeff.capture.randomness import require_none
 from videoeff.capture.settling import settle
 from videoeff.errors import BackendError, CaptureError, PassError
@@ -184,9 +184,10 @@ class _Builder:
     def _partitioned(
         self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], reason: str, keeper: Keeper
     ) -> PartitionedModel:
+        settled = Keeper(model)
         found = partition(model, args, kwargs)
-        outside = changed_buffers(model, keeper, found)
-        keeper.restore()
+        outside = changed_tensors(model, settled, found)
+        settled.restore()
         begin_again(model, found)
         engines: dict[str, list[Engine]] = {}
         for captured in found.partitions:
@@ -202,7 +203,8 @@ class _Builder:
             return PartitionedModel(model, engines, signature, left, found.convolution_macs, outside)
 
         trial = Trial(body(), found.partitions)
-        check(model, keeper, trial.begin, (args, kwargs), self.name, trial.carried)
+        check(model, keeper, trial.begin, (args, kwargs), self.name, trial.carried, history=True)
+        settled.restore()
         for path in trial.uncalled():
             del engines[path]
             left += ((path, "the model's code reaches it by another way than through its parent"),)

@@ -89,6 +89,8 @@ def check(
     example: Call,
     name: str,
     carried: Sequence[str] = (),
+    *,
+    history: bool = False,
 ) -> None:
     """Raise unless what was captured gives the model's outputs on several frames.
 
@@ -99,17 +101,22 @@ def check(
         example: the example call.
         name: what to call the model.
         carried: the buffers that a stream carries.
+        history: whether what was captured runs code of the model's, which may remember too. A stream could
+            neither reset that nor keep it in a snapshot.
 
     Raises:
         CaptureError: it does not.
     """
     frames = _frames(model, keeper, example, name)
     number = _first_difference(model, keeper, begin(), frames)
+    why = "" if number is None else _why(model, keeper, frames, carried)
+    if number is None and history:
+        why = _remembers(model, keeper, frames, carried)
     keeper.restore()
     if number is not None:
-        why = _why(model, keeper, frames, carried)
-        keeper.restore()
-        raise CaptureError(f"{name}: in frame {number + 1} its graph does not compute what it computes: {why}")
+        raise CaptureError(f"{name}: in frame {number + 1} the model gives another result than its trace: {why}")
+    if why:
+        raise CaptureError(f"{name}: {why}")
 
 
 def _frames(model: nn.Module, keeper: Keeper, example: Call, name: str) -> list[Call]:
@@ -184,6 +191,50 @@ def _close(a: Any, b: Any) -> bool:
     return bool(error <= _TOLERANCE.get(a.dtype, 0.0) * size)
 
 
+def _remembers(model: nn.Module, keeper: Keeper, frames: Sequence[Call], carried: Sequence[str]) -> str:
+    """What a model that has seen some frames remembers beside what is carried, if its result depends on it."""
+    values = {n: t.detach().clone() for n, t in _tensors(model).items() if n in carried}
+    watch = RandomWatch()
+    with watch:
+        again = _call(model, frames[0])
+    if watch.found:
+        return advice(", ".join(watch.found))
+    later = leaves(model)
+    keeper.restore()
+    start = leaves(model)
+    with torch.no_grad():
+        for name, tensor in _tensors(model).items():
+            if name in values and tensor.shape == values[name].shape:
+                tensor.copy_(values[name])
+    if close(_call(model, frames[0]), again):
+        return ""
+    alone = leaves(model)
+    return _advice(model, _first(carried, differing(alone, later), differing(start, alone)))
+
+
+def _tensors(model: nn.Module) -> dict[str, Tensor]:
+    return {**dict(model.named_parameters()), **dict(model.named_buffers())}
+
+
+def _first(carried: Sequence[str], *found: Sequence[str]) -> list[str]:
+    """The first of the lists of names that holds some which are not carried; those."""
+    left = ([n for n in names if n not in carried] for names in found)
+    return next((names for names in left if names), [])
+
+
+def _advice(model: nn.Module, names: Sequence[str]) -> str:
+    what = ", ".join(repr(n) for n in names[:4]) or "something outside the module"
+    if names and set(names) <= set(_tensors(model)):
+        return (
+            f"it writes {what} in some frames and not in others, as an attribute says, which no graph follows: "
+            "write it in every frame (torch.where chooses the value)"
+        )
+    return (
+        f"it remembers what came before in {what}; a stream carries buffers alone: register it as a buffer "
+        "(register_buffer) and write into that (copy_), or pass it to the forward and return it"
+    )
+
+
 def _why(model: nn.Module, keeper: Keeper, frames: Sequence[Call], carried: Sequence[str]) -> str:
     """Why a model and its graph differ: what it remembers, or that it draws random numbers."""
     keeper.restore()
@@ -204,15 +255,10 @@ def _why(model: nn.Module, keeper: Keeper, frames: Sequence[Call], carried: Sequ
     _call(model, frames[1])
     again = _call(model, frames[0])
     later = leaves(model)
-    history = [n for n in differing(alone, later) if n not in carried]
+    history = _first(carried, differing(alone, later))
     if history or not close(again, first):
-        names = history or [n for n in differing(start, alone) if n not in carried]
-        what = ", ".join(repr(n) for n in names[:4]) or "something outside the module"
-        return (
-            f"it remembers what came before in {what}; a stream carries buffers alone: register it as a buffer "
-            "(register_buffer) and write into that (copy_), or pass it to the forward and return it"
-        )
-    written = [n for n in differing(start, alone) if n not in carried]
+        return _advice(model, history or _first(carried, differing(start, alone)))
+    written = _first(carried, differing(start, alone))
     what = f" (its forward sets {', '.join(repr(n) for n in written[:4])})" if written else ""
     return (
         f"its forward uses a value that the trace took for a constant{what}; compute it from the forward's "

@@ -51,8 +51,7 @@ def capture(
     exported = _export(module, tuple(args), kwargs, name)
     program = to_program(exported, tuple(args), kwargs, name)
     if program is None:
-        with _quiet():
-            exported = exported.run_decompositions({})
+        exported = _functional(exported, name)
         program = to_program(exported, tuple(args), kwargs, name)
         if program is None:
             raise CaptureError(f"{name}: in-place writes remain after functionalisation; report the model")
@@ -96,6 +95,16 @@ def _quiet() -> Iterator[None]:
             logger.setLevel(level)
             for child in children:
                 child.disabled = False
+
+
+def _functional(exported: torch.export.ExportedProgram, name: str) -> torch.export.ExportedProgram:
+    """The same program without in-place operators; buffers that it writes become outputs."""
+    with _quiet():
+        try:
+            return exported.run_decompositions({})
+        except Exception as error:
+            first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise CaptureError(f"{name}: its in-place writes cannot be made pure: {first}") from error
 
 
 def _export(

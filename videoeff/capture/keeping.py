@@ -51,8 +51,8 @@ class Keeper:
 
     def __init__(self, model: nn.Module) -> None:
         self.model = model
-        #: The model's buffers by path.
-        self.buffers = dict(model.named_buffers())
+        #: The model's parameters and buffers by path.
+        self.held: dict[str, Tensor] = {**dict(model.named_parameters()), **dict(model.named_buffers())}
         self._tensors: list[_KeptTensor] = []
         self._arrays: list[tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]] = []
         self._contents: list[tuple[Any, Any]] = []

@@ -252,12 +252,23 @@ def _agrees(module: nn.Module, program: Program, args: tuple[Any, ...], kwargs: 
     return ""
 
 
-def changed_buffers(model: nn.Module, keeper: Keeper, found: Partitioning) -> tuple[str, ...]:
-    """The buffers that calls of the model have changed, those left out that its captured parts carry."""
+def changed_tensors(model: nn.Module, keeper: Keeper, found: Partitioning) -> tuple[str, ...]:
+    """The buffers and parameters that calls of the model have changed, but those that captured parts carry.
+
+    Raises:
+        CaptureError: a captured part computes with one of them.
+    """
     own = {f"{p.path}.{c.name}" for p in found.partitions for c in p.program.carried}
     changed = {id(tensor) for tensor in keeper.changed()}
-    kept = keeper.buffers
-    return tuple(n for n, b in model.named_buffers() if n not in own and (id(b) in changed or kept.get(n) is not b))
+    now = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    names = [n for n, t in now.items() if n not in own and (id(t) in changed or keeper.held.get(n) is not t)]
+    for name in names:
+        if any(name.startswith(f"{p.path}.") for p in found.partitions):
+            raise CaptureError(
+                f"{type(model).__name__}: its code writes into {name!r}, which a part that was captured computes "
+                "with; write it before converting, or inside that part's own forward"
+            )
+    return tuple(names)
 
 
 def begin_again(model: nn.Module, found: Partitioning) -> None:

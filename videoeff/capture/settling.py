@@ -61,3 +61,5 @@ def settle(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> 
         now = buffer.now
         if not same(now, value) and now is not None and now.shape == buffer.value.shape:
             buffer.put_back()
+        elif now is not None:  # in memory of its own, as the model's is put back later
+            buffer.module._buffers[buffer.name] = now.detach().clone()

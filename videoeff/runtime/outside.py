@@ -1,8 +1,9 @@
-"""Buffers that the code around captured parts changes: state of the stream, like those the parts carry."""
+"""What the code around captured parts changes: state of the stream, like the buffers that the parts carry."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,9 +12,11 @@ from videoeff.errors import StateError
 from videoeff.runtime.carried import CarriedBuffer
 from videoeff.runtime.moving import Move
 
+_Place = tuple[dict[str, Any], str]
+
 
 class OutsideState:
-    """Buffers of a copied model that its code writes, with the values they began with.
+    """Buffers and parameters of a copied model that its code writes, with the values they began with.
 
     Args:
         model: the copy; it gets tensors of its own for them.
@@ -24,14 +27,14 @@ class OutsideState:
     def __init__(self, model: nn.Module, names: Sequence[str], streams: int) -> None:
         self.names, self._streams = tuple(names), streams
         self._places = [_place(model, name) for name in names]
-        self._initial = [owner._buffers[key] for owner, key in self._places]
+        self._initial = [held[key] for held, key in self._places]
         self.reset()
 
     @property
     def buffers(self) -> tuple[CarriedBuffer, ...]:
         """What is carried."""
         return tuple(
-            CarriedBuffer(name, tuple(t.shape), True, t.nbytes)
+            CarriedBuffer(name, tuple(t.shape), self._streams > 1, t.nbytes)
             for name, t in zip(self.names, self._initial, strict=True)
             if t is not None
         )
@@ -56,24 +59,35 @@ class OutsideState:
     def reset(self) -> None:
         """Let all values be those they began with."""
         with torch.no_grad():
-            for (owner, key), initial in zip(self._places, self._initial, strict=True):
-                owner._buffers[key] = None if initial is None else initial.detach().clone()
+            for place, initial in zip(self._places, self._initial, strict=True):
+                _fill(place, initial)
 
     def copies(self) -> dict[str, Tensor]:
         """Copies of the values by path."""
-        values = {n: o._buffers[k] for n, (o, k) in zip(self.names, self._places, strict=True)}
+        values = {n: held[k] for n, (held, k) in zip(self.names, self._places, strict=True)}
         return {n: t.detach().clone() for n, t in values.items() if t is not None}
 
     def restore(self, values: Mapping[str, Tensor]) -> None:
         """Take over what :meth:`copies` gave."""
-        for name, (owner, key) in zip(self.names, self._places, strict=True):
-            owner._buffers[key] = values[name].clone() if name in values else None
+        for name, place in zip(self.names, self._places, strict=True):
+            _fill(place, values.get(name))
 
     def move(self, move: Move) -> None:
         """Move or cast the values they began with."""
         self._initial = [None if t is None else move(t) for t in self._initial]
 
 
-def _place(model: nn.Module, name: str) -> tuple[nn.Module, str]:
+def _place(model: nn.Module, name: str) -> _Place:
     path, _, key = name.rpartition(".")
-    return model.get_submodule(path), key
+    owner = model.get_submodule(path)
+    return (owner._parameters if key in owner._parameters else owner._buffers), key
+
+
+def _fill(place: _Place, value: Tensor | None) -> None:
+    """Put a copy of a value, of the kind that stands there: the model may write into it."""
+    held, key = place
+    made = None if value is None else value.detach().clone()
+    before = held[key]
+    if made is not None and isinstance(before, nn.Parameter):
+        made = nn.Parameter(made, requires_grad=before.requires_grad)
+    held[key] = made
