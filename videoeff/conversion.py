@@ -16,7 +16,8 @@ from videoeff.capture.export import capture, require_eval
 from videoeff.capture.keeping import Keeper, kept
 from videoeff.capture.partition import begin_again, changed_tensors, has_convolution, partition
 from videoeff.capture.randomness import require_none
-from videoeff.capture.settling import settle
+from videoeff.capture.reachable import has_function_caches
+from videoeff.capture.settling import Noticed, noticing, own_parameters, settle
 from videoeff.errors import BackendError, CaptureError, PassError
 from videoeff.ir.edit import to_device
 from videoeff.ir.program import Program
@@ -155,35 +156,51 @@ class _Builder:
     def _body(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> StreamBody:
         model = self.model
         if isinstance(model, torch.export.ExportedProgram):
-            return self._captured(model, args, kwargs, None)
+            return self._whole(capture(model, args, kwargs, name=self.name))
         with kept(model) as keeper:
-            _require_run(model, args, kwargs, self.name)
-            return self._captured(model, args, kwargs, keeper)
+            return self._kept(model, args, kwargs, keeper)
 
-    def _captured(
-        self, model: Model, args: tuple[Any, ...], kwargs: dict[str, Any], keeper: Keeper | None
-    ) -> StreamBody:
-        name = self.name
-        try:
-            program = capture(model, args, kwargs, name=name)
-        except CaptureError as error:
-            if isinstance(model, (torch.export.ExportedProgram, fx.GraphModule)):
-                raise  # it has no submodules to call
-            if not has_convolution(model) or keeper is None:
-                raise
-            return self._partitioned(model, args, kwargs, str(error), keeper)
+    def _kept(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], keeper: Keeper) -> StreamBody:
+        """The body of a model that is put back as it was by the caller."""
+        reason, noticed = "", Noticed()
+        program: Program | None = None
+        remembers = has_function_caches(model)  # a trace would leave its tensors in them
+        if not remembers:
+            try:
+                with noticing(model) as noticed:
+                    program = capture(model, args, kwargs, name=self.name)
+            except CaptureError as error:
+                reason = str(error)
+        if program is None or noticed.names:  # it may do when what it remembers of a frame's size is there
+            keeper.restore()
+            keeper.keep_parameters()
+            settled = _require_run(model, args, kwargs, self.name)
+            if settled or remembers or noticed.names:
+                try:
+                    program = capture(model, args, kwargs, name=self.name)
+                except CaptureError as error:
+                    program, reason = None, str(error)
+        if program is None:
+            if isinstance(model, fx.GraphModule) or not has_convolution(model):
+                raise CaptureError(reason)
+            return self._partitioned(model, args, kwargs, reason, keeper)
+        body = self._whole(program)
+        remembers = remembers or bool(noticed.names)
+        require_agreement(model, keeper, program, args, kwargs, remembers=remembers)
+        return body
+
+    def _whole(self, program: Program) -> Engine:
         require_none(program)
-        if isinstance(model, nn.Module) and keeper is not None:
-            require_agreement(model, keeper, program, args, kwargs)
         if not any(is_convolution(n) for n in program.nodes):
             raise CaptureError(
-                f"{name}: it has no convolution, so there are no pixels to follow; run it as it is"
+                f"{self.name}: it has no convolution, so there are no pixels to follow; run it as it is"
             )
         return Engine(self._rewritten(program), self.backend)
 
     def _partitioned(
         self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], reason: str, keeper: Keeper
     ) -> PartitionedModel:
+        own_parameters(model, keeper.changed())
         settled = Keeper(model)
         found = partition(model, args, kwargs)
         outside = changed_tensors(model, settled, found)
@@ -269,10 +286,10 @@ def _as_model(
     return pytree.tree_map(fit, (args, kwargs))  # type: ignore[no-any-return]
 
 
-def _require_run(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], name: str) -> None:
+def _require_run(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], name: str) -> bool:
     """Run the example; tells one that does not fit the model from a model that cannot be exported."""
     try:
-        settle(model, args, kwargs)
+        return settle(model, args, kwargs)
     except Exception as error:
         lines = str(error).strip().splitlines() or [type(error).__name__]
         hint = "a tuple holds the positional arguments, kwargs= the keyword arguments"

@@ -15,6 +15,7 @@ import torch
 import torch.utils._pytree as pytree
 from torch import Tensor, fx, nn
 
+from videoeff.analysis import macs
 from videoeff.capture.frames import Call, calls, copied, smaller
 from videoeff.capture.keeping import Keeper, differing, leaves, put
 from videoeff.capture.randomness import RandomWatch, advice
@@ -31,18 +32,29 @@ FRAMES, COUNTED_FRAMES = 3, 5
 #: happens then or in the frame after.
 AHEAD = 25199
 
+# Multiply-accumulates of a frame that are compared at their own size without hesitation.
+_CHEAP = 200_000_000
+
 # Largest difference over the output's largest magnitude. The graph calls the same operators on the same
 # values; only where PyTorch decomposes an in-place one may a sum be taken in another order.
 _TOLERANCE = {torch.float64: 1e-7, torch.float32: 1e-3, torch.float16: 3e-2, torch.bfloat16: 2e-1}
 
 
 def require_agreement(
-    model: nn.Module, keeper: Keeper, program: Program, args: Sequence[Any], kwargs: Mapping[str, Any]
+    model: nn.Module,
+    keeper: Keeper,
+    program: Program,
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
+    *,
+    remembers: bool,
 ) -> None:
     """Raise unless a Program computes what the model computes.
 
     Small pictures are tried first, as they cost little; whatever they say against the Program, the example's
-    size decides.
+    size decides. A graph that names sizes takes no small pictures. If the example is large, and the trace saw
+    the forward change nothing but buffers, then the model alone is asked whether it gives a small picture the
+    same result again after others.
 
     Args:
         model: the model.
@@ -50,22 +62,38 @@ def require_agreement(
         program: what was captured.
         args: positional arguments of the example.
         kwargs: its keyword arguments.
+        remembers: whether the trace saw the forward change something of the model that is no buffer.
 
     Raises:
         CaptureError: it does not; what the model remembers is named.
     """
     example = (tuple(args), dict(kwargs))
+    carried = [c.name for c in program.carried]
     small = smaller(example)
-    if small is not None and _small_agrees(model, keeper, program, small):
-        return
-    check(model, keeper, lambda: _runner(program), example, program.name, [c.name for c in program.carried])
-
-
-def _small_agrees(model: nn.Module, keeper: Keeper, program: Program, small: Call) -> bool:
     try:
-        frames = list(itertools.islice(calls(*small), COUNTED_FRAMES))
+        if small is not None and _small_agrees(model, keeper, program, small, carried, alone=not remembers):
+            return
+        check(model, keeper, lambda: _runner(program), example, program.name, carried)
+    finally:
+        keeper.restore()
+
+
+def _small_agrees(
+    model: nn.Module, keeper: Keeper, program: Program, small: Call, carried: Sequence[str], *, alone: bool
+) -> bool:
+    """Whether small pictures show a Program, or a model alone where that may do, to be as it should."""
+    frames = list(itertools.islice(calls(*small), COUNTED_FRAMES))
+    try:
         return _first_difference(model, keeper, _runner(program), frames) is None
     except Exception:  # noqa: BLE001  one of them has a fixed size: anything may be raised
+        if not alone or sum(macs(node) for node in program.nodes) <= _CHEAP:
+            return False
+    try:
+        keeper.restore()
+        for frame in frames[:FRAMES]:
+            _call(model, frame)
+        return not _remembers(model, keeper, frames, carried)
+    except Exception:  # noqa: BLE001  the model has a fixed size
         return False
 
 
@@ -224,7 +252,7 @@ def _first(carried: Sequence[str], *found: Sequence[str]) -> list[str]:
 
 def _advice(model: nn.Module, names: Sequence[str]) -> str:
     what = ", ".join(repr(n) for n in names[:4]) or "something outside the module"
-    if names and set(names) <= set(_tensors(model)):
+    if names and set(names) <= {name for name, _ in model.named_buffers()}:
         return (
             f"it writes {what} in some frames and not in others, as an attribute says, which no graph follows: "
             "write it in every frame (torch.where chooses the value)"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -12,8 +11,8 @@ from torch import Tensor
 
 Call = tuple[tuple[Any, ...], dict[str, Any]]
 
-#: A smaller picture has at least so many rows and columns, and the larger one so many pixels.
-_SMALLEST, _LARGE = 64, 256 * 256
+#: Small pictures have fewer rows and columns than twice this, and not fewer than this.
+_SMALL = 64
 
 
 def calls(args: Sequence[Any], kwargs: Mapping[str, Any], *, gentle: bool = False) -> Iterator[Call]:
@@ -61,25 +60,21 @@ def copied(call: Call) -> Call:
 
 
 def smaller(call: Call) -> Call | None:
-    """The same call with small pictures; None where they are small, or of sizes that do not divide."""
+    """The same call with small pictures, which divide by what the large ones divide by; None where none are."""
     pictures = [v for v in pytree.tree_leaves(call) if isinstance(v, Tensor) and v.ndim >= 3]
     sizes = {tuple(v.shape[-2:]) for v in pictures}
     if len(sizes) != 1:
         return None
     ((height, width),) = sizes
-    if height * width <= _LARGE:
+    rows, columns = _small(height), _small(width)
+    if (rows, columns) == (height, width):
         return None
-    unit = next(u for u in (64, 32, 16, 8, 4, 2, 1) if height % u == 0 and width % u == 0)
-    common = math.gcd(height // unit, width // unit)
-    least = min(height, width)
-    fitting = [f for f in range(2, common + 1) if common % f == 0 and least // f >= _SMALLEST]
-    if not fitting:
-        return None
-    factor = max(fitting)
 
     def cut(value: Any) -> Any:
-        if not isinstance(value, Tensor) or value.ndim < 3:
-            return value
-        return value[..., : height // factor, : width // factor].contiguous()
+        return value[..., :rows, :columns].contiguous() if isinstance(value, Tensor) and value.ndim >= 3 else value
 
     return pytree.tree_map(cut, call)  # type: ignore[no-any-return]
+
+
+def _small(size: int) -> int:
+    return min(size, _SMALL + size % _SMALL)

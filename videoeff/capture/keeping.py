@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 from collections import deque
 from collections.abc import Iterator, Mapping
@@ -16,6 +17,9 @@ from videoeff.capture.reachable import PLAIN, Variables, fields, walk
 
 #: Bytes of the largest global tensor that is remembered; a model's own are remembered whatever their size.
 _LARGEST_GLOBAL = 16 * 1024 * 1024
+
+#: What is raised by a tensor without contents (a lazy or a meta one), or of a kind that does not compare.
+_NO_CONTENTS = (RuntimeError, ValueError, NotImplementedError)
 
 
 @contextmanager
@@ -45,6 +49,9 @@ def kept(model: nn.Module) -> Iterator[Keeper]:
 class Keeper:
     """What a model holds at one moment: attributes, buffers, parameters, containers, hooks and closures.
 
+    What parameters held is copied only when :meth:`keep_parameters` asks for it: they are most of a model, and a
+    trace writes none. They are put back where they were, whatever happens to the attribute.
+
     Args:
         model: the model. Global and class variables that its code names are remembered too.
     """
@@ -60,12 +67,19 @@ class Keeper:
             if isinstance(value, Tensor):
                 if not name.startswith("global ") or value.nbytes <= _LARGEST_GLOBAL:
                     self._tensors.append(_KeptTensor(value))
+                    if not isinstance(value, nn.Parameter) or value.is_inference():
+                        self._tensors[-1].keep_contents()
             elif isinstance(value, np.ndarray):
                 self._arrays.append((value, value.copy()))
             elif isinstance(value, (list, deque, set)):
                 self._contents.append((value, set(value) if isinstance(value, set) else list(value)))
             elif (content := content_of(value)) is not None:
                 self._contents.append((value, dict(content)))
+
+    def keep_parameters(self) -> None:
+        """Remember what parameters hold, too, before the model's code runs on them."""
+        for kept_tensor in self._tensors:
+            kept_tensor.keep_contents()
 
     def changed(self) -> list[Tensor]:
         """The tensors whose contents are no longer the same."""
@@ -89,10 +103,14 @@ class _KeptTensor:
         self.tensor, self.requires_grad = tensor, tensor.requires_grad
         self.memory: Tensor | None = None
         self.copy: Tensor | None = None
-        try:
-            self.memory, self.copy = tensor.detach(), tensor.detach().clone()
-        except (RuntimeError, ValueError, NotImplementedError):  # one without contents, such as a lazy one
-            self.memory = None
+        with contextlib.suppress(*_NO_CONTENTS):
+            self.memory = tensor.detach()
+
+    def keep_contents(self) -> None:
+        """Copy what it holds, once."""
+        if self.copy is None:
+            with contextlib.suppress(*_NO_CONTENTS):
+                self.copy = self.tensor.detach().clone()
 
     @property
     def changed(self) -> bool:
@@ -102,12 +120,12 @@ class _KeptTensor:
     def restore(self) -> None:
         """Put the contents back, if they changed."""
         tensor, memory, copy = self.tensor, self.memory, self.copy
-        if memory is None or copy is None:
+        if memory is None:
             return
-        with torch.inference_mode(tensor.is_inference()), torch.no_grad():
-            if tensor.shape != copy.shape or tensor.data_ptr() != memory.data_ptr():
+        with torch.inference_mode(tensor.is_inference()), torch.no_grad(), contextlib.suppress(*_NO_CONTENTS):
+            if tensor.shape != memory.shape or tensor.data_ptr() != memory.data_ptr():
                 tensor.data = memory
-            if not _surely_same(tensor, copy):
+            if copy is not None and not _surely_same(tensor, copy):
                 tensor.detach().copy_(copy)
         if tensor.requires_grad != self.requires_grad and tensor.is_leaf:
             tensor.requires_grad_(self.requires_grad)
@@ -182,7 +200,7 @@ def same(a: Any, b: Any) -> bool:
 def _surely_same(tensor: Tensor, copy: Tensor) -> bool:
     try:
         return same(tensor, copy)
-    except (RuntimeError, NotImplementedError):  # of a kind that cannot be compared
+    except _NO_CONTENTS:  # of a kind that cannot be compared
         return True
 
 
