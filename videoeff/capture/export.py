@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 from videoeff.capture.canonical import to_program
+from videoeff.capture.static_sizes import require_static
 from videoeff.errors import CaptureError
 from videoeff.ir.program import Program
 
@@ -49,6 +50,7 @@ def capture(
     if not isinstance(model, torch.export.ExportedProgram):
         require_eval(model)
     exported = _export(module, tuple(args), kwargs, name)
+    require_static(exported, name)
     program = to_program(exported, tuple(args), kwargs, name)
     if program is None:
         exported = _functional(exported, name)

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, fx
 from torch.export.graph_signature import InputKind, OutputKind
 
+from videoeff.capture.wrapped import without_wrappers
+
 _HELD = (InputKind.PARAMETER, InputKind.BUFFER, InputKind.CONSTANT_TENSOR)
 _READ = (OutputKind.USER_OUTPUT, OutputKind.BUFFER_MUTATION, OutputKind.USER_INPUT_MUTATION)
 
@@ -52,8 +54,8 @@ def graph_of(exported: torch.export.ExportedProgram) -> ExportedGraph:
     if plain:
         taken = {OutputKind.USER_OUTPUT: "", OutputKind.USER_INPUT_MUTATION: None}
         changed = tuple(taken.get(s.kind, s.target) for s in signature.output_specs)
-        return ExportedGraph(exported.graph_module, held, changed if any(c != "" for c in changed) else ())
+        return ExportedGraph(without_wrappers(exported.graph_module), held, changed if any(c != "" for c in changed) else ())
     module = exported.module(check_guards=False)
     if not isinstance(module, fx.GraphModule):
         raise TypeError(f"an export's module is a {type(module).__name__}")
-    return ExportedGraph(module)
+    return ExportedGraph(without_wrappers(module))

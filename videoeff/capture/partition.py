@@ -59,10 +59,11 @@ class Partitioning:
 
 @dataclass
 class _Calls:
-    """The calls of one module in a frame: what it was given, and the sizes of that."""
+    """The calls of one module in a frame: what it was given, the sizes of that, whether under autocast."""
 
     inputs: list[tuple[tuple[Any, ...], dict[str, Any]]] = field(default_factory=list)
     shapes: list[list[tuple[int, ...] | str]] = field(default_factory=list)
+    autocast: bool = False
 
 
 def _shape_of(value: Any) -> tuple[int, ...] | str:
@@ -164,6 +165,7 @@ def _record(
         def before(_: nn.Module, inputs: tuple[Any, ...], keywords: dict[str, Any]) -> None:
             calls = found.setdefault(path, _Calls())
             calls.shapes.append([_shape_of(v) for v in pytree.tree_leaves((inputs, keywords))])
+            calls.autocast |= torch.is_autocast_enabled("cpu") or torch.is_autocast_enabled("cuda")
             if keep:
                 calls.inputs.append(pytree.tree_map(kept, (inputs, keywords)))
 
@@ -198,6 +200,8 @@ def _varies(calls: _Calls, again: _Calls | None, streams: int) -> str:
         return "the number of its calls depends on the frame"
     if calls.shapes != again.shapes:
         return "the number of things it looks at depends on the frame"
+    if calls.autocast:
+        return "it is called under torch.autocast; cast the model instead: model.to(torch.bfloat16)"
     for inputs in calls.inputs:
         for value in pytree.tree_leaves(inputs):
             if isinstance(value, Tensor) and value.ndim == 4 and value.shape[0] != streams:
