@@ -12,12 +12,20 @@ from torch import fx, nn
 
 from videoeff.analysis import is_convolution
 from videoeff.capture.agreement import check, require_agreement
-from videoeff.capture.export import capture, require_eval
+from videoeff.capture.export import as_module, capture, require_eval
 from videoeff.capture.keeping import Keeper, kept
 from videoeff.capture.partition import begin_again, changed_tensors, has_convolution, partition
 from videoeff.capture.randomness import require_none
 from videoeff.capture.reachable import has_function_caches
-from videoeff.capture.settling import Noticed, noticing, own_parameters, settle
+from videoeff.capture.requirements import require_batch, require_call, require_inference, require_model
+from videoeff.capture.settling import (
+    Noticed,
+    has_inference_tensors,
+    noticing,
+    own_inference_tensors,
+    own_parameters,
+    settle,
+)
 from videoeff.errors import BackendError, CaptureError, PassError
 from videoeff.ir.edit import to_device
 from videoeff.ir.program import Program
@@ -104,9 +112,11 @@ def convert(
             "state dict, build the module and load it there)"
         )
     args = example if isinstance(example, tuple) else (example,)
-    if isinstance(model, nn.Module):
-        require_eval(model)
     name = name or _name(model)
+    if isinstance(model, nn.Module):
+        require_model(model, name)
+        require_eval(model)
+    require_call(args, kwargs or {}, name)
     forward = model.module().forward if isinstance(model, torch.export.ExportedProgram) else model.forward
     builder = _Builder(model, chosen, backend, place, name)
     stream = StreamingModule(
@@ -156,7 +166,25 @@ class _Builder:
     def _body(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> StreamBody:
         model = self.model
         if isinstance(model, torch.export.ExportedProgram):
-            return self._whole(capture(model, args, kwargs, name=self.name))
+            return self._exported(model, args, kwargs)
+        return self._module(model, args, kwargs)
+
+    def _exported(
+        self, model: torch.export.ExportedProgram, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> StreamBody:
+        """The body of an exported model; one that cannot be captured whole has its modules made anew."""
+        require_inference(model, self.name)
+        try:
+            program = capture(model, args, kwargs, name=self.name)
+        except CaptureError:
+            return self._module(as_module(model, self.name), args, kwargs)
+        return self._whole(program)
+
+    def _module(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> StreamBody:
+        if has_inference_tensors(model):
+            with kept(model):
+                own_inference_tensors(model)
+                return self._module(model, args, kwargs)
         with kept(model) as keeper:
             return self._kept(model, args, kwargs, keeper)
 
@@ -191,6 +219,7 @@ class _Builder:
 
     def _whole(self, program: Program) -> Engine:
         require_none(program)
+        require_batch(program)
         if not any(is_convolution(n) for n in program.nodes):
             raise CaptureError(
                 f"{self.name}: it has no convolution, so there are no pixels to follow; run it as it is"

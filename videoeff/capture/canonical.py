@@ -52,6 +52,16 @@ def batch_of(values: Sequence[Any]) -> int:
     return int(chosen[0].shape[0]) if chosen else 1
 
 
+def _streams_of(values: Sequence[Any], graph: fx.Graph) -> int:
+    """The number of streams; where no tensor of the call has a picture's dimensions, as convolutions see it."""
+    if not any(isinstance(v, Tensor) and v.ndim in (4, 5) for v in values):
+        for node in graph.nodes:
+            if node.op == "call_function" and op_name(node) in ("conv2d", "conv_transpose2d"):
+                seen = node.args[0].meta.get("val") if isinstance(node.args[0], fx.Node) else None
+                return int(seen.shape[0]) if isinstance(seen, Tensor) and seen.ndim == 4 else batch_of(values)
+    return batch_of(values)
+
+
 def to_program(
     exported: torch.export.ExportedProgram, args: tuple[Any, ...], kwargs: dict[str, Any], name: str
 ) -> Program | None:
@@ -107,7 +117,7 @@ def to_program(
             env[node] = _copy_call(graph, node, env)
     graph.output(tuple(flat_out))
     module = LazyGraphModule(root, graph)
-    program = Program(module, in_spec, out_spec, batch_of(flat), name=name, literals=tuple(literals))
+    program = Program(module, in_spec, out_spec, _streams_of(flat, source.module.graph), name=name, literals=tuple(literals))
     if not _functionalise(program):
         return None
     _split_lists(program)

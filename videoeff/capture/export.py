@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import nn
+from torch import fx, nn
 
 from videoeff.capture.canonical import to_program
 from videoeff.capture.static_sizes import require_static
@@ -58,6 +58,25 @@ def capture(
         if program is None:
             raise CaptureError(f"{name}: in-place writes remain after functionalisation; report the model")
     return program
+
+
+def as_module(model: torch.export.ExportedProgram, name: str) -> nn.Module:
+    """The modules of an exported model, so that those which can be are captured one by one.
+
+    Raises:
+        CaptureError: they cannot be made out.
+    """
+    with _quiet():
+        try:
+            module = torch.export.unflatten(model)
+        except Exception as error:
+            first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise CaptureError(f"{name}: its modules cannot be told from the export: {first}") from error
+    for part in module.modules():
+        part.training = False  # as exported; their own eval() does not reach all of them
+        for node in getattr(part, "graph", fx.Graph()).nodes:
+            node.meta = {}  # what the export derived of shapes cannot be copied
+    return module
 
 
 def require_eval(model: nn.Module) -> None:

@@ -13,9 +13,10 @@ from typing import Any
 
 import torch
 import torch.utils._pytree as pytree
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from videoeff.analysis import is_convolution
 from videoeff.capture.canonical import batch_of
 from videoeff.capture.export import capture
 from videoeff.capture.keeping import Keeper
@@ -86,7 +87,13 @@ def streams_of(args: Sequence[Any], kwargs: Mapping[str, Any]) -> int:
 
 def has_convolution(module: nn.Module) -> bool:
     """Whether a convolution lies inside the module."""
-    return any(isinstance(m, _CONVOLUTIONS) for m in module.modules())
+    return any(isinstance(m, _CONVOLUTIONS) or _convolves(m) for m in module.modules())
+
+
+def _convolves(module: nn.Module) -> bool:
+    """Whether a module that was made of an export calls a convolution."""
+    graph = getattr(module, "graph", None)
+    return isinstance(graph, fx.Graph) and any(is_convolution(n) for n in graph.nodes)
 
 
 def convolution_macs(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> int:
