@@ -188,7 +188,9 @@ class _Builder:
         with kept(model) as keeper:
             return self._kept(model, args, kwargs, keeper)
 
-    def _kept(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], keeper: Keeper) -> StreamBody:
+    def _kept(
+        self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], keeper: Keeper
+    ) -> StreamBody:
         """The body of a model that is put back as it was by the caller."""
         reason, noticed = "", Noticed()
         program: Program | None = None

@@ -19,6 +19,7 @@ from videoeff.analysis import macs
 from videoeff.capture.frames import Call, calls, copied, smaller
 from videoeff.capture.keeping import Keeper, differing, leaves, put
 from videoeff.capture.randomness import RandomWatch, advice
+from videoeff.capture.reachable import PLAIN
 from videoeff.errors import CaptureError
 from videoeff.ir.program import Program
 
@@ -31,6 +32,9 @@ FRAMES, COUNTED_FRAMES = 3, 5
 #: What counters are set to: so many frames have passed. Whatever happens every n-th frame, for the usual n,
 #: happens then or in the frame after.
 AHEAD = 25199
+
+# Objects inside objects of an output that are looked into.
+_DEEPEST = 6
 
 # Multiply-accumulates of a frame that are compared at their own size without hesitation.
 _CHEAP = 200_000_000
@@ -142,7 +146,9 @@ def check(
         why = _remembers(model, keeper, frames, carried)
     keeper.restore()
     if number is not None:
-        raise CaptureError(f"{name}: in frame {number + 1} the model gives another result than its trace: {why}")
+        raise CaptureError(
+            f"{name}: in frame {number + 1} the model gives another result than its trace: {why}"
+        )
     if why:
         raise CaptureError(f"{name}: {why}")
 
@@ -199,15 +205,43 @@ def _numbers(model: nn.Module) -> dict[str, tuple[Any, Any, Any]]:
 
 
 def close(found: Sequence[Any], expected: Sequence[Any]) -> bool:
-    """Whether flat outputs agree, but for rounding."""
+    """Whether outputs agree, but for rounding; objects by what they hold."""
+    found, expected = ([leaf for value in values for leaf in _held(value)] for values in (found, expected))
     if len(found) != len(expected):
         return False
     return all(_close(a, b) for a, b in zip(found, expected, strict=True))
 
 
+def _held(value: Any, depth: int = 0) -> list[Any]:
+    """An output as a flat list: an object of a class that is not registered gives its class and its attributes."""
+    leaves: list[Any] = pytree.tree_leaves(value)
+    flat: list[Any] = []
+    for leaf in leaves:
+        inner: Any = None
+        if isinstance(leaf, Mapping):
+            inner = dict(leaf)
+        elif isinstance(leaf, (list, tuple)):
+            inner = list(leaf)
+        elif not isinstance(leaf, (Tensor, *PLAIN, type)) and hasattr(leaf, "__dict__"):
+            inner = dict(vars(leaf))
+        if inner is None or depth > _DEEPEST:
+            flat.append(leaf)
+        else:
+            flat += [type(leaf), *_held(inner, depth + 1)]
+    return flat
+
+
+def _equal(a: Any, b: Any) -> bool:
+    """Whether two values are equal; those that cannot be compared count as equal."""
+    try:
+        return bool(a == b) or bool(a != a and b != b)
+    except (RuntimeError, ValueError, TypeError):
+        return True
+
+
 def _close(a: Any, b: Any) -> bool:
     if not isinstance(a, Tensor) or not isinstance(b, Tensor):
-        return type(a) is type(b) and bool(a == b or a is b)
+        return type(a) is type(b) and (a is b or _equal(a, b))
     if a.shape != b.shape or a.dtype != b.dtype:
         return False
     if torch.equal(a, b):

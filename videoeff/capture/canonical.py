@@ -53,7 +53,7 @@ def batch_of(values: Sequence[Any]) -> int:
 
 
 def _streams_of(values: Sequence[Any], graph: fx.Graph) -> int:
-    """The number of streams; where no tensor of the call has a picture's dimensions, as convolutions see it."""
+    """The number of streams; where no tensor of the call is a picture, as a convolution sees it."""
     if not any(isinstance(v, Tensor) and v.ndim in (4, 5) for v in values):
         for node in graph.nodes:
             if node.op == "call_function" and op_name(node) in ("conv2d", "conv_transpose2d"):
@@ -117,7 +117,9 @@ def to_program(
             env[node] = _copy_call(graph, node, env)
     graph.output(tuple(flat_out))
     module = LazyGraphModule(root, graph)
-    program = Program(module, in_spec, out_spec, _streams_of(flat, source.module.graph), name=name, literals=tuple(literals))
+    program = Program(
+        module, in_spec, out_spec, _streams_of(flat, source.module.graph), name=name, literals=tuple(literals)
+    )
     if not _functionalise(program):
         return None
     _split_lists(program)

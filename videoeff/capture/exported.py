@@ -54,7 +54,9 @@ def graph_of(exported: torch.export.ExportedProgram) -> ExportedGraph:
     if plain:
         taken = {OutputKind.USER_OUTPUT: "", OutputKind.USER_INPUT_MUTATION: None}
         changed = tuple(taken.get(s.kind, s.target) for s in signature.output_specs)
-        return ExportedGraph(without_wrappers(exported.graph_module), held, changed if any(c != "" for c in changed) else ())
+        return ExportedGraph(
+            without_wrappers(exported.graph_module), held, changed if any(c != "" for c in changed) else ()
+        )
     module = exported.module(check_guards=False)
     if not isinstance(module, fx.GraphModule):
         raise TypeError(f"an export's module is a {type(module).__name__}")

@@ -71,7 +71,11 @@ def smaller(call: Call) -> Call | None:
         return None
 
     def cut(value: Any) -> Any:
-        return value[..., :rows, :columns].contiguous() if isinstance(value, Tensor) and value.ndim >= 3 else value
+        return (
+            value[..., :rows, :columns].contiguous()
+            if isinstance(value, Tensor) and value.ndim >= 3
+            else value
+        )
 
     return pytree.tree_map(cut, call)  # type: ignore[no-any-return]
 

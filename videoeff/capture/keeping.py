@@ -226,10 +226,14 @@ def leaves(model: nn.Module, *, tensors: bool = True) -> dict[str, tuple[Any, An
 def _leaf_name(name: str, holder: Any, key: Any) -> str:
     if isinstance(holder, (dict, list, deque)):
         return f"{name}[{key!r}]"
-    return f"{name}.{key}" if name and key != "cell_contents" else str(key if key != "cell_contents" else name)
+    return (
+        f"{name}.{key}" if name and key != "cell_contents" else str(key if key != "cell_contents" else name)
+    )
 
 
-def differing(before: Mapping[str, tuple[Any, Any, Any]], after: Mapping[str, tuple[Any, Any, Any]]) -> list[str]:
+def differing(
+    before: Mapping[str, tuple[Any, Any, Any]], after: Mapping[str, tuple[Any, Any, Any]]
+) -> list[str]:
     """The names of values that are not the same in two results of :func:`leaves`."""
     names = [*before, *(n for n in after if n not in before)]
     return [n for n in names if n not in before or n not in after or not same(before[n][0], after[n][0])]

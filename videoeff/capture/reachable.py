@@ -58,7 +58,9 @@ def _of_classes(module: nn.Module, spaces: dict[int, Variables]) -> Iterator[tup
         spaces[id(kind)] = Variables(kind)
         spaces[id(kind)].names.update(k for k, v in vars(kind).items() if k[:2] != "__" and is_data(v))
         yield kind.__name__, spaces[id(kind)]
-        yield from ((kind.__name__, f) for f in list(vars(kind).values()) if isinstance(f, types.FunctionType))
+        yield from (
+            (kind.__name__, f) for f in list(vars(kind).values()) if isinstance(f, types.FunctionType)
+        )
 
 
 def _named_globals(function: types.FunctionType, spaces: dict[int, Variables]) -> Iterator[tuple[str, Any]]:

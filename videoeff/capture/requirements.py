@@ -1,4 +1,4 @@
-"""What a model and an example call must be before they are captured; each refusal says what to give instead."""
+"""What a model and an example call must be to be captured; each refusal says what to give instead."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from videoeff.ops.base import bind, op_name
 
 #: Values of a call that are constants of the stream: another one is another call.
 _LITERALS = (
-    type(None), bool, int, float, complex, str, bytes, torch.dtype, torch.device, torch.memory_format, torch.layout,
-    torch.Size, torch.Generator,
+    type(None), bool, int, float, complex, str, bytes, torch.dtype, torch.device, torch.memory_format,
+    torch.layout, torch.Size, torch.Generator,
 )  # fmt: skip
 
 _QUANTIZED = ("torch.ao.nn.quantized", "torch.ao.nn.intrinsic.quantized", "torch.nn.quantized")
@@ -34,25 +34,29 @@ def require_model(model: nn.Module, name: str) -> None:
         where = f"{name}: {f'its submodule {path!r}' if path else 'it'}"
         if isinstance(module, torch.jit.ScriptModule):
             raise CaptureError(
-                f"{where} is TorchScript, which torch.export does not take; give the Python module that was scripted "
-                "or traced, or what torch.export.export makes of it"
+                f"{where} is TorchScript, which torch.export does not take; give the Python module that was "
+                "scripted or traced, or what torch.export.export makes of it"
             )
         kind = type(module)
-        if kind.__module__.startswith(_QUANTIZED) and "dynamic" not in kind.__module__ and "Packed" not in kind.__name__:
+        if (
+            kind.__module__.startswith(_QUANTIZED)
+            and "dynamic" not in kind.__module__
+            and "Packed" not in kind.__name__
+        ):
             raise CaptureError(
-                f"{where} is quantised ({kind.__name__} of torch.ao), which a stream does not compute; give the "
-                "float model (a stream of it may be cast: stream.to(torch.bfloat16))"
+                f"{where} is quantised ({kind.__name__} of torch.ao), which a stream does not compute; give "
+                "the float model (a stream of it may be cast: stream.to(torch.bfloat16))"
             )
         for key, tensor in (*module._parameters.items(), *module._buffers.items()):
             if isinstance(tensor, (nn.parameter.UninitializedParameter, nn.parameter.UninitializedBuffer)):
                 raise CaptureError(
-                    f"{where} ({type(module).__name__}) is lazy and has no {key!r} yet; call the model once before "
+                    f"{where} ({kind.__name__}) is lazy and has no {key!r} yet; call the model once before "
                     "converting"
                 )
             if isinstance(tensor, Tensor) and tensor.is_meta:
                 raise CaptureError(
-                    f"{where} ({type(module).__name__}) has no values in {key!r}: it lies on the meta device; load the "
-                    "weights first (to_empty, then load_state_dict)"
+                    f"{where} ({kind.__name__}) has no values in {key!r}: it lies on the meta device; load "
+                    "the weights first (to_empty, then load_state_dict)"
                 )
 
 
@@ -69,8 +73,8 @@ def require_call(args: Sequence[Any], kwargs: Mapping[str, Any], name: str) -> N
         place = pytree.keystr(path[1:])
         what = f"argument {place}" if path[0] == pytree.SequenceKey(0) else f"keyword argument {place}"
         raise CaptureError(
-            f"{name}: {what} is a {kind.__module__}.{kind.__qualname__}, whose tensors cannot be seen; register the class: "
-            f"torch.export.register_dataclass({kind.__qualname__}) for a dataclass, else "
+            f"{name}: {what} is a {kind.__module__}.{kind.__qualname__}, whose tensors cannot be seen; "
+            f"register the class: torch.export.register_dataclass({kind.__qualname__}) for a dataclass, else "
             f"torch.utils._pytree.register_pytree_node({kind.__qualname__}, flatten, unflatten)"
         )
 
@@ -92,8 +96,8 @@ def require_inference(exported: torch.export.ExportedProgram, name: str) -> None
         if trains and (drops or ("norm" in kind and statistics)):
             what = "drops values at random" if drops else "normalises by the frame's own statistics"
             raise CaptureError(
-                f"{name}: it was exported in training mode: {node.name} ({kind}) {what}; call model.eval() before "
-                "torch.export.export"
+                f"{name}: it was exported in training mode: {node.name} ({kind}) {what}; call model.eval() "
+                "before torch.export.export"
             )
 
 
@@ -112,7 +116,7 @@ def require_batch(program: Program) -> None:
     if all(info(node).dense for node in convolutions):
         shape = list(next(s for s in shapes if len(s) == 3))
         raise CaptureError(
-            f"{program.name}: the example is {shape}, a picture without a batch, and no pixel of it can be followed; "
-            f"give a batch, {[1, *shape]} (frame[None]), to a model that takes one; where the model's own code adds it, "
-            "convert the module that is called with the batch"
+            f"{program.name}: the example is {shape}, a picture without a batch, and no pixel of it can "
+            f"be followed; give a batch, {[1, *shape]} (frame[None]), to a model that takes one; where the "
+            "model's own code adds it, convert the module that is called with the batch"
         )

@@ -1,4 +1,4 @@
-"""Sizes that depend on a frame's values: a stream's buffers have one size, so such a graph is not captured."""
+"""Sizes that depend on a frame's values: such a graph is not captured, as buffers have one size."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def require_static(exported: torch.export.ExportedProgram, name: str) -> None:
     for node in exported.graph.nodes:
         if node.op == "call_function" and _varies(node.meta.get("val")):
             raise CaptureError(
-                f"{name}: what {_named(node)} gives differs in size from frame to frame, so it runs as it is: a "
-                "stream's buffers have one size"
+                f"{name}: what {_named(node)} gives differs in size from frame to frame, so it runs as it "
+                "is; a stream's buffers have one size"
             )
 
 

@@ -1,8 +1,8 @@
 """Regions of an export that run under ``torch.autocast`` or another gradient mode, as plain operators.
 
-``torch.export`` keeps such a region as one call of a graph of its own. Here its operators take the call's place. What
-autocast casts is asked of PyTorch: each operator runs once under it, on tensors without memory, and the casts that it
-makes of its arguments become operators of the graph.
+``torch.export`` keeps such a region as one call of a graph of its own. Here its operators take the call's
+place. What autocast casts is asked of PyTorch: each operator runs once under it, on tensors without memory,
+and the casts that it makes of its arguments become operators of the graph.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from videoeff.errors import CaptureError
 from videoeff.ops.base import op_name
 
 _AUTOCAST, _GRADIENTS = "wrap_with_autocast", "wrap_with_set_grad_enabled"
+
+_FIX = "convert the model without autocast, and cast it whole: model.to(torch.bfloat16)"
 
 #: Device type, dtype, whether it is on: as ``torch.autocast`` takes them; None outside.
 _Casting = tuple[str, torch.dtype | None, bool] | None
@@ -45,7 +47,9 @@ def _wrapper(node: fx.Node) -> str:
     return name if name in (_AUTOCAST, _GRADIENTS) else ""
 
 
-def _copy(graph: fx.Graph, module: fx.GraphModule, node: fx.Node, env: dict[fx.Node, Any], how: _Casting) -> None:
+def _copy(
+    graph: fx.Graph, module: fx.GraphModule, node: fx.Node, env: dict[fx.Node, Any], how: _Casting
+) -> None:
     """One node, and all of its region if it wraps one."""
     name = _wrapper(node)
     if name == _AUTOCAST:
@@ -67,7 +71,12 @@ def _copy(graph: fx.Graph, module: fx.GraphModule, node: fx.Node, env: dict[fx.N
 
 
 def _region(
-    graph: fx.Graph, module: fx.GraphModule, region: Any, given: Sequence[Any], env: Mapping[fx.Node, Any], how: _Casting
+    graph: fx.Graph,
+    module: fx.GraphModule,
+    region: Any,
+    given: Sequence[Any],
+    env: Mapping[fx.Node, Any],
+    how: _Casting,
 ) -> tuple[Any, ...]:
     """The operators of a region; its results."""
     inner: Any = env[region]
@@ -94,7 +103,9 @@ def _attribute(module: Any, path: str) -> Any:
     return module
 
 
-def _cast(graph: fx.Graph, node: fx.Node, env: Mapping[fx.Node, Any], how: tuple[str, torch.dtype | None, bool]) -> fx.Node:
+def _cast(
+    graph: fx.Graph, node: fx.Node, env: Mapping[fx.Node, Any], how: tuple[str, torch.dtype | None, bool]
+) -> fx.Node:
     """An operator with the casts before it that autocast makes of its arguments."""
     args, kwargs = fx.map_arg((node.args, node.kwargs), lambda n: env[n])
     fakes = fx.map_arg((args, kwargs), lambda n: n.meta["val"])
@@ -105,8 +116,7 @@ def _cast(graph: fx.Graph, node: fx.Node, env: Mapping[fx.Node, Any], how: tuple
             wanted = function(*fakes[0], **fakes[1])
     except Exception as error:
         raise CaptureError(
-            f"what autocast does to {op_name(node)} cannot be told ({str(error).splitlines()[0]}); convert the model "
-            "without autocast, and cast it whole: model.to(torch.bfloat16)"
+            f"what autocast does to {op_name(node)} cannot be told ({str(error).splitlines()[0]}); {_FIX}"
         ) from error
 
     def cast(value: fx.Node) -> fx.Node:
@@ -124,8 +134,7 @@ def _cast(graph: fx.Graph, node: fx.Node, env: Mapping[fx.Node, Any], how: tuple
     found = function(*plain[0], **plain[1])
     if [_kind(v) for v in pytree.tree_leaves(found)] != [_kind(v) for v in pytree.tree_leaves(wanted)]:
         raise CaptureError(
-            f"what autocast does to {op_name(node)} cannot be told by the casts of its arguments; convert the model "
-            "without autocast, and cast it whole: model.to(torch.bfloat16)"
+            f"what autocast does to {op_name(node)} cannot be told by the casts of its arguments; {_FIX}"
         )
     made.meta = {**node.meta, "val": wanted}
     return made
@@ -135,7 +144,7 @@ def _kind(value: Any) -> Any:
     return (value.dtype, tuple(value.shape)) if isinstance(value, Tensor) else value
 
 
-class _Casts(TorchDispatchMode):
+class _Casts(TorchDispatchMode):  # type: ignore[no-untyped-call]  # of its own __init_subclass__
     """While it is active, notes to which dtype each of some tensors is cast first.
 
     Args:
@@ -143,7 +152,7 @@ class _Casts(TorchDispatchMode):
     """
 
     def __init__(self, values: Sequence[Any]) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._ours = {id(v) for v in values if isinstance(v, Tensor)}
         #: By the identity of a tensor.
         self.dtypes: dict[int, torch.dtype] = {}

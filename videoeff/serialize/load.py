@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from videoeff.analysis import annotate
 from videoeff.analysis.verify import verify
 from videoeff.capture.canonical import batch_of
+from videoeff.capture.export import as_module
 from videoeff.errors import ArtifactError, BackendError, VerifyError, VideoEffError
 from videoeff.ir.parser import text_to_program
 from videoeff.ir.program import Argument, Carried, PassRecord, Program, set_tensor
@@ -44,13 +45,18 @@ from videoeff.serialize.format import (
 from videoeff.serialize.structure import literals_from_json, spec_from_json
 
 
-def load(path: str | Path, *, model: nn.Module | None = None, backend: str | None = None) -> StreamingModule:
+def load(
+    path: str | Path,
+    *,
+    model: nn.Module | torch.export.ExportedProgram | None = None,
+    backend: str | None = None,
+) -> StreamingModule:
     """Read a stream from an artifact.
 
     Args:
         path: a file that :func:`save` wrote.
-        model: for a model captured in parts, the model itself; where the file names a torchvision or timm
-            model it is built by that name.
+        model: for a model captured in parts, the model itself, or what was exported of it; where the file
+            names a torchvision or timm model it is built by that name.
         backend: another backend than the one it was converted for.
 
     Raises:
@@ -85,7 +91,7 @@ def _rebuild(
     path: Path,
     document: dict[str, Any],
     tensors: Mapping[str, Tensor],
-    model: nn.Module | None,
+    model: nn.Module | torch.export.ExportedProgram | None,
     backend: str | None,
 ) -> StreamingModule:
     engines: dict[str, Engine] = {}
@@ -170,7 +176,7 @@ def _partitioned(
     entry: Mapping[str, Any],
     engines: Mapping[str, Engine],
     tensors: Mapping[str, Tensor],
-    model: nn.Module | None,
+    model: nn.Module | torch.export.ExportedProgram | None,
 ) -> PartitionedModel:
     if model is None:
         from videoeff.serialize.models import build_trusted
@@ -182,6 +188,8 @@ def _partitioned(
                 "videoeff.load(path, model=model.eval())"
             )
         model = build_trusted(reference, f"{path}")
+    if isinstance(model, torch.export.ExportedProgram):
+        model = as_module(model, f"{path}")
     if not isinstance(model, nn.Module):
         raise ArtifactError(f"{path}: model is a {type(model).__name__}; give the torch.nn.Module itself")
     weights = {k.removeprefix(WEIGHTS_PREFIX): v for k, v in tensors.items() if k.startswith(WEIGHTS_PREFIX)}
