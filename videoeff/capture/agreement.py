@@ -222,22 +222,29 @@ def _close(a: Any, b: Any) -> bool:
 def _remembers(model: nn.Module, keeper: Keeper, frames: Sequence[Call], carried: Sequence[str]) -> str:
     """What a model that has seen some frames remembers beside what is carried, if its result depends on it."""
     values = {n: t.detach().clone() for n, t in _tensors(model).items() if n in carried}
+
+    def begin() -> None:
+        """Nothing but what is carried is left of the frames before."""
+        keeper.restore()
+        with torch.no_grad():
+            for name, tensor in _tensors(model).items():
+                if name in values and tensor.shape == values[name].shape:
+                    tensor.copy_(values[name])
+
     watch = RandomWatch()
     with watch:
         again = _call(model, frames[0])
     if watch.found:
         return advice(", ".join(watch.found))
-    later = leaves(model)
-    keeper.restore()
-    start = leaves(model)
-    with torch.no_grad():
-        for name, tensor in _tensors(model).items():
-            if name in values and tensor.shape == values[name].shape:
-                tensor.copy_(values[name])
+    begin()
     if close(_call(model, frames[0]), again):
         return ""
     alone = leaves(model)
-    return _advice(model, _first(carried, differing(alone, later), differing(start, alone)))
+    keeper.restore()
+    start = leaves(model)
+    for frame in (*frames[:FRAMES], frames[0]):
+        _call(model, frame)
+    return _advice(model, _first(carried, differing(alone, leaves(model)), differing(start, alone)))
 
 
 def _tensors(model: nn.Module) -> dict[str, Tensor]:

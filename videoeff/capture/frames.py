@@ -12,7 +12,7 @@ from torch import Tensor
 Call = tuple[tuple[Any, ...], dict[str, Any]]
 
 #: Small pictures have fewer rows and columns than twice this, and not fewer than this.
-_SMALL = 64
+_SMALL = 32
 
 
 def calls(args: Sequence[Any], kwargs: Mapping[str, Any], *, gentle: bool = False) -> Iterator[Call]:

@@ -85,27 +85,21 @@ def _names_of(code: types.CodeType) -> set[str]:
 
 def _is_foreign(module: str) -> bool:
     top = module.partition(".")[0]
-    return top in ("torch", "numpy") or (top in sys.stdlib_module_names and top != "__main__")
+    return top in ("torch", "numpy", "videoeff") or (top in sys.stdlib_module_names and top != "__main__")
 
 
 def has_function_caches(model: nn.Module) -> bool:
-    """Whether code of the model has results of functions remembered, by ``functools.lru_cache`` or ``cache``.
-
-    Looked for in its classes, in the Python modules that its code stands in, and in those that they import.
-    """
-    spaces = [value.owner for _, value in walk(model) if isinstance(value, Variables)]
-    values = [v for owner in spaces for v in _members(owner)]
-    inner = [m for m in values if isinstance(m, (type, types.ModuleType)) and not _is_foreign(_origin(m))]
-    values += [v for owner in inner for v in _members(owner)]
-    return any(isinstance(v, functools._lru_cache_wrapper) and not _is_foreign(v.__module__) for v in values)
-
-
-def _members(owner: Any) -> list[Any]:
-    return list((owner if isinstance(owner, dict) else vars(owner)).values())
-
-
-def _origin(owner: type | types.ModuleType) -> str:
-    return owner.__module__ if isinstance(owner, type) else owner.__name__
+    """Whether code of the model calls functions whose results ``functools.lru_cache`` or ``cache`` remembers."""
+    found: list[Any] = []
+    for _, value in walk(model):
+        if isinstance(value, Variables) and isinstance(value.owner, type):
+            found += vars(value.owner).values()
+        elif isinstance(value, types.FunctionType) and not _is_foreign(value.__module__ or ""):
+            names = _names_of(value.__code__)
+            held = [value.__globals__[n] for n in names if n in value.__globals__]
+            inside = [vars(m) for m in held if isinstance(m, types.ModuleType) and not _is_foreign(m.__name__)]
+            found += held + [members[n] for members in inside for n in names if n in members]
+    return any(isinstance(v, functools._lru_cache_wrapper) and not _is_foreign(v.__module__) for v in found)
 
 
 def children(name: str, value: Any) -> Iterable[tuple[str, Any]]:
