@@ -160,7 +160,9 @@ class _Builder:
         with kept(model) as keeper:
             return self._kept(model, args, kwargs, keeper)
 
-    def _kept(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], keeper: Keeper) -> StreamBody:
+    def _kept(
+        self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], keeper: Keeper
+    ) -> StreamBody:
         """The body of a model that is put back as it was by the caller."""
         reason, noticed = "", Noticed()
         program: Program | None = None
@@ -227,9 +229,9 @@ class _Builder:
             left += ((path, "the model's code reaches it by another way than through its parent"),)
         if not engines:
             raise CaptureError(
-                f"{self.name}: none of the parts that were captured is called ({left[-1][0]!r} and others): its "
-                "code reaches them through a global variable or an object that cannot be copied; call them as "
-                "attributes of the model"
+                f"{self.name}: none of the parts that were captured is called (such as {left[-1][0]!r}): its "
+                "code reaches them through a global variable, or an object that cannot be copied; call them "
+                "as attributes of the model"
             )
         return body()
 

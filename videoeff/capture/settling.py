@@ -1,4 +1,4 @@
-"""A model is captured in the state that it has when it has seen a frame: caches filled, buffers as they were."""
+"""A model is captured in the state it has when it has seen a frame: caches filled, buffers as before."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ def settle(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> 
 
 
 def own_parameters(model: nn.Module, changed: Sequence[Tensor]) -> None:
-    """Give the model copies of the parameters that its forward writes, so that a stream does not write the user's.
+    """Give the model copies of the parameters that its forward writes: a stream writes these, not the user's.
 
     Args:
         model: the model, whose attributes are put back by whoever calls this.

@@ -17,7 +17,9 @@ from videoeff.errors import CaptureError
 Memo = dict[int, Any]
 
 
-def copy_with_shared_weights(model: nn.Module, instead: Mapping[nn.Module, nn.Module] | None = None) -> nn.Module:
+def copy_with_shared_weights(
+    model: nn.Module, instead: Mapping[nn.Module, nn.Module] | None = None
+) -> nn.Module:
     """A copy of the module tree whose tensors lie in the original's memory.
 
     They are tensors of their own, so that moving or casting the copy leaves the original where it is. Hooks

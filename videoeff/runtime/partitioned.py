@@ -18,8 +18,8 @@ from videoeff.runtime.copying import copy_with_shared_weights
 from videoeff.runtime.engine import Engine
 from videoeff.runtime.inputs import check_call
 from videoeff.runtime.moving import Move, sharing
-from videoeff.runtime.outside import OutsideState
 from videoeff.runtime.outputs import own
+from videoeff.runtime.outside import OutsideState
 from videoeff.runtime.signature import FrameSpec, Signature
 
 
