@@ -258,9 +258,9 @@ class _Builder:
             left += ((path, "the model's code reaches it by another way than through its parent"),)
         if not engines:
             raise CaptureError(
-                f"{self.name}: none of the parts that were captured is called ({left[-1][0]!r} and others): its "
-                "code reaches them through a global variable or an object that cannot be copied; call them as "
-                "attributes of the model"
+                f"{self.name}: none of the parts that were captured is called (such as {left[-1][0]!r}): its "
+                "code reaches them through a global variable, or an object that cannot be copied; call them "
+                "as attributes of the model"
             )
         return body()
 

@@ -17,7 +17,7 @@ from torch import Tensor, fx, nn
 
 from videoeff.analysis import macs
 from videoeff.capture.frames import Call, calls, copied, smaller
-from videoeff.capture.keeping import Keeper, differing, leaves, put
+from videoeff.capture.keeping import Keeper, Leaf, differing, leaves, put
 from videoeff.capture.randomness import RandomWatch, advice
 from videoeff.capture.reachable import PLAIN
 from videoeff.errors import CaptureError
@@ -86,7 +86,7 @@ def _small_agrees(
     model: nn.Module, keeper: Keeper, program: Program, small: Call, carried: Sequence[str], *, alone: bool
 ) -> bool:
     """Whether small pictures show a Program, or a model alone where that may do, to be as it should."""
-    frames = list(itertools.islice(calls(*small), COUNTED_FRAMES))
+    frames = list(itertools.islice(calls(*small), COUNTED_FRAMES if not alone else FRAMES))
     try:
         return _first_difference(model, keeper, _runner(program), frames) is None
     except Exception:  # noqa: BLE001  one of them has a fixed size: anything may be raised
@@ -94,8 +94,9 @@ def _small_agrees(
             return False
     try:
         keeper.restore()
-        for frame in frames[:FRAMES]:
-            _call(model, frame)
+        first = [_call(model, frame) for frame in frames[:FRAMES]][0]
+        if not carried and close(_call(model, frames[0]), first):
+            return True
         return not _remembers(model, keeper, frames, carried)
     except Exception:  # noqa: BLE001  the model has a fixed size
         return False
@@ -146,9 +147,7 @@ def check(
         why = _remembers(model, keeper, frames, carried)
     keeper.restore()
     if number is not None:
-        raise CaptureError(
-            f"{name}: in frame {number + 1} the model gives another result than its trace: {why}"
-        )
+        raise CaptureError(f"{name}: frame {number + 1} of the model is not that of its trace: {why}")
     if why:
         raise CaptureError(f"{name}: {why}")
 
@@ -166,7 +165,7 @@ def _frames(model: nn.Module, keeper: Keeper, example: Call, name: str) -> list[
             continue
         return frames
     raise CaptureError(
-        f"{name}: it runs on the example, but fails on the same picture made 1 % darker ({reason}), so what it "
+        f"{name}: it runs on the example, but fails on the same picture 1 % darker ({reason}), so what it "
         "does from frame to frame cannot be seen; convert with an example like the frames to come"
     )
 
@@ -178,10 +177,14 @@ def _call(model: nn.Module, call: Call) -> list[Any]:
 
 
 def _first_difference(model: nn.Module, keeper: Keeper, run: Run, frames: Sequence[Call]) -> int | None:
-    """The first frame in which model and graph differ, from the model's own state on."""
+    """The first frame in which model and graph differ, from the model's own state on.
+
+    Counters are looked for if there are frames enough to see what they do.
+    """
     keeper.restore()
     counters: list[tuple[Any, Any]] = []
-    before = _numbers(model)
+    counting = len(frames) >= COUNTED_FRAMES
+    before = _numbers(model) if counting else {}
     for number, frame in enumerate(frames):
         if number >= FRAMES and not counters:
             break
@@ -193,14 +196,14 @@ def _first_difference(model: nn.Module, keeper: Keeper, run: Run, frames: Sequen
             found = list(run(copied(frame)))
         if not close(found, expected):
             return number
-        if number < FRAMES - 1:
+        if counting and number < FRAMES - 1:
             now = _numbers(model)
             counters = [now[n][1:] for n in now if n in before and now[n][0] != before[n][0]]
             before = now
     return None
 
 
-def _numbers(model: nn.Module) -> dict[str, tuple[Any, Any, Any]]:
+def _numbers(model: nn.Module) -> dict[str, Leaf]:
     return {n: v for n, v in leaves(model, tensors=False).items() if type(v[0]) is int}
 
 
@@ -213,7 +216,7 @@ def close(found: Sequence[Any], expected: Sequence[Any]) -> bool:
 
 
 def _held(value: Any, depth: int = 0) -> list[Any]:
-    """An output as a flat list: an object of a class that is not registered gives its class and its attributes."""
+    """An output as a flat list: an object of an unregistered class gives its class and its attributes."""
     leaves: list[Any] = pytree.tree_leaves(value)
     flat: list[Any] = []
     for leaf in leaves:
@@ -254,24 +257,31 @@ def _close(a: Any, b: Any) -> bool:
 
 
 def _remembers(model: nn.Module, keeper: Keeper, frames: Sequence[Call], carried: Sequence[str]) -> str:
-    """What a model that has seen some frames remembers beside what is carried, if its result depends on it."""
+    """What a model that has seen some frames remembers, if its result depends on it; "" if it does not."""
     values = {n: t.detach().clone() for n, t in _tensors(model).items() if n in carried}
+
+    def begin() -> None:
+        """Nothing but what is carried is left of the frames before."""
+        keeper.restore()
+        with torch.no_grad():
+            for name, tensor in _tensors(model).items():
+                if name in values and tensor.shape == values[name].shape:
+                    tensor.copy_(values[name])
+
     watch = RandomWatch()
     with watch:
         again = _call(model, frames[0])
     if watch.found:
         return advice(", ".join(watch.found))
-    later = leaves(model)
-    keeper.restore()
-    start = leaves(model)
-    with torch.no_grad():
-        for name, tensor in _tensors(model).items():
-            if name in values and tensor.shape == values[name].shape:
-                tensor.copy_(values[name])
+    begin()
     if close(_call(model, frames[0]), again):
         return ""
     alone = leaves(model)
-    return _advice(model, _first(carried, differing(alone, later), differing(start, alone)))
+    keeper.restore()
+    start = leaves(model)
+    for frame in (*frames[:FRAMES], frames[0]):
+        _call(model, frame)
+    return _advice(model, _first(carried, differing(alone, leaves(model)), differing(start, alone)))
 
 
 def _tensors(model: nn.Module) -> dict[str, Tensor]:
@@ -288,8 +298,8 @@ def _advice(model: nn.Module, names: Sequence[str]) -> str:
     what = ", ".join(repr(n) for n in names[:4]) or "something outside the module"
     if names and set(names) <= {name for name, _ in model.named_buffers()}:
         return (
-            f"it writes {what} in some frames and not in others, as an attribute says, which no graph follows: "
-            "write it in every frame (torch.where chooses the value)"
+            f"it writes {what} in some frames and not in others, as an attribute says; no graph follows "
+            "that: write it in every frame (torch.where chooses the value)"
         )
     return (
         f"it remembers what came before in {what}; a stream carries buffers alone: register it as a buffer "
@@ -310,7 +320,7 @@ def _why(model: nn.Module, keeper: Keeper, frames: Sequence[Call], carried: Sequ
     keeper.restore()
     if not close(_call(model, frames[0]), first):
         return (
-            "its result is not the same twice for the same frame: it draws random numbers outside PyTorch, or "
+            "its result is not the same twice for one frame: it draws random numbers outside PyTorch, or "
             "reads a clock; make that an argument of its forward"
         )
     keeper.restore()

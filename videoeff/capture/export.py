@@ -122,7 +122,8 @@ def _functional(exported: torch.export.ExportedProgram, name: str) -> torch.expo
     """The same program without in-place operators; buffers that it writes become outputs."""
     with _quiet():
         try:
-            return exported.run_decompositions({})
+            functional: torch.export.ExportedProgram = exported.run_decompositions({})
+            return functional
         except Exception as error:
             first = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise CaptureError(f"{name}: its in-place writes cannot be made pure: {first}") from error

@@ -12,7 +12,7 @@ from torch import Tensor
 Call = tuple[tuple[Any, ...], dict[str, Any]]
 
 #: Small pictures have fewer rows and columns than twice this, and not fewer than this.
-_SMALL = 64
+_SMALL = 32
 
 
 def calls(args: Sequence[Any], kwargs: Mapping[str, Any], *, gentle: bool = False) -> Iterator[Call]:
@@ -60,7 +60,7 @@ def copied(call: Call) -> Call:
 
 
 def smaller(call: Call) -> Call | None:
-    """The same call with small pictures, which divide by what the large ones divide by; None where none are."""
+    """The same call with small pictures, which divide by 32 if its own do; None where there are none."""
     pictures = [v for v in pytree.tree_leaves(call) if isinstance(v, Tensor) and v.ndim >= 3]
     sizes = {tuple(v.shape[-2:]) for v in pictures}
     if len(sizes) != 1:
@@ -71,11 +71,8 @@ def smaller(call: Call) -> Call | None:
         return None
 
     def cut(value: Any) -> Any:
-        return (
-            value[..., :rows, :columns].contiguous()
-            if isinstance(value, Tensor) and value.ndim >= 3
-            else value
-        )
+        picture = isinstance(value, Tensor) and value.ndim >= 3
+        return value[..., :rows, :columns].contiguous() if picture else value
 
     return pytree.tree_map(cut, call)  # type: ignore[no-any-return]
 

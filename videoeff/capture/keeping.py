@@ -21,6 +21,9 @@ _LARGEST_GLOBAL = 16 * 1024 * 1024
 #: What is raised by a tensor without contents (a lazy or a meta one), or of a kind that does not compare.
 _NO_CONTENTS = (RuntimeError, ValueError, NotImplementedError)
 
+#: A value, what holds it and its key there; tensors are copies and have no holder.
+Leaf = tuple[Any, Any, Any]
+
 
 @contextmanager
 def kept(model: nn.Module) -> Iterator[Keeper]:
@@ -30,7 +33,7 @@ def kept(model: nn.Module) -> Iterator[Keeper]:
     """
     keeper = Keeper(model)
     grad, numbers = torch.is_grad_enabled(), (torch.get_rng_state(), random.getstate(), np.random.get_state())
-    devices = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None
+    devices = torch.cuda.get_rng_state_all() if _uses_cuda() else None
     for module in model.modules():
         if vars(module).get("_compiled_call_impl") is not None:
             vars(module)["_compiled_call_impl"] = None  # what torch.compile made of it
@@ -46,11 +49,15 @@ def kept(model: nn.Module) -> Iterator[Keeper]:
             torch.cuda.set_rng_state_all(devices)
 
 
+def _uses_cuda() -> bool:
+    return bool(torch.cuda.is_initialized())  # type: ignore[no-untyped-call]  # PyTorch leaves it untyped
+
+
 class Keeper:
     """What a model holds at one moment: attributes, buffers, parameters, containers, hooks and closures.
 
-    What parameters held is copied only when :meth:`keep_parameters` asks for it: they are most of a model, and a
-    trace writes none. They are put back where they were, whatever happens to the attribute.
+    What parameters held is copied only when :meth:`keep_parameters` asks for it: they are most of a model,
+    and a trace writes none. They are put back where they were, whatever happens to the attribute.
 
     Args:
         model: the model. Global and class variables that its code names are remembered too.
@@ -204,14 +211,14 @@ def _surely_same(tensor: Tensor, copy: Tensor) -> bool:
         return True
 
 
-def leaves(model: nn.Module, *, tensors: bool = True) -> dict[str, tuple[Any, Any, Any]]:
-    """The numbers, texts and tensors that a model holds, by name: (value, its holder, its key there).
+def leaves(model: nn.Module, *, tensors: bool = True) -> dict[str, Leaf]:
+    """The numbers, texts and tensors that a model holds, by name.
 
     Args:
         model: the model.
         tensors: whether to include copies of tensors, which have no holder.
     """
-    found: dict[str, tuple[Any, Any, Any]] = {}
+    found: dict[str, Leaf] = {}
     for name, value in list(walk(model)):
         if isinstance(value, Tensor):
             if tensors:
@@ -226,14 +233,12 @@ def leaves(model: nn.Module, *, tensors: bool = True) -> dict[str, tuple[Any, An
 def _leaf_name(name: str, holder: Any, key: Any) -> str:
     if isinstance(holder, (dict, list, deque)):
         return f"{name}[{key!r}]"
-    return (
-        f"{name}.{key}" if name and key != "cell_contents" else str(key if key != "cell_contents" else name)
-    )
+    if key == "cell_contents":
+        return name
+    return f"{name}.{key}" if name else str(key)
 
 
-def differing(
-    before: Mapping[str, tuple[Any, Any, Any]], after: Mapping[str, tuple[Any, Any, Any]]
-) -> list[str]:
+def differing(before: Mapping[str, Leaf], after: Mapping[str, Leaf]) -> list[str]:
     """The names of values that are not the same in two results of :func:`leaves`."""
     names = [*before, *(n for n in after if n not in before)]
     return [n for n in names if n not in before or n not in after or not same(before[n][0], after[n][0])]

@@ -276,8 +276,8 @@ def changed_tensors(model: nn.Module, keeper: Keeper, found: Partitioning) -> tu
     for name in names:
         if any(name.startswith(f"{p.path}.") for p in found.partitions):
             raise CaptureError(
-                f"{type(model).__name__}: its code writes into {name!r}, which a part that was captured computes "
-                "with; write it before converting, or inside that part's own forward"
+                f"{type(model).__name__}: its code writes into {name!r}, which a part that was captured "
+                "computes with; write it before converting, or inside that part's own forward"
             )
     return tuple(names)
 

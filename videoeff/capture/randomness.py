@@ -34,9 +34,9 @@ def require_none(program: Program) -> None:
 def advice(found: str) -> str:
     """What to say of a model in which an operator (named) draws random numbers."""
     return (
-        f"its forward draws random numbers ({found}), so its result is never the same twice and a stream, which "
-        "keeps what did not change, cannot give it: switch that off (dropout: model.eval(), or training=self."
-        "training in F.dropout), or make the random numbers an argument of the forward"
+        f"its forward draws random numbers ({found}), so its result is never the same twice; a stream, which "
+        "keeps what did not change, cannot give that: switch that off (dropout: model.eval(), or "
+        "training=self.training in F.dropout), or make the random numbers an argument of the forward"
     )
 
 
@@ -47,11 +47,11 @@ def _draws(function: Any, given: Mapping[str, Any]) -> bool:
     return not (off or given.get("dropout_p") == 0 or given.get("p") == 0)
 
 
-class RandomWatch(TorchDispatchMode):
+class RandomWatch(TorchDispatchMode):  # type: ignore[no-untyped-call]  # PyTorch leaves it untyped
     """While it is active, notes the operators that draw random numbers."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]  # PyTorch leaves it untyped
         #: Their names, in the order in which they were called first.
         self.found: list[str] = []
 

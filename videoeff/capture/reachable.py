@@ -1,4 +1,4 @@
-"""Everything that a model holds: found from the module, through attributes, containers, hooks and closures."""
+"""Everything that a model holds: through its attributes, containers, hooks and closures."""
 
 from __future__ import annotations
 
@@ -58,9 +58,8 @@ def _of_classes(module: nn.Module, spaces: dict[int, Variables]) -> Iterator[tup
         spaces[id(kind)] = Variables(kind)
         spaces[id(kind)].names.update(k for k, v in vars(kind).items() if k[:2] != "__" and is_data(v))
         yield kind.__name__, spaces[id(kind)]
-        yield from (
-            (kind.__name__, f) for f in list(vars(kind).values()) if isinstance(f, types.FunctionType)
-        )
+        functions = [f for f in vars(kind).values() if isinstance(f, types.FunctionType)]
+        yield from ((kind.__name__, function) for function in functions)
 
 
 def _named_globals(function: types.FunctionType, spaces: dict[int, Variables]) -> Iterator[tuple[str, Any]]:
@@ -87,27 +86,21 @@ def _names_of(code: types.CodeType) -> set[str]:
 
 def _is_foreign(module: str) -> bool:
     top = module.partition(".")[0]
-    return top in ("torch", "numpy") or (top in sys.stdlib_module_names and top != "__main__")
+    return top in ("torch", "numpy", "videoeff") or (top in sys.stdlib_module_names and top != "__main__")
 
 
 def has_function_caches(model: nn.Module) -> bool:
-    """Whether code of the model has results of functions remembered, by ``functools.lru_cache`` or ``cache``.
-
-    Looked for in its classes, in the Python modules that its code stands in, and in those that they import.
-    """
-    spaces = [value.owner for _, value in walk(model) if isinstance(value, Variables)]
-    values = [v for owner in spaces for v in _members(owner)]
-    inner = [m for m in values if isinstance(m, (type, types.ModuleType)) and not _is_foreign(_origin(m))]
-    values += [v for owner in inner for v in _members(owner)]
-    return any(isinstance(v, functools._lru_cache_wrapper) and not _is_foreign(v.__module__) for v in values)
-
-
-def _members(owner: Any) -> list[Any]:
-    return list((owner if isinstance(owner, dict) else vars(owner)).values())
-
-
-def _origin(owner: type | types.ModuleType) -> str:
-    return owner.__module__ if isinstance(owner, type) else owner.__name__
+    """Whether code of the model calls functions whose results ``functools.lru_cache`` remembers."""
+    found: list[Any] = []
+    for _, value in walk(model):
+        if isinstance(value, Variables) and isinstance(value.owner, type):
+            found += vars(value.owner).values()
+        elif isinstance(value, types.FunctionType) and not _is_foreign(value.__module__ or ""):
+            names = _names_of(value.__code__)
+            held = [value.__globals__[n] for n in names if n in value.__globals__]
+            modules = [m for m in held if isinstance(m, types.ModuleType) and not _is_foreign(m.__name__)]
+            found += held + [vars(m)[n] for m in modules for n in names if n in vars(m)]
+    return any(isinstance(v, functools._lru_cache_wrapper) and not _is_foreign(v.__module__) for v in found)
 
 
 def children(name: str, value: Any) -> Iterable[tuple[str, Any]]:
@@ -154,7 +147,7 @@ def _of_function(name: str, function: types.FunctionType) -> Iterator[tuple[str,
 
 
 def fields(value: Any) -> dict[str, Any] | None:
-    """The attributes of an object that a user's class made; None for all else, whose attributes are its own."""
+    """The attributes of an object of a user's class; None for all else, which is left alone."""
     if isinstance(value, types.CellType):
         try:
             return {"cell_contents": value.cell_contents}

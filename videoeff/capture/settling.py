@@ -1,4 +1,4 @@
-"""A model is captured in the state that it has when it has seen a frame: caches filled, buffers as they were."""
+"""A model is captured in the state it has when it has seen a frame: caches filled, buffers as before."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from videoeff.capture.reachable import PLAIN, walk
 
 
 class Noticed:
-    """What a forward has changed in the model, as far as it is no buffer.
+    """What a forward has changed in the model, as far as it is no buffer. Called as a hook behind it.
 
     Attributes:
         names: the attributes, items and variables it changed.
@@ -24,6 +24,15 @@ class Noticed:
 
     def __init__(self) -> None:
         self.names: list[str] = []
+        self._before: Mapping[str, Any] = {}
+
+    def begin(self, model: nn.Module) -> None:
+        """What is changed from now on counts."""
+        self._before = identities(model)
+
+    def __call__(self, module: nn.Module, inputs: Any, output: Any) -> None:
+        """Look at a model whose forward has ended."""
+        self.names = differ(self._before, identities(module))
 
 
 @contextmanager
@@ -33,12 +42,8 @@ def noticing(model: nn.Module) -> Iterator[Noticed]:
     if isinstance(model, torch.jit.ScriptModule):  # it takes no hooks
         yield noticed
         return
-    before = identities(model)
-
-    def hook(module: nn.Module, inputs: Any, output: Any) -> None:
-        noticed.names = differ(before, identities(model))
-
-    handle = model.register_forward_hook(hook)
+    handle = model.register_forward_hook(noticed)
+    noticed.begin(model)
     try:
         yield noticed
     finally:
@@ -130,7 +135,7 @@ def settle(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> 
 
 
 def own_parameters(model: nn.Module, changed: Sequence[Tensor]) -> None:
-    """Give the model copies of the parameters that its forward writes, so that a stream does not write the user's.
+    """Give the model copies of the parameters that its forward writes: a stream writes these, not the user's.
 
     Args:
         model: the model, whose attributes are put back by whoever calls this.

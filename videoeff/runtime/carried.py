@@ -68,9 +68,9 @@ class CarriedState:
         shared = [c.name for c in self._program.carried if c.shared]
         if stream is not None and shared and self._program.streams > 1:
             raise StateError(
-                f"{self._program.name}: stream {stream} cannot be reset alone: the forward changes the buffer "
-                f"{shared[0]!r}, which all {self._program.streams} entries of the batch share; reset() resets "
-                "all of them, or give the buffer the batch as its first dimension"
+                f"{self._program.name}: stream {stream} cannot be reset alone: the forward changes the "
+                f"buffer {shared[0]!r}, which all {self._program.streams} entries of the batch share; "
+                "reset() resets all of them, or give the buffer the batch as its first dimension"
             )
 
     def reset(self, stream: int | None = None) -> None:
@@ -97,8 +97,8 @@ class CarriedState:
         if {name: t.shape for name, t in values.items()} != shapes:
             odd = sorted(set(values) ^ set(shapes)) or sorted(shapes)
             raise StateError(
-                f"the snapshot does not fit this stream: the model's buffer {odd[0]!r} is not the same in both; "
-                "restore it into a stream of the same network, size and batch"
+                f"the snapshot does not fit this stream: the model's buffer {odd[0]!r} is not the same in "
+                "both; restore it into a stream of the same network, size and batch"
             )
 
     def restore(self, values: Mapping[str, Tensor]) -> None:

@@ -52,8 +52,9 @@ class OutsideState:
         """
         if stream is not None and self.names and self._streams > 1:
             raise StateError(
-                f"stream {stream} cannot be reset alone: the model's code changes the buffer {self.names[0]!r}, "
-                f"which all {self._streams} entries of the batch share; reset() resets all of them"
+                f"stream {stream} cannot be reset alone: the model's code changes the buffer "
+                f"{self.names[0]!r}, which all {self._streams} entries of the batch share; reset() resets "
+                "all of them"
             )
 
     def reset(self) -> None:

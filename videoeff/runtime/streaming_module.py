@@ -251,7 +251,7 @@ class StreamingModule(nn.Module):
         Buffers that the model's own forward changes begin anew with the values they had at conversion.
 
         Raises:
-            StateError: no such stream, or the batch shares a buffer that the model changes; nothing was reset.
+            StateError: no such stream, or the batch shares a buffer that the model changes.
         """
         if stream is not None and not 0 <= stream < self.streams:
             raise StateError(f"{self.name}: no stream {stream}; the batch has {self.streams}, counted from 0")
