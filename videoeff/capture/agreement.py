@@ -94,8 +94,8 @@ def _small_agrees(
             return False
     try:
         keeper.restore()
-        first = [_call(model, frame) for frame in frames[:FRAMES]][0]
-        if not carried and close(_call(model, frames[0]), first):
+        results = [_call(model, frame) for frame in frames[:FRAMES]]
+        if not carried and close(_call(model, frames[0]), results[0]):
             return True
         return not _remembers(model, keeper, frames, carried)
     except Exception:  # noqa: BLE001  the model has a fixed size
