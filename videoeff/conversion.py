@@ -164,7 +164,7 @@ class _Builder:
         self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], keeper: Keeper
     ) -> StreamBody:
         """The body of a model that is put back as it was by the caller."""
-        reason, noticed = "", Noticed()
+        reason, noticed, settled = "", Noticed(), keeper
         program: Program | None = None
         remembers = has_function_caches(model)  # a trace would leave its tensors in them
         if not remembers:
@@ -176,16 +176,19 @@ class _Builder:
         if program is None or noticed.names:  # it may do when what it remembers of a frame's size is there
             keeper.restore()
             keeper.keep_parameters()
-            settled = _require_run(model, args, kwargs, self.name)
-            if settled or remembers or noticed.names:
+            changed = _require_run(model, args, kwargs, self.name)
+            own_parameters(model, keeper.changed())
+            settled = Keeper(model)
+            if changed or remembers or noticed.names:
                 try:
                     program = capture(model, args, kwargs, name=self.name)
                 except CaptureError as error:
                     program, reason = None, str(error)
+                settled.restore()
         if program is None:
             if isinstance(model, fx.GraphModule) or not has_convolution(model):
                 raise CaptureError(reason)
-            return self._partitioned(model, args, kwargs, reason, keeper)
+            return self._partitioned(model, args, kwargs, reason, (keeper, settled))
         body = self._whole(program)
         remembers = remembers or bool(noticed.names)
         require_agreement(model, keeper, program, args, kwargs, remembers=remembers)
@@ -200,10 +203,15 @@ class _Builder:
         return Engine(self._rewritten(program), self.backend)
 
     def _partitioned(
-        self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], reason: str, keeper: Keeper
+        self,
+        model: nn.Module,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        reason: str,
+        keepers: tuple[Keeper, Keeper],
     ) -> PartitionedModel:
-        own_parameters(model, keeper.changed())
-        settled = Keeper(model)
+        keeper, settled = keepers
+        settled.keep_parameters()
         found = partition(model, args, kwargs)
         outside = changed_tensors(model, settled, found)
         settled.restore()

@@ -90,7 +90,9 @@ def _small_agrees(
             return False
     try:
         keeper.restore()
-        first = [_call(model, frame) for frame in frames[:FRAMES]][0]
+        first = _call(model, frames[0])
+        for frame in frames[1:FRAMES]:
+            _call(model, frame)
         if not carried and close(_call(model, frames[0]), first):
             return True
         return not _remembers(model, keeper, frames, carried)
