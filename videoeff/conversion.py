@@ -11,21 +11,16 @@ import torch.utils._pytree as pytree
 from torch import fx, nn
 
 from videoeff.analysis import is_convolution
+from videoeff.capture.admission import ordinary_tensors, require_model, unwrapped
 from videoeff.capture.agreement import check, require_agreement
+from videoeff.capture.autocast import Autocast
 from videoeff.capture.export import as_module, capture, require_eval
 from videoeff.capture.keeping import Keeper, kept
 from videoeff.capture.partition import begin_again, changed_tensors, has_convolution, partition
 from videoeff.capture.randomness import require_none
 from videoeff.capture.reachable import has_function_caches
-from videoeff.capture.requirements import require_batch, require_call, require_inference, require_model
-from videoeff.capture.settling import (
-    Noticed,
-    has_inference_tensors,
-    noticing,
-    own_inference_tensors,
-    own_parameters,
-    settle,
-)
+from videoeff.capture.requirements import require_batch, require_call
+from videoeff.capture.settling import Noticed, noticing, own_parameters, settle
 from videoeff.errors import BackendError, CaptureError, PassError
 from videoeff.ir.edit import to_device
 from videoeff.ir.program import Program
@@ -106,15 +101,16 @@ def convert(
     chosen = _passes(recipe, passes, threshold, predict, input_threshold, block, dilation)
     if kwargs is not None and not isinstance(kwargs, Mapping):
         raise CaptureError(f"kwargs is a {type(kwargs).__name__}; give a dictionary of keyword arguments")
-    if not isinstance(model, (nn.Module, torch.export.ExportedProgram)):
+    model = unwrapped(model)
+    require_model(model)
+    if Autocast.now():
         raise CaptureError(
-            f"the model is a {type(model).__name__}; give a torch.nn.Module or an ExportedProgram (for a "
-            "state dict, build the module and load it there)"
+            f"convert was called inside {Autocast.now()}; leave the block, and put autocast inside the "
+            "model's forward if its layers are to run in that precision"
         )
     args = example if isinstance(example, tuple) else (example,)
     name = name or _name(model)
     if isinstance(model, nn.Module):
-        require_model(model, name)
         require_eval(model)
     require_call(args, kwargs or {}, name)
     forward = model.module().forward if isinstance(model, torch.export.ExportedProgram) else model.forward
@@ -154,7 +150,8 @@ class _Builder:
         # What is made in inference mode could not be written outside it.
         with torch.inference_mode(False), torch.no_grad():
             args, kwargs = pytree.tree_map(_no_inference_tensor, (args, kwargs))
-            body = self._body(args, kwargs)
+            with ordinary_tensors(self.model):
+                body = self._body(args, kwargs)
             if self.device is not None:
                 body.to(self.device)  # of a partitioned model, what is around the partitions
             return body
@@ -173,7 +170,6 @@ class _Builder:
         self, model: torch.export.ExportedProgram, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> StreamBody:
         """The body of an exported model; one that cannot be captured whole has its modules made anew."""
-        require_inference(model, self.name)
         try:
             program = capture(model, args, kwargs, name=self.name)
         except CaptureError:
@@ -181,10 +177,6 @@ class _Builder:
         return self._whole(program)
 
     def _module(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> StreamBody:
-        if has_inference_tensors(model):
-            with kept(model):
-                own_inference_tensors(model)
-                return self._module(model, args, kwargs)
         with kept(model) as keeper:
             return self._kept(model, args, kwargs, keeper)
 
@@ -192,7 +184,7 @@ class _Builder:
         self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], keeper: Keeper
     ) -> StreamBody:
         """The body of a model that is put back as it was by the caller."""
-        reason, noticed = "", Noticed()
+        reason, noticed, settled = "", Noticed(), keeper
         program: Program | None = None
         remembers = has_function_caches(model)  # a trace would leave its tensors in them
         if not remembers:
@@ -204,16 +196,19 @@ class _Builder:
         if program is None or noticed.names:  # it may do when what it remembers of a frame's size is there
             keeper.restore()
             keeper.keep_parameters()
-            settled = _require_run(model, args, kwargs, self.name)
-            if settled or remembers or noticed.names:
+            changed = _require_run(model, args, kwargs, self.name)
+            own_parameters(model, keeper.changed())
+            settled = Keeper(model)
+            if changed or remembers or noticed.names:
                 try:
                     program = capture(model, args, kwargs, name=self.name)
                 except CaptureError as error:
                     program, reason = None, str(error)
+                settled.restore()
         if program is None:
             if isinstance(model, fx.GraphModule) or not has_convolution(model):
                 raise CaptureError(reason)
-            return self._partitioned(model, args, kwargs, reason, keeper)
+            return self._partitioned(model, args, kwargs, reason, (keeper, settled))
         body = self._whole(program)
         remembers = remembers or bool(noticed.names)
         require_agreement(model, keeper, program, args, kwargs, remembers=remembers)
@@ -229,10 +224,15 @@ class _Builder:
         return Engine(self._rewritten(program), self.backend)
 
     def _partitioned(
-        self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], reason: str, keeper: Keeper
+        self,
+        model: nn.Module,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        reason: str,
+        keepers: tuple[Keeper, Keeper],
     ) -> PartitionedModel:
-        own_parameters(model, keeper.changed())
-        settled = Keeper(model)
+        keeper, settled = keepers
+        settled.keep_parameters()
         found = partition(model, args, kwargs)
         outside = changed_tensors(model, settled, found)
         settled.restore()

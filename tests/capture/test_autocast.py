@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import videoeff
-from videoeff.errors import CaptureError
+from videoeff.errors import CaptureError, StateError
 from videoeff.testing import TOLERANCES, moving_clip, relative_error
 
 BF16 = torch.bfloat16
@@ -123,11 +123,34 @@ def test_values_and_dtypes_are_the_models(body: Callable[[Net, Tensor], Any]) ->
             assert relative_error(found, expected) <= bound
 
 
-def test_in_parts_it_is_refused_by_name() -> None:
+def test_in_parts() -> None:
     def branches(net: Net, x: Tensor) -> Any:
         with torch.autocast("cpu", dtype=BF16):
-            y = net.first(x)
+            y = net.norm(net.first(x))
             return net.second(y) if x.mean() > -1 else y
 
-    with pytest.raises(CaptureError, match=r"first: it is called under torch\.autocast; cast"):
-        videoeff.convert(Net(branches).eval(), FRAMES[0])
+    model = Net(branches).eval()
+    stream = videoeff.convert(model, FRAMES[0])
+    assert set(stream.engines) == {"first", "second"}
+    with torch.no_grad():
+        for frame in FRAMES:
+            found, expected = stream(frame), model(frame)
+            assert found.dtype == expected.dtype == BF16
+            assert relative_error(found, expected) <= TOLERANCES[BF16].node
+
+
+def test_around_convert_and_a_call_it_is_refused() -> None:
+    model = Net(gradients).eval()
+    with (
+        torch.autocast("cpu", dtype=BF16),
+        pytest.raises(CaptureError, match="convert was called inside torch.autocast"),
+    ):
+        videoeff.convert(model, FRAMES[0])
+    stream = videoeff.convert(model, FRAMES[0])
+    with (
+        torch.autocast("cpu", dtype=BF16),
+        pytest.raises(StateError, match="called inside torch.autocast, but a stream keeps the precision"),
+    ):
+        stream(FRAMES[0])
+    with torch.no_grad():
+        assert relative_error(stream(FRAMES[0]), model(FRAMES[0])) <= 1e-5

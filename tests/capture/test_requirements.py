@@ -126,15 +126,17 @@ script = pytest.mark.filterwarnings(
 @pytest.mark.parametrize(
     ("make", "said"),
     [
-        pytest.param(scripted, "it is TorchScript, .* give the Python module", marks=script),
-        pytest.param(traced, "it is TorchScript, .* give the Python module", marks=script),
-        pytest.param(frozen, "it is TorchScript, .* give the Python module", marks=script),
-        pytest.param(scripted_inside, "its submodule '1' is TorchScript", marks=script),
+        pytest.param(scripted, "the model is TorchScript .* give the torch.nn.Module", marks=script),
+        pytest.param(traced, "the model is TorchScript .* give the torch.nn.Module", marks=script),
+        pytest.param(frozen, "the model is TorchScript .* give the torch.nn.Module", marks=script),
+        pytest.param(scripted_inside, "1 .* is TorchScript", marks=script),
         pytest.param(
-            static_int8, r"'0' is quantised \(Quantize of torch.ao\), .* float model", marks=quantised
+            static_int8,
+            r"1 \(Conv2d\) is an int8 layer of torch.ao.quantization, .* float model",
+            marks=quantised,
         ),
-        (lazy, r"'0' \(LazyConv2d\) is lazy and has no 'weight' yet; call the model once"),
-        (without_memory, r"'0' \(Conv2d\) has no values in 'weight': it lies on the meta device"),
+        (lazy, "0.weight of a lazy layer has no size yet; call the model once"),
+        (without_memory, "0.weight is on the meta device and has no values; load the weights"),
     ],
 )
 def test_a_model_that_cannot_be_captured_is_named(make: Callable[[], nn.Module], said: str) -> None:
@@ -178,6 +180,15 @@ def test_numbers_and_names_are_constants_of_the_stream() -> None:
         stream(FRAMES[1], 2, "c")
 
 
+@pytest.mark.parametrize("wrap", [nn.DataParallel, lambda m: torch.compile(m, backend="eager")])
+def test_what_wraps_a_model_is_taken_off(wrap: Callable[[nn.Module], nn.Module]) -> None:
+    model = net()
+    stream = videoeff.convert(wrap(model), FRAMES[0])
+    with torch.no_grad():
+        for frame in FRAMES:
+            assert relative_error(stream(frame), model(frame)) <= 1e-5
+
+
 @pytest.mark.parametrize("in_parts", [False, True])
 def test_weights_of_inference_mode(in_parts: bool) -> None:
     with torch.inference_mode():
@@ -204,7 +215,7 @@ def test_an_export_of_a_model_in_training_is_refused() -> None:
     model = nn.Sequential(conv(), nn.BatchNorm2d(8), conv(8, 4)).train()
     exported = torch.export.export(model, (FRAMES[0],), strict=False)
     with pytest.raises(
-        CaptureError, match=r"exported in training mode: batch_norm .*call model\.eval\(\) before"
+        CaptureError, match=r"exported program was made in training mode: batch_norm .*call model\.eval\(\)"
     ):
         videoeff.convert(exported, FRAMES[0])
 
@@ -212,7 +223,9 @@ def test_an_export_of_a_model_in_training_is_refused() -> None:
 def test_an_export_that_drops_at_random_is_refused() -> None:
     model = nn.Sequential(conv(), nn.Dropout(0.5), conv(8, 4)).train()
     exported = torch.export.export(model, (FRAMES[0],), strict=False)
-    with pytest.raises(CaptureError, match=r"exported in training mode: dropout .*drops values at random"):
+    with pytest.raises(
+        CaptureError, match=r"exported program was made in training mode: dropout .*random numbers"
+    ):
         videoeff.convert(exported, FRAMES[0])
 
 

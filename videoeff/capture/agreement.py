@@ -94,8 +94,10 @@ def _small_agrees(
             return False
     try:
         keeper.restore()
-        results = [_call(model, frame) for frame in frames[:FRAMES]]
-        if not carried and close(_call(model, frames[0]), results[0]):
+        first = _call(model, frames[0])
+        for frame in frames[1:FRAMES]:
+            _call(model, frame)
+        if not carried and close(_call(model, frames[0]), first):
             return True
         return not _remembers(model, keeper, frames, carried)
     except Exception:  # noqa: BLE001  the model has a fixed size

@@ -15,6 +15,7 @@ import torch.utils._pytree as pytree
 from torch import Tensor, fx, nn
 
 from videoeff.analysis import annotate
+from videoeff.capture.autocast import Autocast
 from videoeff.capture.carried import carried_input, carry, writes_held
 from videoeff.capture.exported import graph_of
 from videoeff.errors import CaptureError
@@ -63,14 +64,18 @@ def _streams_of(values: Sequence[Any], graph: fx.Graph) -> int:
 
 
 def to_program(
-    exported: torch.export.ExportedProgram, args: tuple[Any, ...], kwargs: dict[str, Any], name: str
+    exported: torch.export.ExportedProgram,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    name: str,
+    around: Autocast | None = None,
 ) -> Program | None:
     """An exported model in canonical form, annotated; None where an in-place write remains.
 
     Raises:
         CaptureError: it calls what is no tensor operator, or returns what cannot be streamed.
     """
-    source = graph_of(exported)
+    source = graph_of(exported, around)
     if writes_held(source, _aliases):
         return None
     flat, in_spec = pytree.tree_flatten((args, kwargs))

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import fx, nn
 
+from videoeff.capture.autocast import Autocast
 from videoeff.capture.canonical import to_program
 from videoeff.capture.static_sizes import require_static
 from videoeff.errors import CaptureError
@@ -49,14 +50,18 @@ def capture(
     module: nn.Module = model.module() if isinstance(model, torch.export.ExportedProgram) else model
     if not isinstance(model, torch.export.ExportedProgram):
         require_eval(model)
+    around = Autocast.now()
     exported = _export(module, tuple(args), kwargs, name)
-    require_static(exported, name)
-    program = to_program(exported, tuple(args), kwargs, name)
-    if program is None:
-        exported = _functional(exported, name)
-        program = to_program(exported, tuple(args), kwargs, name)
+    with Autocast().entered():  # its casts become operators
+        require_static(exported, name)
+        program = to_program(exported, tuple(args), kwargs, name, around)
         if program is None:
-            raise CaptureError(f"{name}: in-place writes remain after functionalisation; report the model")
+            exported = _functional(exported, name)
+            program = to_program(exported, tuple(args), kwargs, name, around)
+            if program is None:
+                raise CaptureError(
+                    f"{name}: in-place writes remain after functionalisation; report the model"
+                )
     return program
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, fx
 from torch.export.graph_signature import InputKind, OutputKind
 
+from videoeff.capture.autocast import Autocast
 from videoeff.capture.wrapped import without_wrappers
 
 _HELD = (InputKind.PARAMETER, InputKind.BUFFER, InputKind.CONSTANT_TENSOR)
@@ -31,7 +32,7 @@ class ExportedGraph:
     changed: tuple[str | None, ...] = ()
 
 
-def graph_of(exported: torch.export.ExportedProgram) -> ExportedGraph:
+def graph_of(exported: torch.export.ExportedProgram, around: Autocast | None = None) -> ExportedGraph:
     """The graph of an export.
 
     ``ExportedProgram.module()`` copies the graph twice, and compiles it, to make a model that can be run.
@@ -55,9 +56,11 @@ def graph_of(exported: torch.export.ExportedProgram) -> ExportedGraph:
         taken = {OutputKind.USER_OUTPUT: "", OutputKind.USER_INPUT_MUTATION: None}
         changed = tuple(taken.get(s.kind, s.target) for s in signature.output_specs)
         return ExportedGraph(
-            without_wrappers(exported.graph_module), held, changed if any(c != "" for c in changed) else ()
+            without_wrappers(exported.graph_module, around),
+            held,
+            changed if any(c != "" for c in changed) else (),
         )
     module = exported.module(check_guards=False)
     if not isinstance(module, fx.GraphModule):
         raise TypeError(f"an export's module is a {type(module).__name__}")
-    return ExportedGraph(without_wrappers(module))
+    return ExportedGraph(without_wrappers(module, around))

@@ -18,6 +18,9 @@ from videoeff.capture.reachable import PLAIN, Variables, fields, walk
 #: Bytes of the largest global tensor that is remembered; a model's own are remembered whatever their size.
 _LARGEST_GLOBAL = 16 * 1024 * 1024
 
+#: Where ``module.compile()`` leaves what it made; within a capture the module's own code runs.
+_COMPILED = "_compiled_call_impl"
+
 #: What is raised by a tensor without contents (a lazy or a meta one), or of a kind that does not compare.
 _NO_CONTENTS = (RuntimeError, ValueError, NotImplementedError)
 
@@ -31,16 +34,18 @@ def kept(model: nn.Module) -> Iterator[Keeper]:
 
     So are PyTorch's, NumPy's and Python's random number generators, and whether gradients are recorded.
     """
+    compiled = {
+        m: vars(m).pop(_COMPILED) for m in list(model.modules()) if vars(m).get(_COMPILED) is not None
+    }
     keeper = Keeper(model)
     grad, numbers = torch.is_grad_enabled(), (torch.get_rng_state(), random.getstate(), np.random.get_state())
     devices = torch.cuda.get_rng_state_all() if _uses_cuda() else None
-    for module in model.modules():
-        if vars(module).get("_compiled_call_impl") is not None:
-            vars(module)["_compiled_call_impl"] = None  # what torch.compile made of it
     try:
         yield keeper
     finally:
         keeper.restore()
+        for module, call in compiled.items():
+            vars(module)[_COMPILED] = call
         torch.set_grad_enabled(grad)
         torch.set_rng_state(numbers[0])
         random.setstate(numbers[1])

@@ -17,6 +17,7 @@ from torch import Tensor, fx, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from videoeff.analysis import is_convolution
+from videoeff.capture.autocast import Autocast
 from videoeff.capture.canonical import batch_of
 from videoeff.capture.export import capture
 from videoeff.capture.keeping import Keeper
@@ -60,11 +61,11 @@ class Partitioning:
 
 @dataclass
 class _Calls:
-    """The calls of one module in a frame: what it was given, the sizes of that, whether under autocast."""
+    """The calls of one module in a frame: what it was given, its sizes, and the autocast around it."""
 
     inputs: list[tuple[tuple[Any, ...], dict[str, Any]]] = field(default_factory=list)
     shapes: list[list[tuple[int, ...] | str]] = field(default_factory=list)
-    autocast: bool = False
+    autocasts: list[Autocast] = field(default_factory=list)
 
 
 def _shape_of(value: Any) -> tuple[int, ...] | str:
@@ -172,7 +173,7 @@ def _record(
         def before(_: nn.Module, inputs: tuple[Any, ...], keywords: dict[str, Any]) -> None:
             calls = found.setdefault(path, _Calls())
             calls.shapes.append([_shape_of(v) for v in pytree.tree_leaves((inputs, keywords))])
-            calls.autocast |= torch.is_autocast_enabled("cpu") or torch.is_autocast_enabled("cuda")
+            calls.autocasts.append(Autocast.now())
             if keep:
                 calls.inputs.append(pytree.tree_map(kept, (inputs, keywords)))
 
@@ -207,8 +208,6 @@ def _varies(calls: _Calls, again: _Calls | None, streams: int) -> str:
         return "the number of its calls depends on the frame"
     if calls.shapes != again.shapes:
         return "the number of things it looks at depends on the frame"
-    if calls.autocast:
-        return "it is called under torch.autocast; cast the model instead: model.to(torch.bfloat16)"
     for inputs in calls.inputs:
         for value in pytree.tree_leaves(inputs):
             if isinstance(value, Tensor) and value.ndim == 4 and value.shape[0] != streams:
@@ -222,15 +221,17 @@ def _capture_calls(
 ) -> str:
     """Capture every call of a module; the reason if one cannot be."""
     made = []
-    for index, (args, kwargs) in enumerate(calls.inputs):
-        if _writes(module, args, kwargs):
-            return "it writes into what it is given"
-        if index == 0 and (left := kept_by_call(model, module, *calls.inputs[-1])):
-            return f"a call of it leaves something in {left[0]!r}"
+    for index, ((args, kwargs), autocast) in enumerate(zip(calls.inputs, calls.autocasts, strict=False)):
+        with autocast.entered():
+            if _writes(module, args, kwargs):
+                return "it writes into what it is given"
+            if index == 0 and (left := kept_by_call(model, module, *calls.inputs[-1])):
+                return f"a call of it leaves something in {left[0]!r}"
         try:
-            program = capture(module, args, kwargs, name=path)
-            require_none(program)
-            reason = _agrees(module, program, args, kwargs)
+            with autocast.entered():
+                program = capture(module, args, kwargs, name=path)
+                require_none(program)
+                reason = _agrees(module, program, args, kwargs)
             if program.carried and len(calls.inputs) > 1:
                 reason = f"it is called {len(calls.inputs)} times and changes {program.carried[0].name!r}"
         except CaptureError as error:
@@ -256,8 +257,11 @@ def _agrees(module: nn.Module, program: Program, args: tuple[Any, ...], kwargs: 
     tensors = [v for v in pytree.tree_leaves((args, kwargs)) if isinstance(v, Tensor)]
     with torch.no_grad():
         expected = pytree.tree_leaves(module(*args, **kwargs))
-        found = program.run(*tensors)
+        with Autocast().entered():  # its casts are in the program
+            found = program.run(*tensors)
     for a, b in zip(expected, found, strict=True):
+        if isinstance(a, Tensor) and a.dtype != b.dtype:
+            return f"its export returns {b.dtype}, it returns {a.dtype}"
         if isinstance(a, Tensor) and not torch.allclose(a, b, rtol=1e-3, atol=1e-4, equal_nan=True):
             return "its export does not compute what it computes"
     return ""

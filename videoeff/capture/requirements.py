@@ -1,4 +1,4 @@
-"""What a model and an example call must be to be captured; each refusal says what to give instead."""
+"""What an example call must be to be captured; each refusal says what to give instead."""
 
 from __future__ import annotations
 
@@ -7,57 +7,19 @@ from typing import Any
 
 import torch
 import torch.utils._pytree as pytree
-from torch import Tensor, nn
+from torch import Tensor
 
 from videoeff.analysis import is_convolution
 from videoeff.errors import CaptureError
 from videoeff.ir.layout import info
 from videoeff.ir.program import Program
-from videoeff.ops.base import bind, op_name
+from videoeff.ops.base import op_name
 
 #: Values of a call that are constants of the stream: another one is another call.
 _LITERALS = (
     type(None), bool, int, float, complex, str, bytes, torch.dtype, torch.device, torch.memory_format,
     torch.layout, torch.Size, torch.Generator,
 )  # fmt: skip
-
-_QUANTIZED = ("torch.ao.nn.quantized", "torch.ao.nn.intrinsic.quantized", "torch.nn.quantized")
-
-
-def require_model(model: nn.Module, name: str) -> None:
-    """Raise unless a module is of a kind that can be captured.
-
-    Raises:
-        CaptureError: it, or a submodule, is TorchScript or quantised, or has no weights yet.
-    """
-    for path, module in model.named_modules():
-        where = f"{name}: {f'its submodule {path!r}' if path else 'it'}"
-        if isinstance(module, torch.jit.ScriptModule):
-            raise CaptureError(
-                f"{where} is TorchScript, which torch.export does not take; give the Python module that was "
-                "scripted or traced, or what torch.export.export makes of it"
-            )
-        kind = type(module)
-        if (
-            kind.__module__.startswith(_QUANTIZED)
-            and "dynamic" not in kind.__module__
-            and "Packed" not in kind.__name__
-        ):
-            raise CaptureError(
-                f"{where} is quantised ({kind.__name__} of torch.ao), which a stream does not compute; give "
-                "the float model (a stream of it may be cast: stream.to(torch.bfloat16))"
-            )
-        for key, tensor in (*module._parameters.items(), *module._buffers.items()):
-            if isinstance(tensor, (nn.parameter.UninitializedParameter, nn.parameter.UninitializedBuffer)):
-                raise CaptureError(
-                    f"{where} ({kind.__name__}) is lazy and has no {key!r} yet; call the model once before "
-                    "converting"
-                )
-            if isinstance(tensor, Tensor) and tensor.is_meta:
-                raise CaptureError(
-                    f"{where} ({kind.__name__}) has no values in {key!r}: it lies on the meta device; load "
-                    "the weights first (to_empty, then load_state_dict)"
-                )
 
 
 def require_call(args: Sequence[Any], kwargs: Mapping[str, Any], name: str) -> None:
@@ -77,28 +39,6 @@ def require_call(args: Sequence[Any], kwargs: Mapping[str, Any], name: str) -> N
             f"register the class: torch.export.register_dataclass({kind.__qualname__}) for a dataclass, else "
             f"torch.utils._pytree.register_pytree_node({kind.__qualname__}, flatten, unflatten)"
         )
-
-
-def require_inference(exported: torch.export.ExportedProgram, name: str) -> None:
-    """Raise if a model was exported in training mode.
-
-    Raises:
-        CaptureError: a batch norm that has running statistics normalises by those of the frame, or a dropout
-            drops.
-    """
-    for node in exported.graph.nodes:
-        if node.op != "call_function" or not isinstance(node.target, torch._ops.OpOverload):
-            continue
-        given, kind = bind(node), op_name(node)
-        trains = True in (given.get("training"), given.get("train"), given.get("use_input_stats"))
-        statistics = kind == "_native_batch_norm_legit_functional" or given.get("running_mean") is not None
-        drops = "dropout" in kind and given.get("p", 1) != 0
-        if trains and (drops or ("norm" in kind and statistics)):
-            what = "drops values at random" if drops else "normalises by the frame's own statistics"
-            raise CaptureError(
-                f"{name}: it was exported in training mode: {node.name} ({kind}) {what}; call model.eval() "
-                "before torch.export.export"
-            )
 
 
 def require_batch(program: Program) -> None:

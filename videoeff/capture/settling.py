@@ -147,26 +147,3 @@ def own_parameters(model: nn.Module, changed: Sequence[Tensor]) -> None:
             if parameter is not None and id(parameter) in written:
                 own = parameter.detach().clone()
                 module._parameters[name] = nn.Parameter(own, requires_grad=parameter.requires_grad)
-
-
-def has_inference_tensors(model: nn.Module) -> bool:
-    """Whether weights were made under ``torch.inference_mode``, which torch.export does not take."""
-    return any(t.is_inference() for t in (*model.parameters(), *model.buffers()))
-
-
-def own_inference_tensors(model: nn.Module) -> None:
-    """Give the model ordinary copies of its weights that were made under ``torch.inference_mode``.
-
-    Args:
-        model: the model, whose attributes are put back by whoever calls this.
-    """
-    copies: dict[int, torch.Tensor] = {}
-    for module in model.modules():
-        for held in (module._parameters, module._buffers):
-            for name, tensor in held.items():
-                if tensor is None or not tensor.is_inference():
-                    continue
-                if id(tensor) not in copies:
-                    own = tensor.clone()
-                    copies[id(tensor)] = nn.Parameter(own, False) if held is module._parameters else own
-                held[name] = copies[id(tensor)]  # type: ignore[assignment]  # a parameter among the parameters

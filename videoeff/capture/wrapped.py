@@ -15,6 +15,7 @@ import torch.utils._pytree as pytree
 from torch import Tensor, fx
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from videoeff.capture.autocast import Autocast
 from videoeff.errors import CaptureError
 from videoeff.ops.base import op_name
 
@@ -26,18 +27,23 @@ _FIX = "convert the model without autocast, and cast it whole: model.to(torch.bf
 _Casting = tuple[str, torch.dtype | None, bool] | None
 
 
-def without_wrappers(module: fx.GraphModule) -> fx.GraphModule:
+def without_wrappers(module: fx.GraphModule, around: Autocast | None = None) -> fx.GraphModule:
     """The graph of an export with the operators of its wrapped regions in their place; itself if it has none.
+
+    Args:
+        module: the graph.
+        around: the autocast that it was traced under.
 
     Raises:
         CaptureError: the casts of an operator under autocast cannot be told.
     """
-    if not any(_wrapper(n) for n in module.graph.nodes):
+    if not around and not any(_wrapper(n) for n in module.graph.nodes):
         return module
+    outside: _Casting = (*around.dtypes[0], True) if around else None
     graph = fx.Graph()
     env: dict[fx.Node, Any] = {}
     for node in module.graph.nodes:
-        _copy(graph, module, node, env, None)
+        _copy(graph, module, node, env, outside)
     return fx.GraphModule(module, graph)
 
 

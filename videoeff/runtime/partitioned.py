@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -81,10 +81,12 @@ class CallSite(nn.Module):
             name, engine = self._in_order[index]
             leaves, spec = pytree.tree_flatten((args, kwargs))
             problem, _ = check_call(name, leaves, spec, engine.signature, engine.device)
-            if not problem and self._compute is not None:
-                return self._compute(name, engine.program, args, kwargs)
             if not problem:
-                flat = own(list(engine.step([v for v in leaves if isinstance(v, Tensor)])), engine.storages)
+                with uncast(engine.device):
+                    if self._compute is not None:
+                        return self._compute(name, engine.program, args, kwargs)
+                    flat = list(engine.step([v for v in leaves if isinstance(v, Tensor)]))
+                    flat = own(flat, engine.storages)
                 return pytree.tree_unflatten(flat, engine.program.out_spec)
         if self._compute is None:
             self.dense_calls += 1
@@ -105,6 +107,12 @@ class CallSite(nn.Module):
             if name.startswith("__"):
                 raise
             return getattr(super().__getattr__("original"), name)
+
+
+def uncast(device: torch.device) -> AbstractContextManager[Any]:
+    """A block in which ``torch.autocast`` is off: what it casts, a Program casts by itself."""
+    on = torch.is_autocast_enabled(device.type)
+    return torch.autocast(device.type, enabled=False) if on else nullcontext()
 
 
 class PartitionedModel(nn.Module):
