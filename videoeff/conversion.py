@@ -11,8 +11,16 @@ import torch.utils._pytree as pytree
 from torch import fx, nn
 
 from videoeff.analysis import is_convolution
-from videoeff.capture.export import capture, require_eval
-from videoeff.capture.partition import has_convolution, partition
+from videoeff.capture.admission import ordinary_tensors, require_model, unwrapped
+from videoeff.capture.agreement import check, require_agreement
+from videoeff.capture.autocast import Autocast
+from videoeff.capture.export import as_module, capture, require_eval
+from videoeff.capture.keeping import Keeper, kept
+from videoeff.capture.partition import begin_again, changed_tensors, has_convolution, partition
+from videoeff.capture.randomness import require_none
+from videoeff.capture.reachable import has_function_caches
+from videoeff.capture.requirements import require_batch, require_call
+from videoeff.capture.settling import Noticed, noticing, own_parameters, settle
 from videoeff.errors import BackendError, CaptureError, PassError
 from videoeff.ir.edit import to_device
 from videoeff.ir.program import Program
@@ -23,6 +31,7 @@ from videoeff.runtime.body import StreamBody
 from videoeff.runtime.engine import Engine
 from videoeff.runtime.options import Options
 from videoeff.runtime.partitioned import PartitionedModel
+from videoeff.runtime.rehearsal import Trial
 from videoeff.runtime.signature import Parameters, Signature, describe
 from videoeff.runtime.streaming_module import StreamingModule
 
@@ -92,15 +101,18 @@ def convert(
     chosen = _passes(recipe, passes, threshold, predict, input_threshold, block, dilation)
     if kwargs is not None and not isinstance(kwargs, Mapping):
         raise CaptureError(f"kwargs is a {type(kwargs).__name__}; give a dictionary of keyword arguments")
-    if not isinstance(model, (nn.Module, torch.export.ExportedProgram)):
+    model = unwrapped(model)
+    require_model(model)
+    if Autocast.now():
         raise CaptureError(
-            f"the model is a {type(model).__name__}; give a torch.nn.Module or an ExportedProgram (for a "
-            "state dict, build the module and load it there)"
+            f"convert was called inside {Autocast.now()}; leave the block, and put autocast inside the "
+            "model's forward if its layers are to run in that precision"
         )
     args = example if isinstance(example, tuple) else (example,)
+    name = name or _name(model)
     if isinstance(model, nn.Module):
         require_eval(model)
-    name = name or _name(model)
+    require_call(args, kwargs or {}, name)
     forward = model.module().forward if isinstance(model, torch.export.ExportedProgram) else model.forward
     builder = _Builder(model, chosen, backend, place, name)
     stream = StreamingModule(
@@ -138,7 +150,8 @@ class _Builder:
         # What is made in inference mode could not be written outside it.
         with torch.inference_mode(False), torch.no_grad():
             args, kwargs = pytree.tree_map(_no_inference_tensor, (args, kwargs))
-            body = self._body(args, kwargs)
+            with ordinary_tensors(self.model):
+                body = self._body(args, kwargs)
             if self.device is not None:
                 body.to(self.device)  # of a partitioned model, what is around the partitions
             return body
@@ -148,26 +161,82 @@ class _Builder:
         return self.build(*_as_model(self.model, args, kwargs))
 
     def _body(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> StreamBody:
-        model, name = self.model, self.name
+        model = self.model
+        if isinstance(model, torch.export.ExportedProgram):
+            return self._exported(model, args, kwargs)
+        return self._module(model, args, kwargs)
+
+    def _exported(
+        self, model: torch.export.ExportedProgram, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> StreamBody:
+        """The body of an exported model; one that cannot be captured whole has its modules made anew."""
         try:
-            program = capture(model, args, kwargs, name=name)
-        except CaptureError as error:
-            if isinstance(model, (torch.export.ExportedProgram, fx.GraphModule)):
-                raise  # it has no submodules to call
-            if not has_convolution(model):
-                raise
-            _require_run(model, args, kwargs, name)
-            return self._partitioned(model, args, kwargs, str(error))
+            program = capture(model, args, kwargs, name=self.name)
+        except CaptureError:
+            return self._module(as_module(model, self.name), args, kwargs)
+        return self._whole(program)
+
+    def _module(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> StreamBody:
+        with kept(model) as keeper:
+            return self._kept(model, args, kwargs, keeper)
+
+    def _kept(
+        self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], keeper: Keeper
+    ) -> StreamBody:
+        """The body of a model that is put back as it was by the caller."""
+        reason, noticed, settled = "", Noticed(), keeper
+        program: Program | None = None
+        remembers = has_function_caches(model)  # a trace would leave its tensors in them
+        if not remembers:
+            try:
+                with noticing(model) as noticed:
+                    program = capture(model, args, kwargs, name=self.name)
+            except CaptureError as error:
+                reason = str(error)
+        if program is None or noticed.names:  # it may do when what it remembers of a frame's size is there
+            keeper.restore()
+            keeper.keep_parameters()
+            changed = _require_run(model, args, kwargs, self.name)
+            own_parameters(model, keeper.changed())
+            settled = Keeper(model)
+            if changed or remembers or noticed.names:
+                try:
+                    program = capture(model, args, kwargs, name=self.name)
+                except CaptureError as error:
+                    program, reason = None, str(error)
+                settled.restore()
+        if program is None:
+            if isinstance(model, fx.GraphModule) or not has_convolution(model):
+                raise CaptureError(reason)
+            return self._partitioned(model, args, kwargs, reason, (keeper, settled))
+        body = self._whole(program)
+        remembers = remembers or bool(noticed.names)
+        require_agreement(model, keeper, program, args, kwargs, remembers=remembers)
+        return body
+
+    def _whole(self, program: Program) -> Engine:
+        require_none(program)
+        require_batch(program)
         if not any(is_convolution(n) for n in program.nodes):
             raise CaptureError(
-                f"{name}: it has no convolution, so there are no pixels to follow; run it as it is"
+                f"{self.name}: it has no convolution, so there are no pixels to follow; run it as it is"
             )
         return Engine(self._rewritten(program), self.backend)
 
     def _partitioned(
-        self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], reason: str
+        self,
+        model: nn.Module,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        reason: str,
+        keepers: tuple[Keeper, Keeper],
     ) -> PartitionedModel:
+        keeper, settled = keepers
+        settled.keep_parameters()
         found = partition(model, args, kwargs)
+        outside = changed_tensors(model, settled, found)
+        settled.restore()
+        begin_again(model, found)
         engines: dict[str, list[Engine]] = {}
         for captured in found.partitions:
             program = self._rewritten(captured.program)
@@ -176,7 +245,24 @@ class _Builder:
                 _share_constants(calls[0].program, program)
             calls.append(Engine(program, self.backend))
         left = (("", reason), *found.left)
-        return PartitionedModel(model, engines, Signature.of(args, kwargs), left, found.convolution_macs)
+        signature = Signature.of(args, kwargs)
+
+        def body() -> PartitionedModel:
+            return PartitionedModel(model, engines, signature, left, found.convolution_macs, outside)
+
+        trial = Trial(body(), found.partitions)
+        check(model, keeper, trial.begin, (args, kwargs), self.name, trial.carried, history=True)
+        settled.restore()
+        for path in trial.uncalled():
+            del engines[path]
+            left += ((path, "the model's code reaches it by another way than through its parent"),)
+        if not engines:
+            raise CaptureError(
+                f"{self.name}: none of the parts that were captured is called (such as {left[-1][0]!r}): its "
+                "code reaches them through a global variable, or an object that cannot be copied; call them "
+                "as attributes of the model"
+            )
+        return body()
 
     def _rewritten(self, program: Program) -> Program:
         """The program after the passes, where its stream is to live, before it is lowered."""
@@ -231,10 +317,10 @@ def _as_model(
     return pytree.tree_map(fit, (args, kwargs))  # type: ignore[no-any-return]
 
 
-def _require_run(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], name: str) -> None:
-    """Tell an example that does not fit the model from a model that cannot be exported."""
+def _require_run(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], name: str) -> bool:
+    """Run the example; tells one that does not fit the model from a model that cannot be exported."""
     try:
-        model(*args, **kwargs)
+        return settle(model, args, kwargs)
     except Exception as error:
         lines = str(error).strip().splitlines() or [type(error).__name__]
         hint = "a tuple holds the positional arguments, kwargs= the keyword arguments"

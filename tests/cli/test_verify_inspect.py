@@ -26,6 +26,26 @@ def test_the_law_holds(artifact: Path, clip: Path) -> None:
     assert "Holds: the law of threshold 0" in result.stdout
 
 
+def test_the_model_itself_is_compared_if_it_is_named(artifact: Path, checkpoint: Path, clip: Path) -> None:
+    assert call_json("verify", artifact, clip)["model_relative"] is None
+    options = ("verify", artifact, clip, "--frames", 4, "--model", REFERENCE)
+    found = call_json(*options, "--weights", checkpoint)
+    assert found["holds"]
+    assert found["model_relative"] < 1e-5
+    assert "the model itself: outputs differ by" in call(*options, "--weights", checkpoint).stdout
+    assert "name what builds it" in refused("verify", artifact, "--weights", checkpoint)
+
+
+def test_another_model_than_the_artifacts_is_told(artifact: Path, clip: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other.pth"
+    torch.save({k: 2 * v for k, v in tiny.build().state_dict().items()}, other)
+    options = ("verify", artifact, clip, "--frames", 2, "--model", REFERENCE, "--weights", other)
+    found = call_json(*options, status=1)
+    assert not found["holds"]
+    assert found["relative"] < 1e-5
+    assert found["model_relative"] > 1e-3
+
+
 def test_without_a_clip_one_is_made(artifact: Path) -> None:
     found = call_json("verify", artifact, "--frames", 3)
     assert found["clip"] == "synthetic"

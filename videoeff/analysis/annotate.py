@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -28,6 +29,7 @@ def annotate(program: Program) -> Program:
     fakes = _Fakes(program, device)
     nodes = list(program.graph.nodes)
     fresh: list[fx.Node] = []
+    shared = {node for node, carried in program.carriers.items() if carried.shared}
     for node in nodes:
         if node.op == "output":
             continue
@@ -36,7 +38,8 @@ def annotate(program: Program) -> Program:
         node.meta["value"] = fakes.shape_of(node)
         fresh.append(node)
     for node in fresh:
-        node.meta["value"] = _with_layout(program, node)
+        value = _with_layout(program, node)
+        node.meta["value"] = replace(value, layout=_whole(program)) if node in shared else value
     return program
 
 

@@ -18,6 +18,7 @@ from videoeff.bench.spec import Job
 from videoeff.errors import ArtifactError, CaptureError
 from videoeff.serialize.files import write_atomic
 from videoeff.serialize.models import build
+from videoeff.serialize.operators import import_operators
 from videoeff.testing import relative_error, settle_batch_norm
 from videoeff.video.preprocess import Preprocess
 
@@ -147,6 +148,7 @@ def load(job: Job) -> nn.Module | torch.export.ExportedProgram:
         path = Path(job.reference)
         if not path.is_file():
             raise ArtifactError(f"{path}: no such file; give a .pt2 or a reference such as timm:NAME")
+        import_operators(path)
         return torch.export.load(path)
     model = network(job.reference)
     if job.weights:

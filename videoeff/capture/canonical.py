@@ -15,6 +15,8 @@ import torch.utils._pytree as pytree
 from torch import Tensor, fx, nn
 
 from videoeff.analysis import annotate
+from videoeff.capture.autocast import Autocast
+from videoeff.capture.carried import carried_input, carry, writes_held
 from videoeff.capture.exported import graph_of
 from videoeff.errors import CaptureError
 from videoeff.ir.layout import ShapeOnly, info, invalidate, tell_shape
@@ -51,22 +53,43 @@ def batch_of(values: Sequence[Any]) -> int:
     return int(chosen[0].shape[0]) if chosen else 1
 
 
+def _streams_of(values: Sequence[Any], graph: fx.Graph) -> int:
+    """The number of streams; where no tensor of the call is a picture, as a convolution sees it."""
+    if not any(isinstance(v, Tensor) and v.ndim in (4, 5) for v in values):
+        for node in graph.nodes:
+            if node.op == "call_function" and op_name(node) in ("conv2d", "conv_transpose2d"):
+                seen = node.args[0].meta.get("val") if isinstance(node.args[0], fx.Node) else None
+                return int(seen.shape[0]) if isinstance(seen, Tensor) and seen.ndim == 4 else batch_of(values)
+    return batch_of(values)
+
+
 def to_program(
-    exported: torch.export.ExportedProgram, args: tuple[Any, ...], kwargs: dict[str, Any], name: str
+    exported: torch.export.ExportedProgram,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    name: str,
+    around: Autocast | None = None,
 ) -> Program | None:
     """An exported model in canonical form, annotated; None where an in-place write remains.
 
     Raises:
         CaptureError: it calls what is no tensor operator, or returns what cannot be streamed.
     """
-    source = graph_of(exported)
+    source = graph_of(exported, around)
+    if writes_held(source, _aliases):
+        return None
     flat, in_spec = pytree.tree_flatten((args, kwargs))
     graph, root = fx.Graph(), nn.Module()
     literals: list[Any] = []
     env: dict[fx.Node, Any] = {}
     position = 0
-    for node in source.module.graph.nodes:
-        if node.name in source.held:
+    nodes = list(source.module.graph.nodes)
+    late = [n for n in nodes if n.name in source.held and source.held[n.name][0] in source.changed]
+    given = [n for n in nodes if n.op == "placeholder" and n not in late]
+    for node in [*given, *late, *(n for n in nodes if n.op != "placeholder")]:
+        if node in late:
+            env[node] = carried_input(graph, *source.held[node.name])
+        elif node.name in source.held:
             path, tensor = source.held[node.name]
             set_tensor(root, path, tensor)
             env[node] = graph.create_node("get_attr", path)
@@ -90,11 +113,18 @@ def to_program(
                 env[node] = value
         elif node.op == "output":
             flat_out, out_spec = _outputs(node.args[0], env, exported)
+            if source.changed:
+                taken = list(zip(source.changed, flat_out, strict=True))
+                after = dict(taken)
+                flat_out = [value for path, value in taken if path == ""]
+                flat_out += [after[source.held[n.name][0]] for n in late]
         else:
             env[node] = _copy_call(graph, node, env)
     graph.output(tuple(flat_out))
     module = LazyGraphModule(root, graph)
-    program = Program(module, in_spec, out_spec, batch_of(flat), name=name, literals=tuple(literals))
+    program = Program(
+        module, in_spec, out_spec, _streams_of(flat, source.module.graph), name=name, literals=tuple(literals)
+    )
     if not _functionalise(program):
         return None
     _split_lists(program)
@@ -104,7 +134,7 @@ def to_program(
     _fold_constants(program)
     _eliminate(program)
     program.module.recompile()
-    return annotate(program)
+    return carry(program, dict(source.held[n.name] for n in late))
 
 
 def _attribute(module: Any, path: str) -> Any:

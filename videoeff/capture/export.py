@@ -15,9 +15,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import nn
+from torch import fx, nn
 
+from videoeff.capture.autocast import Autocast
 from videoeff.capture.canonical import to_program
+from videoeff.capture.static_sizes import require_static
 from videoeff.errors import CaptureError
 from videoeff.ir.program import Program
 
@@ -48,15 +50,38 @@ def capture(
     module: nn.Module = model.module() if isinstance(model, torch.export.ExportedProgram) else model
     if not isinstance(model, torch.export.ExportedProgram):
         require_eval(model)
+    around = Autocast.now()
     exported = _export(module, tuple(args), kwargs, name)
-    program = to_program(exported, tuple(args), kwargs, name)
-    if program is None:
-        with _quiet():
-            exported = exported.run_decompositions({})
-        program = to_program(exported, tuple(args), kwargs, name)
+    with Autocast().entered():  # its casts become operators
+        require_static(exported, name)
+        program = to_program(exported, tuple(args), kwargs, name, around)
         if program is None:
-            raise CaptureError(f"{name}: in-place writes remain after functionalisation; report the model")
+            exported = _functional(exported, name)
+            program = to_program(exported, tuple(args), kwargs, name, around)
+            if program is None:
+                raise CaptureError(
+                    f"{name}: in-place writes remain after functionalisation; report the model"
+                )
     return program
+
+
+def as_module(model: torch.export.ExportedProgram, name: str) -> nn.Module:
+    """The modules of an exported model, so that those which can be are captured one by one.
+
+    Raises:
+        CaptureError: they cannot be made out.
+    """
+    with _quiet():
+        try:
+            module = torch.export.unflatten(model)
+        except Exception as error:
+            first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise CaptureError(f"{name}: its modules cannot be told from the export: {first}") from error
+    for part in module.modules():
+        part.training = False  # as exported; their own eval() does not reach all of them
+        for node in getattr(part, "graph", fx.Graph()).nodes:
+            node.meta = {}  # what the export derived of shapes cannot be copied
+    return module
 
 
 def require_eval(model: nn.Module) -> None:
@@ -96,6 +121,17 @@ def _quiet() -> Iterator[None]:
             logger.setLevel(level)
             for child in children:
                 child.disabled = False
+
+
+def _functional(exported: torch.export.ExportedProgram, name: str) -> torch.export.ExportedProgram:
+    """The same program without in-place operators; buffers that it writes become outputs."""
+    with _quiet():
+        try:
+            functional: torch.export.ExportedProgram = exported.run_decompositions({})
+            return functional
+        except Exception as error:
+            first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise CaptureError(f"{name}: its in-place writes cannot be made pure: {first}") from error
 
 
 def _export(

@@ -13,11 +13,16 @@ from typing import Any
 
 import torch
 import torch.utils._pytree as pytree
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from videoeff.analysis import is_convolution
+from videoeff.capture.autocast import Autocast
 from videoeff.capture.canonical import batch_of
 from videoeff.capture.export import capture
+from videoeff.capture.keeping import Keeper
+from videoeff.capture.randomness import require_none
+from videoeff.capture.side_effects import kept_by_call, without_hooks
 from videoeff.errors import CaptureError
 from videoeff.ir.program import Program
 
@@ -56,10 +61,11 @@ class Partitioning:
 
 @dataclass
 class _Calls:
-    """The calls of one module in a frame: what it was given, and the sizes of that."""
+    """The calls of one module in a frame: what it was given, its sizes, and the autocast around it."""
 
     inputs: list[tuple[tuple[Any, ...], dict[str, Any]]] = field(default_factory=list)
     shapes: list[list[tuple[int, ...] | str]] = field(default_factory=list)
+    autocasts: list[Autocast] = field(default_factory=list)
 
 
 def _shape_of(value: Any) -> tuple[int, ...] | str:
@@ -82,7 +88,13 @@ def streams_of(args: Sequence[Any], kwargs: Mapping[str, Any]) -> int:
 
 def has_convolution(module: nn.Module) -> bool:
     """Whether a convolution lies inside the module."""
-    return any(isinstance(m, _CONVOLUTIONS) for m in module.modules())
+    return any(isinstance(m, _CONVOLUTIONS) or _convolves(m) for m in module.modules())
+
+
+def _convolves(module: nn.Module) -> bool:
+    """Whether a module that was made of an export calls a convolution."""
+    graph = getattr(module, "graph", None)
+    return isinstance(graph, fx.Graph) and any(is_convolution(n) for n in graph.nodes)
 
 
 def convolution_macs(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> int:
@@ -123,7 +135,8 @@ def partition(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) 
             "it is never called" if path not in first else _varies(first[path], second.get(path), streams)
         )
         if not reason and path:
-            reason = _capture_calls(path, module, first[path], partitions)
+            with without_hooks(module):
+                reason = _capture_calls(path, module, first[path], partitions, model)
             if not reason:
                 return True
         before = len(left)
@@ -160,6 +173,7 @@ def _record(
         def before(_: nn.Module, inputs: tuple[Any, ...], keywords: dict[str, Any]) -> None:
             calls = found.setdefault(path, _Calls())
             calls.shapes.append([_shape_of(v) for v in pytree.tree_leaves((inputs, keywords))])
+            calls.autocasts.append(Autocast.now())
             if keep:
                 calls.inputs.append(pytree.tree_map(kept, (inputs, keywords)))
 
@@ -202,15 +216,24 @@ def _varies(calls: _Calls, again: _Calls | None, streams: int) -> str:
     return ""
 
 
-def _capture_calls(path: str, module: nn.Module, calls: _Calls, partitions: list[Partition]) -> str:
+def _capture_calls(
+    path: str, module: nn.Module, calls: _Calls, partitions: list[Partition], model: nn.Module
+) -> str:
     """Capture every call of a module; the reason if one cannot be."""
     made = []
-    for index, (args, kwargs) in enumerate(calls.inputs):
-        if _writes(module, args, kwargs):
-            return "it writes into what it is given"
+    for index, ((args, kwargs), autocast) in enumerate(zip(calls.inputs, calls.autocasts, strict=False)):
+        with autocast.entered():
+            if _writes(module, args, kwargs):
+                return "it writes into what it is given"
+            if index == 0 and (left := kept_by_call(model, module, *calls.inputs[-1])):
+                return f"a call of it leaves something in {left[0]!r}"
         try:
-            program = capture(module, args, kwargs, name=path)
-            reason = _agrees(module, program, args, kwargs)
+            with autocast.entered():
+                program = capture(module, args, kwargs, name=path)
+                require_none(program)
+                reason = _agrees(module, program, args, kwargs)
+            if program.carried and len(calls.inputs) > 1:
+                reason = f"it is called {len(calls.inputs)} times and changes {program.carried[0].name!r}"
         except CaptureError as error:
             reason = str(error)
         if reason:
@@ -234,8 +257,39 @@ def _agrees(module: nn.Module, program: Program, args: tuple[Any, ...], kwargs: 
     tensors = [v for v in pytree.tree_leaves((args, kwargs)) if isinstance(v, Tensor)]
     with torch.no_grad():
         expected = pytree.tree_leaves(module(*args, **kwargs))
-        found = program.run(*tensors)
+        with Autocast().entered():  # its casts are in the program
+            found = program.run(*tensors)
     for a, b in zip(expected, found, strict=True):
+        if isinstance(a, Tensor) and a.dtype != b.dtype:
+            return f"its export returns {b.dtype}, it returns {a.dtype}"
         if isinstance(a, Tensor) and not torch.allclose(a, b, rtol=1e-3, atol=1e-4, equal_nan=True):
             return "its export does not compute what it computes"
     return ""
+
+
+def changed_tensors(model: nn.Module, keeper: Keeper, found: Partitioning) -> tuple[str, ...]:
+    """The buffers and parameters that calls of the model have changed, but those that captured parts carry.
+
+    Raises:
+        CaptureError: a captured part computes with one of them.
+    """
+    own = {f"{p.path}.{c.name}" for p in found.partitions for c in p.program.carried}
+    changed = {id(tensor) for tensor in keeper.changed()}
+    now = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    names = [n for n, t in now.items() if n not in own and (id(t) in changed or keeper.held.get(n) is not t)]
+    for name in names:
+        if any(name.startswith(f"{p.path}.") for p in found.partitions):
+            raise CaptureError(
+                f"{type(model).__name__}: its code writes into {name!r}, which a part that was captured "
+                "computes with; write it before converting, or inside that part's own forward"
+            )
+    return tuple(names)
+
+
+def begin_again(model: nn.Module, found: Partitioning) -> None:
+    """Let the buffers that captured parts carry begin with the values that the model has now."""
+    for part in found.partitions:
+        module = model.get_submodule(part.path)
+        with torch.no_grad():
+            for carried, initial in zip(part.program.carried, part.program.initial(), strict=True):
+                initial.copy_(module.get_buffer(carried.name))

@@ -57,6 +57,7 @@ def sweep(program: Program) -> bool:
             changed = True
     program.module.delete_all_unused_submodules()
     named = {str(n.target) for n in program.nodes if n.op == "get_attr"}
+    named |= {c.initial for c in program.carried}
     for path, _ in list(program.module.named_buffers(remove_duplicate=False)):
         if path not in named:
             *parents, leaf = path.split(".")

@@ -18,8 +18,9 @@ from torch import Tensor, fx
 #: mean square relative to the standard deviation of the node's own first value.
 TESTS = ("max", "l2", "rms", "rms-relative")
 
-#: What a cache holds: a frame of the caller's, a map, a value that scales a map, or any other value.
-KINDS = ("input", "map", "gate", "global")
+#: What a cache holds: a frame of the caller's, a buffer that the model carries from frame to frame, a map, a
+#: value that scales a map, or any other value.
+KINDS = ("input", "state", "map", "gate", "global")
 
 
 def delta_cache(

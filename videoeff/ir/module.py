@@ -10,6 +10,10 @@ from torch import fx
 _GENERATED = frozenset({"_code", "_lineno_map", "_prologue_start"})
 
 
+#: Where a module of PyTorch keeps what is called behind its forward.
+FORWARD_HOOKS = ("_forward_hooks", "_forward_hooks_with_kwargs", "_forward_hooks_always_called")
+
+
 class LazyGraphModule(fx.GraphModule):
     """A ``GraphModule`` whose ``recompile`` only forgets the code.
 

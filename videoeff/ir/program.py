@@ -8,7 +8,7 @@ for a stream is given to them by ``videoeff.lowering.lower``.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any
@@ -43,6 +43,24 @@ class PassRecord:
         return {"name": self.name, "text": self.text, "changed": self.changed, "notes": list(self.notes)}
 
 
+@dataclass(frozen=True)
+class Carried:
+    """A buffer that the model's forward changes, and so carries from frame to frame.
+
+    Its value before a frame is an input of the graph, its value after the frame an output; both stand behind
+    the model's own, in the order of ``Program.carried``.
+
+    Attributes:
+        name: the buffer's dotted path in the model.
+        initial: the constant of the Program that holds the value it begins with.
+        shared: whether all entries of the batch share it, so that no entry can be reset alone.
+    """
+
+    name: str
+    initial: str
+    shared: bool
+
+
 @dataclass
 class Program:
     """A captured or planned network.
@@ -56,6 +74,7 @@ class Program:
         stage: "captured" or "planned".
         history: what each pass did, in order.
         literals: for each flattened input, ``Argument.TENSOR`` or the constant it was captured with.
+        carried: the buffers that the model's forward changes.
     """
 
     module: fx.GraphModule
@@ -66,6 +85,7 @@ class Program:
     stage: str = "captured"
     history: tuple[PassRecord, ...] = ()
     literals: tuple[Any, ...] = field(default=())
+    carried: tuple[Carried, ...] = ()
 
     @property
     def graph(self) -> fx.Graph:
@@ -79,22 +99,35 @@ class Program:
 
     @property
     def placeholders(self) -> list[fx.Node]:
-        """The tensor inputs in call order."""
+        """The tensor inputs in call order, then the carried buffers."""
         return [n for n in self.module.graph.nodes if n.op == "placeholder"]
 
     @property
+    def carriers(self) -> dict[fx.Node, Carried]:
+        """The inputs that are carried buffers."""
+        count = len(self.carried)
+        return dict(zip(self.placeholders[-count:], self.carried, strict=True)) if count else {}
+
+    @property
     def output(self) -> fx.Node:
-        """The output node; its one argument is the flat tuple of outputs."""
+        """The output node; its one argument is the flat tuple of outputs, then of carried buffers."""
         return self.module.graph.output_node()
 
     def tensor(self, node: fx.Node) -> torch.Tensor:
         """The constant a ``get_attr`` node names."""
+        return self._constant(str(node.target))
+
+    def _constant(self, path: str) -> torch.Tensor:
         value = self.module
-        for part in str(node.target).split("."):
+        for part in path.split("."):
             value = getattr(value, part)
         if not isinstance(value, torch.Tensor):
-            raise TypeError(f"{node.name}: {node.target} is not a tensor")
+            raise TypeError(f"{self.name}: {path} is not a tensor")
         return value
+
+    def initial(self) -> tuple[torch.Tensor, ...]:
+        """The values that the carried buffers begin with: the constants themselves."""
+        return tuple(self._constant(c.initial) for c in self.carried)
 
     def clone(self) -> Program:
         """A copy whose graph can be rewritten freely; the constants are shared, not copied."""
@@ -107,7 +140,10 @@ class Program:
         root = nn.Module()
         for path, tensor in self.module.named_buffers(remove_duplicate=False):
             set_tensor(root, path, tensor)
-        return replace(self, module=LazyGraphModule(root, graph))
+        module = LazyGraphModule(root, graph)  # keeps what its nodes name
+        for carried, tensor in zip(self.carried, self.initial(), strict=True):
+            set_tensor(module, carried.initial, tensor)
+        return replace(self, module=module)
 
     def at_stage(self, stage: str) -> Program:
         """This Program at another stage; the graph is shared."""
@@ -118,9 +154,27 @@ class Program:
         return replace(self, history=(*self.history, record))
 
     def run(self, *flat: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """The dense model on flattened tensor inputs; markers are identities."""
-        result = self.module(*flat)
-        return tuple(result)
+        """The dense model's first frame on flattened tensor inputs; markers are identities."""
+        return self.run_from(flat, self.initial())[0]
+
+    def run_from(
+        self, flat: Sequence[torch.Tensor], carried: Sequence[torch.Tensor]
+    ) -> tuple[tuple[torch.Tensor, ...], tuple[torch.Tensor, ...]]:
+        """The dense model on one frame.
+
+        Args:
+            flat: the tensor inputs, flattened.
+            carried: the carried buffers before the frame.
+
+        Returns:
+            The flat outputs, and the carried buffers after the frame.
+        """
+        return self.parted(tuple(self.module(*flat, *carried)))
+
+    def parted(self, flat: tuple[Any, ...]) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+        """What the graph returns: the model's flat outputs, and the carried buffers."""
+        count = len(flat) - len(self.carried)
+        return flat[:count], flat[count:]
 
     def __str__(self) -> str:
         return graph_to_text(self.graph, self.name, self.stage, self.streams)

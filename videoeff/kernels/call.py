@@ -119,7 +119,7 @@ class RegionCall:
 
     Attributes:
         name: the layer name.
-        kind: "input", "map", "gate" or "global".
+        kind: "input", "state", "map", "gate" or "global".
         layout: layout of the value.
         value: state that keeps it.
         scale: name of the state with its scale (R,) float32, "" where the test needs none.

@@ -30,7 +30,7 @@ def pixels_first(value: Tensor, layout: PixelLayout) -> Tensor:
     """A view of shape (R, H, W, C): streams and pixels first, all else behind."""
     roles = [d for d in (layout.rows, layout.h, layout.w) if d is not None]
     rest = [d for d in range(value.ndim) if d not in roles]
-    moved = value.permute(*roles, *rest)
+    moved = value.permute((*roles, *rest))
     shape = [value.shape[d] if d is not None else 1 for d in (layout.rows, layout.h, layout.w)]
     return moved.reshape(*shape, -1)
 

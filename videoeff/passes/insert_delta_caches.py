@@ -35,13 +35,16 @@ class InsertDeltaCaches(Pass):
             return False
         chosen = _choose(program)
         names: set[str] = set()
+        carriers = program.carriers
         for node in list(program.nodes):
             if node not in chosen:
                 continue
             value = info(node)
             layout = value.layout
             assert layout is not None  # chosen nodes stream
-            kind = "input" if node.op == "placeholder" else "map" if value.is_spatial else "global"
+            kind = "map" if value.is_spatial else "global"
+            if node.op == "placeholder":
+                kind = "state" if node in carriers else "input"
             options: dict[str, Any] = {"kind": kind, "layout": (layout.rows, layout.h, layout.w)}
             if layout.streams is not None:
                 options["streams"] = layout.streams

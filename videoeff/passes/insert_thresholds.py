@@ -106,6 +106,8 @@ class InsertThresholds(Pass):
 
     def _declines(self, program: Program, cache: fx.Node) -> str:
         value = info(cache)
+        if cache_option(cache, "kind") == "state":
+            return "a model's own buffer is carried exactly"
         if cache_option(cache, "kind") in ("global", "input"):
             return "nothing local follows it"
         if value.dtype is None or not value.dtype.is_floating_point:

@@ -34,7 +34,7 @@ class MarkDense(Pass):
         """Mark caches; a pattern that matches nothing is an error."""
         changed, matched = False, set()
         for cache in list(edit.caches(program)):
-            if cache_option(cache, "kind") == "input" or cache_option(cache, "dense"):
+            if cache_option(cache, "kind") in ("input", "state") or cache_option(cache, "dense"):
                 continue
             name, value = cache_name(cache), info(cache)
             region = region_of(cache)

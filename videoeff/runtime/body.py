@@ -12,6 +12,7 @@ from torch import Tensor
 from videoeff.ir.program import Program
 from videoeff.kernels import Group
 from videoeff.runtime.engine import Engine
+from videoeff.runtime.outside import OutsideState
 from videoeff.runtime.signature import OutputSignature, Signature
 
 #: Computes a call that an engine would run, from the engine's name, its Program, args and kwargs.
@@ -28,6 +29,7 @@ class Surroundings:
         left: what runs as it is (its path), and why.
         convolution_macs: multiply-accumulates of the whole dense model's convolutions.
         weights: the model's state dict.
+        outside: the buffers that the code around the engines changes, by path.
     """
 
     signature: Signature
@@ -35,6 +37,7 @@ class Surroundings:
     left: tuple[tuple[str, str], ...]
     convolution_macs: int
     weights: Mapping[str, Tensor]
+    outside: tuple[str, ...] = ()
 
 
 class StreamBody(Protocol):
@@ -83,6 +86,14 @@ class StreamBody(Protocol):
     @property
     def eager(self) -> tuple[tuple[str, str], ...]:
         """What ran as it is since counting began: :attr:`left`, and calls that did not fit an engine."""
+
+    @property
+    def outside(self) -> OutsideState:
+        """The buffers that the code around the engines changes."""
+
+    @property
+    def idle(self) -> tuple[str, ...]:
+        """The captured submodules that no frame has called since counting began."""
 
     def fits(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
         """Whether a call is one tensor such as it was planned for, so that nothing more need be asked."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -25,9 +25,11 @@ from videoeff.lowering.buffers import allocate, device_of
 from videoeff.lowering.choose import Answers
 from videoeff.lowering.lower import lower
 from videoeff.lowering.plan import Plan
+from videoeff.runtime.carried import CarriedState
 from videoeff.runtime.counts import Counts
 from videoeff.runtime.moving import retype, sharing
 from videoeff.runtime.outputs import owned
+from videoeff.runtime.outside import OutsideState
 from videoeff.runtime.signature import FrameSpec, OutputSignature, Signature
 
 Observer = Callable[[Context, tuple[Any, ...]], None]
@@ -35,10 +37,17 @@ Observer = Callable[[Context, tuple[Any, ...]], None]
 
 @dataclass(frozen=True)
 class EngineState:
-    """A copy of an engine's state, as ``snapshot`` makes it."""
+    """A copy of an engine's state, as ``snapshot`` makes it.
+
+    Attributes:
+        tensors: the stream's buffers by name.
+        fresh: for each stream, whether its next frame is frame 1.
+        carried: the buffers that the model itself carries from frame to frame, by path.
+    """
 
     tensors: Mapping[str, Tensor]
     fresh: tuple[bool, ...]
+    carried: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 class Engine(nn.Module):
@@ -52,6 +61,8 @@ class Engine(nn.Module):
     #: What of the model runs as it is: a Program is captured whole.
     left: tuple[tuple[str, str], ...] = ()
     eager: tuple[tuple[str, str], ...] = ()
+    idle: tuple[str, ...] = ()
+    outside = OutsideState(nn.Module(), (), 1)
 
     def __init__(self, program: Program, backend: str = "auto") -> None:
         super().__init__()
@@ -66,6 +77,9 @@ class Engine(nn.Module):
         self.counts = Counts()
         self._observer: Observer | None = None
         self._state: dict[str, Tensor] = {}
+        with torch.inference_mode(False), torch.no_grad():
+            #: What the model itself carries from frame to frame.
+            self.carried = CarriedState(program)
         self.allocate()
         self.register_load_state_dict_post_hook(_forget_after_loading)  # type: ignore[no-untyped-call]
 
@@ -85,7 +99,8 @@ class Engine(nn.Module):
         self.storages = {t.untyped_storage().data_ptr() for t in tensors}  # memory that outputs may lie in
         self._views: tuple[Any, ...] | None = None  # the outputs, if all of them are views of buffers
         program = self.program
-        frame_specs = tuple(FrameSpec(*spec) for spec in self.plan.frame_specs)
+        self._given = len(self.plan.frame_specs) - len(program.carried)  # tensors of a call
+        frame_specs = tuple(FrameSpec(*spec) for spec in self.plan.frame_specs[: self._given])
         #: The call it was planned for, and what it returns.
         self.signature = Signature(program.in_spec, tuple(program.literals), frame_specs)
         self.outputs = _output_signature(program)
@@ -220,7 +235,7 @@ class Engine(nn.Module):
         flags = list(self._fresh)
         any_fresh, all_fresh = any(flags), all(flags)
         context = Context(
-            frames=tuple(frames),
+            frames=(*frames, *self.carried.tensors),
             state=self._state,
             constants=self._constants,
             fresh=torch.tensor(flags, device=self.device) if any_fresh else self._settled,
@@ -236,10 +251,15 @@ class Engine(nn.Module):
                     outputs = self._run(context)
             else:
                 outputs = self._run(context)
-        except NotFinite:
+        except NotFinite as error:
             self._fresh[:] = flags
+            if error.index >= self._given:  # the frames are finite; what the model carries is its own affair
+                return self.step(frames)
             raise
         self._fresh[:] = [False] * len(flags)
+        if self.program.carried:
+            outputs, after = self.program.parted(outputs)
+            self.carried.advance(after)
         if not any_fresh:
             self._count(context)
         if self._observer is not None:
@@ -277,7 +297,12 @@ class Engine(nn.Module):
         self.counts = Counts()
 
     def reset(self, stream: int | None = None) -> None:
-        """Forget one stream, or all: its next frame is a first frame."""
+        """Forget one stream, or all: its next frame is a first frame, and the model's buffers begin anew."""
+        self.carried.reset(stream)
+        self.forget(stream)
+
+    def forget(self, stream: int | None = None) -> None:
+        """Compute the next frame whole, from the model's buffers as they are."""
         if stream is None:
             self._fresh = [True] * self.program.streams
         else:
@@ -288,7 +313,8 @@ class Engine(nn.Module):
         owned = {s.name for s in self.plan.state if s.parent is None}
         with torch.inference_mode(False), torch.no_grad():
             tensors = {n: t.clone() for n, t in self._state.items() if n in owned}
-        return EngineState(tensors, tuple(self._fresh))
+            carried = self.carried.copies()
+        return EngineState(tensors, tuple(self._fresh), carried)
 
     def check_fits(self, state: EngineState) -> None:
         """Whether a snapshot may be restored.
@@ -303,6 +329,7 @@ class Engine(nn.Module):
                 f"the snapshot does not fit this stream: buffer {odd!r} is in only one of them; restore it "
                 "into a stream of the same network, with thresholds on the same layers"
             )
+        self.carried.check_fits(state.carried)
         for name, tensor in state.tensors.items():
             if tuple(tensor.shape) != owned[name].shape:
                 raise StateError(
@@ -315,6 +342,7 @@ class Engine(nn.Module):
         with torch.no_grad():
             for name, tensor in state.tensors.items():
                 self._state[name].copy_(tensor)
+            self.carried.restore(state.carried)
         for group in self.plan.groups:
             group.invalidate()
         self._fresh = list(state.fresh)
@@ -332,7 +360,7 @@ class Engine(nn.Module):
             for name in new:
                 layer, _, what = name.rpartition(".")
                 if what == "value":  # one that was recomputed so far: nobody knows it
-                    self.reset()
+                    self.forget()
                 elif what == "scale" and settled:
                     self._state[name].copy_(scale_of(self._state[f"{layer}.value"], layouts[layer]))
                 elif what == "pending":
@@ -360,11 +388,11 @@ class Engine(nn.Module):
             moved = device_of(self.network) != self.device
             try:
                 if changed:
-                    retype(self.program, self.signature.frame_specs, fn)
+                    retype(self.program, self._frame_specs, fn)
             except CaptureError as error:
                 for module, buffers in before:
                     module._buffers.update(buffers)
-                retype(self.program, self.signature.frame_specs, lambda tensor: tensor)
+                retype(self.program, self._frame_specs, lambda tensor: tensor)
                 raise StateError(
                     f"{self.program.name}: it cannot be cast, as it fixes a dtype inside ({error}); cast "
                     "the model and convert that"
@@ -373,8 +401,13 @@ class Engine(nn.Module):
                 edit.rewrite_devices(self.program, device_of(self.network))
             if changed or moved:
                 self._lower_and_keep()
+            self.carried.move(fn)
             self._bind()
         return self
+
+    @property
+    def _frame_specs(self) -> list[FrameSpec]:
+        return [FrameSpec(*spec) for spec in self.plan.frame_specs]
 
     def _lower_and_keep(self) -> None:
         """Lower for another device or dtype; what the buffers held is taken along."""
@@ -404,6 +437,7 @@ class Engine(nn.Module):
             for spec in self.plan.state:
                 if spec.parent is None:
                     twin._state[spec.name].copy_(self._state[spec.name])
+            twin.carried.restore(self.carried.copies())
         twin._fresh = list(self._fresh)
         twin.counts = copy.deepcopy(self.collect())
         memo[id(self)] = twin
@@ -417,7 +451,7 @@ def _forget_after_loading(engine: Engine, _: Any) -> None:
 
 
 def _output_signature(program: Program) -> OutputSignature:
-    flat = arguments(program.output)[0]
+    flat, _ = program.parted(tuple(arguments(program.output)[0]))
     infos = [info(v) for v in flat if isinstance(v, fx.Node)]
     specs = tuple(FrameSpec(i.shape or (), i.dtype or torch.get_default_dtype()) for i in infos)
     literals = tuple(Argument.TENSOR if isinstance(v, fx.Node) else v for v in flat)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -12,12 +11,15 @@ import torch
 import torch.utils._pytree as pytree
 from torch import Tensor, nn
 
-from videoeff.errors import CaptureError
+from videoeff.errors import StateError
+from videoeff.ir.module import FORWARD_HOOKS
 from videoeff.runtime.body import Compute, Surroundings
+from videoeff.runtime.copying import copy_with_shared_weights
 from videoeff.runtime.engine import Engine
 from videoeff.runtime.inputs import check_call
 from videoeff.runtime.moving import Move, sharing
 from videoeff.runtime.outputs import own
+from videoeff.runtime.outside import OutsideState
 from videoeff.runtime.signature import FrameSpec, Signature
 
 
@@ -25,33 +27,41 @@ class CallSite(nn.Module):
     """Stands where a submodule stood: its n-th call in a frame goes to its n-th engine.
 
     A call that does not fit the engine (another size) runs the original module, and the engine forgets.
-    Its outputs are copies, because the code around it may write into them.
+    Its outputs are copies, because the code around it may write into them. The submodule's own forward hooks
+    run here, behind the engine, because they may keep what they are shown.
 
     Args:
         path: the submodule's path.
-        original: the submodule.
         engines: one for each of its calls in a frame.
     """
 
-    def __init__(self, path: str, original: nn.Module, engines: Sequence[Engine]) -> None:
+    #: The submodule.
+    original: nn.Module
+
+    def __init__(self, path: str, engines: Sequence[Engine]) -> None:
         super().__init__()
         numbered = len(engines) > 1
         #: The engines by name: the path, numbered where the submodule is called more than once.
         self.engines = {f"{path}#{i + 1}" if numbered else path: e for i, e in enumerate(engines)}
         self.registered = nn.ModuleList(engines)  # so that they are moved, cast and found with the model
-        self.original = original
-        self.dense_calls = 0
+        self.calls = self.dense_calls = 0
         self._in_order = tuple(self.engines.items())
         self._calls = 0
         self._compute: Compute | None = None
+
+    def take_hooks(self) -> None:
+        """Run the original's forward hooks from now on."""
+        held, own = vars(self.original), vars(self)
+        for name in FORWARD_HOOKS:
+            own[name], held[name] = held[name], type(held[name])()
 
     def begin_frame(self) -> None:
         """The next call is the first of a frame."""
         self._calls = 0
 
     def clear_counts(self) -> None:
-        """Count calls that do not fit anew."""
-        self.dense_calls = 0
+        """Count calls anew."""
+        self.calls = self.dense_calls = 0
 
     @contextmanager
     def replaced(self, compute: Compute) -> Iterator[None]:
@@ -66,19 +76,28 @@ class CallSite(nn.Module):
         """One call of the original."""
         index, engine = self._calls, None
         self._calls += 1
+        self.calls += self._compute is None
         if index < len(self._in_order):
             name, engine = self._in_order[index]
             leaves, spec = pytree.tree_flatten((args, kwargs))
             problem, _ = check_call(name, leaves, spec, engine.signature, engine.device)
-            if not problem and self._compute is not None:
-                return self._compute(name, engine.program, args, kwargs)
             if not problem:
-                flat = own(list(engine.step([v for v in leaves if isinstance(v, Tensor)])), engine.storages)
+                with uncast(engine.device):
+                    if self._compute is not None:
+                        return self._compute(name, engine.program, args, kwargs)
+                    flat = list(engine.step([v for v in leaves if isinstance(v, Tensor)]))
+                    flat = own(flat, engine.storages)
                 return pytree.tree_unflatten(flat, engine.program.out_spec)
         if self._compute is None:
             self.dense_calls += 1
             if engine is not None:
-                engine.reset()
+                if engine.program.carried:
+                    raise StateError(
+                        f"{name}: called with another size or number of arguments than in the example; its "
+                        f"forward changes the buffer {engine.program.carried[0].name!r}, which the stream "
+                        "carries for calls like the example's alone; convert with an example like this call"
+                    )
+                engine.forget()
         return self.original(*args, **kwargs)
 
     def __getattr__(self, name: str) -> Any:
@@ -90,6 +109,12 @@ class CallSite(nn.Module):
             return getattr(super().__getattr__("original"), name)
 
 
+def uncast(device: torch.device) -> AbstractContextManager[Any]:
+    """A block in which ``torch.autocast`` is off: what it casts, a Program casts by itself."""
+    on = torch.is_autocast_enabled(device.type)
+    return torch.autocast(device.type, enabled=False) if on else nullcontext()
+
+
 class PartitionedModel(nn.Module):
     """A model with call sites in it: the body of a stream whose model was captured in parts.
 
@@ -99,6 +124,7 @@ class PartitionedModel(nn.Module):
         signature: the model's call.
         left: what runs as it is (its path), and why.
         convolution_macs: of the whole dense model, for the share that streams.
+        outside: the buffers that the code around the engines changes, by path in the original.
     """
 
     #: The outputs depend on the frame, and whether they are finite is looked at outside.
@@ -113,20 +139,18 @@ class PartitionedModel(nn.Module):
         signature: Signature,
         left: tuple[tuple[str, str], ...],
         convolution_macs: int,
+        outside: Sequence[str] = (),
     ) -> None:
         super().__init__()
         self._signature = signature
         self.left, self.convolution_macs = left, convolution_macs
-        self.model = copy_with_shared_weights(model)
-        self.call_sites: dict[str, CallSite] = {}
-        for path, found in engines.items():
-            original = self.model.get_submodule(path)
-            site = CallSite(path, original, found)
-            for module in list(self.model.modules()):
-                for name, child in list(module._modules.items()):  # also under a second name
-                    if child is original and module is not site:
-                        module.register_module(name, site)
-            self.call_sites[path] = site
+        self.call_sites = {path: CallSite(path, found) for path, found in engines.items()}
+        sites = {model.get_submodule(path): site for path, site in self.call_sites.items()}
+        self.model = copy_with_shared_weights(model, sites)
+        for site in self.call_sites.values():
+            site.take_hooks()
+        self.outside = OutsideState(self.model, [self._renamed(name) for name in outside], self.streams)
+        self.frames = 0
 
     @property
     def signature(self) -> Signature:
@@ -168,7 +192,12 @@ class PartitionedModel(nn.Module):
             for path, site in self.call_sites.items()
             if site.dense_calls
         ]
-        return (*self.left, *unfit)
+        return (*self.left, *unfit, *((path, f"not called in {self.frames} frame(s)") for path in self.idle))
+
+    @property
+    def idle(self) -> tuple[str, ...]:
+        """The captured submodules that no frame has called since counting began."""
+        return tuple(p for p, site in self.call_sites.items() if self.frames and not site.calls)
 
     def fits(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
         """Nothing is known of a call before it was checked."""
@@ -184,6 +213,10 @@ class PartitionedModel(nn.Module):
         alias: bool = False,
     ) -> Any:
         """One frame, by the model's own code with engines in it; see :class:`StreamBody`."""
+        self.frames += 1
+        return self._run(args, kwargs)
+
+    def _run(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         for site in self.call_sites.values():
             site.begin_frame()
         with torch.no_grad():
@@ -194,12 +227,20 @@ class PartitionedModel(nn.Module):
         with ExitStack() as stack:
             for site in self.call_sites.values():
                 stack.enter_context(site.replaced(compute))
-            return self.run(args, kwargs, ())
+            return self._run(args, kwargs)
+
+    def _renamed(self, name: str) -> str:
+        """A path of the original as one of the copy, in which parts stand behind their call sites."""
+        for path in self.call_sites:
+            if name.startswith(f"{path}."):
+                return f"{path}.original.{name.removeprefix(f'{path}.')}"
+        return name
 
     def surroundings(self) -> Surroundings:
         """What lies around the engines, to be saved."""
         calls = {path: len(site.engines) for path, site in self.call_sites.items()}
-        return Surroundings(self.signature, calls, self.left, self.convolution_macs, self._weights())
+        names = tuple(n.replace(".original.", ".") for n in self.outside.names)
+        return Surroundings(self.signature, calls, self.left, self.convolution_macs, self._weights(), names)
 
     def _weights(self) -> dict[str, Tensor]:
         """The original model's state dict, from which it can be built again."""
@@ -207,7 +248,7 @@ class PartitionedModel(nn.Module):
         sites = [path for path, module in modules if isinstance(module, CallSite)]
         engines = tuple(f"{path}.registered." for path in sites)
         found = {}
-        for key, tensor in self.model.state_dict().items():
+        for key, tensor in (self.model.state_dict() | self.outside.initial).items():
             if key.startswith(engines):
                 continue
             for path in sites:
@@ -218,6 +259,7 @@ class PartitionedModel(nn.Module):
 
     def clear_counts(self) -> None:
         """Start counting anew."""
+        self.frames = 0
         for site in self.call_sites.values():
             site.clear_counts()
         for engine in self.engines.values():
@@ -225,26 +267,5 @@ class PartitionedModel(nn.Module):
 
     def _apply(self, fn: Move, recurse: bool = True) -> PartitionedModel:
         super()._apply(sharing(fn), recurse)  # type: ignore[no-untyped-call]
+        self.outside.move(fn)
         return self
-
-
-def copy_with_shared_weights(model: nn.Module) -> nn.Module:
-    """A copy of the module tree whose tensors lie in the original's memory.
-
-    They are tensors of their own, so that moving or casting the copy leaves the original where it is.
-
-    Raises:
-        CaptureError: the model holds something that cannot be copied.
-    """
-    memo: dict[int, Any] = {}
-    for parameter in model.parameters():
-        memo[id(parameter)] = nn.Parameter(parameter.detach(), requires_grad=parameter.requires_grad)
-    for buffer in model.buffers():
-        memo[id(buffer)] = buffer.detach()
-    try:
-        return copy.deepcopy(model, memo)
-    except Exception as error:
-        raise CaptureError(
-            f"{type(model).__name__}: it cannot be copied ({error}), which capturing it in parts needs; keep "
-            "open files, locks and the like out of the model"
-        ) from error

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import html
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from videoeff.runtime.body import StreamBody
+from videoeff.runtime.carried import CarriedBuffer
 from videoeff.runtime.engine import Engine
 
 
@@ -17,7 +18,7 @@ class LayerReport:
 
     Attributes:
         name: the layer name.
-        kind: "input", "map", "gate" or "global".
+        kind: "input", "state", "map", "gate" or "global".
         active_share: pixels computed over pixels, mean of the frames after the first; None before.
         macs_needed: multiply-accumulates of the computed pixels, per frame.
         macs_scheduled: those the kernel really worked on, per frame.
@@ -52,6 +53,7 @@ class Report:
         streams: independent streams in a batch.
         convolutions_streamed: share of the convolutions' dense work whose pixels are followed.
         eager: parts of the model that run as they are, and why.
+        carried: the buffers that the model's own forward changes, which the stream carries for it.
     """
 
     name: str
@@ -61,17 +63,19 @@ class Report:
     streams: int
     convolutions_streamed: float
     eager: tuple[tuple[str, str], ...] = ()
+    carried: tuple[CarriedBuffer, ...] = ()
 
     @property
     def active_share(self) -> float | None:
         """Pixels computed over pixels of all layers with pixels, None before a second frame."""
-        shares = [x.active_share for x in self.layers if x.active_share is not None and x.kind != "input"]
-        weights = [
-            max(x.macs_dense, 1) for x in self.layers if x.active_share is not None and x.kind != "input"
+        computed = [
+            (x.active_share, max(x.macs_dense, 1))
+            for x in self.layers
+            if x.active_share is not None and x.kind not in ("input", "state")
         ]
-        if not shares:
+        if not computed:
             return None
-        return sum(s * w for s, w in zip(shares, weights, strict=True)) / sum(weights)
+        return sum(share * weight for share, weight in computed) / sum(weight for _, weight in computed)
 
     @property
     def macs(self) -> dict[str, float]:
@@ -93,6 +97,7 @@ class Report:
             "state_bytes": self.state_bytes,
             "convolutions_streamed": self.convolutions_streamed,
             "eager": [{"part": p, "reason": r} for p, r in self.eager],
+            "carried": [asdict(c) for c in self.carried],
             "layers": [asdict(x) for x in self.layers],
         }
 
@@ -122,6 +127,8 @@ class Report:
             )
         else:
             lines.append(f"MACs per frame: dense {_count(macs['dense'])}; no second frame yet")
+        if self.carried:
+            lines.append(f"carried for the model: {'; '.join(str(c) for c in self.carried)}")
         lines += [f"runs as it is: {part or 'the outermost module'} ({why})" for part, why in self.eager]
         return lines
 
@@ -190,15 +197,24 @@ def report_of(name: str, body: StreamBody) -> Report:
     """What a stream did since it was made, or since its counts were cleared."""
     engines = body.engines
     layers = [x for prefix, e in engines.items() for x in layer_reports(e, f"{prefix}." if prefix else "")]
+    carried = tuple(
+        replace(c, name=f"{prefix}.{c.name}" if prefix else c.name)
+        for prefix, e in engines.items()
+        for c in e.carried.buffers
+    )
+    carried += body.outside.buffers
+    idle = body.idle
+    streamed = sum(e.streamed_macs for name, e in engines.items() if name.partition("#")[0] not in idle)
     total = max(body.convolution_macs, sum(e.convolution_macs for e in engines.values()))
     return Report(
         name,
         max(e.counts.frames for e in engines.values()),
         tuple(layers),
-        sum(e.state_bytes for e in engines.values()),
+        sum(e.state_bytes for e in engines.values()) + sum(c.nbytes for c in carried),
         body.streams,
-        sum(e.streamed_macs for e in engines.values()) / total if total else 1.0,
+        streamed / total if total else 1.0,
         body.eager,
+        carried,
     )
 
 

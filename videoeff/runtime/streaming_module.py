@@ -7,7 +7,7 @@ import json
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -43,9 +43,15 @@ Replan = Callable[[tuple[Any, ...], dict[str, Any]], StreamBody]
 
 @dataclass(frozen=True)
 class StreamState:
-    """A copy of all state of a stream; give it back to ``restore``."""
+    """A copy of all state of a stream; give it back to ``restore``.
+
+    Attributes:
+        engines: the state of each engine.
+        outside: the buffers that the code around the engines changes, by path.
+    """
 
     engines: Mapping[str, EngineState]
+    outside: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 class StreamingModule(nn.Module):
@@ -133,6 +139,12 @@ class StreamingModule(nn.Module):
 
     def _forward(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         body, options = self.body, self.options
+        if torch.is_autocast_enabled(body.device.type):
+            raise StateError(
+                f"{self.name}: called inside torch.autocast, but a stream keeps the precision it was "
+                "converted in; leave the block for the call, and put autocast inside the model's forward if "
+                "its layers are to run in another precision"
+            )
         frames: Sequence[Tensor] = args
         problem = ""
         if not body.fits(args, kwargs):
@@ -242,19 +254,26 @@ class StreamingModule(nn.Module):
     def reset(self, stream: int | None = None) -> None:
         """Forget everything, or one entry of the batch: its next frame is frame 1.
 
+        Buffers that the model's own forward changes begin anew with the values they had at conversion.
+
         Raises:
-            StateError: no such stream.
+            StateError: no such stream, or the batch shares a buffer that the model changes.
         """
         if stream is not None and not 0 <= stream < self.streams:
             raise StateError(f"{self.name}: no stream {stream}; the batch has {self.streams}, counted from 0")
         with self._alone():
+            self.body.outside.check_reset(stream)
+            for engine in self.engines.values():
+                engine.carried.check_reset(stream)
+            self.body.outside.reset()
             for engine in self.engines.values():
                 engine.reset(stream)
 
     def snapshot(self) -> StreamState:
         """A copy of the state, to continue from later."""
         with self._alone():
-            return StreamState({name: engine.snapshot() for name, engine in self.engines.items()})
+            engines = {name: engine.snapshot() for name, engine in self.engines.items()}
+            return StreamState(engines, self.body.outside.copies())
 
     def restore(self, state: StreamState) -> None:
         """Continue as if the snapshot had just been taken.
@@ -272,6 +291,7 @@ class StreamingModule(nn.Module):
                 engine.check_fits(state.engines[name])
             for name, engine in engines.items():
                 engine.restore(state.engines[name])
+            self.body.outside.restore(state.outside)
 
     # -- thresholds ------------------------------------------------------------------------------------
 

@@ -40,6 +40,10 @@ FRAME_SPECS_KEY = "frames"
 LEFT_KEY = "left"
 CONVOLUTION_MACS_KEY = "convolution_macs"
 
+#: The entry of an engine, or of the model around the engines, for the buffers its code changes; files without
+#: it have none.
+CARRIED_KEY = "carried"
+
 #: What the names of the model's own weights begin with; those of engines begin with the engine's number.
 WEIGHTS_PREFIX = "shell:"
 

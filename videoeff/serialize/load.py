@@ -18,19 +18,22 @@ from torch import Tensor, nn
 from videoeff.analysis import annotate
 from videoeff.analysis.verify import verify
 from videoeff.capture.canonical import batch_of
+from videoeff.capture.export import as_module
 from videoeff.errors import ArtifactError, BackendError, VerifyError, VideoEffError
 from videoeff.ir.parser import text_to_program
-from videoeff.ir.program import Argument, PassRecord, Program
+from videoeff.ir.program import Argument, Carried, PassRecord, Program, set_tensor
 from videoeff.lowering.choose import choose_backends
 from videoeff.passes.pipeline import passes_hash
 from videoeff.runtime.body import StreamBody
+from videoeff.runtime.copying import copy_with_shared_weights
 from videoeff.runtime.engine import Engine
 from videoeff.runtime.options import Options
-from videoeff.runtime.partitioned import PartitionedModel, copy_with_shared_weights
+from videoeff.runtime.partitioned import PartitionedModel
 from videoeff.runtime.signature import FrameSpec, Parameters, Signature
 from videoeff.runtime.streaming_module import StreamingModule
 from videoeff.serialize.format import (
     CALLS_KEY,
+    CARRIED_KEY,
     CONVOLUTION_MACS_KEY,
     FRAME_SPECS_KEY,
     LEFT_KEY,
@@ -42,13 +45,18 @@ from videoeff.serialize.format import (
 from videoeff.serialize.structure import literals_from_json, spec_from_json
 
 
-def load(path: str | Path, *, model: nn.Module | None = None, backend: str | None = None) -> StreamingModule:
+def load(
+    path: str | Path,
+    *,
+    model: nn.Module | torch.export.ExportedProgram | None = None,
+    backend: str | None = None,
+) -> StreamingModule:
     """Read a stream from an artifact.
 
     Args:
         path: a file that :func:`save` wrote.
-        model: for a model captured in parts, the model itself; where the file names a torchvision or timm
-            model it is built by that name.
+        model: for a model captured in parts, the model itself, or what was exported of it; where the file
+            names a torchvision or timm model it is built by that name.
         backend: another backend than the one it was converted for.
 
     Raises:
@@ -83,7 +91,7 @@ def _rebuild(
     path: Path,
     document: dict[str, Any],
     tensors: Mapping[str, Tensor],
-    model: nn.Module | None,
+    model: nn.Module | torch.export.ExportedProgram | None,
     backend: str | None,
 ) -> StreamingModule:
     engines: dict[str, Engine] = {}
@@ -124,10 +132,22 @@ def _program(path: Path, entry: Mapping[str, Any], tensors: Mapping[str, Tensor]
     history = tuple(
         PassRecord(h["name"], h["text"], h["changed"], tuple(h["notes"])) for h in entry["history"]
     )
-    program = replace(program, history=history)
+    carried = tuple(_carried(path, c, program, tensors) for c in entry.get(CARRIED_KEY, ()))
+    program = replace(program, history=history, carried=carried)
     _check_call(program)
     verify(annotate(program))
     return program
+
+
+def _carried(
+    path: Path, entry: Mapping[str, Any], program: Program, tensors: Mapping[str, Tensor]
+) -> Carried:
+    """A buffer that the network changes; the value it begins with becomes a constant of the Program."""
+    initial = entry["initial"]
+    if initial not in tensors or not str(initial).isidentifier():
+        raise ArtifactError(f"{path}: holds no first value of the buffer {entry['name']!r}; convert anew")
+    set_tensor(program.module, initial, tensors[initial])
+    return Carried(_text(entry["name"]), initial, bool(entry["shared"]))
 
 
 def _check_call(program: Program) -> None:
@@ -135,15 +155,17 @@ def _check_call(program: Program) -> None:
     inputs = sum(value is Argument.TENSOR for value in program.literals)
     outputs = program.output.args[0]
     call = pytree.tree_unflatten(list(program.literals), program.in_spec)
-    shapes = [node.meta["input"][0] for node in program.placeholders]
+    nodes = program.placeholders
+    shapes = [node.meta["input"][0] for node in nodes[:inputs]]
+    carried = [node.meta["input"] for node in nodes[inputs:]]
     fits = (
         isinstance(call, tuple)
         and [type(v) for v in call] == [tuple, dict]
         and program.streams == batch_of([torch.empty(shape, device="meta") for shape in shapes])
-        and len(program.placeholders) == inputs
+        and carried == [(tuple(t.shape), t.dtype) for t in program.initial()]
         and program.in_spec.num_leaves == len(program.literals)
         and isinstance(outputs, tuple)
-        and program.out_spec.num_leaves == len(outputs)
+        and program.out_spec.num_leaves == len(outputs) - len(carried)
     )
     if not fits:
         raise VerifyError(f"{program.name}: its inputs or outputs are not those of its call")
@@ -154,7 +176,7 @@ def _partitioned(
     entry: Mapping[str, Any],
     engines: Mapping[str, Engine],
     tensors: Mapping[str, Tensor],
-    model: nn.Module | None,
+    model: nn.Module | torch.export.ExportedProgram | None,
 ) -> PartitionedModel:
     if model is None:
         from videoeff.serialize.models import build_trusted
@@ -166,6 +188,8 @@ def _partitioned(
                 "videoeff.load(path, model=model.eval())"
             )
         model = build_trusted(reference, f"{path}")
+    if isinstance(model, torch.export.ExportedProgram):
+        model = as_module(model, f"{path}")
     if not isinstance(model, nn.Module):
         raise ArtifactError(f"{path}: model is a {type(model).__name__}; give the torch.nn.Module itself")
     weights = {k.removeprefix(WEIGHTS_PREFIX): v for k, v in tensors.items() if k.startswith(WEIGHTS_PREFIX)}
@@ -187,7 +211,8 @@ def _partitioned(
         tuple(FrameSpec(tuple(f["shape"]), getattr(torch, f["dtype"])) for f in entry[FRAME_SPECS_KEY]),
     )
     left = tuple((p, r) for p, r in entry[LEFT_KEY])
-    return PartitionedModel(model, found, signature, left, entry[CONVOLUTION_MACS_KEY])
+    outside = [_text(name) for name in entry.get(CARRIED_KEY, ())]
+    return PartitionedModel(model, found, signature, left, entry[CONVOLUTION_MACS_KEY], outside)
 
 
 def _put_weights(model: nn.Module, weights: Mapping[str, Tensor]) -> list[str]:

@@ -20,6 +20,7 @@ from videoeff.runtime.signature import Parameters
 from videoeff.serialize.files import write_atomic
 from videoeff.serialize.format import (
     CALLS_KEY,
+    CARRIED_KEY,
     CONVOLUTION_MACS_KEY,
     FORMAT,
     FORMAT_VERSION,
@@ -115,6 +116,7 @@ def _unshare(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str
 def _engine_to_json(name: str, engine: Engine) -> dict[str, Any]:
     program = engine.program
     passes = ",".join(r.text for r in program.history)
+    carried = [{"name": c.name, "initial": c.initial, "shared": c.shared} for c in program.carried]
     return {
         "name": name,
         "backend": engine.backend,
@@ -126,6 +128,7 @@ def _engine_to_json(name: str, engine: Engine) -> dict[str, Any]:
         "passes": passes,
         "passes_hash": passes_hash(passes),
         "state": [s.to_json() for s in engine.plan.state],
+        **({CARRIED_KEY: carried} if carried else {}),
     }
 
 
@@ -140,4 +143,5 @@ def _surroundings_to_json(stream: Contents, around: Surroundings) -> dict[str, A
         FRAME_SPECS_KEY: specs,
         LEFT_KEY: [list(x) for x in around.left],
         CONVOLUTION_MACS_KEY: around.convolution_macs,
+        **({CARRIED_KEY: list(around.outside)} if around.outside else {}),
     }

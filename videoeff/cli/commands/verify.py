@@ -24,6 +24,8 @@ from videoeff.cli.shared.output import (
 )
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from videoeff.cli.shared.feed import Feed
     from videoeff.runtime.streaming_module import StreamingModule
 
@@ -50,6 +52,12 @@ CLIP_FRAMES = 30
     help="Largest difference over the output's largest magnitude; the law's if left out.",
 )
 @click.option("--worst", type=click.IntRange(0), default=10, show_default=True, help="Layers to list.")
+@click.option(
+    "--weights",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="With --model: the state dict the model was converted with.",
+)
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda or cuda:N.")
 @loading_options
 @threads_option
@@ -60,6 +68,7 @@ def verify(
     frames: int | None,
     tolerance: float | None,
     worst: int,
+    weights: Path | None,
     device: str,
     reference: str | None,
     backend: str | None,
@@ -73,15 +82,22 @@ def verify(
     outputs: they are reported, and frame 1, which must equal the dense model, is checked. The exit status
     is 1 if a law or the --tolerance is broken, or the clip broke off.
 
+    The dense model is the artifact's own graph, computed whole. With --model the outputs are compared with
+    the model itself too, as its own code computes them: with --weights, else with the weights it is built
+    with or, for an artifact in parts, those in the artifact.
+
     A model captured in parts is judged by the layers of its parts: the code between them, which selects and
     sorts detections, can turn the last bit of a float into another box.
     """
     set_threads(threads)
+    if weights is not None and reference is None:
+        raise click.UsageError("--weights are those of a model: name what builds it with --model")
     with contextlib.ExitStack() as stack:
         from videoeff.video.source import open_clip
 
         source = None if clip is None else stack.enter_context(open_clip(clip, frames=frames or CLIP_FRAMES))
         from videoeff.cli.shared.clips import losses, note_on_shape, notes_on_losses, reopened
+        from videoeff.cli.shared.dense import own_model
         from videoeff.cli.shared.feed import feed_of, load_stream
 
         with stage(f"loading {artifact}"):
@@ -92,7 +108,7 @@ def verify(
         pictures: Iterable[Any] = source if source is not None else _synthetic(frames or DEFAULT_FRAMES)
         total = source.frame_count if source is not None else frames or DEFAULT_FRAMES
         stopped = None
-        checks = Checks(stream, feed)
+        checks = Checks(stream, feed, None if reference is None else own_model(stream, reference, weights))
         try:
             for picture in track(pictures, "comparing", total):
                 checks.frame(picture)
@@ -125,14 +141,15 @@ def _synthetic(frames: int) -> Iterator[Any]:
 class Checks:
     """Collects, frame by frame, how far outputs and layers lie from the dense model."""
 
-    def __init__(self, stream: StreamingModule, feed: Feed) -> None:
+    def __init__(self, stream: StreamingModule, feed: Feed, model: nn.Module | None = None) -> None:
         from videoeff.cli.shared.dense import Dense, Errors
 
-        self.stream, self.feed, self.dense = stream, feed, Dense(stream)
+        self.stream, self.feed, self.dense, self.model = stream, feed, Dense(stream), model
+        self.against_model = Errors()
         self.frames = 0
         self.outputs, self.first = Errors(), Errors()
         self.layers: dict[str, dict[str, float]] = {}
-        self.first_layers = 0.0
+        self.first_layers = self.first_of_model = 0.0
         self.dtype = "float32"
 
     def frame(self, picture: Any) -> None:
@@ -157,6 +174,11 @@ class Checks:
 
         expected = self.dense(args, kwargs, watch)
         self.outputs.add(outputs, expected)
+        if self.model is not None:
+            with torch.no_grad():
+                self.against_model.add(outputs, self.model(*args, **kwargs))
+            if self.frames == 0:
+                self.first_of_model = self.against_model.relative
         if self.frames == 0:
             self.first.add(outputs, expected)
             floating = [v.dtype for v in kept.values() if v.dtype.is_floating_point]
@@ -179,6 +201,10 @@ class Checks:
         if exact or tolerance is not None:
             fits = worst <= bound if by_layers else self.outputs.relative <= bound
             holds = holds and fits and (by_layers or not self.outputs.other_shapes)
+        if self.model is not None and not by_layers:
+            own = self.against_model
+            worst_own = own.relative if exact or tolerance is not None else self.first_of_model
+            holds = holds and worst_own <= max(bound, law) and not own.other_shapes
         apart = next((n for n in self._order() if self.layers[n]["relative"] > bound), None)
         return {
             "frames": self.frames,
@@ -192,6 +218,8 @@ class Checks:
             "max_abs": self.outputs.max_abs,
             "relative_l2": self.outputs.relative_l2,
             "frames_with_other_shapes": self.outputs.other_shapes,
+            "model_relative": None if self.model is None else self.against_model.relative,
+            "model_frames_with_other_shapes": self.against_model.other_shapes,
             "holds": bool(holds and self.frames > 0),
             "first_layer_apart": apart,
             "layers": [{"name": n, **self.layers[n]} for n in self._order()],
@@ -225,6 +253,10 @@ def _show(found: dict[str, Any], worst: int) -> None:
         show(
             f"{found['frames_with_other_shapes']} frame(s) had outputs of other shapes than the dense model's"
         )
+    if found["model_relative"] is not None:
+        odd = found["model_frames_with_other_shapes"]
+        shapes = f", and have other shapes in {odd} frame(s)" if odd else ""
+        show(f"the model itself: outputs differ by {found['model_relative']:.2e}{shapes}")
     if found["first_layer_apart"] is not None:
         bound = found["tolerance"] if found["tolerance"] is not None else found["law"]
         show(f"first layer apart by more than {bound:g}: {found['first_layer_apart']}")

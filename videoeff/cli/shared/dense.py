@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.utils._pytree as pytree
-from torch import Tensor, fx
+from torch import Tensor, fx, nn
 
 from videoeff.ir.markers import cache_name, is_cache
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from videoeff.ir.program import Program
     from videoeff.runtime.streaming_module import StreamingModule
 
@@ -21,24 +23,56 @@ Watch = Callable[[str, Tensor], None]
 
 
 class Dense:
-    """The dense model of a stream: the same graph without memory, and the same call."""
+    """The dense model of a stream: the same graph computed whole, and the same call.
+
+    It remembers what the model itself carries from frame to frame, and nothing else.
+    """
 
     def __init__(self, stream: StreamingModule) -> None:
         self.stream = stream
+        self._carried: dict[str, tuple[Tensor, ...]] = {}
 
     def __call__(self, args: tuple[Any, ...], kwargs: dict[str, Any], watch: Watch | None = None) -> Any:
         """The model's outputs for one frame, computed whole; ``watch`` sees every layer on the way."""
 
         def compute(name: str, program: Program, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
             flat = [v for v in pytree.tree_leaves((args, kwargs)) if isinstance(v, Tensor)]
+            carried = self._carried.get(name, program.initial())
             if watch is None:
-                outputs = program.run(*flat)
+                outputs, after = program.run_from(flat, carried)
             else:
-                outputs = tuple(_Watching(program.module, watch, f"{name}." if name else "").run(*flat))
+                watching = _Watching(program.module, watch, f"{name}." if name else "")
+                outputs, after = program.parted(tuple(watching.run(*flat, *carried)))
+            self._carried[name] = after
             return pytree.tree_unflatten(list(outputs), program.out_spec)
 
         with torch.no_grad():
             return self.stream.body.run_with(compute, args, kwargs)
+
+
+def own_model(stream: StreamingModule, reference: str, weights: Path | None) -> nn.Module:
+    """The model that a stream was made of, to be run as it is.
+
+    Args:
+        stream: the stream; its device and dtype are the model's.
+        reference: what builds the model.
+        weights: its state dict; if None, what the artifact holds of it or what it is built with.
+
+    Raises:
+        VideoEffError: it cannot be built, or the weights do not fit.
+    """
+    from videoeff.cli.shared.checkpoint import fill, read_state_dict
+    from videoeff.cli.shared.source import build_model
+
+    model = build_model(reference)
+    around = stream.body.surroundings()
+    if weights is not None:
+        fill(model, read_state_dict(weights), weights, reference)
+    elif around is not None:
+        model.load_state_dict(dict(around.weights))
+    dtypes = [spec.dtype for spec in stream.body.signature.frame_specs]
+    floating = next((d for d in dtypes if d.is_floating_point), None)
+    return model.to(stream.device, floating).eval()
 
 
 class _Watching(fx.Interpreter):

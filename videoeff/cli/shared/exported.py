@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from videoeff.errors import ArtifactError
+from videoeff.serialize.operators import import_operators
 
 if TYPE_CHECKING:
     import torch
@@ -66,6 +67,7 @@ def load_export(path: Path) -> torch.export.ExportedProgram:
             "or copy it again"
         )
     screen(path)
+    import_operators(path)
     import torch
 
     with _weights_only(), warnings.catch_warnings():

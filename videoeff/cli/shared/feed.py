@@ -136,11 +136,15 @@ def load_stream(
     Raises:
         VideoEffError: it cannot be read, or the device or backend cannot serve.
     """
+    from videoeff.cli.shared.exported import load_export
     from videoeff.cli.shared.source import build_model
     from videoeff.errors import BackendError
     from videoeff.serialize.load import load
 
-    model = None if reference is None else build_model(reference)
+    model: Any = None
+    if reference is not None:
+        exported = reference.endswith(".pt2")
+        model = load_export(Path(reference)) if exported else build_model(reference)
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise BackendError(
             f"--device {device}: PyTorch finds no CUDA device here; see videoeff doctor, or use --device cpu"

@@ -119,8 +119,7 @@ def loading_options(function: Function) -> Function:
         "--model",
         "reference",
         metavar="REF",
-        help="For an artifact in parts: what builds the model around them (see convert --help). Runs its "
-        "code.",
+        help="What builds the model, for an artifact in parts (see convert --help). Runs its code.",
     )(function)
 
 

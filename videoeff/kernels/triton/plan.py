@@ -379,7 +379,7 @@ class TritonPlan(Group):
 
     def _active(self, call: RegionCall, worklist: Worklist, context: Context, memory: Memory) -> Tensor:
         """The pixels that were computed."""
-        if context.all_fresh or call.kind == "input":
+        if context.all_fresh or call.kind in ("input", "state"):
             return torch.ones(1, 1, 1, dtype=torch.bool, device=memory.device).expand(call.extent)
         rows, height, width = call.extent
         tiles = (worklist.tensors["stamps"] == memory.frame).view(rows, *worklist.grid)
@@ -409,7 +409,7 @@ class TritonPlan(Group):
         result = []
         for call in self.calls:
             done = pixels[self.memory.place(self.worklists[call.name])]
-            if call.kind == "input":
+            if call.kind in ("input", "state"):
                 rows, height, width = call.extent
                 done = frames * rows * height * width
             result.append(Counted(call.name, frames, done, done))

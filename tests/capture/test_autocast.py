@@ -1,0 +1,156 @@
+"""Forwards under autocast: the casts are operators of the graph, and the values the model's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import videoeff
+from videoeff.errors import CaptureError, StateError
+from videoeff.testing import TOLERANCES, moving_clip, relative_error
+
+BF16 = torch.bfloat16
+FRAMES = list(moving_clip(3, (1, 3, 24, 20)))
+
+
+class Net(nn.Module):
+    """What the cases are made of."""
+
+    def __init__(self, body: Callable[[Net, Tensor], Any]) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 8, 3, padding=1)
+        self.norm, self.linear = nn.BatchNorm2d(8), nn.Linear(8, 5)
+        self.body = body
+
+    def forward(self, x: Tensor) -> Any:
+        return self.body(self, x)
+
+
+def whole(net: Net, x: Tensor) -> Any:
+    with torch.autocast("cpu", dtype=BF16):
+        return net.second(net.norm(net.first(x)).relu())
+
+
+def partly(net: Net, x: Tensor) -> Any:
+    y = net.first(x)
+    with torch.autocast("cpu", dtype=BF16):
+        z = net.second(y)
+    return z.float() + y
+
+
+def off_inside(net: Net, x: Tensor) -> Any:
+    with torch.autocast("cpu", dtype=BF16):
+        y = net.first(x)
+        with torch.autocast("cpu", enabled=False):
+            z = net.second(y.float().relu())
+        return z.softmax(1), y * z
+
+
+def mixed(net: Net, x: Tensor) -> Any:
+    with torch.autocast("cpu", dtype=BF16):
+        y = net.second(net.first(x)).mean((2, 3))
+        return net.linear(y), torch.cat([y, y.float()], 1)
+
+
+def half(net: Net, x: Tensor) -> Any:
+    with torch.autocast("cpu", dtype=torch.float16):
+        return net.second(F.gelu(net.first(x)))
+
+
+def twice(net: Net, x: Tensor) -> Any:
+    with torch.autocast("cpu", dtype=BF16):
+        y = net.first(x)
+    with torch.autocast("cpu", dtype=BF16):
+        z = net.second(y)
+    return F.layer_norm(z.float(), z.shape[1:])
+
+
+def kept_in_float(net: Net, x: Tensor) -> Any:
+    with torch.autocast("cpu", dtype=BF16):
+        y = net.first(x)
+        return (
+            F.layer_norm(y, y.shape[1:]),
+            F.interpolate(y, scale_factor=2, mode="bilinear"),
+            F.avg_pool2d(y, 2),
+        )
+
+
+def of_another_device(net: Net, x: Tensor) -> Any:
+    with torch.autocast("cuda", dtype=torch.float16):
+        return net.second(net.first(x))
+
+
+def written(net: Net, x: Tensor) -> Any:
+    with torch.autocast("cpu", dtype=BF16):
+        y = net.first(x)
+        y += 1
+        y[:, :2] = 0
+        return net.second(F.relu_(y))
+
+
+def gradients(net: Net, x: Tensor) -> Any:
+    with torch.enable_grad():
+        y = net.first(x)
+    with torch.no_grad():
+        return net.second(y.detach())
+
+
+def dtypes(value: Any) -> list[torch.dtype]:
+    return [t.dtype for t in torch.utils._pytree.tree_leaves(value)]
+
+
+@pytest.mark.filterwarnings("ignore:.*CUDA is not available.*:UserWarning")
+@pytest.mark.filterwarnings("ignore:In CPU autocast:UserWarning")
+@pytest.mark.parametrize(
+    "body",
+    [whole, partly, off_inside, mixed, half, twice, kept_in_float, of_another_device, written, gradients],
+    ids=lambda body: body.__name__,
+)
+def test_values_and_dtypes_are_the_models(body: Callable[[Net, Tensor], Any]) -> None:
+    model = Net(body).eval()
+    stream = videoeff.convert(model, FRAMES[0])
+    assert set(stream.engines) == {""}
+    with torch.no_grad():
+        for frame in FRAMES:
+            found, expected = stream(frame), model(frame)
+            assert dtypes(found) == dtypes(expected)
+            bound = TOLERANCES[torch.float16 if body is half else BF16].node
+            assert relative_error(found, expected) <= bound
+
+
+def test_in_parts() -> None:
+    def branches(net: Net, x: Tensor) -> Any:
+        with torch.autocast("cpu", dtype=BF16):
+            y = net.norm(net.first(x))
+            return net.second(y) if x.mean() > -1 else y
+
+    model = Net(branches).eval()
+    stream = videoeff.convert(model, FRAMES[0])
+    assert set(stream.engines) == {"first", "second"}
+    with torch.no_grad():
+        for frame in FRAMES:
+            found, expected = stream(frame), model(frame)
+            assert found.dtype == expected.dtype == BF16
+            assert relative_error(found, expected) <= TOLERANCES[BF16].node
+
+
+def test_around_convert_and_a_call_it_is_refused() -> None:
+    model = Net(gradients).eval()
+    with (
+        torch.autocast("cpu", dtype=BF16),
+        pytest.raises(CaptureError, match="convert was called inside torch.autocast"),
+    ):
+        videoeff.convert(model, FRAMES[0])
+    stream = videoeff.convert(model, FRAMES[0])
+    with (
+        torch.autocast("cpu", dtype=BF16),
+        pytest.raises(StateError, match="called inside torch.autocast, but a stream keeps the precision"),
+    ):
+        stream(FRAMES[0])
+    with torch.no_grad():
+        assert relative_error(stream(FRAMES[0]), model(FRAMES[0])) <= 1e-5
