@@ -98,6 +98,8 @@ class RunningMean(nn.Module):
 class Inner(nn.Module):
     """A part with a buffer of its own."""
 
+    n: Tensor
+
     def __init__(self) -> None:
         super().__init__()
         self.c = conv()
@@ -192,20 +194,20 @@ def hooked(own: bool) -> Net:
     """Features collected by a hook, in an attribute of the model or in a dictionary of its own."""
     model = Net(in_parts(lambda s, x: s.d((s.c(x), s.found["c"])[1])))
     found: dict[str, Tensor] = {}
-    model.found = found
+    vars(model)["found"] = found
     if own:
         model.c.register_forward_hook(lambda m, i, o: found.update(c=o))
     else:
-        model.c.register_forward_hook(lambda m, i, o: model.found.update(c=o))  # type: ignore[operator, union-attr]
+        model.c.register_forward_hook(lambda m, i, o: vars(model)["found"].update(c=o))
     return model
 
 
 def patched(parts: bool) -> nn.Module:
     model = nn.Sequential(conv(), nn.ReLU(), conv())
-    before = model.forward
+    before: Callable[[Tensor], Tensor] = model.forward
 
     def forward(x: Tensor) -> Tensor:
-        return before(branch(x) if parts else x) * 2  # type: ignore[no-any-return]
+        return before(branch(x) if parts else x) * 2
 
     model.forward = forward  # type: ignore[method-assign]
     return model

@@ -251,11 +251,15 @@ def _close(a: Any, b: Any) -> bool:
         return False
     if torch.equal(a, b):
         return True
+    if a.is_complex():
+        return _close(torch.view_as_real(a), torch.view_as_real(b))
     if not a.is_floating_point():
         return False
     apart = ~((a == b) | (a.isnan() & b.isnan()))
-    error, size = (a - b).abs()[apart].max(), b[b.isfinite()].abs().max() if bool(b.isfinite().any()) else 0
-    return bool(error <= _TOLERANCE.get(a.dtype, 0.0) * size)
+    if not bool(apart.any()):
+        return True
+    size = float(b.nan_to_num(posinf=0.0, neginf=0.0).abs().max())
+    return float((a - b).abs()[apart].max()) <= _TOLERANCE.get(a.dtype, 0.0) * size
 
 
 def _remembers(model: nn.Module, keeper: Keeper, frames: Sequence[Call], carried: Sequence[str]) -> str:
@@ -329,6 +333,12 @@ def _why(model: nn.Module, keeper: Keeper, frames: Sequence[Call], carried: Sequ
     _call(model, frames[1])
     again = _call(model, frames[0])
     later = leaves(model)
+    for name in carried:
+        if name in alone and name in later and alone[name][0].shape != later[name][0].shape:
+            return (
+                f"it gives the buffer {name!r} another shape from frame to frame; a buffer that a stream "
+                "carries keeps its shape: write into a fixed number of places"
+            )
     history = _first(carried, differing(alone, later))
     if history or not close(again, first):
         return _advice(model, history or _first(carried, differing(start, alone)))
