@@ -144,3 +144,18 @@ def test_one_frame(tmp_path: Path) -> None:
         got, clip = read(write(tmp_path / f"a.{suffix}", FRAMES[3:4]))
         assert [number_of(frame) for frame in got] == [3]
         assert (clip.fps, clip.lost, clip.truncated) == (25, 0, None)
+
+
+def test_a_broadcast_with_a_hole(tmp_path: Path) -> None:
+    """Two packets of 188 bytes did not arrive: what is left comes as from PyAV, and the rate stays."""
+    noise = [np.random.default_rng(i).integers(0, 256, (48, 64, 3), dtype=np.uint8) for i in range(24)]
+    data = write(tmp_path / "whole.ts", noise, b_frames=2).read_bytes()
+    path = tmp_path / "hole.ts"
+    path.write_bytes(data[: 188 * 200] + data[188 * 202 :])
+    frames, clip = read(path)
+    expected = decoded_by_pyav(path)
+    assert len(frames) == len(expected)
+    assert all((a == b).all() for a, b in zip(frames, expected, strict=True))
+    assert clip.lost + clip.damaged > 0
+    assert clip.truncated is None
+    assert clip.fps == pytest.approx(25)

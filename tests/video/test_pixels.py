@@ -55,7 +55,11 @@ def test_files_of_several_pictures(tmp_path: Path) -> None:
     folder = tmp_path / "moving"
     folder.mkdir()
     pages[0].save(folder / "1.webp", save_all=True, append_images=pages[1:], lossless=True)
-    for source, name in ((tmp_path / "pages.tif", "pages.tif"), (folder, "1.webp")):
+    for source, name in (
+        (tmp_path / "pages.tif", "pages.tif"),
+        (folder, "1.webp"),
+        (folder / "1.webp", "1.webp"),
+    ):
         with pytest.raises(VideoError, match=rf"{name}: holds 3 pictures; write each to a file of its own"):
             open_clip(source)
     pages[0].save(tmp_path / "moving.png", save_all=True, append_images=pages[1:])

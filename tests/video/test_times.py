@@ -6,6 +6,7 @@ import itertools
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from tests.support.clips import number_of, numbered, write
 from videoeff.video.clip import stepped_over
@@ -105,3 +106,29 @@ def test_frames_that_seem_to_be_missing() -> None:
     assert stepped_over([*steady, steady[-1] + 0.06])[1] is False  # half a step
     assert stepped_over(VARYING)[1] is False
     assert stepped_over([]) == stepped_over([1.0]) == (0, False)
+
+
+@pytest.mark.parametrize("count", [10, 40])
+def test_stamps_that_begin_anew_count_on(tmp_path: Path, count: int) -> None:
+    """Recordings put end to end: the second begins at 0 again, and an overlay of it would be a blink."""
+    frames = [numbered(index) for index in range(count)]
+    one = write(tmp_path / "one.ts", frames)
+    both = tmp_path / "both.ts"
+    both.write_bytes(2 * one.read_bytes())
+    expected = [index / 25 for index in range(2 * count)]
+    found = times_of(both)
+    assert [time for _, time in found] == pytest.approx(expected, abs=1e-3)
+    with open_clip(both) as clip, ClipWriter(tmp_path / "o.mp4", clip.fps, clip.size) as writer:
+        for frame in clip:
+            writer.write(frame, clip.time)
+        assert clip.fps == pytest.approx(25)
+    assert [time for _, time in times_of(tmp_path / "o.mp4")] == pytest.approx(expected, abs=1e-3)
+
+
+def test_a_gif_keeps_its_times(tmp_path: Path) -> None:
+    pictures = [Image.fromarray(numbered(index)) for index in range(4)]
+    path = tmp_path / "a.gif"
+    pictures[0].save(path, save_all=True, append_images=pictures[1:], duration=[40, 100, 300, 40])
+    found = times_of(path)
+    assert [number for number, _ in found] == [0, 1, 2, 3]
+    assert [time for _, time in found] == pytest.approx([0, 0.04, 0.14, 0.44])

@@ -19,6 +19,9 @@ DEFAULT_FPS = 25.0  # for images and cameras that state no rate
 #: Seconds by which time stamps may be off where a container keeps whole milliseconds.
 ROUNDING = 0.002
 
+#: Seconds that time stamps may go back by damage; further back they began anew, as in files put together.
+RESTART = 1.0
+
 
 class Clip(abc.ABC):
     """A clip opened for reading: iterate over it, best inside a `with` block.
@@ -33,7 +36,7 @@ class Clip(abc.ABC):
         frame_count: frames that iterating gives if the clip is whole; None if the source does not say.
         decoder: name and version of what decodes the frames, e.g. "pyav 18.1.0 / h264".
         time: when the frame that came last is shown, in seconds after the first; None where the source does
-            not say.
+            not say. Stamps that begin anew on the way count on.
         truncated: None, or after an iteration that ended early, the reason it did.
         lost: packets of the file that gave no frame, because they or what they build on are damaged. Complete
             when an iteration has ended by itself.
@@ -65,25 +68,33 @@ class Clip(abc.ABC):
         """
         self.truncated, self.time = None, None
         times: list[float] = []
+        begin: float | None
+        begin, shift = None, 0.0  # of the stamps since they began anew
         reader = self._read()
         try:
             for frame, time in itertools.islice(reader, self._limit):
                 if time is not None:
-                    times.append(time)
-                self.time = None if time is None else time - times[0]
+                    begin = time if begin is None else begin
+                    if times and (time <= begin or time + shift < times[-1] - RESTART):
+                        begin, shift = time, times[-1] + 1.0 / self.fps - time
+                    times.append(time + shift)
+                self.time = None if time is None else times[-1] - times[0]
                 yield frame
         finally:
             self._judge_times(times)
 
     def _judge_times(self, times: Sequence[float]) -> None:
         """Correct the rate by the times of the frames that were read, and look for frames left out."""
+        times = sorted(times)  # damage can bring frames out of order
         span = times[-1] - times[0] if len(times) > 1 else 0.0
         if span <= 0:
             return
         jumped, steady = stepped_over(times)
         self.skipped = max(0, jumped - self.lost) if steady else 0
         shown = len(times) - 1 + min(self.lost, jumped) + self.skipped
-        if abs(shown / self.fps - span) > max(0.01 * span, ROUNDING):
+        # Of a damaged file nobody knows how much it lacks: if the gaps fit the header's rate, it holds.
+        counts = [shown, len(times) - 1 + jumped] if self.lost else [shown]
+        if all(abs(count / self.fps - span) > max(0.01 * span, ROUNDING) for count in counts):
             self.fps = shown / span
 
     def __enter__(self) -> Self:

@@ -105,7 +105,7 @@ def is_one_picture(path: Path) -> bool:
         return False
     try:
         with Image.open(path) as image:
-            return image.format == "TIFF" or picture_count(image) == 1
+            return image.format in ("TIFF", "WEBP") or picture_count(image) == 1
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
         return True  # the error is told when it is read
 
