@@ -96,6 +96,7 @@ def settle(model: Any, kind: str, size: tuple[int, ...]) -> None:
         if amplification(model, example) < 10.0:
             return
         for norm in norms:
+            assert norm.running_var is not None
             norm.running_var.mul_(1.5)
 
 
@@ -192,8 +193,8 @@ def harm(model: Any, reference: Any, call: tuple[Any, ...]) -> str:
     kinds = {type(t).__name__ for t in after} - {type(t).__name__ for t in before}
     if kinds:
         return f"the converted model itself returns {', '.join(sorted(kinds))}"
-    error, _ = difference(before, after)
-    return f"the converted model's own outputs changed by {error:.1e}" if error > 1e-6 else ""
+    changed, _ = difference(before, after)
+    return f"the converted model's own outputs changed by {changed:.1e}" if changed > 1e-6 else ""
 
 
 def twins(name: str) -> tuple[Any, Any, str, tuple[int, int]]:
@@ -211,7 +212,6 @@ def twins(name: str) -> tuple[Any, Any, str, tuple[int, int]]:
 
 def one(name: str, frames: int) -> dict[str, Any]:
     """Convert and stream one model."""
-    import torch
     import torch.utils._pytree as pytree
 
     import videoeff
@@ -229,7 +229,8 @@ def one(name: str, frames: int) -> dict[str, Any]:
     convolutions = sum(is_convolution(n) for p in stream.programs.values() for n in p.nodes)
     double = None
     if 1e-4 < worst < float("inf"):  # an ill-conditioned network, or a mistake? double precision tells
-        model, reference, _, _ = (m.double() if isinstance(m, torch.nn.Module) else m for m in twins(name))
+        model, reference, _, _ = twins(name)
+        model, reference = model.double(), reference.double()
         calls = [pytree.tree_map(lambda t: t.double(), call) for call in calls[:6]]
         double = stream_error(reference, videoeff.convert(model, calls[0]), calls)[0]
     return {

@@ -87,8 +87,8 @@ def _reading(rows: list[dict[str, Any]]) -> list[str]:
         "share of multiply-accumulates that had to be recomputed, on this clip, in frames after the first;",
         "small inputs make it large, it says nothing about real video. *partitions*: what was captured where",
         "the whole model cannot be exported; the error is then that of the partitions' outputs, since what",
-        "follows them sorts near ties of random weights (the difference of the outputs stands in brackets where",
-        "it is larger than 1e-4).",
+        "follows them sorts near ties of random weights (the difference of the outputs stands in brackets",
+        "where it is larger than 1e-4).",
     ]
 
 

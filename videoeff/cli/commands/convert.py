@@ -41,6 +41,12 @@ POSITIVE = click.FloatRange(min=0.0)
     "package.module:callable or file.py:callable. The last two run that code.",
 )
 @click.option(
+    "--key",
+    metavar="KEY",
+    help="Which weights of a checkpoint with several to take, as its keys or the names inside begin: ema, "
+    "state_dict, generator.",
+)
+@click.option(
     "--input-size",
     nargs=2,
     type=click.IntRange(1),
@@ -105,6 +111,7 @@ def convert(
     output: Path | None,
     dry_run: bool,
     reference: str | None,
+    key: str | None,
     input_size: tuple[int, int] | None,
     streams: int,
     scale: float,
@@ -134,7 +141,7 @@ def convert(
     from videoeff.video.preprocess import Preprocess
 
     pre = Preprocess(None, scale, mean or None, std or None, bgr, decoder=_decoder())
-    stream, size, notes = _build(source, reference, input_size or None, streams, pre, options)
+    stream, size, notes = _build(source, reference, key, input_size or None, streams, pre, options)
     if target is not None and not dry_run:
         with stage(f"writing {target}"):
             stream.save(target)
@@ -166,6 +173,7 @@ def _check_early(options: dict[str, Any]) -> None:
 def _build(
     path: Path,
     reference: str | None,
+    key: str | None,
     input_size: tuple[int, int] | None,
     streams: int,
     pre: Preprocess,
@@ -177,7 +185,7 @@ def _build(
     from videoeff.conversion import convert as to_stream
 
     with stage(f"reading {path}"):
-        source = read_source(path, reference)
+        source = read_source(path, reference, key)
     size = check_fixed(source, path, input_size, streams)
     pre = replace(pre, size=size)
     options = dict(options)

@@ -39,33 +39,41 @@ class Source:
     notes: tuple[str, ...] = ()
 
 
-def read_source(path: Path, reference: str | None) -> Source:
+def read_source(path: Path, reference: str | None, key: str | None = None) -> Source:
     """Read SOURCE.
+
+    Args:
+        path: the file.
+        reference: what builds the model that a checkpoint belongs to.
+        key: which weights of the checkpoint to take.
 
     Raises:
         ArtifactError: the file is missing, damaged, of another kind, or does not fit the model.
         CaptureError: the reference does not resolve.
     """
-    from videoeff.cli.shared.checkpoint import SUFFIXES, is_artifact
+    from videoeff.cli.shared.checkpoint import is_artifact
+    from videoeff.cli.shared.checkpoint_file import SUFFIXES, few
     from videoeff.cli.shared.exported import is_export
 
+    kinds = f"a .pt2, or a state dict ({', '.join(SUFFIXES)}) with --model"
     if not path.exists():
         raise ArtifactError(f"{path}: no such file; give a .pt2, or a state dict with --model")
     if path.is_dir():
-        raise ArtifactError(f"{path}: is a folder; give a .pt2, or a state dict ({', '.join(SUFFIXES)})")
+        inside = sorted(p.name for p in path.iterdir() if p.name.endswith((".pt2", *SUFFIXES)))
+        given = f"give one of its files: {few(inside)}" if inside else f"give {kinds}"
+        raise ArtifactError(f"{path}: is a folder; {given}")
     if path.stat().st_size == 0:
         raise ArtifactError(f"{path}: the file is empty; copy it again")
     if is_artifact(path):
         raise ArtifactError(f"{path}: is a converted stream already; use videoeff run {path} CLIP")
     if path.suffix.lower() == ".pt2" or is_export(path):
-        if reference is not None:
-            raise ArtifactError(f"{path}: an exported program is a whole model; leave --model out")
+        for option, value in (("--model", reference), ("--key", key)):
+            if value is not None:
+                raise ArtifactError(f"{path}: an exported program is a whole model; leave {option} out")
         return _exported(path)
-    if path.suffix.lower() not in SUFFIXES:
-        raise ArtifactError(
-            f"{path}: unknown kind of file; give a .pt2, or a state dict ({', '.join(SUFFIXES)}) with --model"
-        )
-    return _with_weights(path, reference)
+    if not path.name.lower().endswith(SUFFIXES):
+        raise ArtifactError(f"{path}: unknown kind of file; give {kinds}")
+    return _with_weights(path, reference, key)
 
 
 def _exported(path: Path) -> Source:
@@ -93,23 +101,20 @@ def _fake(program: torch.export.ExportedProgram, name: Any) -> Tensor | None:
     return value if hasattr(value, "shape") else None
 
 
-def _with_weights(path: Path, reference: str | None) -> Source:
+def _with_weights(path: Path, reference: str | None, key: str | None) -> Source:
     import torch
 
-    from videoeff.cli.shared.checkpoint import fill, read_state_dict
+    from videoeff.cli.shared.checkpoint import load_into, read_state_dict
 
-    tensors = read_state_dict(path)
     if reference is None:
         raise ArtifactError(
-            f"{path}: is a state dict of {len(tensors)} tensors, which has no network in it; name what "
-            "builds the network: --model torchvision:NAME, timm:NAME, package.module:callable or "
+            f"{path}: is a state dict of {len(read_state_dict(path))} tensors, which has no network in it; "
+            "name what builds the network: --model torchvision:NAME, timm:NAME, package.module:callable or "
             "file.py:callable"
         )
-    model = build_model(reference)
-    prefix = fill(model, tensors, path, reference)
-    notes = (f"{path.name}: took the prefix {prefix!r} off the names",) if prefix else ()
-    dtype = next((t.dtype for t in tensors.values() if t.is_floating_point()), torch.float32)
-    model = model.to(dtype).eval()
+    model = build_model(reference).eval()
+    notes = load_into(model, path, reference, key)
+    dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
     images = type(model).__module__.startswith("torchvision.models.detection")
     return Source(model, reference.rpartition(":")[2], None, None, dtype, images, notes)
 
