@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import re
+import warnings
 import zipfile
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,8 +20,12 @@ if TYPE_CHECKING:
 #: How files with weights are called; what they are is judged by their content.
 SUFFIXES = (".pth", ".pt", ".safetensors", ".bin", ".ckpt", ".tar", ".pkl", ".index.json")
 
-#: What a state dict of tensors asks for.
-_TENSORS = ("collections.OrderedDict", "torch._utils._rebuild_tensor_v2", "torch._utils._rebuild_parameter")
+#: What tensors themselves, and plain values beside them, ask for.
+_PLAIN = re.compile(
+    r"collections\.(OrderedDict|Counter)|_codecs\.encode|(builtins|__builtin__)\.(bytearray|complex|set)"
+    r"|torch\._utils\._rebuild_\w+|torch\.(\w+Storage|\w*float\d+\w*|u?int\d+|bool|device|Size)"
+    r"|torch\.(serialization\._get_layout|storage\.\w+Storage|nn\.parameter\.Parameter|Tensor)"
+)
 
 #: What training programs save beside the weights. It is not needed, so a stand-in that does nothing is read
 #: instead: ``_Inert`` is called in place of the name, whatever the file wants to call it with.
@@ -141,16 +146,22 @@ def _refuse_others(path: Path) -> None:
 
 
 def _tensors_only(path: Path) -> Any:
-    import torch
-
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        return _load(path)
     except Exception as error:
         names = _unsafe(path)
         unsafe = [n for n in names if not (_BESIDE_WEIGHTS.fullmatch(n) or _NUMPY.fullmatch(n))]
         if names and not unsafe:
             return _with_stand_ins(path, names)
         raise _refusal(path, unsafe, error) from error
+
+
+def _load(path: Path) -> Any:
+    import torch
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of PyTorch, to those who wrote the file
+        return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def _with_stand_ins(path: Path, names: Iterable[str]) -> Any:
@@ -171,7 +182,7 @@ def _with_stand_ins(path: Path, names: Iterable[str]) -> Any:
             allowed.append((_Inert, name.replace("__builtin__.", "builtins.")))
     try:
         with torch.serialization.safe_globals(allowed):
-            return torch.load(path, map_location="cpu", weights_only=True)
+            return _load(path)
     except Exception as error:
         raise _refusal(path, list(names), error) from error
 
@@ -237,9 +248,7 @@ def _globals_of_pickle(path: Path) -> list[str]:
 
 
 def _not_tensors(names: Iterable[str]) -> list[str]:
-    """Without what tensors themselves ask for."""
-    storage = re.compile(r"torch\.(\w+Storage|\w*float\d+\w*|u?int\d+|bool|device|Size)")
-    return [n for n in dict.fromkeys(names) if n not in _TENSORS and not storage.fullmatch(n)]
+    return [n for n in dict.fromkeys(names) if not _PLAIN.fullmatch(n)]
 
 
 def _is_module(name: str) -> bool:
