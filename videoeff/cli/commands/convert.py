@@ -124,9 +124,10 @@ def convert(
 ) -> None:
     r"""Convert SOURCE and write an artifact.
 
-    SOURCE is a .pt2 (torch.export), or a state dict (.pth, .pt, .safetensors) with --model. Checkpoints are
-    read as tensors only; a file that would run code is refused, a .pt2 too: it may hold tensors, sizes and
-    the operators of PyTorch and torchvision. The code that --model names is run, because you name it.
+    SOURCE is a .pt2 (torch.export), an .onnx, or a checkpoint (.pth, .pt, .ckpt, .bin, .safetensors) with
+    --model. Checkpoints are read as tensors only; a file that would run code is refused, a .pt2 too: it may
+    hold tensors, sizes and the operators of PyTorch and torchvision. The code that --model names is run,
+    because you name it.
 
     \b
     videoeff convert fast.pt2 -o fast.veff --input-size 352 480 --bgr
@@ -181,7 +182,7 @@ def _build(
 ) -> tuple[StreamingModule, tuple[int, int], tuple[str, ...]]:
     from dataclasses import replace
 
-    from videoeff.cli.shared.source import check_fixed, example_call, read_source
+    from videoeff.cli.shared.source import check_fixed, check_frames, example_call, read_source
     from videoeff.conversion import convert as to_stream
 
     with stage(f"reading {path}"):
@@ -196,8 +197,15 @@ def _build(
         )
     if thresholds_file is not None:
         stream.load_thresholds(thresholds_file)
+    notes = source.notes
+    if source.check is not None:
+        exact = set(stream.thresholds().values()) <= {0.0}
+        with stage("comparing with ONNX Runtime"):
+            notes += (source.check(stream, check_frames(source, pre, streams, 3 if exact else 1)),)
+        stream.reset()
+        stream.clear_report()
     stream.extra.update(preprocess=pre.to_json(), model=reference, source=path.name, input_size=list(size))
-    return stream, size, source.notes
+    return stream, size, notes
 
 
 def _report(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +30,8 @@ class Source:
         dtype: of its input.
         images: it takes a list of images (C, H, W), as torchvision's detectors do.
         notes: what was unwrapped, for people.
+        check: compares a stream with whatever else runs the file, on frames (B, 3, H, W); returns a note,
+            raises where they differ. None where nothing else runs it.
     """
 
     model: nn.Module | torch.export.ExportedProgram
@@ -37,6 +41,7 @@ class Source:
     dtype: torch.dtype
     images: bool = False
     notes: tuple[str, ...] = ()
+    check: Callable[[Callable[[Tensor], Any], Sequence[Tensor]], str] | None = None
 
 
 def read_source(path: Path, reference: str | None, key: str | None = None) -> Source:
@@ -55,22 +60,23 @@ def read_source(path: Path, reference: str | None, key: str | None = None) -> So
     from videoeff.cli.shared.checkpoint_file import SUFFIXES, few
     from videoeff.cli.shared.exported import is_export
 
-    kinds = f"a .pt2, or a state dict ({', '.join(SUFFIXES)}) with --model"
+    kinds = f"a .pt2, an .onnx, or a state dict ({', '.join(SUFFIXES)}) with --model"
     if not path.exists():
-        raise ArtifactError(f"{path}: no such file; give a .pt2, or a state dict with --model")
+        raise ArtifactError(f"{path}: no such file; give {kinds}")
     if path.is_dir():
-        inside = sorted(p.name for p in path.iterdir() if p.name.endswith((".pt2", *SUFFIXES)))
+        inside = sorted(p.name for p in path.iterdir() if p.name.endswith((".pt2", ".onnx", *SUFFIXES)))
         given = f"give one of its files: {few(inside)}" if inside else f"give {kinds}"
         raise ArtifactError(f"{path}: is a folder; {given}")
     if path.stat().st_size == 0:
         raise ArtifactError(f"{path}: the file is empty; copy it again")
     if is_artifact(path):
         raise ArtifactError(f"{path}: is a converted stream already; use videoeff run {path} CLIP")
-    if path.suffix.lower() == ".pt2" or is_export(path):
+    whole = {".onnx": _onnx}.get(path.suffix.lower(), _exported if is_export(path) else None)
+    if whole is not None or path.suffix.lower() == ".pt2":
         for option, value in (("--model", reference), ("--key", key)):
             if value is not None:
                 raise ArtifactError(f"{path}: an exported program is a whole model; leave {option} out")
-        return _exported(path)
+        return (whole or _exported)(path)
     if not path.name.lower().endswith(SUFFIXES):
         raise ArtifactError(f"{path}: unknown kind of file; give {kinds}")
     return _with_weights(path, reference, key)
@@ -93,6 +99,14 @@ def _exported(path: Path) -> Source:
         raise CaptureError(f"{path}: takes {channels} channels; clips have 3; convert it in Python instead")
     size = (height, width) if height is not None and width is not None else None
     return Source(program, path.stem, size, batch, images[0].dtype)
+
+
+def _onnx(path: Path) -> Source:
+    from videoeff.cli.shared.onnx_model import compare_with_runtime, load_onnx, picture_input
+
+    model = load_onnx(path)
+    batch, size, dtype = picture_input(path)
+    return Source(model, path.stem, size, batch, dtype, check=partial(compare_with_runtime, path))
 
 
 def _fake(program: torch.export.ExportedProgram, name: Any) -> Tensor | None:
@@ -157,6 +171,22 @@ def check_fixed(source: Source, path: Path, size: tuple[int, int] | None, stream
             "WIDTH"
         )
     return found
+
+
+def check_frames(source: Source, preprocess: Preprocess, streams: int, count: int) -> list[Tensor]:
+    """Pictures (B, 3, H, W) of noise of which a square moves, to compare a stream on."""
+    import torch
+
+    first = example_call(source, preprocess, streams)
+    frames = []
+    for number in range(count):
+        frame = first.clone()
+        height, width = frame.shape[-2] // 4, frame.shape[-1] // 4
+        if number:
+            place = frame[..., number * height // 2 :, number * width // 2 :][..., :height, :width]
+            place.copy_(torch.flip(place, (-1, -2)))
+        frames.append(frame)
+    return frames
 
 
 def example_call(source: Source, preprocess: Preprocess, streams: int) -> Any:
