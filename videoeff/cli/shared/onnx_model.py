@@ -95,7 +95,7 @@ class OnnxModel(nn.Module):
         self.steps: list[tuple[str, Any, list[str], list[str]]] = []
         for proto in graph.node:
             names, results = list(proto.input), list(proto.output)
-            if proto.op_type not in _SHAPES and all(n in known for n in names if n):
+            if all(n in known for n in names if n):
                 known |= zip(
                     results, self.fold(proto, [known[n] if n else None for n in names]), strict=False
                 )
@@ -141,10 +141,10 @@ class OnnxModel(nn.Module):
             inputs = [values[n] if n else None for n in names]
             if proto.op_type in _SHAPES and isinstance(inputs[0], Tensor):
                 found: Any = _shape(proto, inputs[0])
-            elif path and not any(isinstance(v, Tensor) for v in inputs):
-                node = self.get_submodule(path)
-                assert isinstance(node, OnnxNode)
-                found = self.fold(proto, [node.numbers.get(i, v) for i, v in enumerate(inputs)])
+            elif not any(isinstance(v, Tensor) for v in inputs):
+                node = self.get_submodule(path) if path else None
+                numbers = node.numbers if isinstance(node, OnnxNode) else {}
+                found = self.fold(proto, [numbers.get(i, v) for i, v in enumerate(inputs)])
             else:
                 found = self.get_submodule(path)(inputs)
             values |= zip(results, found if isinstance(found, (tuple, list)) else (found,), strict=False)
