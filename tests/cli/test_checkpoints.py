@@ -107,6 +107,13 @@ def test_an_average_alone_is_taken(tmp_path: Path) -> None:
     assert "'ema'" in notes
 
 
+def test_an_average_of_parameters_alone_is_left_out_and_noted(tmp_path: Path) -> None:
+    means = {k: v * 3 for k, v in tiny.build().named_parameters()}
+    factor, notes = loaded(saved({"model": state(2), "ema": means}, tmp_path / "c.pth"))
+    assert factor == 2
+    assert "the averaged weights under 'ema' were not taken: 2 missing (stem.1.running_mean" in notes
+
+
 def test_a_key_that_is_not_there_names_those_that_are(tmp_path: Path) -> None:
     source = saved({"model": state(2), "ema": state(3)}, tmp_path / "c.pth")
     assert "--key 'best' names no weights in it; it has model, ema" in refused(source, "best")
@@ -405,6 +412,17 @@ def test_modules_that_ask_for_the_version_of_their_state(tmp_path: Path) -> None
     kept = mnasnet0_5(weights=None).state_dict()
     load_into(model, saved(kept, tmp_path / "c.pth"), "REF", None)
     assert torch.equal(model.state_dict()["layers.0.weight"], kept["layers.0.weight"])
+
+
+def test_names_of_densenet_files(tmp_path: Path) -> None:
+    from torchvision.models import densenet121
+
+    with torch.device("meta"):
+        names = list(densenet121(weights=None).state_dict())
+    assert "features.denseblock1.denselayer1.norm1.weight" in names
+    model = nn.Sequential(OrderedDict(denselayer1=nn.Sequential(OrderedDict(conv1=nn.Conv2d(3, 3, 1)))))
+    values = {k.replace("conv1", "conv.1"): v for k, v in state(2, model).items()}
+    assert loaded(saved(values, tmp_path / "c.pth"), model=model)[0] == 2
 
 
 def test_convert_says_what_it_took(tmp_path: Path) -> None:

@@ -6,15 +6,14 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from videoeff.cli.shared.checkpoint_file import as_tensor, few, read_file, top_keys
+from videoeff.cli.shared.checkpoint_fit import BESIDE, COUNTER, Weights, does_not_fit, problems, short
 from videoeff.errors import ArtifactError
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor, nn
 
 #: Where training programs keep the state dict inside a checkpoint; other places get a note.
@@ -29,46 +28,6 @@ _NO_WEIGHTS = re.compile(
 
 #: Averages over training: exponential (EMA) or stochastic (SWA).
 _AVERAGE = re.compile(r"(^|[._])(ema|swa|averaged?|shadow)([._]|$)", re.I)
-
-#: Tensors that no layer computes with: losses, metrics, counters of profilers, tables that newer versions
-#: of the libraries make themselves.
-_BESIDE = re.compile(
-    r"(.*\.)?(criterion|criteria|loss(es)?(_\w+)?|\w+_(loss|criterion)|((train|val|valid|test)_)?(metrics?|acc|accuracy))"
-    r"(\..*)?|(.*\.)?(total_ops|total_params|num_batches_tracked|n_averaged|relative_position_index|attn_mask|position_ids)"
-)
-
-_COUNTER = "num_batches_tracked"  # of batch norms in training; inference does not read it
-
-
-@dataclass(frozen=True)
-class Weights:
-    """The tensors of one place in a checkpoint, as far as their names begin alike.
-
-    Attributes:
-        keys: that lead to them, from the outermost mapping.
-        prefix: what stands before every name, with its dot; taken off.
-        tensors: by name without the prefix.
-        beside: names at the same place that begin otherwise.
-        versions: what ``state_dict`` noted of its modules, by their path.
-        fits: how many of the model's tensors have their name and shape here.
-    """
-
-    keys: tuple[str, ...]
-    prefix: str
-    tensors: dict[str, Tensor]
-    beside: tuple[str, ...] = ()
-    versions: dict[str, Any] = field(default_factory=dict)
-    fits: int = 0
-
-    @property
-    def label(self) -> str:
-        """How ``--key`` names it."""
-        return ".".join((*self.keys, *filter(None, self.prefix.split("."))))
-
-    def where(self) -> str:
-        """For messages, after the path of the file."""
-        place = "".join(f"[{k!r}]" for k in self.keys)
-        return f"{place}, names that begin with {self.prefix!r}" if self.prefix else place
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:
@@ -149,6 +108,7 @@ def _read_as(
 ) -> Iterator[Weights]:
     """The tensors of a place under every prefix with which some of them are the model's."""
     keys, tensors, versions = place
+    tensors = {_new_name(k, own): v for k, v in tensors.items()}
     prefixes: Counter[str] = Counter()
     for name in tensors:
         start = 0
@@ -162,12 +122,16 @@ def _read_as(
     for prefix, _ in prefixes.most_common(16) or [("", 0)]:
         inside = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
         beside = tuple(k for k in tensors if not k.startswith(prefix))
-        fits = sum(
-            k in own and own[k].shape == v.shape for k, v in inside.items() if not k.endswith(_COUNTER)
-        )
+        fits = sum(k in own and own[k].shape == v.shape for k, v in inside.items() if not k.endswith(COUNTER))
         noted = {k.removeprefix(prefix): v for k, v in versions.items() if k.startswith(prefix)}
         noted |= {"": versions[prefix[:-1]]} if prefix and prefix[:-1] in versions else {}
         yield Weights(keys, prefix, inside, beside, noted, fits)
+
+
+def _new_name(name: str, own: Mapping[str, Tensor]) -> str:
+    """Torchvision's files of DenseNet have a dot more than its models: ``denselayer1.norm.1.weight``."""
+    new = re.sub(r"(denselayer\d+\.(?:norm|relu|conv))\.([12]\.)", r"\1\2", name)
+    return new if new != name and any(k.endswith(new) or new.endswith(k) for k in own) else name
 
 
 # ---------------------------------------------------------------- choosing
@@ -191,9 +155,9 @@ def _choose(
         labels = few(dict.fromkeys(w.label or "(the outermost names)" for w in found), 8)
         raise ArtifactError(f"{path}: --key {key!r} names no weights in it; it has {labels}")
     best = max(named, key=lambda w: (w.fits, not w.prefix))
-    whole = [w for w in named if not _problems(w, own)]
+    whole = [w for w in named if not problems(w, own)]
     if not whole:
-        raise ArtifactError(_does_not_fit(best, own, path, value, reference))
+        raise ArtifactError(does_not_fit(best, own, path, value, reference))
     alone = [w for w in whole if not _more(w, whole, key)]
     if not alone:
         more = _more(whole[0], whole, key)
@@ -210,7 +174,8 @@ def _choose(
             + ", ".join(f"--key {w.label}" for w in pool)
         )
     others = [w for w in alone if w is not pool[0] and not _equal(pool[0], w)]
-    return pool[0], _reason(pool[0], others, key)
+    parts = [] if averages or key is not None else [w for w in found if w.fits and _AVERAGE.search(w.label)]
+    return pool[0], _reason(pool[0], others, key) or _not_taken(parts, own)
 
 
 def _reason(chosen: Weights, others: Sequence[Weights], key: str | None) -> str:
@@ -224,6 +189,14 @@ def _reason(chosen: Weights, others: Sequence[Weights], key: str | None) -> str:
         )
     usual = all(k in _USUAL for k in chosen.keys)
     return "" if usual and not others else f"took the weights under {'.'.join(chosen.keys)!r}"
+
+
+def _not_taken(averages: Sequence[Weights], own: Mapping[str, Tensor]) -> str:
+    """What an average lacks that was not taken."""
+    if not averages:
+        return ""
+    best = max(averages, key=lambda w: w.fits)
+    return f"the averaged weights under {best.label!r} were not taken: {'; '.join(problems(best, own))}"
 
 
 def _names(key: str, label: str) -> bool:
@@ -241,7 +214,7 @@ def _more(weights: Weights, whole: Sequence[Weights], key: str | None) -> list[s
     return [
         n
         for n in weights.beside
-        if not _BESIDE.fullmatch(n) and not n.startswith(copies) and not _AVERAGE.search(n.partition(".")[0])
+        if not BESIDE.fullmatch(n) and not n.startswith(copies) and not _AVERAGE.search(n.partition(".")[0])
     ]
 
 
@@ -253,115 +226,13 @@ def _equal(one: Weights, other: Weights) -> bool:
     )
 
 
-# ---------------------------------------------------------------- fitting
-
-
-def _problems(weights: Weights, own: Mapping[str, Tensor]) -> list[str]:
-    """What does not fit, in words; empty where every tensor of the model has its value here."""
-    tensors = weights.tensors
-    tied = _tied(own)
-    missing = [
-        k for k in own if not k.endswith(_COUNTER) and not any(n in tensors for n in (k, *tied.get(k, ())))
-    ]
-    unexpected = [k for k in tensors if k not in own and not _BESIDE.fullmatch(k)]
-    both = [(k, v, own[k]) for k, v in tensors.items() if k in own and not k.endswith(_COUNTER)]
-    shapes = [
-        f"{k} is {list(v.shape)}, the model's is {list(o.shape)}" for k, v, o in both if v.shape != o.shape
-    ]
-    kinds = [
-        f"{k} is {_short(v.dtype)}, the model's is {_short(o.dtype)}"
-        for k, v, o in both
-        if v.shape == o.shape and not _same_kind(v, o)
-    ]
-    unequal = [
-        f"{k} and {n}"
-        for k, names in tied.items()
-        for n in names
-        if k < n and k in tensors and n in tensors and not _same(tensors[k], tensors[n])
-    ]
-    words = (
-        (missing, "missing", 4),
-        (unexpected, "unexpected", 4),
-        (shapes, "of another shape", 2),
-        (kinds, "of another kind", 2),
-        (unequal, "pairs that the model shares and the file does not", 2),
-    )
-    return [f"{len(names)} {word} ({few(names, limit)})" for names, word, limit in words if names]
-
-
-def _does_not_fit(best: Weights, own: Mapping[str, Tensor], path: Path, value: Any, reference: str) -> str:
-    total = sum(not k.endswith(_COUNTER) for k in own)
-    nested = best.keys or best.prefix
-    return (
-        f"{path}{best.where()}: its tensors do not fit {reference}, which has {total}, of which {best.fits} "
-        f"are there: {'; '.join(_problems(best, own))}"
-        f"{f'. The file has {top_keys(value)}' if nested else ''}; {_fix(best, own, path)}"
-    )
-
-
-def _fix(best: Weights, own: Mapping[str, Tensor], path: Path) -> str:
-    """What to do about weights that do not fit."""
-    if re.search(r"\d+-of-\d+", path.name):
-        return "this is one of several files: give their index (….index.json)"
-    if any(_quantised(k, v, own) for k, v in best.tensors.items()):
-        return (
-            "it holds quantised weights, which a float model cannot take: give the float checkpoint they "
-            "were made from, or export the quantised model to a .pt2"
-        )
-    both = [(v.shape, own[k].shape) for k, v in best.tensors.items() if k in own]
-    sizes = {(a[0], b[0]) for a, b in both if a != b and len(a) == len(b) and a[1:] == b[1:]}
-    if len(sizes) == 1 and best.fits:
-        theirs, ours = sizes.pop()
-        return (
-            f"it seems trained for {theirs} classes where the model has {ours}: give a --model that builds "
-            "it so (file.py:callable)"
-        )
-    return "give the --model this checkpoint was trained with"
-
-
-def _quantised(name: str, tensor: Tensor, own: Mapping[str, Tensor]) -> bool:
-    if tensor.is_quantized or name.endswith(
-        ("_packed_params._packed_params", ".zero_point", ".weight_scale")
-    ):
-        return True
-    return name in own and own[name].is_floating_point() and not tensor.is_floating_point()
-
-
-def _same_kind(tensor: Tensor, own: Tensor) -> bool:
-    """Whether copying loses nothing: floats into floats, whole numbers into whole numbers."""
-    if tensor.is_quantized or (tensor.is_floating_point() and tensor.element_size() < 2):
-        return False
-    if tensor.is_complex() or own.is_complex():
-        return tensor.dtype == own.dtype
-    return tensor.is_floating_point() == own.is_floating_point()
-
-
-def _short(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")
-
-
-def _same(one: Tensor, other: Tensor) -> bool:
-    import torch
-
-    return torch.equal(one, other)
-
-
-def _tied(own: Mapping[str, Tensor]) -> dict[str, list[str]]:
-    """For every name of a tensor that has several, the others."""
-    groups: dict[Any, list[str]] = {}
-    for name, tensor in own.items():
-        if tensor.numel():
-            groups.setdefault((tensor.data_ptr(), tensor.shape, tensor.stride()), []).append(name)
-    return {n: [o for o in names if o != n] for names in groups.values() if len(names) > 1 for n in names}
-
-
 def _set_precision(model: nn.Module, weights: Weights, path: Path) -> list[str]:
     """Compute in float64 where the weights are, else in float32; a note where they were in half precision."""
     import torch
 
     floats = {v.dtype for v in weights.tensors.values() if v.is_floating_point()}
     model.to(torch.float64 if floats == {torch.float64} else torch.float32)
-    halves = sorted(_short(d) for d in floats & {torch.float16, torch.bfloat16})
+    halves = sorted(short(d) for d in floats & {torch.float16, torch.bfloat16})
     if not halves:
         return []
     return [
