@@ -363,15 +363,13 @@ def test_double_precision_stays(tmp_path: Path) -> None:
 @pytest.mark.filterwarnings("ignore:torch.quantize_per_tensor")  # PyTorch: deprecated; people have such files
 @pytest.mark.parametrize("kind", ["int8", "quantised", "float8"])
 def test_quantised_weights_are_not_copied_as_numbers(kind: str, tmp_path: Path) -> None:
-    values = state()
     quantize: Callable[..., Tensor] = torch.quantize_per_tensor
-    for name, value in values.items():
-        if value.ndim == 4:
-            values[name] = {
-                "int8": lambda v: (v * 100).to(torch.int8),
-                "quantised": lambda v: quantize(v, 0.1, 0, torch.qint8),
-                "float8": lambda v: v.to(torch.float8_e4m3fn),
-            }[kind](value)
+    made: dict[str, Callable[[Tensor], Tensor]] = {
+        "int8": lambda v: (v * 100).to(torch.int8),
+        "quantised": lambda v: quantize(v, 0.1, 0, torch.qint8),
+        "float8": lambda v: v.to(torch.float8_e4m3fn),
+    }
+    values = OrderedDict((k, made[kind](v) if v.ndim == 4 else v) for k, v in state().items())
     message = refused(saved(values, tmp_path / "c.pth"))
     assert "of another kind" in message
     assert kind == "float8" or "quantised weights" in message
