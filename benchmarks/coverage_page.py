@@ -20,13 +20,20 @@ COLUMNS = (
 )
 
 
+def refused(row: dict[str, Any]) -> bool:
+    """Whether a model was rightly refused: it has nothing to stream."""
+    return "it has no convolution" in row.get("failed", "")
+
+
 def lawful(row: dict[str, Any]) -> bool:
     """Whether a row is as it has to be.
 
     Law 1: 1e-4 in float32, or 1e-9 in float64 where float32 rounding alone is larger. Something was compared,
     and the model that was converted is as it was.
     """
-    if "failed" in row or row.get("harmed") or not row["numbers_compared"]:
+    if "failed" in row:
+        return refused(row)
+    if row.get("harmed") or not row["numbers_compared"]:
         return False
     double = row.get("error_float64")
     return bool(row["error"] <= 1e-4 or (double is not None and double <= 1e-9))
@@ -50,7 +57,8 @@ def _summary(rows: list[dict[str, Any]], frames: int, versions: dict[str, str]) 
     double = sum(lawful(r) and r["error"] > 1e-4 for r in ran)
     whole = sum(r["streamed"] >= 0.9999 for r in ran)
     differ = [r["model"] for r in ran if not lawful(r)]
-    failed = [r["model"] for r in rows if "failed" in r]
+    failed = [r["model"] for r in rows if "failed" in r and not refused(r)]
+    without = [r["model"] for r in rows if refused(r)]
     used = ", ".join(f"{k} {v}" for k, v in versions.items())
     lines = [
         f"Models converted and streamed over {frames} frames with a moving object at threshold 0, by",
@@ -67,6 +75,8 @@ def _summary(rows: list[dict[str, Any]], frames: int, versions: dict[str, str]) 
         if differ
         else "None differs without a word."
     )
+    if without:
+        lines.append(f"{len(without)} have no convolution and are refused: {', '.join(without)}.")
     if failed:
         lines.append(f"{len(failed)} are not converted: {', '.join(failed)}.")
     return lines
@@ -96,7 +106,7 @@ def _line(row: dict[str, Any]) -> str:
     name = str(row["model"]).rpartition(":")[2]
     if "failed" in row:
         reason = str(row["failed"]).replace("|", "/")[:200]
-        return f"| {name} | | | not converted: {reason} | | | | | |"
+        return f"| {name} | | | {'refused' if refused(row) else 'not converted'}: {reason} | | | | | |"
     older = "" if "harmed" in row else " *"
     bracket = f" ({row['error_float64']:.1e})" if row.get("error_float64") is not None else ""
     harmed = f"; {row['harmed']}" if row.get("harmed") else ""
