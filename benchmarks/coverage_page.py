@@ -28,12 +28,12 @@ def refused(row: dict[str, Any]) -> bool:
 def lawful(row: dict[str, Any]) -> bool:
     """Whether a row is as it has to be.
 
-    Law 1: 1e-4 in float32, or 1e-9 in float64 where float32 rounding alone is larger. Something was compared,
-    and the model that was converted is as it was.
+    Law 1: 1e-4 in float32, or 1e-9 in float64 where float32 rounding alone is larger. Something was compared
+    that moves with the picture, and the model that was converted is as it was.
     """
     if "failed" in row:
         return refused(row)
-    if row.get("harmed") or not row["numbers_compared"]:
+    if row.get("harmed") or not row["numbers_compared"] or row.get("motion", 1.0) < 1e-3:
         return False
     double = row.get("error_float64")
     return bool(row["error"] <= 1e-4 or (double is not None and double <= 1e-9))
@@ -110,6 +110,8 @@ def _line(row: dict[str, Any]) -> str:
     older = "" if "harmed" in row else " *"
     bracket = f" ({row['error_float64']:.1e})" if row.get("error_float64") is not None else ""
     harmed = f"; {row['harmed']}" if row.get("harmed") else ""
+    if row.get("motion", 1.0) < 1e-3:
+        harmed += f"; its outputs moved by {row['motion']:.1e} only, which shows nothing"
     partitions = ", ".join(row["partitions"])
     if (row.get("error_outputs") or 0.0) > 1e-4:
         partitions += f" (outputs: {row['error_outputs']:.1e})"

@@ -19,7 +19,8 @@ from benchmarks.coverage_page import lawful, page
 def row(model: str, **changes: Any) -> dict[str, Any]:
     base = {
         "model": model, "input": "image 96x96", "partitions": [], "convolutions": 3, "streamed": 1.0,
-        "error": 1e-6, "error_float64": None, "error_outputs": None, "numbers_compared": 10, "harmed": "", "macs_dense": 1.0,
+        "error": 1e-6, "error_float64": None, "error_outputs": None, "numbers_compared": 10, "harmed": "",
+        "macs_dense": 1.0,
         "macs_needed_share": 0.5, "state_bytes": 1, "convert_seconds": 1.0,
     }  # fmt: skip
     return base | changes
@@ -36,6 +37,7 @@ REFUSED = "videoeff.errors.CaptureError: ViT: it has no convolution, so there ar
         ({"error": 1e-3, "error_float64": 1e-12}, True),
         ({"error": float("inf")}, False),
         ({"numbers_compared": 0}, False),
+        ({"motion": 1e-6}, False),
         ({"harmed": "it returns FakeTensor"}, False),
         ({"failed": "IndexError"}, False),
         ({"failed": REFUSED}, True),
@@ -81,7 +83,7 @@ def test_what_is_run_again(monkeypatch: pytest.MonkeyPatch) -> None:
     assert run() == ["c", "timm:d"]
     assert run(failed=True) == ["b"]
     assert run(libraries=["timm"]) == ["timm:d"]
-    assert run(models=["b", "c"]) == ["c"]
+    assert run(models=["b", "c"]) == ["b", "c"]
     assert said[0] == "timm is old"
 
 
@@ -119,6 +121,16 @@ def test_a_model_that_was_harmed_is_told() -> None:
     assert "own outputs changed by" in coverage.harm(model, other, call)
     model.last = torch.ones(2, 2, 2, 2, 2, 7)
     assert "the converted model itself raises RuntimeError" in coverage.harm(model, other, call)
+
+
+def test_weights_that_begin_as_nothing_come_alive() -> None:
+    conv, norm = nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3)
+    nn.init.constant_(norm.weight, 1e-5)
+    kept = conv.weight.detach().clone()
+    coverage.enliven(nn.Sequential(conv, norm))
+    assert torch.equal(conv.weight, kept)
+    assert float(norm.weight.detach().min()) >= 0.3
+    assert float(norm.bias.detach().abs().max()) == 0.0
 
 
 def test_the_smallest_size_that_fits() -> None:
