@@ -304,6 +304,40 @@ def test_a_use_without_a_counterpart_says_which(tmp_path: Path) -> None:
         load_onnx(source)(torch.zeros(X))
 
 
+def test_random_numbers_and_training_mode_are_refused(tmp_path: Path) -> None:
+    make, out = onnx.helper.make_node, tmp_path / "a.veff"
+    noise = [make("RandomNormal", [], ["n"], name="noise", shape=[1]), make("Add", ["head", "n"], ["out"])]
+    assert "RandomNormal (noise)" in refused("convert", focus(tmp_path / "r.onnx", extra=noise), "-o", out)
+    nodes = [make("Dropout", ["x", "ratio", "training"], ["a"], name="drop")]
+    constants = {"ratio": np.array(0.5, np.float32), "training": np.array(True)}
+    source = saved(tmp_path / "d.onnx", nodes, constants, X, ["a"], 13)
+    with pytest.raises(CaptureError, match="Dropout 'drop': it is in training mode"):
+        load_onnx(source)(torch.zeros(X))
+
+
+def test_functions_of_a_file_are_inlined(tmp_path: Path) -> None:
+    helper = onnx.helper
+    body = helper.make_function(
+        "own",
+        "Twice",
+        ["v"],
+        ["w"],
+        [helper.make_node("Add", ["v", "v"], ["w"])],
+        [helper.make_opsetid("", 17)],
+    )
+    graph = helper.make_graph(
+        [helper.make_node("Twice", ["x"], ["a"], domain="own")],
+        "net",
+        [helper.make_tensor_value_info("x", 1, X)],
+        [helper.make_tensor_value_info("a", 1, X)],
+    )
+    versions = [helper.make_opsetid("", 17), helper.make_opsetid("own", 1)]
+    onnx.save(
+        helper.make_model(graph, functions=[body], opset_imports=versions, ir_version=8), tmp_path / "m.onnx"
+    )
+    check(tmp_path / "m.onnx", X)
+
+
 def test_sizes_computed_from_the_picture_are_named(tmp_path: Path) -> None:
     make = onnx.helper.make_node
     nodes = [

@@ -231,7 +231,11 @@ def _set_precision(model: nn.Module, weights: Weights, path: Path) -> list[str]:
     import torch
 
     floats = {v.dtype for v in weights.tensors.values() if v.is_floating_point()}
-    model.to(torch.float64 if floats == {torch.float64} else torch.float32)
+    own = {v.dtype for v in model.state_dict().values()}
+    if floats == {torch.float64}:
+        model.double()
+    elif own & {torch.float16, torch.bfloat16}:
+        model.float()
     halves = sorted(short(d) for d in floats & {torch.float16, torch.bfloat16})
     if not halves:
         return []

@@ -211,6 +211,7 @@ def load_onnx(path: Path) -> OnnxModel:
     """
     try:
         import onnx
+        import onnx.inliner
     except ImportError as error:
         raise ArtifactError(
             f"{path}: reading ONNX needs the packages onnx and onnxruntime; run pip install "
@@ -219,6 +220,8 @@ def load_onnx(path: Path) -> OnnxModel:
     try:
         model = onnx.load(path)
         onnx.checker.check_model(model)
+        if model.functions:
+            model = onnx.inliner.inline_local_functions(model)
     except Exception as error:
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ArtifactError(
@@ -263,7 +266,13 @@ def _check_operators(model: Any, path: Path) -> None:
     for node in model.graph.node:
         own = node.domain in ("", "ai.onnx")
         nested = any(a.type in (AttributeProto.GRAPH, AttributeProto.GRAPHS) for a in node.attribute)
-        if own and not nested and (node.op_type in _SHAPES or all(n in numbers for n in node.input)):
+        random = node.op_type.startswith(("Random", "Bernoulli", "Multinomial"))
+        if (
+            own
+            and not nested
+            and not random
+            and (node.op_type in _SHAPES or all(n in numbers for n in node.input))
+        ):
             numbers.update(node.output)
         elif not own or node.op_type not in OPERATORS:
             foreign.setdefault(
@@ -278,6 +287,8 @@ def _check_operators(model: Any, path: Path) -> None:
             "torch.export.save to a .pt2"
         )
         raise CaptureError(f"{path}: operators that have no counterpart here: {named}; {advice}")
+    if model.graph.sparse_initializer:
+        raise CaptureError(f"{path}: some of its weights are sparse; export the model with dense ones")
     halves = [
         t.name for t in model.graph.initializer if t.data_type in (TensorProto.FLOAT16, TensorProto.BFLOAT16)
     ]

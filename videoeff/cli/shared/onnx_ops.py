@@ -54,8 +54,8 @@ OPERATORS: dict[str, Operator] = {}
 
 #: Inputs that have to be known numbers, by operator: which come first may be tensors.
 STATIC = dict.fromkeys(
-    "Slice Reshape Resize Upsample Pad Expand Tile Split Squeeze Unsqueeze Clip TopK ReduceMean ReduceSum "
-    "ReduceMax ReduceMin ReduceL2 ReduceL1 ReduceSumSquare".split(),
+    "Dropout Slice Reshape Resize Upsample Pad Expand Tile Split Squeeze Unsqueeze Clip TopK ReduceMean "
+    "ReduceSum ReduceMax ReduceMin ReduceL2 ReduceL1 ReduceSumSquare".split(),
     1,
 )
 
@@ -177,9 +177,11 @@ def _cast(node: Node, x: Tensor) -> Tensor:
 
 
 @operator("Dropout")
-def _dropout(node: Node, x: Tensor, *_rest: Any) -> Tensor:
+def _dropout(node: Node, x: Tensor, _ratio: Any = None, training: Any = None) -> Tensor:
     if node.outputs > 1:
         raise NotHere("its mask is read")
+    if training is not None and bool(training):
+        raise NotHere("it is in training mode: export the model after model.eval()")
     return x
 
 

@@ -98,7 +98,9 @@ def _exported(path: Path) -> Source:
     if channels not in (3, None):
         raise CaptureError(f"{path}: takes {channels} channels; clips have 3; convert it in Python instead")
     size = (height, width) if height is not None and width is not None else None
-    return Source(program, path.stem, size, batch, images[0].dtype)
+    half = str(images[0].dtype) in ("torch.float16", "torch.bfloat16")
+    notes = (f"{path.name}: is in half precision, which a CPU computes far slower; export it in float32",)
+    return Source(program, path.stem, size, batch, images[0].dtype, notes=notes if half else ())
 
 
 def _onnx(path: Path) -> Source:
