@@ -23,7 +23,7 @@ help:
 	@echo "make line-coverage  every test, then each module's lines that none of them ran, the least covered first"
 	@echo "make sanitize   the tests of the native kernels under the address and undefined-behaviour sanitizers"
 	@echo "make check      format, lint, types and house rules only (make -k check: all that is wrong)"
-	@echo "make coverage   convert and stream every torchvision model; writes docs/coverage.md"
+	@echo "make coverage   convert and stream every torchvision model, and those of videoeff[coverage]; writes docs/coverage.md"
 	@echo "make format     rewrite the sources in the house format"
 	@echo "make setup      (re)build $(VENV) and the native kernels; the others call it"
 	@echo "make native     compile the native kernels if their sources changed; the others call it"
@@ -61,7 +61,8 @@ native: $(STAMP)
 demo: native
 	@$(BIN)/videoeff demo
 
-# Every torchvision model, an hour on two cores; goes on where it stopped.
+# Every torchvision model, and those of the libraries of videoeff[coverage] that are installed; two hours on two
+# cores. Goes on where it stopped; `benchmarks/coverage.py --failed` repeats only what failed or differed.
 coverage: native
 	$(BIN)/python benchmarks/coverage.py --out docs/coverage.md --json benchmarks/results/coverage.json
 

@@ -1,73 +1,35 @@
-"""Convert every torchvision model, stream 20 frames with a moving object at threshold 0, and write the table.
+"""Convert every listed model, stream 20 frames with a moving object at threshold 0, and write the table.
 
-    python benchmarks/coverage.py --out docs/coverage.md --json benchmarks/results/coverage.json
+    python benchmarks/coverage.py                             # whatever is not known yet, and what failed
+    python benchmarks/coverage.py --failed                    # only what failed or differed
+    python benchmarks/coverage.py --libraries timm effdet     # only these
 
-Each model runs in a process of its own; results are kept in the JSON file as they come, and a second
-call goes on where the first one stopped (``--again`` starts afresh). Weights are random; batch-norm
-statistics are set by a few frames so that activations stay sane. Inputs are small, since coverage and
-exactness do not depend on size: 96x96 where a model takes it, its own size where it does not, detectors
-with their internal resize on.
+Each model runs in a process of its own; results are kept in the JSON file as they come, so a second call
+goes on where the first one stopped (``--again`` starts afresh). The stream is compared with a second model,
+built the same way, that was never converted; after the frames, the converted model itself must still give
+that model's outputs. Weights are random; batch-norm statistics are set by a few frames so that activations
+stay sane. Inputs are small, since coverage and exactness do not depend on size: 96x96 where a model takes
+it, the next larger one where it does not, detectors of torchvision with their internal resize on.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from benchmarks.coverage_models import Built, build, library, names
+from benchmarks.coverage_page import lawful, page
 from videoeff.serialize.files import write_text
 
-DETECTORS: dict[str, dict[str, Any]] = {
-    "fasterrcnn": {"min_size": 160, "max_size": 256, "box_score_thresh": 0.0, "box_detections_per_img": 20},
-    "maskrcnn": {"min_size": 160, "max_size": 256, "box_score_thresh": 0.0, "box_detections_per_img": 5},
-    "keypointrcnn": {"min_size": 160, "max_size": 256, "box_score_thresh": 0.0, "box_detections_per_img": 5},
-    "retinanet": {"min_size": 160, "max_size": 256, "score_thresh": 0.0, "detections_per_img": 20},
-    "fcos": {"min_size": 160, "max_size": 256, "score_thresh": 0.0, "detections_per_img": 20},
-    "ssd300": {"score_thresh": 0.0, "detections_per_img": 20},
-    "ssdlite320": {"score_thresh": 0.0, "detections_per_img": 20},
-}
-CLIPS = {"mvit_v1_b": (16, 224), "mvit_v2_s": (16, 224), "s3d": (16, 224)}
-
-
-def names() -> list[str]:
-    """Every torchvision model that is not quantised."""
-    from torchvision.models import list_models
-
-    return [n for n in list_models() if not n.startswith("quantized")]
-
-
-def build(name: str) -> tuple[Any, str, tuple[int, ...]]:
-    """(model, kind, size): kind is image, pair, clip or list."""
-    import inspect
-
-    from torchvision.models import get_model, get_model_builder
-
-    options: dict[str, Any] = {"weights": None}
-    parameters = inspect.signature(get_model_builder(name)).parameters
-    if "weights_backbone" in parameters:
-        options["weights_backbone"] = None
-    if name in ("googlenet", "inception_v3"):
-        options["init_weights"] = False
-    kind, size = "image", (96, 96)
-    if name.startswith("vit_"):
-        options["image_size"] = size[0] if name != "vit_h_14" else 98
-        size = (options["image_size"],) * 2
-    elif name == "maxvit_t":
-        size = (224, 224)
-    elif name.startswith("raft"):
-        kind, size = "pair", (128, 128)
-    elif name in CLIPS or "3d" in name or name in ("mc3_18", "r2plus1d_18"):
-        kind, size = "clip", CLIPS.get(name, (8, 64))
-    for prefix, extra in DETECTORS.items():
-        if name.startswith(prefix):
-            kind, size = "list", (120, 160)
-            options.update(extra)
-    return get_model(name, **options).eval(), kind, size
+ROOT = Path(__file__).resolve().parents[1]
 
 
 def clip(kind: str, size: tuple[int, ...], frames: int) -> Iterator[tuple[Any, ...]]:
@@ -108,7 +70,11 @@ def settle(model: Any, kind: str, size: tuple[int, ...]) -> None:
     """
     import torch
 
-    norms = [m for m in model.modules() if isinstance(m, torch.nn.modules.batchnorm._BatchNorm)]
+    norms = [
+        m
+        for m in model.modules()
+        if isinstance(m, torch.nn.modules.batchnorm._BatchNorm) and m.running_var is not None
+    ]
     if not norms or kind == "list":
         return
     for norm in norms:
@@ -137,79 +103,173 @@ def settle(model: Any, kind: str, size: tuple[int, ...]) -> None:
 def amplification(model: Any, example: tuple[Any, ...]) -> float:
     """Relative change of the output over that of the input, for a disturbance of 1e-6."""
     import torch
-    import torch.utils._pytree as pytree
 
     generator = torch.Generator().manual_seed(2)
     disturbed = tuple(t + 1e-6 * torch.randn(t.shape, generator=generator) for t in example)
     with torch.no_grad():
-        before, after = (pytree.tree_leaves(model(*call)) for call in (example, disturbed))
-    ratios = [float((a - b).abs().max() / a.abs().max()) / 1e-6 for a, b in zip(before, after, strict=True)]
-    return max(ratios)
+        before, after = (tensors(model(*call)) for call in (example, disturbed))
+    ratios = [
+        float((a - b).abs().max() / a.abs().max().clamp_min(1e-12)) / 1e-6
+        for a, b in zip(before, after, strict=True)
+        if a.shape == b.shape and a.numel() and a.is_floating_point()
+    ]
+    return max(ratios, default=0.0)
 
 
-def stream_error(model: Any, stream: Any, calls: list[tuple[Any, ...]]) -> tuple[float, int]:
-    """(largest error over the output's largest magnitude, numbers compared)."""
+def tensors(value: Any) -> list[Any]:
+    """The tensors in what a model returns."""
+    import torch
+    import torch.utils._pytree as pytree
+
+    return [t for t in pytree.tree_leaves(value) if isinstance(t, torch.Tensor)]
+
+
+def difference(expected: list[Any], found: list[Any]) -> tuple[float, int]:
+    """(largest error over its tensor's largest magnitude, numbers compared); inf where shapes differ."""
+    if len(expected) != len(found):
+        return float("inf"), 0
+    worst, numbers = 0.0, 0
+    for a, b in zip(expected, found, strict=True):
+        if type(a) is not type(b) or a.shape != b.shape:
+            worst = float("inf")
+        elif a.numel():
+            scale = max(float(a.abs().max()), 1e-12)
+            error = float((a.double() - b.double()).abs().max()) / scale
+            worst = max(worst, error if error == error else float("inf"))
+            numbers += a.numel()
+    return worst, numbers
+
+
+def stream_error(
+    reference: Any, stream: Any, calls: list[tuple[Any, ...]]
+) -> tuple[float, int, float | None, float]:
+    """How far a stream is from a model.
+
+    Returns:
+        (error, numbers compared, error of the outputs where the first one is that of the partitions, largest
+        change of what is compared from the first frame to a later one, over its magnitude).
+    """
     import torch
     import torch.utils._pytree as pytree
 
     from videoeff.runtime.partitioned import PartitionedModel
 
-    worst, numbers = 0.0, 0
+    worst, numbers, outputs, motion = 0.0, 0, 0.0, 0.0
+    first: list[Any] = []
     partitioned = stream.body if isinstance(stream.body, PartitionedModel) else None
     paths = [] if partitioned is None else list(partitioned.call_sites)
-    dense_parts = watch(model, paths)
-    stream_parts = watch(model if partitioned is None else partitioned.model, paths)
+    dense_parts = watch(reference, paths)
+    stream_parts = watch(reference if partitioned is None else partitioned.model, paths)
     for call in calls:
         with torch.no_grad():
-            expected = pytree.tree_leaves(model(*pytree.tree_map(lambda t: t.clone(), call)))
-        found = pytree.tree_leaves(stream(*call))
+            expected = tensors(reference(*pytree.tree_map(lambda t: t.clone(), call)))
+        found = tensors(stream(*call))
         if partitioned is not None:
-            # What follows the parts sorts and thresholds: among the near ties of random weights, rounding
-            # decides. So the parts' own outputs are compared.
+            # What follows the partitions sorts and thresholds: among the near ties of random weights,
+            # rounding decides. So the partitions' own outputs are what has to be equal.
+            outputs = max(outputs, difference(expected, found)[0])
             expected, found = take(dense_parts), take(stream_parts)
-        for a, b in zip(expected, found, strict=True):
-            if a.shape != b.shape:
-                worst = float("inf")
-            elif a.numel():
-                scale = max(float(a.abs().max()), 1e-12)
-                worst = max(worst, float((a - b).abs().max()) / scale)
-                numbers += a.numel()
-    return worst, numbers
+        error, compared = difference(expected, found)
+        worst, numbers = max(worst, error), numbers + compared
+        first = first or expected
+        motion = max(motion, difference(first, expected)[0])
+    return worst, numbers, None if partitioned is None else outputs, motion
+
+
+def fitting(built: Built) -> tuple[int, int]:
+    """The smallest of its sizes that a model takes. It is called, so this is not the model to convert."""
+    import torch
+
+    if len(built.sizes) == 1:
+        return built.sizes[0]
+    for size in built.sizes[:-1]:
+        with contextlib.suppress(Exception), torch.no_grad():  # any refusal: the next size is tried
+            built.model(torch.rand(1, 3, *size))
+            return size
+    return built.sizes[-1]
+
+
+def harm(model: Any, reference: Any, call: tuple[Any, ...]) -> str:
+    """What convert did to the model it was given, "" for nothing."""
+    import torch
+
+    try:
+        with torch.no_grad():
+            after, before = tensors(model(*call)), tensors(reference(*call))
+    except Exception as error:  # noqa: BLE001  whatever it raises now it did not raise before: that is the finding
+        return f"the converted model itself raises {type(error).__name__}: {str(error)[:100]}"
+    kinds = {type(t).__name__ for t in after} - {type(t).__name__ for t in before}
+    if kinds:
+        return f"the converted model itself returns {', '.join(sorted(kinds))}"
+    changed, _ = difference(before, after)
+    return f"the converted model's own outputs changed by {changed:.1e}" if changed > 1e-6 else ""
+
+
+def enliven(model: Any) -> None:
+    """Give weights that begin as one tiny number (scales of layers, last norms of blocks) values that matter.
+
+    With them the picture would hardly reach the output, and any stream would equal it.
+    """
+    import torch
+
+    generator = torch.Generator().manual_seed(3)
+    for name, parameter in model.named_parameters():
+        first = parameter.detach().flatten()[:1]
+        tiny = parameter.numel() > 1 and bool((parameter == first).all()) and float(first.abs()) < 0.2
+        if tiny and not name.endswith("bias"):
+            with torch.no_grad():
+                parameter.copy_(0.3 + 0.4 * torch.rand(parameter.shape, generator=generator))
+
+
+def twins(name: str) -> tuple[Any, Any, str, tuple[int, int]]:
+    """(a model to convert that was never called, a second one of the same weights, kind, size)."""
+    import torch
+
+    torch.manual_seed(0)
+    built = build(name)
+    enliven(built.model)
+    size = fitting(built)
+    settle(built.model, built.kind, size)
+    fresh = build(name).model
+    fresh.load_state_dict(built.model.state_dict())
+    return fresh, built.model, built.kind, size
 
 
 def one(name: str, frames: int) -> dict[str, Any]:
     """Convert and stream one model."""
-    import torch
     import torch.utils._pytree as pytree
 
     import videoeff
     from videoeff.analysis import is_convolution
 
-    torch.manual_seed(0)
-    model, kind, size = build(name)
+    model, reference, kind, size = twins(name)
     calls = list(clip(kind, size, frames))
-    settle(model, kind, size)
     start = time.perf_counter()
     stream = videoeff.convert(model, calls[0])
     seconds = time.perf_counter() - start
-    worst, numbers = stream_error(model, stream, calls)
+    worst, numbers, outputs, motion = stream_error(reference, stream, calls)
+    harmed = harm(model, reference, calls[0])
     report = stream.report()
     macs = report.macs
     convolutions = sum(is_convolution(n) for p in stream.programs.values() for n in p.nodes)
     double = None
-    if worst > 1e-4:  # an ill-conditioned network, or a mistake? double precision tells
-        model = model.double()
+    if 1e-4 < worst < float("inf"):  # an ill-conditioned network, or a mistake? double precision tells
+        model, reference, _, _ = twins(name)
+        model, reference = model.double(), reference.double()
         calls = [pytree.tree_map(lambda t: t.double(), call) for call in calls[:6]]
-        double, _ = stream_error(model, videoeff.convert(model, calls[0]), calls)
+        double = stream_error(reference, videoeff.convert(model, calls[0]), calls)[0]
     return {
         "model": name,
         "input": f"{kind} {'x'.join(str(s) for s in size)}",
-        "parts": [n for n in stream.engines if n],
+        "partitions": [n for n in stream.engines if n],
         "convolutions": convolutions,
         "streamed": report.convolutions_streamed,
         "error": worst,
         "error_float64": double,
+        "error_outputs": outputs,
         "numbers_compared": numbers,
+        "motion": motion,
+        "harmed": harmed,
         "macs_dense": macs["dense"],
         "macs_needed_share": macs["needed"] / macs["dense"] if macs["dense"] else 0.0,
         "state_bytes": report.state_bytes,
@@ -235,65 +295,12 @@ def take(collected: list[Any]) -> list[Any]:
     return values
 
 
-def table(rows: list[dict[str, Any]], frames: int, versions: str) -> str:
-    """The committed page."""
-    exact = sum(r.get("error", 1.0) <= 1e-4 for r in rows)
-    double = [r for r in rows if r.get("error", 0.0) > 1e-4 and (r.get("error_float64") or 1.0) <= 1e-9]
-    whole = sum(r.get("streamed", 0.0) >= 0.9999 for r in rows)
-    lines = [
-        "# Coverage",
-        "",
-        f"Every torchvision model, converted and streamed over {frames} frames with a moving object at",
-        f"threshold 0, by `make coverage` ({versions}). Of {len(rows)} models, {exact} stay within 1e-4 of",
-        f"their outputs' largest magnitude, and in {whole} every convolution's pixels are followed.",
-        *(
-            [
-                f"{len(double)} more are so ill-conditioned with random weights that float32 rounding alone",
-                "shows; they stay within 1e-9 in float64, whose error stands in brackets.",
-            ]
-            if double
-            else []
-        ),
-        "",
-        "*streams*: share of the convolutions' multiply-accumulates whose pixels are followed. *error*: the",
-        "largest difference over all frames and outputs, over the output's largest magnitude. *needed*: the",
-        "share of multiply-accumulates that had to be recomputed, on this clip, in frames after the first;",
-        "small inputs make it large, it says nothing about real video. *parts*: what was captured where the",
-        "whole model cannot be exported; the error is then that of the parts' outputs, since what follows",
-        "them sorts near ties of random weights.",
-        "",
-        "| model | input | convolutions | streams | error | needed | state, MB | convert, s | parts |",
-        "|---|---|---|---|---|---|---|---|---|",
-    ]
-    for row in sorted(rows, key=lambda r: str(r["model"])):
-        if "failed" in row:
-            lines.append(f"| {row['model']} | | | failed: {row['failed'][:160]} | | | | | |")
-            continue
-        bracket = f" ({row['error_float64']:.1e})" if row.get("error_float64") is not None else ""
-        lines.append(
-            f"| {row['model']} | {row['input']} | {row['convolutions']} | {100 * row['streamed']:.1f} % "
-            f"| {row['error']:.1e}{bracket} | {100 * row['macs_needed_share']:.0f} % "
-            f"| {row['state_bytes'] / 1e6:.1f} | {row['convert_seconds']:.1f} | {', '.join(row['parts'])} |"
-        )
-    return "\n".join(lines) + "\n"
-
-
-def lawful(row: dict[str, Any]) -> bool:
-    """Law 1: 1e-4 in float32, or 1e-9 in float64 where float32 rounding alone is larger."""
-    double = row.get("error_float64")
-    return bool(row["error"] <= 1e-4 or (double is not None and double <= 1e-9))
-
-
-def run_all(arguments: argparse.Namespace, note: Callable[[str], None]) -> list[dict[str, Any]]:
-    """Each model in its own process; what is known already is not run again."""
+def run_all(
+    arguments: argparse.Namespace, wanted: list[str], known: dict[str, Any], note: Callable[[str], None]
+) -> None:
+    """Each model in its own process; every result is written at once."""
     path: Path = arguments.json
-    known: dict[str, dict[str, Any]] = {}
-    if path.is_file() and not arguments.again:
-        known = {r["model"]: r for r in json.loads(path.read_text())["models"]}
-    wanted = arguments.models or names()
     for position, name in enumerate(wanted, start=1):
-        if name in known and "failed" not in known[name]:
-            continue
         command = [sys.executable, __file__, "--one", name, "--frames", str(arguments.frames)]
         try:
             done = subprocess.run(
@@ -306,39 +313,75 @@ def run_all(arguments: argparse.Namespace, note: Callable[[str], None]) -> list[
         known[name] = row
         note(f"{position}/{len(wanted)} {row}")
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_text(
-            path, json.dumps({"frames": arguments.frames, "models": list(known.values())}, indent=1) + "\n"
-        )
-    return [known[n] for n in wanted if n in known]
+        content = {
+            "frames": arguments.frames,
+            "versions": versions(),
+            "models": sorted(known.values(), key=lambda r: str(r["model"])),
+        }
+        write_text(path, json.dumps(content, indent=1) + "\n")
+
+
+def versions() -> dict[str, str]:
+    """What is installed of the libraries that models come from."""
+    found = {}
+    for package in ("torch", "torchvision", "timm", "ultralytics", "pixeltable-yolox", "effdet"):
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[package] = metadata.version(package).partition("+")[0]
+    return found
+
+
+def to_run(arguments: argparse.Namespace, known: dict[str, Any], note: Callable[[str], None]) -> list[str]:
+    """The models to stream now."""
+    wanted, notes = names()
+    for text in notes:
+        note(text)
+    if arguments.libraries:
+        wanted = [n for n in wanted if library(n) in arguments.libraries]
+    if arguments.models:
+        return list(arguments.models)
+    if arguments.failed:
+        return [n for n in wanted if n in known and not lawful(known[n])]
+    return [n for n in wanted if n not in known or "harmed" not in known[n]]
 
 
 def _reason(text: str) -> str:
+    """The last error of a process, on one line."""
     lines = [x for x in text.strip().splitlines() if x and not x.startswith(" ")]
-    return lines[-1].replace("|", "/") if lines else "it ended without a word"
+    errors = [x for x in lines if x.partition(":")[0].endswith(("Error", "Exception"))]
+    return (errors or lines or ["it ended without a word"])[-1]
 
 
 def main() -> None:
-    """Run all models or one."""
+    """Run the models asked for, or one."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--one", default="")
     parser.add_argument("--models", nargs="*", default=[])
+    parser.add_argument("--libraries", nargs="*", default=[])
+    parser.add_argument("--failed", action="store_true", help="only what failed or differed last time")
+    parser.add_argument("--page", action="store_true", help="run nothing, write the page from what is known")
     parser.add_argument("--frames", type=int, default=20)
     parser.add_argument("--timeout", type=int, default=900)
     parser.add_argument("--again", action="store_true")
-    parser.add_argument("--out", type=Path, default=Path("docs/coverage.md"))
-    parser.add_argument("--json", type=Path, default=Path("benchmarks/results/coverage.json"))
+    parser.add_argument("--out", type=Path, default=ROOT / "docs/coverage.md")
+    parser.add_argument("--json", type=Path, default=ROOT / "benchmarks/results/coverage.json")
     arguments = parser.parse_args()
     if arguments.one:
         print(json.dumps(one(arguments.one, arguments.frames)))
         return
-    import torch
-    import torchvision
+    known: dict[str, Any] = {}
+    if arguments.json.is_file() and not arguments.again:
+        known = {r["model"]: r for r in json.loads(arguments.json.read_text())["models"]}
 
-    rows = run_all(arguments, lambda t: print(t, file=sys.stderr, flush=True))
+    def note(text: str) -> None:
+        print(text, file=sys.stderr, flush=True)
+
+    if not arguments.page:
+        run_all(arguments, to_run(arguments, known, note), known, note)
+    rows = list(known.values())
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    versions = f"torch {torch.__version__}, torchvision {torchvision.__version__}"
-    write_text(arguments.out, table(rows, arguments.frames, versions))
-    bad = [r["model"] for r in rows if "failed" in r or not lawful(r)]
+    recorded = json.loads(arguments.json.read_text()).get("versions", {}) if arguments.json.is_file() else {}
+    write_text(arguments.out, page(rows, arguments.frames, recorded))
+    bad = [r["model"] for r in rows if not lawful(r)]
     print(f"{len(rows)} models, {len(bad)} outside the law: {', '.join(map(str, bad))}")
     sys.exit(1 if bad else 0)
 

@@ -11,7 +11,13 @@ import torch.utils._pytree as pytree
 from torch import fx, nn
 
 from videoeff.analysis import is_convolution
-from videoeff.capture.admission import ordinary_tensors, require_model, unwrapped
+from videoeff.capture.admission import (
+    ordinary_tensors,
+    require_batch,
+    require_example,
+    require_model,
+    unwrapped,
+)
 from videoeff.capture.agreement import check, require_agreement
 from videoeff.capture.autocast import Autocast
 from videoeff.capture.export import as_module, capture, require_eval
@@ -19,7 +25,6 @@ from videoeff.capture.keeping import Keeper, kept
 from videoeff.capture.partition import begin_again, changed_tensors, has_convolution, partition
 from videoeff.capture.randomness import require_none
 from videoeff.capture.reachable import has_function_caches
-from videoeff.capture.requirements import require_batch, require_call
 from videoeff.capture.settling import Noticed, noticing, own_parameters, settle
 from videoeff.errors import BackendError, CaptureError, PassError
 from videoeff.ir.edit import to_device
@@ -112,7 +117,7 @@ def convert(
     name = name or _name(model)
     if isinstance(model, nn.Module):
         require_eval(model)
-    require_call(args, kwargs or {}, name)
+    require_example(name, args, kwargs or {})
     forward = model.module().forward if isinstance(model, torch.export.ExportedProgram) else model.forward
     builder = _Builder(model, chosen, backend, place, name)
     stream = StreamingModule(

@@ -143,13 +143,13 @@ def test_around_convert_and_a_call_it_is_refused() -> None:
     model = Net(gradients).eval()
     with (
         torch.autocast("cpu", dtype=BF16),
-        pytest.raises(CaptureError, match="convert was called inside torch.autocast"),
+        pytest.raises(CaptureError, match=r"convert was called inside torch\.autocast"),
     ):
         videoeff.convert(model, FRAMES[0])
     stream = videoeff.convert(model, FRAMES[0])
     with (
         torch.autocast("cpu", dtype=BF16),
-        pytest.raises(StateError, match="called inside torch.autocast, but a stream keeps the precision"),
+        pytest.raises(StateError, match=r"called inside torch\.autocast, but a stream keeps the precision"),
     ):
         stream(FRAMES[0])
     with torch.no_grad():

@@ -48,8 +48,8 @@ def test_missing_empty_and_unknown_sources(tmp_path: Path) -> None:
     assert "no such file" in convert(tmp_path / "none.pt2", out, *SIZE)
     (tmp_path / "empty.pth").touch()
     assert "the file is empty" in convert(tmp_path / "empty.pth", out, *SIZE)
-    (tmp_path / "m.onnx").write_text("x")
-    assert "unknown kind of file" in convert(tmp_path / "m.onnx", out, *SIZE)
+    (tmp_path / "m.h5").write_text("x")
+    assert "unknown kind of file" in convert(tmp_path / "m.h5", out, *SIZE)
     assert "is a folder" in convert(tmp_path, out, *SIZE)
 
 

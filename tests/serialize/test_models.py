@@ -32,6 +32,11 @@ def test_references_that_do_not_resolve(reference: str, message: str) -> None:
         build(reference)
 
 
+def test_a_timm_name_with_weights_is_its_architecture() -> None:
+    pytest.importorskip("timm", reason="needs the package of videoeff[timm]")
+    assert type(build("timm:test_resnet.r160_in1k")) is type(build("timm:test_resnet"))
+
+
 def test_a_file_whose_code_fails(tmp_path: Path) -> None:
     source = tmp_path / "net.py"
     source.write_text(

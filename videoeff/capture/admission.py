@@ -12,7 +12,11 @@ import torch.utils._pytree as pytree
 from torch import Tensor, fx, nn
 from torch.nn.parameter import is_lazy
 
+from videoeff.analysis import is_convolution
 from videoeff.errors import CaptureError
+from videoeff.ir.layout import info
+from videoeff.ir.program import Program
+from videoeff.ops.base import op_name
 
 _QUANTIZED = ("torch.ao.nn.quantized", "torch.ao.nn.intrinsic.quantized", "torch.nn.quantized")
 _PREPARED = ("torch.ao.quantization.observer", "torch.ao.quantization.fake_quantize")
@@ -69,16 +73,17 @@ def require_example(name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any])
         if isinstance(value, Tensor):
             if value.layout is not torch.strided or value.is_nested or value.is_quantized:
                 raise CaptureError(
-                    f"{where} is a sparse, nested or quantized tensor, which has no pixels to follow; give a dense "
-                    "one (.to_dense(), .to_padded_tensor(0.0) or .dequantize()) and change the model to take it"
+                    f"{where} is a sparse, nested or quantized tensor, which has no pixels to follow; give "
+                    "a dense one (.to_dense(), .to_padded_tensor(0.0) or .dequantize()) and change the "
+                    "model to take it"
                 )
         elif kind == "numpy.ndarray":
             raise CaptureError(f"{where} is a {kind}, which would stay as it is; use torch.from_numpy")
         elif _holds_tensors(value):
             raise CaptureError(
                 f"{where} is a {kind}, whose tensors cannot be seen; register the class before converting: "
-                "torch.utils._pytree.register_pytree_node(cls, lambda v: ([v.a, v.b], None), lambda leaves, _: "
-                "cls(*leaves)), or torch.export.register_dataclass(cls) for a dataclass"
+                "torch.utils._pytree.register_pytree_node(cls, lambda v: ([v.a, v.b], None), "
+                "lambda leaves, _: cls(*leaves)), or torch.export.register_dataclass(cls) for a dataclass"
             )
 
 
@@ -158,8 +163,8 @@ def _require_inference(model: nn.Module, name: str) -> None:
         trains = any(given.get(key) is True for key in ("training", "train", "use_input_stats"))
         if trains and normed:
             raise CaptureError(
-                f"{name} was made in training mode: {node.name} ({node.target}) takes statistics of the batch, or "
-                "random numbers; call model.eval() and export it again"
+                f"{name} was made in training mode: {node.name} ({node.target}) takes statistics of "
+                "the batch, or random numbers; call model.eval() and export it again"
             )
 
 
@@ -176,10 +181,11 @@ def ordinary_tensors(model: Any) -> Iterator[None]:
 
     What is made under ``torch.inference_mode`` cannot be traced outside it.
     """
-    replaced: list[tuple[dict[str, Any], str, Any]] = []
+    replaced: list[tuple[Any, str, Tensor]] = []
     made: dict[int, Tensor] = {}
     for module in model.modules() if isinstance(model, nn.Module) else ():
-        for held in (module._parameters, module._buffers, module.__dict__):
+        holders: tuple[dict[str, Any], ...] = (module._parameters, module._buffers, module.__dict__)
+        for held in holders:
             for key, value in held.items():
                 if isinstance(value, Tensor) and value.is_inference():
                     replaced.append((held, key, value))
@@ -197,5 +203,26 @@ def ordinary_tensors(model: Any) -> Iterator[None]:
 def _ordinary(value: Tensor) -> Tensor:
     with torch.inference_mode(False), torch.no_grad():
         twin = torch.empty(0, dtype=value.dtype, device=value.device)
-        twin.set_(value.untyped_storage(), value.storage_offset(), value.shape, value.stride())  # type: ignore[call-overload]
+        twin.set_(value.untyped_storage(), value.storage_offset(), value.shape, value.stride())
         return nn.Parameter(twin, requires_grad=False) if isinstance(value, nn.Parameter) else twin
+
+
+def require_batch(program: Program) -> None:
+    """Raise if a picture without a batch leaves nothing to follow.
+
+    Raises:
+        CaptureError: no input has four dimensions, one has three, and no two-dimensional convolution's pixels
+            are followed.
+    """
+    shapes = [tuple(info(node).shape or ()) for node in program.placeholders]
+    convolutions = [n for n in program.nodes if is_convolution(n) and len(info(n).shape or ()) in (3, 4)]
+    flat = [n for n in convolutions if op_name(n) in ("conv2d", "conv_transpose2d")]
+    if not flat or any(len(s) >= 4 for s in shapes) or not any(len(s) == 3 for s in shapes):
+        return
+    if all(info(node).dense for node in convolutions):
+        shape = list(next(s for s in shapes if len(s) == 3))
+        raise CaptureError(
+            f"{program.name}: the example is {shape}, a picture without a batch, and no pixel of it can "
+            f"be followed; give a batch, {[1, *shape]} (frame[None]), to a model that takes one; where the "
+            "model's own code adds it, convert the module that is called with the batch"
+        )

@@ -81,9 +81,10 @@ def _timm(name: str) -> Any:
         timm = importlib.import_module("timm")
     except ImportError as error:
         raise CaptureError("timm is not installed; run pip install 'videoeff[timm]'") from error
-    if name not in timm.list_models():
+    architecture = name.partition(".")[0]  # what follows names weights, as in resnet50.a1_in1k
+    if not timm.is_model(architecture):
         raise CaptureError(f"timm has no model {name!r}; timm.list_models('*{name[:6]}*') finds similar ones")
-    return timm.create_model(name, pretrained=False)
+    return timm.create_model(architecture, pretrained=False)
 
 
 def _load_module(name: str) -> Any:

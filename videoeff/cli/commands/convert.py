@@ -41,6 +41,12 @@ POSITIVE = click.FloatRange(min=0.0)
     "package.module:callable or file.py:callable. The last two run that code.",
 )
 @click.option(
+    "--key",
+    metavar="KEY",
+    help="Which weights of a checkpoint with several to take, as its keys or the names inside begin: ema, "
+    "state_dict, generator.",
+)
+@click.option(
     "--input-size",
     nargs=2,
     type=click.IntRange(1),
@@ -102,6 +108,7 @@ def convert(
     output: Path | None,
     dry_run: bool,
     reference: str | None,
+    key: str | None,
     input_size: tuple[int, int] | None,
     streams: int,
     threads: int | None,
@@ -110,9 +117,10 @@ def convert(
 ) -> None:
     r"""Convert SOURCE and write an artifact.
 
-    SOURCE is a .pt2 (torch.export), or a state dict (.pth, .pt, .safetensors) with --model. Checkpoints are
-    read as tensors only; a file that would run code is refused, a .pt2 too: it may hold tensors, sizes and
-    the operators of PyTorch and torchvision. The code that --model names is run, because you name it.
+    SOURCE is a .pt2 (torch.export), an .onnx, or a checkpoint (.pth, .pt, .ckpt, .bin, .safetensors) with
+    --model. Checkpoints are read as tensors only; a file that would run code is refused, a .pt2 too: it may
+    hold tensors, sizes and the operators of PyTorch and torchvision. The code that --model names is run,
+    because you name it.
 
     \b
     videoeff convert fast.pt2 -o fast.veff --input-size 352 480 --bgr
@@ -125,7 +133,7 @@ def convert(
     look = Look.take(options)
     _check_early(options)
     set_threads(threads)
-    stream, size, notes = _build(source, reference, input_size or None, streams, look, options)
+    stream, size, notes = _build(source, reference, key, input_size or None, streams, look, options)
     if target is not None and not dry_run:
         with stage(f"writing {target}"):
             stream.save(target)
@@ -157,16 +165,17 @@ def _check_early(options: dict[str, Any]) -> None:
 def _build(
     path: Path,
     reference: str | None,
+    key: str | None,
     input_size: tuple[int, int] | None,
     streams: int,
     look: Look,
     options: dict[str, Any],
 ) -> tuple[StreamingModule, tuple[int, int], tuple[str, ...]]:
-    from videoeff.cli.shared.source import check_fixed, example_call, read_source
+    from videoeff.cli.shared.source import check_fixed, check_frames, example_call, read_source
     from videoeff.conversion import convert as to_stream
 
     with stage(f"reading {path}"):
-        source = read_source(path, reference)
+        source = read_source(path, reference, key)
     size = check_fixed(source, path, input_size, streams)
     pre = look.preprocess(source.channels, source.uint8, size, _decoder(), exported=source.exported)
     options = dict(options)
@@ -177,8 +186,15 @@ def _build(
         )
     if thresholds_file is not None:
         stream.load_thresholds(thresholds_file)
+    notes = source.notes
+    if source.check is not None:
+        exact = set(stream.thresholds().values()) <= {0.0}
+        with stage("comparing with ONNX Runtime"):
+            notes += (source.check(stream, check_frames(source, pre, streams, 3 if exact else 1)),)
+        stream.reset()
+        stream.clear_report()
     stream.extra.update(preprocess=pre.to_json(), model=reference, source=path.name, input_size=list(size))
-    return stream, size, (*source.notes, *notes_on(pre, stream))
+    return stream, size, (*notes, *notes_on(pre, stream))
 
 
 def _report(

@@ -1,213 +1,267 @@
-"""Reading state dicts: tensors only, unwrapped as people save them, and put into the model they fit."""
+"""Weights out of a checkpoint: found where the training program put them, and put into the model they fit."""
 
 from __future__ import annotations
 
 import json
-import zipfile
-from collections.abc import Mapping, Sequence
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from videoeff.cli.shared.checkpoint_file import as_tensor, few, read_file, top_keys
+from videoeff.cli.shared.checkpoint_fit import BESIDE, COUNTER, Weights, does_not_fit, problems, short
 from videoeff.errors import ArtifactError
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-#: Where training programs keep the state dict inside a checkpoint, the likeliest first.
-WRAPPERS = (
-    "state_dict",
-    "model_state_dict",
-    "model",
-    "model_state",
-    "net",
-    "network",
-    "module",
-    "weights",
-    "params",
+#: Where training programs keep the state dict inside a checkpoint; other places get a note.
+_USUAL = (
+    "state_dict", "model_state_dict", "model", "model_state", "net", "network", "module", "weights", "params",
+)  # fmt: skip
+
+#: Entries of a checkpoint that hold tensors and no weights.
+_NO_WEIGHTS = re.compile(
+    r"(optim|.*optimizer|.*sched|scaler|amp|callback|loop|hyper_param|rng|meta$|args$).*", re.I
 )
 
-#: What wrappers around a model put in front of every name: DataParallel, torch.compile, Lightning and others.
-PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "network.")
-
-SUFFIXES = (".pth", ".pt", ".safetensors")
-
-
-#: What a state dict of tensors asks for.
-_TENSORS = ("collections.OrderedDict", "torch._utils._rebuild_tensor_v2", "torch._utils._rebuild_parameter")
+#: Averages over training: exponential (EMA) or stochastic (SWA).
+_AVERAGE = re.compile(r"(^|[._])(ema|swa|averaged?|shadow)([._]|$)", re.I)
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:
-    """The tensors of a checkpoint by name. Nothing in the file is executed.
+    """The tensors of a checkpoint's likeliest state dict, the largest. Nothing in the file is executed.
 
     Raises:
         ArtifactError: no tensors can be read from it; why, and what to do.
     """
-    if path.suffix.lower() == ".safetensors":
-        return _safetensors(path)
-    return _unwrapped(path, _tensors_only(path))
+    places = _places(path, read_file(path))
+    return max((tensors for _, tensors, _ in places), key=len)
 
 
-def _safetensors(path: Path) -> dict[str, Tensor]:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
+def load_into(model: nn.Module, path: Path, reference: str, key: str | None) -> tuple[str, ...]:
+    """Put the weights of a checkpoint into a model, all of them or none.
 
-    try:
-        return dict(load_file(path))
-    except (SafetensorError, OSError, ValueError) as error:
-        raise ArtifactError(f"{path}: cannot be read as safetensors ({error}); copy it again") from error
+    Args:
+        model: in evaluation mode.
+        path: the checkpoint.
+        reference: what built the model, for messages.
+        key: which of several sets of weights to take, None to choose.
+
+    Returns:
+        Which weights were taken and why, what was taken off the names, and what was left out.
+
+    Raises:
+        ArtifactError: the file cannot be read, several sets fit, or none fits in every name, shape and kind.
+    """
+    value = read_file(path)
+    own = model.state_dict()
+    found = [w for place in _places(path, value) for w in _read_as(place, own)]
+    chosen, why = _choose(found, own, path, value, reference, key)
+    notes = [f"{path.name}: {why}"] if why else []
+    notes += _set_precision(model, chosen, path)
+    _load(model, chosen, path, reference)
+    if chosen.prefix:
+        notes.append(f"{path.name}: took the prefix {chosen.prefix!r} off the names")
+    left = [n for n in chosen.tensors if n not in own] + list(chosen.beside)
+    if left:
+        notes.append(f"{path.name}: left out {len(left)} tensor(s) that no layer reads ({few(left)})")
+    return tuple(notes)
 
 
-def _tensors_only(path: Path) -> Any:
-    import torch
+# ---------------------------------------------------------------- finding
 
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            names = archive.namelist()
-        if any(n.endswith("constants.pkl") for n in names):
-            raise ArtifactError(
-                f"{path}: is a TorchScript program, which carries code; load it with torch.jit.load and save "
-                "its state_dict(), or export the model with torch.export.save to a .pt2"
-            )
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        unsafe = _unsafe(path)
-        if any(n.startswith("torch.nn.") or _is_module(n) for n in unsafe):
-            raise ArtifactError(
-                f"{path}: holds a whole pickled model ({_few(unsafe)}), and unpickling one runs code from "
-                "the file; where you trust it, save torch.save(model.state_dict(), ...) and give --model, "
-                "or export it with torch.export.save to a .pt2"
-            ) from error
-        if unsafe:
-            raise ArtifactError(
-                f"{path}: asks for {_few(unsafe)}, which is no tensor and could run code; it was not loaded. "
-                "Save the state dict alone: torch.save(model.state_dict(), ...)"
-            ) from error
+
+def _places(path: Path, value: Any) -> list[tuple[tuple[str, ...], dict[str, Tensor], dict[str, Any]]]:
+    """(keys, tensors, versions of modules) of every mapping with tensors in it.
+
+    Raises:
+        ArtifactError: there is none.
+    """
+    places = list(_walk((), value))
+    if not places:
+        keys = f" with the keys {top_keys(value)}" if isinstance(value, Mapping) else ""
         raise ArtifactError(
-            f"{path}: cannot be read as a PyTorch checkpoint of tensors ({_first_line(error)}); it was not "
-            "loaded. Copy it again, or save torch.save(model.state_dict(), ...)"
-        ) from error
+            f"{path}: holds no state dict but a {type(value).__name__}{keys}; save "
+            "torch.save(model.state_dict(), ...), or a dict with it under 'state_dict'"
+        )
+    return places
 
 
-def _first_line(error: Exception) -> str:
-    """What went wrong, without PyTorch's advice to unpickle it all the same."""
-    text = str(error).strip()
-    _, found, detail = text.partition("WeightsUnpickler error:")
-    lines = (detail if found else text).strip().splitlines() or [type(error).__name__]
-    advice = lines[0].startswith("Weights only load failed") or lines[0].isdecimal()
-    return "it is no pickle of tensors" if advice else lines[0][:160]
+def _walk(
+    keys: tuple[str, ...], value: Any
+) -> Iterator[tuple[tuple[str, ...], dict[str, Tensor], dict[str, Any]]]:
+    if not isinstance(value, Mapping) or len(keys) > 4:
+        return
+    tensors = {str(k): t for k, v in value.items() if (t := as_tensor(v)) is not None}
+    if tensors:
+        versions = getattr(value, "_metadata", None)
+        yield keys, tensors, dict(versions) if isinstance(versions, Mapping) else {}
+    for k, v in value.items():
+        if isinstance(v, Mapping) and not _NO_WEIGHTS.fullmatch(str(k)):
+            yield from _walk((*keys, str(k)), v)
 
 
-def _unsafe(path: Path) -> list[str]:
-    """What a pickle asks for beyond tensors, read without running it; empty where that cannot be told."""
+def _read_as(
+    place: tuple[tuple[str, ...], dict[str, Tensor], dict[str, Any]], own: Mapping[str, Tensor]
+) -> Iterator[Weights]:
+    """The tensors of a place under every prefix with which some of them are the model's."""
+    keys, tensors, versions = place
+    tensors = {_new_name(k, own): v for k, v in tensors.items()}
+    prefixes: Counter[str] = Counter()
+    for name in tensors:
+        start = 0
+        while True:
+            if name[start:] in own:
+                prefixes[name[:start]] += 1
+            dot = name.find(".", start)
+            if dot < 0:
+                break
+            start = dot + 1
+    for prefix, _ in prefixes.most_common(16) or [("", 0)]:
+        inside = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+        beside = tuple(k for k in tensors if not k.startswith(prefix))
+        fits = sum(k in own and own[k].shape == v.shape for k, v in inside.items() if not k.endswith(COUNTER))
+        noted = {k.removeprefix(prefix): v for k, v in versions.items() if k.startswith(prefix)}
+        noted |= {"": versions[prefix[:-1]]} if prefix and prefix[:-1] in versions else {}
+        yield Weights(keys, prefix, inside, beside, noted, fits)
+
+
+def _new_name(name: str, own: Mapping[str, Tensor]) -> str:
+    """Torchvision's files of DenseNet have a dot more than its models: ``denselayer1.norm.1.weight``."""
+    new = re.sub(r"(denselayer\d+\.(?:norm|relu|conv))\.([12]\.)", r"\1\2", name)
+    return new if new != name and any(k.endswith(new) or new.endswith(k) for k in own) else name
+
+
+# ---------------------------------------------------------------- choosing
+
+
+def _choose(
+    found: Sequence[Weights],
+    own: Mapping[str, Tensor],
+    path: Path,
+    value: Any,
+    reference: str,
+    key: str | None,
+) -> tuple[Weights, str]:
+    """The weights to take, and why these where there was a choice.
+
+    Raises:
+        ArtifactError: ``key`` names none, none fits, or several do.
+    """
+    named = [w for w in found if key is None or _names(key, w.label)]
+    if not named:
+        labels = few(dict.fromkeys(w.label or "(the outermost names)" for w in found), 8)
+        raise ArtifactError(f"{path}: --key {key!r} names no weights in it; it has {labels}")
+    best = max(named, key=lambda w: (w.fits, not w.prefix))
+    whole = [w for w in named if not problems(w, own)]
+    if not whole:
+        raise ArtifactError(does_not_fit(best, own, path, value, reference))
+    alone = [w for w in whole if not _more(w, whole, key)]
+    if not alone:
+        more = _more(whole[0], whole, key)
+        raise ArtifactError(
+            f"{path}{whole[0].where()}: these fill {reference}, but the checkpoint's model has more: "
+            f"{len(more)} tensor(s) ({few(more)}); give the --model it was trained with, or take this part "
+            f"alone: --key {whole[0].label}"
+        )
+    averages = [w for w in alone if _AVERAGE.search(w.label)]
+    pool = averages or alone
+    if any(not _equal(pool[0], other) for other in pool[1:]):
+        raise ArtifactError(
+            f"{path}: {len(pool)} sets of weights in it fit {reference}; choose one: "
+            + ", ".join(f"--key {w.label}" for w in pool)
+        )
+    others = [w for w in alone if w is not pool[0] and not _equal(pool[0], w)]
+    parts = [] if averages or key is not None else [w for w in found if w.fits and _AVERAGE.search(w.label)]
+    return pool[0], _reason(pool[0], others, key) or _not_taken(parts, own)
+
+
+def _reason(chosen: Weights, others: Sequence[Weights], key: str | None) -> str:
+    if key is not None:
+        return f"took the weights under {chosen.label!r}, as --key says"
+    if others and _AVERAGE.search(chosen.label):
+        instead = " or ".join(f"--key {w.label}" for w in others if w.label)
+        return (
+            f"took the weights under {chosen.label!r}, which are averaged over training and meant for "
+            f"inference{f'; the last ones: {instead}' if instead else ''}"
+        )
+    usual = all(k in _USUAL for k in chosen.keys)
+    return "" if usual and not others else f"took the weights under {'.'.join(chosen.keys)!r}"
+
+
+def _not_taken(averages: Sequence[Weights], own: Mapping[str, Tensor]) -> str:
+    """What an average lacks that was not taken."""
+    if not averages:
+        return ""
+    best = max(averages, key=lambda w: w.fits)
+    return f"the averaged weights under {best.label!r} were not taken: {'; '.join(problems(best, own))}"
+
+
+def _names(key: str, label: str) -> bool:
+    """Whether a key names a place: parts of its label, in their order."""
+    return f".{key.strip('.')}." in f".{label}."
+
+
+def _more(weights: Weights, whole: Sequence[Weights], key: str | None) -> list[str]:
+    """Names beside some weights that belong to the model they are only a part of."""
+    if key is not None and weights.prefix and _names(weights.prefix.split(".")[0], key):
+        return []
+    if key is not None and _names(key, ".".join(filter(None, weights.prefix.split(".")))):
+        return []
+    copies = tuple(w.prefix for w in whole if w.keys == weights.keys and w.prefix)
+    return [
+        n
+        for n in weights.beside
+        if not BESIDE.fullmatch(n) and not n.startswith(copies) and not _AVERAGE.search(n.partition(".")[0])
+    ]
+
+
+def _equal(one: Weights, other: Weights) -> bool:
     import torch
 
-    try:
-        return list(torch.serialization.get_unsafe_globals_in_checkpoint(path))
-    except Exception:  # noqa: BLE001  any damage: the caller reports the first error
-        return _globals_of_pickle(path)
-
-
-def _globals_of_pickle(path: Path) -> list[str]:
-    """The names that bare pickles, one behind the other as PyTorch once wrote them, ask for; none is run."""
-    import io
-    import pickletools
-
-    found: list[str] = []
-    strings: list[str] = []
-    file = io.BytesIO(path.read_bytes())
-    try:
-        while file.tell() < len(file.getbuffer()):
-            for opcode, argument, _ in pickletools.genops(file):
-                if opcode.name == "GLOBAL":
-                    found.append(str(argument).replace(" ", "."))
-                elif opcode.name == "STACK_GLOBAL" and len(strings) > 1:
-                    found.append(".".join(strings[-2:]))
-                elif isinstance(argument, str):
-                    strings.append(argument)
-    except Exception:  # noqa: BLE001  the tensors' bytes, or no pickle at all: nothing more to say about it
-        return [n for n in found if n not in _TENSORS]
-    return [n for n in found if n not in _TENSORS]
-
-
-def _is_module(name: str) -> bool:
-    return name.startswith(("torchvision.models.", "timm."))
-
-
-def _few(names: Sequence[str], limit: int = 4) -> str:
-    names = list(dict.fromkeys(names))
-    return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")
-
-
-def _unwrapped(path: Path, value: Any) -> dict[str, Tensor]:
-    """The state dict inside whatever a training program saved around it."""
-    import torch
-
-    where: list[str] = []
-    for _ in range(3):
-        if not isinstance(value, Mapping):
-            break
-        tensors = {str(k): v for k, v in value.items() if isinstance(v, torch.Tensor)}
-        inner = next((w for w in WRAPPERS if isinstance(value.get(w), Mapping)), None)
-        if tensors and (inner is None or len(tensors) > 1):
-            return tensors
-        if inner is None:
-            break
-        where.append(inner)
-        value = value[inner]
-    keys = f" with the keys {_few([str(k) for k in value])}" if isinstance(value, Mapping) else ""
-    raise ArtifactError(
-        f"{path}{''.join(f'[{w!r}]' for w in where)}: holds no state dict but a "
-        f"{type(value).__name__}{keys}; save "
-        f"torch.save(model.state_dict(), ...), or a dict with it under {WRAPPERS[0]!r}"
+    return one.tensors.keys() == other.tensors.keys() and all(
+        torch.equal(v, other.tensors[k]) for k, v in one.tensors.items()
     )
 
 
-def fill(model: nn.Module, tensors: Mapping[str, Tensor], path: Path, reference: str) -> str:
-    """Put a state dict into the model; the prefix that was taken off the names, "" for none.
+def _set_precision(model: nn.Module, weights: Weights, path: Path) -> list[str]:
+    """Compute in float64 where the weights are, else in float32; a note where they were in half precision."""
+    import torch
 
-    Raises:
-        ArtifactError: names or shapes do not match; the first few, and how many.
-    """
-    own = model.state_dict()
-    best, prefix = dict(tensors), ""
-    for stripped, taken in _stripped(tensors):
-        if len(set(stripped) & set(own)) > len(set(best) & set(own)):
-            best, prefix = stripped, taken
-    missing = [k for k in own if k not in best and not k.endswith("num_batches_tracked")]
-    unexpected = [k for k in best if k not in own]
-    shapes = [
-        f"{k} is {list(v.shape)}, the model's is {list(own[k].shape)}"
-        for k, v in best.items()
-        if k in own and v.shape != own[k].shape
+    floats = {v.dtype for v in weights.tensors.values() if v.is_floating_point()}
+    own = {v.dtype for v in model.state_dict().values()}
+    if floats == {torch.float64}:
+        model.double()
+    elif own & {torch.float16, torch.bfloat16}:
+        model.float()
+    halves = sorted(short(d) for d in floats & {torch.float16, torch.bfloat16})
+    if not halves:
+        return []
+    return [
+        f"{path.name}: its {' and '.join(halves)} weights are computed with in float32, which a CPU does "
+        "many times faster; their values are the same"
     ]
-    problems = []
-    if missing:
-        problems.append(f"{len(missing)} missing ({_few(missing)})")
-    if unexpected:
-        problems.append(f"{len(unexpected)} unexpected ({_few(unexpected)})")
-    if shapes:
-        problems.append(f"{len(shapes)} of another shape ({_few(shapes, 2)})")
-    if problems:
+
+
+def _load(model: nn.Module, weights: Weights, path: Path, reference: str) -> None:
+    """Copy what fits; that all of it does is known."""
+    from collections import OrderedDict
+
+    own = model.state_dict()
+    state: OrderedDict[str, Tensor] = OrderedDict(
+        (k, v) for k, v in weights.tensors.items() if k in own and v.shape == own[k].shape
+    )
+    # Some modules ask which version of theirs wrote the state; a file that does not tell is of this one.
+    state._metadata = weights.versions or getattr(own, "_metadata", {})  # type: ignore[attr-defined]  # as torch does
+    try:
+        model.load_state_dict(state, strict=False)
+    except (RuntimeError, ValueError) as error:
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ArtifactError(
-            f"{path}: its tensors do not fit {reference}, which has {len(own)}: {'; '.join(problems)}; give "
-            "the --model this checkpoint was trained with"
-        )
-    model.load_state_dict(best, strict=False)
-    return prefix
-
-
-def _stripped(tensors: Mapping[str, Tensor]) -> list[tuple[dict[str, Tensor], str]]:
-    found: list[tuple[dict[str, Tensor], str]] = []
-    current, taken = dict(tensors), ""
-    for _ in PREFIXES:
-        prefix = next((p for p in PREFIXES if current and all(k.startswith(p) for k in current)), None)
-        if prefix is None:
-            break
-        current = {k.removeprefix(prefix): v for k, v in current.items()}
-        taken += prefix
-        found.append((current, taken))
-    return found
+            f"{path}: {reference} does not take its tensors ({first}); give the --model it was trained with"
+        ) from error
 
 
 def is_artifact(path: Path) -> bool:

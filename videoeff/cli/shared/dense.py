@@ -61,13 +61,13 @@ def own_model(stream: StreamingModule, reference: str, weights: Path | None) -> 
     Raises:
         VideoEffError: it cannot be built, or the weights do not fit.
     """
-    from videoeff.cli.shared.checkpoint import fill, read_state_dict
+    from videoeff.cli.shared.checkpoint import load_into
     from videoeff.cli.shared.source import build_model
 
     model = build_model(reference)
     around = stream.body.surroundings()
     if weights is not None:
-        fill(model, read_state_dict(weights), weights, reference)
+        load_into(model, weights, reference, None)
     elif around is not None:
         model.load_state_dict(dict(around.weights))
     dtypes = [spec.dtype for spec in stream.body.signature.frame_specs]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +32,8 @@ class Source:
         multiple: (H, W) its input has to be divided by, where an exported program says so.
         images: it takes a list of images (C, H, W), as torchvision's detectors do.
         notes: what was unwrapped, for people.
+        check: compares a stream with whatever else runs the file, on frames (B, 3, H, W); returns a note,
+            raises where they differ. None where nothing else runs it.
     """
 
     model: nn.Module | torch.export.ExportedProgram
@@ -41,6 +45,7 @@ class Source:
     notes: tuple[str, ...] = ()
     channels: int = 3
     multiple: tuple[int, int] = (1, 1)
+    check: Callable[[Callable[[Tensor], Any], Sequence[Tensor]], str] | None = None
 
     @property
     def exported(self) -> bool:
@@ -55,33 +60,42 @@ class Source:
         return not self.dtype.is_floating_point
 
 
-def read_source(path: Path, reference: str | None) -> Source:
+def read_source(path: Path, reference: str | None, key: str | None = None) -> Source:
     """Read SOURCE.
+
+    Args:
+        path: the file.
+        reference: what builds the model that a checkpoint belongs to.
+        key: which weights of the checkpoint to take.
 
     Raises:
         ArtifactError: the file is missing, damaged, of another kind, or does not fit the model.
         CaptureError: the reference does not resolve.
     """
-    from videoeff.cli.shared.checkpoint import SUFFIXES, is_artifact
+    from videoeff.cli.shared.checkpoint import is_artifact
+    from videoeff.cli.shared.checkpoint_file import SUFFIXES, few
     from videoeff.cli.shared.exported import is_export
 
+    kinds = f"a .pt2, an .onnx, or a state dict ({', '.join(SUFFIXES)}) with --model"
     if not path.exists():
-        raise ArtifactError(f"{path}: no such file; give a .pt2, or a state dict with --model")
+        raise ArtifactError(f"{path}: no such file; give {kinds}")
     if path.is_dir():
-        raise ArtifactError(f"{path}: is a folder; give a .pt2, or a state dict ({', '.join(SUFFIXES)})")
+        inside = sorted(p.name for p in path.iterdir() if p.name.endswith((".pt2", ".onnx", *SUFFIXES)))
+        given = f"give one of its files: {few(inside)}" if inside else f"give {kinds}"
+        raise ArtifactError(f"{path}: is a folder; {given}")
     if path.stat().st_size == 0:
         raise ArtifactError(f"{path}: the file is empty; copy it again")
     if is_artifact(path):
         raise ArtifactError(f"{path}: is a converted stream already; use videoeff run {path} CLIP")
-    if path.suffix.lower() == ".pt2" or is_export(path):
-        if reference is not None:
-            raise ArtifactError(f"{path}: an exported program is a whole model; leave --model out")
-        return _exported(path)
-    if path.suffix.lower() not in SUFFIXES:
-        raise ArtifactError(
-            f"{path}: unknown kind of file; give a .pt2, or a state dict ({', '.join(SUFFIXES)}) with --model"
-        )
-    return _with_weights(path, reference)
+    whole = {".onnx": _onnx}.get(path.suffix.lower(), _exported if is_export(path) else None)
+    if whole is not None or path.suffix.lower() == ".pt2":
+        for option, value in (("--model", reference), ("--key", key)):
+            if value is not None:
+                raise ArtifactError(f"{path}: an exported program is a whole model; leave {option} out")
+        return (whole or _exported)(path)
+    if not path.name.lower().endswith(SUFFIXES):
+        raise ArtifactError(f"{path}: unknown kind of file; give {kinds}")
+    return _with_weights(path, reference, key)
 
 
 def _exported(path: Path) -> Source:
@@ -106,7 +120,12 @@ def _exported(path: Path) -> Source:
     _check_dtype(path, images[0].dtype)
     size = (height, width) if height is not None and width is not None else None
     multiple = (_factor(images[0].shape[2]), _factor(images[0].shape[3]))
-    return Source(program, path.stem, size, batch, images[0].dtype, channels=channels or 3, multiple=multiple)
+    half = str(images[0].dtype) in ("torch.float16", "torch.bfloat16")
+    notes = (f"{path.name}: is in half precision, which a CPU computes far slower; export it in float32",)
+    return Source(
+        program, path.stem, size, batch, images[0].dtype, notes=notes if half else (), channels=channels or 3,
+        multiple=multiple,
+    )  # fmt: skip
 
 
 def _check_dtype(path: Path, dtype: torch.dtype) -> None:
@@ -129,29 +148,34 @@ def _factor(side: Any) -> int:
     return int(factor) if factor.is_Integer and factor > 1 else 1
 
 
+def _onnx(path: Path) -> Source:
+    from videoeff.cli.shared.onnx_model import compare_with_runtime, load_onnx, picture_input
+
+    model = load_onnx(path)
+    batch, size, dtype = picture_input(path)
+    return Source(model, path.stem, size, batch, dtype, check=partial(compare_with_runtime, path))
+
+
 def _fake(program: torch.export.ExportedProgram, name: Any) -> Tensor | None:
     node = next((n for n in program.graph.nodes if n.op == "placeholder" and n.name == name), None)
     value = None if node is None else node.meta.get("val")
     return value if hasattr(value, "shape") else None
 
 
-def _with_weights(path: Path, reference: str | None) -> Source:
+def _with_weights(path: Path, reference: str | None, key: str | None) -> Source:
     import torch
 
-    from videoeff.cli.shared.checkpoint import fill, read_state_dict
+    from videoeff.cli.shared.checkpoint import load_into, read_state_dict
 
-    tensors = read_state_dict(path)
     if reference is None:
         raise ArtifactError(
-            f"{path}: is a state dict of {len(tensors)} tensors, which has no network in it; name what "
-            "builds the network: --model torchvision:NAME, timm:NAME, package.module:callable or "
+            f"{path}: is a state dict of {len(read_state_dict(path))} tensors, which has no network in it; "
+            "name what builds the network: --model torchvision:NAME, timm:NAME, package.module:callable or "
             "file.py:callable"
         )
-    model = build_model(reference)
-    prefix = fill(model, tensors, path, reference)
-    notes = (f"{path.name}: took the prefix {prefix!r} off the names",) if prefix else ()
-    dtype = next((t.dtype for t in tensors.values() if t.is_floating_point()), torch.float32)
-    model = model.to(dtype).eval()
+    model = build_model(reference).eval()
+    notes = load_into(model, path, reference, key)
+    dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
     images = type(model).__module__.startswith("torchvision.models.detection")
     name = reference.rpartition(":")[2]
     return Source(model, name, None, None, dtype, images, notes, channels_of(model))
@@ -216,6 +240,22 @@ def _check_multiple(source: Source, path: Path, size: tuple[int, int]) -> None:
         f"{source.multiple[1]}, not for {size[0]}x{size[1]}; give --input-size {below[0]} {below[1]} or "
         f"{above[0]} {above[1]}"
     )
+
+
+def check_frames(source: Source, preprocess: Preprocess, streams: int, count: int) -> list[Tensor]:
+    """Pictures (B, 3, H, W) of noise of which a square moves, to compare a stream on."""
+    import torch
+
+    first = example_call(source, preprocess, streams)
+    frames = []
+    for number in range(count):
+        frame = first.clone()
+        height, width = frame.shape[-2] // 4, frame.shape[-1] // 4
+        if number:
+            place = frame[..., number * height // 2 :, number * width // 2 :][..., :height, :width]
+            place.copy_(torch.flip(place, (-1, -2)))
+        frames.append(frame)
+    return frames
 
 
 def example_call(source: Source, preprocess: Preprocess, streams: int) -> Any:
