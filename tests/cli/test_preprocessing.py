@@ -234,6 +234,22 @@ def test_sizes_that_an_export_does_not_take(tmp_path: Path) -> None:
     call_json("convert", tmp_path / "steps.pt2", "-o", tmp_path / "a.veff", "--input-size", 40, 56)
 
 
+def test_a_size_that_a_model_cannot_halve_is_named(tmp_path: Path) -> None:
+    code, source = tmp_path / "fpn.py", tmp_path / "fpn.pth"
+    code.write_text(
+        "import torch\nfrom torch import nn\n\nclass Fpn(nn.Module):\n    def __init__(self):\n"
+        "        super().__init__()\n        self.a = nn.Conv2d(3, 4, 3, 2, 1)\n\n    def forward(self, x):\n"
+        "        up = nn.functional.interpolate(self.a(x), scale_factor=2.0)\n"
+        "        return torch.cat([x, up], 1)\n\n\nbuild = Fpn\n"
+    )
+    torch.save({"a.weight": torch.zeros(4, 3, 3, 3), "a.bias": torch.zeros(4)}, source)
+    options = ("--model", f"{code}:build", "--dry-run", "--input-size")
+    words = refused("convert", source, *options, 33, 50)
+    assert "33x50 is no multiple of 32" in words
+    assert "try --input-size 32 64" in words
+    call_json("convert", source, *options, 32, 64)
+
+
 @pytest.mark.parametrize(
     ("divisor", "options", "named"),
     [

@@ -173,6 +173,7 @@ def _build(
 ) -> tuple[StreamingModule, tuple[int, int], tuple[str, ...]]:
     from videoeff.cli.shared.source import check_fixed, check_frames, example_call, read_source
     from videoeff.conversion import convert as to_stream
+    from videoeff.errors import CaptureError
 
     with stage(f"reading {path}"):
         source = read_source(path, reference, key)
@@ -181,9 +182,14 @@ def _build(
     options = dict(options)
     thresholds_file, name = options.pop("thresholds_file"), options.pop("name")
     with stage(f"converting for {streams} stream(s) of {size[0]}x{size[1]}"):
-        stream = to_stream(
-            source.model, example_call(source, pre, streams), name=name or source.name, **options
-        )
+        try:
+            stream = to_stream(
+                source.model, example_call(source, pre, streams), name=name or source.name, **options
+            )
+        except CaptureError as error:
+            if "fails on the example" in str(error) and any(side % 32 for side in size):
+                raise CaptureError(f"{error}; {_in_steps(size)}") from error
+            raise
     if thresholds_file is not None:
         stream.load_thresholds(thresholds_file)
     notes = source.notes
@@ -195,6 +201,15 @@ def _build(
         stream.clear_report()
     stream.extra.update(preprocess=pre.to_json(), model=reference, source=path.name, input_size=list(size))
     return stream, size, (*notes, *notes_on(pre, stream))
+
+
+def _in_steps(size: tuple[int, int]) -> str:
+    """What to try where a model cannot take a size that does not halve five times."""
+    height, width = (max(1, round(side / 32)) * 32 for side in size)
+    return (
+        f"{size[0]}x{size[1]} is no multiple of 32, and models that join maps of several sizes need one: try "
+        f"--input-size {height} {width}"
+    )
 
 
 def _report(
