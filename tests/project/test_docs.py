@@ -178,6 +178,13 @@ def test_the_backend_of_the_tutorial_works(
     assert all(share < 1 for share in scheduled[len(served) :])
 
 
+def test_every_test_that_a_page_names_is_there() -> None:
+    named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", (DOCS / "trust.md").read_text(encoding="utf-8"))
+    assert len(named) > 20
+    absent = [f"{file}::{name}" for file, name in named if f"def {name}(" not in (ROOT / file).read_text()]
+    assert not absent
+
+
 def test_links_between_documents_lead_somewhere() -> None:
     pages = [ROOT / "README.md", *(ROOT / "docs").glob("*.md"), ROOT / "CONTRIBUTING.md"]
     checked = 0
