@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from benchmarks.coverage_models import LIBRARIES, library
+from benchmarks.coverage_models import LIBRARIES, TIMM, library
 
 HEADS = {
     "torchvision": "Every model of torchvision",
@@ -51,6 +51,11 @@ def page(rows: list[dict[str, Any]], frames: int, versions: dict[str, str]) -> s
         own = sorted((r for r in rows if library(r["model"]) == each), key=lambda r: str(r["model"]))
         if own:
             lines += [f"## {head}", "", *COLUMNS, *map(_line, own), ""]
+            absent = [
+                n for n in TIMM.values() if each == "timm" and not any(r["model"] == f"timm:{n}" for r in own)
+            ]
+            if absent:
+                lines += [f"Not run yet: {', '.join(absent)}.", ""]
         else:
             lines += [f"## {head}", "", f"Not run: {LIBRARIES.get(each, each)} was not installed.", ""]
     return "\n".join(lines).rstrip() + "\n"
