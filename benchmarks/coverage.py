@@ -1,7 +1,7 @@
 """Convert every listed model, stream 20 frames with a moving object at threshold 0, and write the table.
 
     python benchmarks/coverage.py                             # whatever is not known yet, and what failed
-    python benchmarks/coverage.py --failed                    # only what failed or differed
+    python benchmarks/coverage.py --failed                    # only what failed, differed or showed nothing
     python benchmarks/coverage.py --libraries timm effdet     # only these
 
 Each model runs in a process of its own; results are kept in the JSON file as they come, so a second call
@@ -357,7 +357,7 @@ def main() -> None:
     parser.add_argument("--one", default="")
     parser.add_argument("--models", nargs="*", default=[])
     parser.add_argument("--libraries", nargs="*", default=[])
-    parser.add_argument("--failed", action="store_true", help="only what failed or differed last time")
+    parser.add_argument("--failed", action="store_true", help="only what failed, differed or showed nothing")
     parser.add_argument("--page", action="store_true", help="run nothing, write the page from what is known")
     parser.add_argument("--frames", type=int, default=20)
     parser.add_argument("--timeout", type=int, default=900)

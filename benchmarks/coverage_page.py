@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from benchmarks.coverage_models import LIBRARIES, library
+from benchmarks.coverage_models import LIBRARIES, TIMM, library
 
 HEADS = {
     "torchvision": "Every model of torchvision",
@@ -25,6 +25,11 @@ def refused(row: dict[str, Any]) -> bool:
     return "it has no convolution" in row.get("failed", "")
 
 
+def shows(row: dict[str, Any]) -> bool:
+    """Whether the outputs that were compared moved with the picture; older rows tell by an error above 0."""
+    return bool(row["motion"] >= 1e-3 if "motion" in row else row["error"] > 0.0)
+
+
 def lawful(row: dict[str, Any]) -> bool:
     """Whether a row is as it has to be.
 
@@ -33,7 +38,7 @@ def lawful(row: dict[str, Any]) -> bool:
     """
     if "failed" in row:
         return refused(row)
-    if row.get("harmed") or not row["numbers_compared"] or row.get("motion", 1.0) < 1e-3:
+    if row.get("harmed") or not row["numbers_compared"] or not shows(row):
         return False
     double = row.get("error_float64")
     return bool(row["error"] <= 1e-4 or (double is not None and double <= 1e-9))
@@ -46,6 +51,11 @@ def page(rows: list[dict[str, Any]], frames: int, versions: dict[str, str]) -> s
         own = sorted((r for r in rows if library(r["model"]) == each), key=lambda r: str(r["model"]))
         if own:
             lines += [f"## {head}", "", *COLUMNS, *map(_line, own), ""]
+            absent = [
+                n for n in TIMM.values() if each == "timm" and not any(r["model"] == f"timm:{n}" for r in own)
+            ]
+            if absent:
+                lines += [f"Not run yet: {', '.join(absent)}.", ""]
         else:
             lines += [f"## {head}", "", f"Not run: {LIBRARIES.get(each, each)} was not installed.", ""]
     return "\n".join(lines).rstrip() + "\n"
@@ -56,7 +66,8 @@ def _summary(rows: list[dict[str, Any]], frames: int, versions: dict[str, str]) 
     exact = sum(lawful(r) and r["error"] <= 1e-4 for r in ran)
     double = sum(lawful(r) and r["error"] > 1e-4 for r in ran)
     whole = sum(r["streamed"] >= 0.9999 for r in ran)
-    differ = [r["model"] for r in ran if not lawful(r)]
+    differ = [r["model"] for r in ran if not lawful(r) and shows(r)]
+    still = [r["model"] for r in ran if not shows(r)]
     failed = [r["model"] for r in rows if "failed" in r and not refused(r)]
     without = [r["model"] for r in rows if refused(r)]
     used = ", ".join(f"{k} {v}" for k, v in versions.items())
@@ -75,6 +86,8 @@ def _summary(rows: list[dict[str, Any]], frames: int, versions: dict[str, str]) 
         if differ
         else "None differs without a word."
     )
+    if still:
+        lines.append(f"{len(still)} have yet to be repeated with weights that let the picture through.")
     if without:
         lines.append(f"{len(without)} have no convolution and are refused: {', '.join(without)}.")
     if failed:
@@ -110,8 +123,8 @@ def _line(row: dict[str, Any]) -> str:
     older = "" if "harmed" in row else " *"
     bracket = f" ({row['error_float64']:.1e})" if row.get("error_float64") is not None else ""
     harmed = f"; {row['harmed']}" if row.get("harmed") else ""
-    if row.get("motion", 1.0) < 1e-3:
-        harmed += f"; its outputs moved by {row['motion']:.1e} only, which shows nothing"
+    if not shows(row):
+        harmed += "; the outputs of these weights do not move with the picture: to be repeated"
     partitions = ", ".join(row["partitions"])
     if (row.get("error_outputs") or 0.0) > 1e-4:
         partitions += f" (outputs: {row['error_outputs']:.1e})"

@@ -38,6 +38,8 @@ REFUSED = "videoeff.errors.CaptureError: ViT: it has no convolution, so there ar
         ({"error": float("inf")}, False),
         ({"numbers_compared": 0}, False),
         ({"motion": 1e-6}, False),
+        ({"motion": 0.5, "error": 0.0}, True),
+        ({"error": 0.0}, False),
         ({"harmed": "it returns FakeTensor"}, False),
         ({"failed": "IndexError"}, False),
         ({"failed": REFUSED}, True),
@@ -64,6 +66,7 @@ def test_the_page_names_what_differs_and_what_was_not_run() -> None:
     assert "| b | | | not converted: IndexError: / |" in text
     assert "Not run: pixeltable-yolox was not installed." in text
     assert "partitions |" in text
+    assert "1 have yet to be repeated" in page([row("vgg11", error=0.0)], 20, {})
     assert "None differs" in page(rows[:1], 20, {})
 
 
@@ -81,7 +84,7 @@ def test_what_is_run_again(monkeypatch: pytest.MonkeyPatch) -> None:
         return coverage.to_run(argparse.Namespace(**{**base, **given}), known, said.append)
 
     assert run() == ["c", "timm:d"]
-    assert run(failed=True) == ["b"]
+    assert run(failed=True) == ["b", "c"]
     assert run(libraries=["timm"]) == ["timm:d"]
     assert run(models=["b", "c"]) == ["b", "c"]
     assert said[0] == "timm is old"

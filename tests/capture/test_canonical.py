@@ -133,3 +133,33 @@ def test_a_model_with_what_it_holds_is_the_model() -> None:
     for found, expected in zip(outputs_of(captured(model, x), x), dense, strict=True):
         assert found.shape == expected.shape
         assert relative_error(found, expected) <= 1e-6
+
+
+# ---------------------------------------------------------------- tensors read for their type or shape alone
+
+
+def grid(x: Tensor) -> Tensor:
+    return x * torch.arange(8).type_as(x)
+
+
+def grid_to(x: Tensor) -> Tensor:
+    return x + torch.arange(9, dtype=torch.int32).to(x).view(9, 1)
+
+
+def table_like_a_map(x: Tensor) -> Tensor:
+    gate = x.mean((2, 3), keepdim=True)
+    return x * gate.expand_as(x) + torch.ones(1, 4, 1, 1).expand_as(x) * 2
+
+
+def viewed_as(x: Tensor) -> Tensor:
+    return (x.flatten(2).relu().view_as(x) + x.flatten(1).reshape_as(x)) * 2
+
+
+@pytest.mark.parametrize("function", [grid, grid_to, table_like_a_map, viewed_as])
+def test_a_tensor_read_for_its_type_or_shape_alone_is_no_input(function: Callable[[Tensor], Tensor]) -> None:
+    model = nn.Sequential(nn.Conv2d(4, 4, 3, padding=1), Lambda(function), nn.ReLU()).double()
+    stream = stream_of(model, *next(changing_frames(SHAPES, 1)))
+    poison(stream)
+    for frame in changing_frames(SHAPES, 4, seed=8):
+        with torch.no_grad():
+            assert relative_error(stream(*frame), model(*frame)) <= 1e-9

@@ -168,10 +168,35 @@ def _copy_call(graph: fx.Graph, node: fx.Node, env: Mapping[fx.Node, Any]) -> An
     target = node.target
     if overload_name(target) in ("view.default", "_unsafe_view.default"):
         target = torch.ops.aten.reshape.default  # a stream's buffers have strides of their own
+    target, args, kwargs = _without_model(target, node, args, kwargs)
     made = graph.call_function(target, args, kwargs)
     made.meta["module"] = _path(node)
     _take_shape(made, node.meta.get("val"))
     return made
+
+
+# Calls that read their second argument for its type or its shape alone.
+_LIKE_ANOTHER = {
+    "type_as.default": torch.ops.aten.to.dtype,
+    "to.other": torch.ops.aten.to.dtype,
+    "expand_as.default": torch.ops.aten.expand.default,
+    "view_as.default": torch.ops.aten.reshape.default,
+    "reshape_as.default": torch.ops.aten.reshape.default,
+}
+
+
+def _without_model(target: Any, node: fx.Node, args: Any, kwargs: Any) -> tuple[Any, Any, Any]:
+    """A call without the tensor it is modelled on: no value of that reaches the result."""
+    other = node.args[1] if len(node.args) > 1 else node.kwargs.get("other")
+    value = other.meta.get("val") if isinstance(other, fx.Node) else None
+    if not isinstance(target, torch._ops.OpOverload) or not isinstance(value, Tensor):
+        return target, args, kwargs
+    plain = _LIKE_ANOTHER.get(overload_name(target))
+    if plain is None or (
+        plain is not torch.ops.aten.to.dtype and not all(isinstance(s, int) for s in value.shape)
+    ):
+        return target, args, kwargs
+    return plain, (args[0], value.dtype if plain is torch.ops.aten.to.dtype else list(value.shape)), {}
 
 
 def _take_shape(node: fx.Node, exported: Any) -> None:
