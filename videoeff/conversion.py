@@ -189,15 +189,16 @@ class _Builder:
         self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], keeper: Keeper
     ) -> StreamBody:
         """The body of a model that is put back as it was by the caller."""
-        reason, noticed, settled = "", Noticed(), keeper
+        failure: Exception | None = None
+        noticed, settled = Noticed(), keeper
         program: Program | None = None
         remembers = has_function_caches(model)  # a trace would leave its tensors in them
         if not remembers:
             try:
                 with noticing(model) as noticed:
                     program = capture(model, args, kwargs, name=self.name)
-            except CaptureError as error:
-                reason = str(error)
+            except Exception as error:  # noqa: BLE001  with empty caches a trace may fail anywhere
+                failure = error
         if program is None or noticed.names:  # it may do when what it remembers of a frame's size is there
             keeper.restore()
             keeper.keep_parameters()
@@ -208,12 +209,13 @@ class _Builder:
                 try:
                     program = capture(model, args, kwargs, name=self.name)
                 except CaptureError as error:
-                    program, reason = None, str(error)
+                    program, failure = None, error
                 settled.restore()
         if program is None:
-            if isinstance(model, fx.GraphModule) or not has_convolution(model):
-                raise CaptureError(reason)
-            return self._partitioned(model, args, kwargs, reason, (keeper, settled))
+            parts = isinstance(failure, CaptureError) and not isinstance(model, fx.GraphModule)
+            if failure is not None and not (parts and has_convolution(model)):
+                raise failure
+            return self._partitioned(model, args, kwargs, str(failure), (keeper, settled))
         body = self._whole(program)
         remembers = remembers or bool(noticed.names)
         require_agreement(model, keeper, program, args, kwargs, remembers=remembers)
