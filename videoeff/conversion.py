@@ -11,6 +11,8 @@ import torch.utils._pytree as pytree
 from torch import fx, nn
 
 from videoeff.analysis import is_convolution
+from videoeff.capture.admission import ordinary_tensors, require_example, require_model, unwrapped
+from videoeff.capture.autocast import Autocast
 from videoeff.capture.export import capture, require_eval
 from videoeff.capture.partition import has_convolution, partition
 from videoeff.errors import BackendError, CaptureError, PassError
@@ -92,15 +94,18 @@ def convert(
     chosen = _passes(recipe, passes, threshold, predict, input_threshold, block, dilation)
     if kwargs is not None and not isinstance(kwargs, Mapping):
         raise CaptureError(f"kwargs is a {type(kwargs).__name__}; give a dictionary of keyword arguments")
-    if not isinstance(model, (nn.Module, torch.export.ExportedProgram)):
+    model = unwrapped(model)
+    require_model(model)
+    if Autocast.now():
         raise CaptureError(
-            f"the model is a {type(model).__name__}; give a torch.nn.Module or an ExportedProgram (for a "
-            "state dict, build the module and load it there)"
+            f"convert was called inside {Autocast.now()}; leave the block, and put autocast inside the "
+            "model's forward if its layers are to run in that precision"
         )
     args = example if isinstance(example, tuple) else (example,)
     if isinstance(model, nn.Module):
         require_eval(model)
     name = name or _name(model)
+    require_example(name, args, kwargs or {})
     forward = model.module().forward if isinstance(model, torch.export.ExportedProgram) else model.forward
     builder = _Builder(model, chosen, backend, place, name)
     stream = StreamingModule(
@@ -138,7 +143,8 @@ class _Builder:
         # What is made in inference mode could not be written outside it.
         with torch.inference_mode(False), torch.no_grad():
             args, kwargs = pytree.tree_map(_no_inference_tensor, (args, kwargs))
-            body = self._body(args, kwargs)
+            with ordinary_tensors(self.model):
+                body = self._body(args, kwargs)
             if self.device is not None:
                 body.to(self.device)  # of a partitioned model, what is around the partitions
             return body
@@ -157,12 +163,21 @@ class _Builder:
             if not has_convolution(model):
                 raise
             _require_run(model, args, kwargs, name)
-            return self._partitioned(model, args, kwargs, str(error))
+            try:
+                return self._partitioned(model, args, kwargs, str(error))
+            except CaptureError as parts:
+                raise CaptureError(f"{error}; in parts: {parts}") from error
         if not any(is_convolution(n) for n in program.nodes):
             raise CaptureError(
                 f"{name}: it has no convolution, so there are no pixels to follow; run it as it is"
             )
-        return Engine(self._rewritten(program), self.backend)
+        engine = Engine(self._rewritten(program), self.backend)
+        if not engine.streamed_macs and all(len(s.shape) < 4 for s in engine.signature.frame_specs):
+            raise CaptureError(
+                f"{name}: nothing of it would stream for the example {_shapes(engine.signature)}: no "
+                "argument is read as pictures; give frames as (B, C, H, W), or as one picture (C, H, W)"
+            )
+        return engine
 
     def _partitioned(
         self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], reason: str
@@ -238,6 +253,9 @@ def _require_run(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     except Exception as error:
         lines = str(error).strip().splitlines() or [type(error).__name__]
         hint = "a tuple holds the positional arguments, kwargs= the keyword arguments"
+        odd = _mismatch(model, args, kwargs)
+        if odd:
+            hint = f"{odd}; bring both together with .to(...)"
         if len(args) == 1 and isinstance(args[0], list):
             hint = "a list is one argument; pass a tuple for several positional arguments"
         if len(args) == 1 and isinstance(args[0], Mapping):
@@ -245,6 +263,24 @@ def _require_run(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
         raise CaptureError(
             f"{name}: the model itself fails on the example {describe(args, kwargs)}: {lines[0]}; {hint}"
         ) from error
+
+
+def _mismatch(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
+    """That the weights and the example differ in device or floating dtype: "" if they do not."""
+    given = [v for v in pytree.tree_leaves((args, kwargs)) if isinstance(v, torch.Tensor)]
+    held = list(model.parameters())
+    if not given or not held:
+        return ""
+    for what in ("device", "dtype"):
+        theirs = {str(getattr(v, what)) for v in given}
+        own = {str(getattr(v, what)) for v in held}
+        if not theirs & own:
+            return f"the {what} of the example is {', '.join(theirs)}, that of the model {', '.join(own)}"
+    return ""
+
+
+def _shapes(signature: Signature) -> str:
+    return ", ".join(str(list(spec.shape)) for spec in signature.frame_specs) or "without a tensor"
 
 
 def _passes(

@@ -16,6 +16,7 @@ from torch import Tensor, fx, nn
 
 from videoeff.analysis import annotate
 from videoeff.capture.exported import graph_of
+from videoeff.capture.unbatched import with_batch
 from videoeff.errors import CaptureError
 from videoeff.ir.layout import ShapeOnly, info, invalidate, tell_shape
 from videoeff.ir.module import LazyGraphModule
@@ -97,6 +98,7 @@ def to_program(
     program = Program(module, in_spec, out_spec, batch_of(flat), name=name, literals=tuple(literals))
     if not _functionalise(program):
         return None
+    program = with_batch(program)
     _split_lists(program)
     _literal_outputs(program)
     _eliminate(program)
@@ -127,6 +129,7 @@ def _copy_call(graph: fx.Graph, node: fx.Node, env: Mapping[fx.Node, Any]) -> An
     kwargs = fx.map_arg(node.kwargs, lambda n: env[n])
     leaves = pytree.tree_leaves((args, kwargs))
     if isinstance(node.target, torch._ops.OpOverload) and op_name(node) == "sym_size":
+        _require_sizes(node)
         return int(node.meta["val"])
     if not isinstance(node.target, torch._ops.OpOverload) and node.target is not operator.getitem:
         if any(isinstance(leaf, fx.Node) for leaf in leaves):
@@ -138,10 +141,25 @@ def _copy_call(graph: fx.Graph, node: fx.Node, env: Mapping[fx.Node, Any]) -> An
     target = node.target
     if overload_name(target) in ("view.default", "_unsafe_view.default"):
         target = torch.ops.aten.reshape.default  # a stream's buffers have strides of their own
+    _require_sizes(node)
     made = graph.call_function(target, args, kwargs)
     made.meta["module"] = _path(node)
     _take_shape(made, node.meta.get("val"))
     return made
+
+
+def _require_sizes(node: fx.Node) -> None:
+    """Raise where the frame's values decide about a size: the graph would be another for each frame."""
+    for value in pytree.tree_leaves(node.meta.get("val")):
+        if isinstance(value, Tensor) and value.layout is not torch.strided:
+            raise CaptureError(f"{node.name} ({node.target}): gives a sparse tensor, which has no pixels")
+        sizes = value.shape if isinstance(value, Tensor) else (value,)
+        if any(isinstance(size, (torch.SymInt, torch.SymFloat, torch.SymBool)) for size in sizes):
+            where = f" in {_path(node)}" if _path(node) else ""
+            raise CaptureError(
+                f"{node.name} ({node.target}{where}): the values of a frame decide about its size, so there "
+                "is no one graph for all frames; keep it in a module around the one that is to stream"
+            )
 
 
 def _take_shape(node: fx.Node, exported: Any) -> None:

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from videoeff.capture.autocast import Autocast
 from videoeff.capture.canonical import to_program
 from videoeff.errors import CaptureError
 from videoeff.ir.program import Program
@@ -49,14 +50,32 @@ def capture(
     if not isinstance(model, torch.export.ExportedProgram):
         require_eval(model)
     exported = _export(module, tuple(args), kwargs, name)
-    program = to_program(exported, tuple(args), kwargs, name)
-    if program is None:
-        with _quiet():
-            exported = exported.run_decompositions({})
+    program = None
+    if not _casts(exported):
         program = to_program(exported, tuple(args), kwargs, name)
+    if program is None:
+        program = to_program(_decomposed(exported, name), tuple(args), kwargs, name)
         if program is None:
             raise CaptureError(f"{name}: in-place writes remain after functionalisation; report the model")
     return program
+
+
+def _casts(exported: torch.export.ExportedProgram) -> bool:
+    """Whether it was traced under ``torch.autocast``, whose casts are not in its graph yet."""
+    wrap = torch.ops.higher_order.wrap_with_autocast
+    return bool(Autocast.now()) or any(n.target is wrap for n in exported.graph_module.graph.nodes)
+
+
+def _decomposed(exported: torch.export.ExportedProgram, name: str) -> torch.export.ExportedProgram:
+    """The same without in-place operators, and with the casts of ``torch.autocast`` written out."""
+    with _quiet(), torch.no_grad():
+        try:
+            made: torch.export.ExportedProgram = exported.run_decompositions({})
+            return made
+        except Exception as error:
+            raise CaptureError(
+                f"{name}: its export could not be made functional: {_first_line(error)}; report the model"
+            ) from error
 
 
 def require_eval(model: nn.Module) -> None:
@@ -105,6 +124,9 @@ def _export(
         try:
             return torch.export.export(module, args, kwargs, strict=False)
         except Exception as error:
-            text = str(error).strip().splitlines()
-            first = textwrap.shorten(text[0] if text else type(error).__name__, 200, placeholder=" ...")
-            raise CaptureError(f"{name}: torch.export could not trace it: {first}") from error
+            raise CaptureError(f"{name}: torch.export could not trace it: {_first_line(error)}") from error
+
+
+def _first_line(error: Exception) -> str:
+    text = str(error).strip().splitlines()
+    return textwrap.shorten(text[0] if text else type(error).__name__, 200, placeholder=" ...")

@@ -16,6 +16,7 @@ import torch.utils._pytree as pytree
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from videoeff.capture.autocast import Autocast
 from videoeff.capture.canonical import batch_of
 from videoeff.capture.export import capture
 from videoeff.errors import CaptureError
@@ -56,10 +57,11 @@ class Partitioning:
 
 @dataclass
 class _Calls:
-    """The calls of one module in a frame: what it was given, and the sizes of that."""
+    """The calls of one module in a frame: what it was given, its sizes, and the autocast around it."""
 
     inputs: list[tuple[tuple[Any, ...], dict[str, Any]]] = field(default_factory=list)
     shapes: list[list[tuple[int, ...] | str]] = field(default_factory=list)
+    autocasts: list[Autocast] = field(default_factory=list)
 
 
 def _shape_of(value: Any) -> tuple[int, ...] | str:
@@ -78,6 +80,16 @@ def streams_of(args: Sequence[Any], kwargs: Mapping[str, Any]) -> int:
         ):
             return len(value)
     return batch_of(pytree.tree_leaves((list(args), dict(kwargs))))
+
+
+def _streams_seen(first: Mapping[str, _Calls], args: Sequence[Any], kwargs: Mapping[str, Any]) -> int:
+    """The number of streams; of a call without a batch, what the first submodule makes of it."""
+    leaves = [v for v in pytree.tree_leaves((list(args), dict(kwargs))) if isinstance(v, Tensor)]
+    listed = any(isinstance(v, (list, tuple)) for v in (*args, *kwargs.values()))
+    if listed or any(v.ndim in (4, 5) for v in leaves):
+        return streams_of(args, kwargs)
+    inside = (v for path, calls in first.items() if path for v in pytree.tree_leaves(calls.inputs[0]))
+    return next((int(v.shape[0]) for v in inside if isinstance(v, Tensor) and v.ndim == 4), 1)
 
 
 def has_convolution(module: nn.Module) -> bool:
@@ -105,9 +117,9 @@ def partition(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) 
     Raises:
         CaptureError: nothing with a convolution could be captured; the reasons are listed.
     """
-    streams = streams_of(args, kwargs)
     total = convolution_macs(model, args, kwargs)
     first = _record(model, args, kwargs)
+    streams = _streams_seen(first, args, kwargs)
     second = _record(model, *_disturbed(args, kwargs), keep=False)
     partitions: list[Partition] = []
     left: list[tuple[str, str]] = []
@@ -160,6 +172,7 @@ def _record(
         def before(_: nn.Module, inputs: tuple[Any, ...], keywords: dict[str, Any]) -> None:
             calls = found.setdefault(path, _Calls())
             calls.shapes.append([_shape_of(v) for v in pytree.tree_leaves((inputs, keywords))])
+            calls.autocasts.append(Autocast.now())
             if keep:
                 calls.inputs.append(pytree.tree_map(kept, (inputs, keywords)))
 
@@ -205,14 +218,15 @@ def _varies(calls: _Calls, again: _Calls | None, streams: int) -> str:
 def _capture_calls(path: str, module: nn.Module, calls: _Calls, partitions: list[Partition]) -> str:
     """Capture every call of a module; the reason if one cannot be."""
     made = []
-    for index, (args, kwargs) in enumerate(calls.inputs):
-        if _writes(module, args, kwargs):
-            return "it writes into what it is given"
-        try:
-            program = capture(module, args, kwargs, name=path)
-            reason = _agrees(module, program, args, kwargs)
-        except CaptureError as error:
-            reason = str(error)
+    for index, ((args, kwargs), autocast) in enumerate(zip(calls.inputs, calls.autocasts, strict=True)):
+        with autocast.entered():
+            if _writes(module, args, kwargs):
+                return "it writes into what it is given"
+            try:
+                program = capture(module, args, kwargs, name=path)
+                reason = _agrees(module, program, args, kwargs)
+            except CaptureError as error:
+                reason = str(error)
         if reason:
             return reason
         made.append(Partition(path, index, program))
@@ -234,8 +248,11 @@ def _agrees(module: nn.Module, program: Program, args: tuple[Any, ...], kwargs: 
     tensors = [v for v in pytree.tree_leaves((args, kwargs)) if isinstance(v, Tensor)]
     with torch.no_grad():
         expected = pytree.tree_leaves(module(*args, **kwargs))
-        found = program.run(*tensors)
+        with Autocast().entered():  # its casts are in the program
+            found = program.run(*tensors)
     for a, b in zip(expected, found, strict=True):
+        if isinstance(a, Tensor) and a.dtype != b.dtype:
+            return f"its export returns {b.dtype}, it returns {a.dtype}"
         if isinstance(a, Tensor) and not torch.allclose(a, b, rtol=1e-3, atol=1e-4, equal_nan=True):
             return "its export does not compute what it computes"
     return ""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -70,10 +70,13 @@ class CallSite(nn.Module):
             name, engine = self._in_order[index]
             leaves, spec = pytree.tree_flatten((args, kwargs))
             problem, _ = check_call(name, leaves, spec, engine.signature, engine.device)
-            if not problem and self._compute is not None:
-                return self._compute(name, engine.program, args, kwargs)
             if not problem:
-                flat = own(list(engine.step([v for v in leaves if isinstance(v, Tensor)])), engine.storages)
+                with uncast(engine.device):
+                    if self._compute is not None:
+                        return self._compute(name, engine.program, args, kwargs)
+                    flat = own(
+                        list(engine.step([v for v in leaves if isinstance(v, Tensor)])), engine.storages
+                    )
                 return pytree.tree_unflatten(flat, engine.program.out_spec)
         if self._compute is None:
             self.dense_calls += 1
@@ -226,6 +229,12 @@ class PartitionedModel(nn.Module):
     def _apply(self, fn: Move, recurse: bool = True) -> PartitionedModel:
         super()._apply(sharing(fn), recurse)  # type: ignore[no-untyped-call]
         return self
+
+
+def uncast(device: torch.device) -> AbstractContextManager[Any]:
+    """A block in which ``torch.autocast`` is off: what it casts, a Program casts by itself."""
+    on = torch.is_autocast_enabled(device.type)
+    return torch.autocast(device.type, enabled=False) if on else nullcontext()
 
 
 def copy_with_shared_weights(model: nn.Module) -> nn.Module:

@@ -133,6 +133,12 @@ class StreamingModule(nn.Module):
 
     def _forward(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         body, options = self.body, self.options
+        if torch.is_autocast_enabled(body.device.type):
+            raise StateError(
+                f"{self.name}: called inside torch.autocast, but a stream keeps the precision it was "
+                "converted in; leave the block for the call, and put autocast inside the model's forward if "
+                "its layers are to run in another precision"
+            )
         frames: Sequence[Tensor] = args
         problem = ""
         if not body.fits(args, kwargs):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import importlib
 import json
 import os
 import re
@@ -66,6 +67,7 @@ def load_export(path: Path) -> torch.export.ExportedProgram:
             "or copy it again"
         )
     screen(path)
+    _import_operators(path)
     import torch
 
     with _weights_only(), warnings.catch_warnings():
@@ -78,6 +80,19 @@ def load_export(path: Path) -> torch.export.ExportedProgram:
             raise ArtifactError(
                 f"{path}: cannot be read as an exported program ({first}); export it again with PyTorch "
                 f"{torch.__version__.partition('+')[0]} or the version it was written with"
+            ) from error
+
+
+def _import_operators(path: Path) -> None:
+    """Make the operators that an archive calls known to PyTorch: torchvision's come with its package."""
+    with zipfile.ZipFile(path) as archive:
+        documents = [archive.read(name) for name in archive.namelist() if name.endswith(".json")]
+    if any(b"torch.ops.torchvision." in document for document in documents):
+        try:
+            importlib.import_module("torchvision")
+        except ImportError as error:
+            raise ArtifactError(
+                f"{path}: calls operators of torchvision, which is not installed; run pip install torchvision"
             ) from error
 
 
