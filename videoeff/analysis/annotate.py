@@ -183,7 +183,7 @@ def _roles(node: fx.Node, shape: tuple[int, ...], seen: set[fx.Node]) -> tuple[i
         elif (added := _added(user, shape)) is not None and ndim < 4:
             source = [*range(added), None, *range(added, ndim)]
             after = (*shape[:added], 1, *shape[added:])
-        elif kind in ("pixel", "concat"):
+        elif kind in ("pixel", "concat", "pad", "slice") and len(_known_shape(user)) in (0, ndim):
             source = list(range(ndim))
         else:
             continue
@@ -193,6 +193,12 @@ def _roles(node: fx.Node, shape: tuple[int, ...], seen: set[fx.Node]) -> tuple[i
             if h is not None and w is not None:
                 return rows, h, w
     return None
+
+
+def _known_shape(node: fx.Node) -> tuple[int, ...]:
+    """The shape of a value whose layout may still have to be found; () where none is known."""
+    known = node.meta.get("value")
+    return (known.shape or ()) if isinstance(known, (ValueInfo, ShapeOnly)) else ()
 
 
 def _added(user: fx.Node, shape: tuple[int, ...]) -> int | None:

@@ -56,9 +56,8 @@ def require_example(name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any])
         args: positional arguments of the example call.
         kwargs: its keyword arguments.
     """
-    for path, value in pytree.tree_leaves_with_path((args, dict(kwargs))):
-        key = path[1:]
-        where = f"{name}: argument {pytree.keystr(key)}"
+    for index, value in enumerate(pytree.tree_leaves((args, dict(kwargs)))):
+        where = f"{name}: argument {index}"
         kind = f"{type(value).__module__}.{type(value).__qualname__}".removeprefix("builtins.")
         if isinstance(value, Tensor):
             if value.ndim > 3 and not value.numel():
@@ -130,6 +129,10 @@ def _require_weights(model: nn.Module) -> None:
 def _require_not_quantized(model: nn.Module) -> None:
     name = type(model).__name__
     give = "give the float model it was made from; a stream computes in the floating dtype of its weights"
+    fake = [
+        m for m in model.modules() if hasattr(m, "observer_enabled")
+    ]  # it switches the observer inside it
+    switched = {child for m in fake for child in m.children()}
     for path, module in model.named_modules():
         kind, source = type(module).__name__, type(module).__module__
         where = f"{path} ({kind})" if path else kind
@@ -137,7 +140,7 @@ def _require_not_quantized(model: nn.Module) -> None:
             raise CaptureError(
                 f"{name}: {where} is an int8 layer of torch.ao.quantization, which cannot be captured; {give}"
             )
-        if source.startswith(_PREPARED) and _observes(module):
+        if source.startswith(_PREPARED) and module not in switched and _observes(module):
             raise CaptureError(
                 f"{name}: {where} observes values to quantize the model and changes with every frame; "
                 f"{give}, or stop it: model.apply(torch.ao.quantization.disable_observer)"
@@ -175,7 +178,7 @@ def ordinary_tensors(model: Any) -> Iterator[None]:
     replaced: list[tuple[dict[str, Any], str, Any]] = []
     made: dict[int, Tensor] = {}
     for module in model.modules() if isinstance(model, nn.Module) else ():
-        places: tuple[dict[str, Any], ...] = (module._parameters, module._buffers, module.__dict__)  # type: ignore[assignment]
+        places: tuple[dict[str, Any], ...] = (module._parameters, module._buffers, module.__dict__)
         for held in places:
             for key, value in held.items():
                 if isinstance(value, Tensor) and value.is_inference():
