@@ -1,4 +1,4 @@
-"""Models with ``torch.autocast`` inside: the stream runs each layer in the precision that the model runs it in."""
+"""Models with ``torch.autocast`` inside: each layer streams in the precision the model has it in."""
 
 from __future__ import annotations
 

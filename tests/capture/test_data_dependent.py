@@ -91,8 +91,8 @@ def branch(s: Any, x: Tensor) -> Any:
 
 
 FORMS = (
-    suppressed, suppressed_by_class, above, places, where, crop, selected_mean, unique, repeated, best, regions,
-    looped, branch,
+    suppressed, suppressed_by_class, above, places, where, crop, selected_mean, unique, repeated, best,
+    regions, looped, branch,
 )  # fmt: skip
 
 

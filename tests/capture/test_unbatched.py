@@ -97,7 +97,7 @@ def test_it_is_saved_and_loaded(tmp_path: Path) -> None:
 
 def test_a_frame_with_a_batch_does_not_fit() -> None:
     stream = videoeff.convert(nn.Sequential(conv()).eval(), torch.rand(CHW))
-    with pytest.raises(videoeff.errors.StateError, match="4 dimensions.*takes 3.*add or drop the batch"):
+    with pytest.raises(videoeff.errors.StateError, match=r"4 dimensions.*takes 3.*add or drop the batch"):
         stream(torch.rand(1, *CHW))
 
 
