@@ -13,7 +13,6 @@ from torch import fx, nn
 from videoeff.analysis import is_convolution
 from videoeff.capture.admission import (
     ordinary_tensors,
-    require_batch,
     require_example,
     require_model,
     unwrapped,
@@ -26,6 +25,7 @@ from videoeff.capture.partition import begin_again, changed_tensors, has_convolu
 from videoeff.capture.randomness import require_none
 from videoeff.capture.reachable import has_function_caches
 from videoeff.capture.settling import Noticed, noticing, own_parameters, settle
+from videoeff.capture.static_sizes import VaryingSizeError
 from videoeff.errors import BackendError, CaptureError, PassError
 from videoeff.ir.edit import to_device
 from videoeff.ir.program import Program
@@ -106,14 +106,15 @@ def convert(
     chosen = _passes(recipe, passes, threshold, predict, input_threshold, block, dilation)
     if kwargs is not None and not isinstance(kwargs, Mapping):
         raise CaptureError(f"kwargs is a {type(kwargs).__name__}; give a dictionary of keyword arguments")
+    args = example if isinstance(example, tuple) else (example,)
     model = unwrapped(model)
-    require_model(model)
+    planning = _is_planned(args, kwargs or {})
+    require_model(model, planning)
     if Autocast.now():
         raise CaptureError(
             f"convert was called inside {Autocast.now()}; leave the block, and put autocast inside the "
             "model's forward if its layers are to run in that precision"
         )
-    args = example if isinstance(example, tuple) else (example,)
     name = name or _name(model)
     if isinstance(model, nn.Module):
         require_eval(model)
@@ -177,11 +178,13 @@ class _Builder:
         """The body of an exported model; one that cannot be captured whole has its modules made anew."""
         try:
             program = capture(model, args, kwargs, name=self.name)
-        except CaptureError:
+        except VaryingSizeError:
             return self._module(as_module(model, self.name), args, kwargs)
         return self._whole(program)
 
     def _module(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> StreamBody:
+        if _is_planned(args, kwargs):
+            return self._whole(capture(model, args, kwargs, name=self.name))
         with kept(model) as keeper:
             return self._kept(model, args, kwargs, keeper)
 
@@ -215,7 +218,10 @@ class _Builder:
             parts = isinstance(failure, CaptureError) and not isinstance(model, fx.GraphModule)
             if failure is not None and not (parts and has_convolution(model)):
                 raise failure
-            return self._partitioned(model, args, kwargs, str(failure), (keeper, settled))
+            try:
+                return self._partitioned(model, args, kwargs, str(failure), (keeper, settled))
+            except CaptureError as error:
+                raise CaptureError(f"{failure}; in parts: {error}") from error
         body = self._whole(program)
         remembers = remembers or bool(noticed.names)
         require_agreement(model, keeper, program, args, kwargs, remembers=remembers)
@@ -223,12 +229,17 @@ class _Builder:
 
     def _whole(self, program: Program) -> Engine:
         require_none(program)
-        require_batch(program)
         if not any(is_convolution(n) for n in program.nodes):
             raise CaptureError(
                 f"{self.name}: it has no convolution, so there are no pixels to follow; run it as it is"
             )
-        return Engine(self._rewritten(program), self.backend)
+        engine = Engine(self._rewritten(program), self.backend)
+        if not engine.streamed_macs and all(len(s.shape) < 4 for s in engine.signature.frame_specs):
+            raise CaptureError(
+                f"{self.name}: nothing of it would stream for the example {_shapes(engine.signature)}: no "
+                "argument is read as pictures; give frames as (B, C, H, W), or as one picture (C, H, W)"
+            )
+        return engine
 
     def _partitioned(
         self,
@@ -331,6 +342,9 @@ def _require_run(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     except Exception as error:
         lines = str(error).strip().splitlines() or [type(error).__name__]
         hint = "a tuple holds the positional arguments, kwargs= the keyword arguments"
+        odd = _mismatch(model, args, kwargs)
+        if odd:
+            hint = f"{odd}; bring both together with .to(...)"
         if len(args) == 1 and isinstance(args[0], list):
             hint = "a list is one argument; pass a tuple for several positional arguments"
         if len(args) == 1 and isinstance(args[0], Mapping):
@@ -338,6 +352,30 @@ def _require_run(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
         raise CaptureError(
             f"{name}: the model itself fails on the example {describe(args, kwargs)}: {lines[0]}; {hint}"
         ) from error
+
+
+def _mismatch(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
+    """That the weights and the example differ in device or floating dtype: "" if they do not."""
+    given = [v for v in pytree.tree_leaves((args, kwargs)) if isinstance(v, torch.Tensor)]
+    held = list(model.parameters())
+    if not given or not held:
+        return ""
+    for what in ("device", "dtype"):
+        theirs = {str(getattr(v, what)) for v in given}
+        own = {str(getattr(v, what)) for v in held}
+        if not theirs & own:
+            return f"the {what} of the example is {', '.join(theirs)}, that of the model {', '.join(own)}"
+    return ""
+
+
+def _is_planned(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
+    """Whether the example has no values: what comes of it is planned, for a device that is not here."""
+    tensors = [v for v in pytree.tree_leaves((args, dict(kwargs))) if isinstance(v, torch.Tensor)]
+    return bool(tensors) and all(t.is_meta for t in tensors)
+
+
+def _shapes(signature: Signature) -> str:
+    return ", ".join(str(list(spec.shape)) for spec in signature.frame_specs) or "without a tensor"
 
 
 def _passes(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -100,7 +101,7 @@ def _with_layout(program: Program, node: fx.Node) -> ValueInfo:
         whole = _whole(program) if streaming else None
         return ValueInfo(None, None, whole, "it has several results" if streaming else "")
     if node.op == "placeholder":
-        return ValueInfo(value.shape, value.dtype, _input_layout(program, value))
+        return ValueInfo(value.shape, value.dtype, _input_layout(program, node, value))
     if node.op == "get_attr" or not any(_streams(n) for n in node.all_input_nodes):
         return value
     op, dense = op_of(node), ""
@@ -135,14 +136,82 @@ def _whole(program: Program) -> PixelLayout:
     return PixelLayout(streams=(0,) if program.streams == 1 else None)
 
 
-def _input_layout(program: Program, value: ValueInfo) -> PixelLayout:
+def _input_layout(program: Program, node: fx.Node, value: ValueInfo) -> PixelLayout:
     shape = value.shape or ()
     batched = len(shape) > 0 and shape[0] == program.streams
     streams = tuple(range(program.streams)) if batched else (0,) if program.streams == 1 else None
     rows = 0 if batched else None
     if len(shape) in (4, 5) and batched:
         return PixelLayout(0, len(shape) - 2, len(shape) - 1, streams)
+    found = picture_of(node, shape)
+    if found is not None and found[0] == rows == 0:
+        return PixelLayout(*found, streams)
+    if found is not None and found[0] is None and program.streams == 1:
+        return PixelLayout(*found, (0,))
     return PixelLayout(rows, None, None, streams)
+
+
+def picture_of(node: fx.Node, shape: Sequence[int]) -> tuple[int | None, int, int] | None:
+    """Which dimensions of an input are its streams and its pixels, if it is no batch of pictures yet.
+
+    A picture ``(C, H, W)``, ``(H, W, C)`` or ``(H, W)`` is read as ``(1, C, H, W)`` by what follows, a batch
+    of maps ``(B, H, W)`` as ``(B, 1, H, W)``.
+
+    Args:
+        node: the input.
+        shape: its shape.
+
+    Returns:
+        The dimension of the streams, None where there is none, of the rows and of the columns; None where
+        nobody reads the input as a picture.
+    """
+    return _roles(node, tuple(shape), set()) if len(shape) in (2, 3) else None
+
+
+def _roles(node: fx.Node, shape: tuple[int, ...], seen: set[fx.Node]) -> tuple[int | None, int, int] | None:
+    ndim = len(shape)
+    for user in node.users:
+        if user.op != "call_function" or user in seen:
+            continue
+        seen.add(user)
+        op = op_of(user)
+        kind = "" if op is None else op.name
+        if ndim == 4 and (kind in _IMAGE_OPS or op_name(user) in _BATCH_NORMS):
+            return (0, 2, 3) if user.args[0] is node else None
+        source: list[int | None]
+        after = shape
+        if op_name(user) == "permute":
+            source = [int(d) % ndim for d in arguments(user)[1]]
+            after = tuple(shape[d] for d in source if d is not None)
+        elif (added := _added(user, shape)) is not None and ndim < 4:
+            source = [*range(added), None, *range(added, ndim)]
+            after = (*shape[:added], 1, *shape[added:])
+        elif kind in ("pixel", "concat", "pad", "slice") and len(_known_shape(user)) in (0, ndim):
+            source = list(range(ndim))
+        else:
+            continue
+        inner = _roles(user, after, seen)
+        if inner is not None:
+            rows, h, w = (None if d is None else source[d] for d in inner)
+            if h is not None and w is not None:
+                return rows, h, w
+    return None
+
+
+def _known_shape(node: fx.Node) -> tuple[int, ...]:
+    """The shape of a value whose layout may still have to be found; () where none is known."""
+    known = node.meta.get("value")
+    return (known.shape or ()) if isinstance(known, (ValueInfo, ShapeOnly)) else ()
+
+
+def _added(user: fx.Node, shape: tuple[int, ...]) -> int | None:
+    """Where a call adds a dimension of size one; None where it does something else."""
+    name, args = op_name(user), arguments(user)
+    if name == "unsqueeze":
+        return int(args[1]) % (len(shape) + 1)
+    if name in ("reshape", "view") and list(args[1][1:]) == list(shape) and args[1][0] in (1, -1):
+        return 0
+    return None
 
 
 def _assign(program: Program, node: fx.Node, value: ValueInfo, layout: PixelLayout) -> PixelLayout | None:

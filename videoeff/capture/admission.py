@@ -12,11 +12,7 @@ import torch.utils._pytree as pytree
 from torch import Tensor, fx, nn
 from torch.nn.parameter import is_lazy
 
-from videoeff.analysis import is_convolution
 from videoeff.errors import CaptureError
-from videoeff.ir.layout import info
-from videoeff.ir.program import Program
-from videoeff.ops.base import op_name
 
 _QUANTIZED = ("torch.ao.nn.quantized", "torch.ao.nn.intrinsic.quantized", "torch.nn.quantized")
 _PREPARED = ("torch.ao.quantization.observer", "torch.ao.quantization.fake_quantize")
@@ -33,7 +29,7 @@ def unwrapped(model: Any) -> Any:
             return model
 
 
-def require_model(model: Any) -> None:
+def require_model(model: Any, planning: bool = False) -> None:
     """Raise :class:`CaptureError` where a model is of a kind that cannot be captured, with what to give."""
     if isinstance(model, torch.export.ExportedProgram):
         _require_inference(model.graph_module, "the exported program")
@@ -52,7 +48,7 @@ def require_model(model: Any) -> None:
                 f"{type(model).__name__}: {path} (a {type(module).__name__}) is TorchScript, which cannot be "
                 "captured; put the torch.nn.Module that was scripted or traced in its place"
             )
-    _require_weights(model)
+    _require_weights(model, planning)
     _require_not_quantized(model)
     if isinstance(model, fx.GraphModule):
         _require_inference(model, type(model).__name__)
@@ -66,23 +62,23 @@ def require_example(name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any])
         args: positional arguments of the example call.
         kwargs: its keyword arguments.
     """
-    for path, value in pytree.tree_leaves_with_path((args, dict(kwargs))):
-        key = path[1:]
-        where = f"{name}: argument {pytree.keystr(key)}"
+    for index, value in enumerate(pytree.tree_leaves((args, dict(kwargs)))):
+        where = f"{name}: argument {index}"
         kind = f"{type(value).__module__}.{type(value).__qualname__}".removeprefix("builtins.")
         if isinstance(value, Tensor):
+            if value.ndim > 3 and not value.numel():
+                raise CaptureError(f"{where} is {list(value.shape)}, which holds no pixel; give a picture")
             if value.layout is not torch.strided or value.is_nested or value.is_quantized:
                 raise CaptureError(
-                    f"{where} is a sparse, nested or quantized tensor, which has no pixels to follow; give "
-                    "a dense one (.to_dense(), .to_padded_tensor(0.0) or .dequantize()) and change the "
-                    "model to take it"
+                    f"{where} is a sparse, nested or quantized tensor, which has no pixels to follow; "
+                    "give a dense one (.to_dense(), .to_padded_tensor(0.0) or .dequantize())"
                 )
         elif kind == "numpy.ndarray":
             raise CaptureError(f"{where} is a {kind}, which would stay as it is; use torch.from_numpy")
         elif _holds_tensors(value):
             raise CaptureError(
-                f"{where} is a {kind}, whose tensors cannot be seen; register the class before converting: "
-                "torch.utils._pytree.register_pytree_node(cls, lambda v: ([v.a, v.b], None), "
+                f"{where} is a {kind}, whose tensors cannot be seen; register the class before "
+                "converting: torch.utils._pytree.register_pytree_node(cls, lambda v: ([v.a, v.b], None), "
                 "lambda leaves, _: cls(*leaves)), or torch.export.register_dataclass(cls) for a dataclass"
             )
 
@@ -116,7 +112,7 @@ def _no_model(model: Any) -> str:
     return f"{kind} (for a state dict, build the module and load it there)"
 
 
-def _require_weights(model: nn.Module) -> None:
+def _require_weights(model: nn.Module, planning: bool) -> None:
     name = type(model).__name__
     for path, tensor in (*model.named_parameters(), *model.named_buffers()):
         if is_lazy(tensor):
@@ -124,7 +120,7 @@ def _require_weights(model: nn.Module) -> None:
                 f"{name}: {path} of a lazy layer has no size yet; call the model once on an example before "
                 "converting"
             )
-        if tensor.is_meta:
+        if tensor.is_meta and not planning:
             raise CaptureError(
                 f"{name}: {path} is on the meta device and has no values; load the weights before "
                 "converting: model.load_state_dict(..., assign=True)"
@@ -139,6 +135,10 @@ def _require_weights(model: nn.Module) -> None:
 def _require_not_quantized(model: nn.Module) -> None:
     name = type(model).__name__
     give = "give the float model it was made from; a stream computes in the floating dtype of its weights"
+    fake = [
+        m for m in model.modules() if hasattr(m, "observer_enabled")
+    ]  # it switches the observer inside it
+    switched = {child for m in fake for child in m.children()}
     for path, module in model.named_modules():
         kind, source = type(module).__name__, type(module).__module__
         where = f"{path} ({kind})" if path else kind
@@ -146,7 +146,7 @@ def _require_not_quantized(model: nn.Module) -> None:
             raise CaptureError(
                 f"{name}: {where} is an int8 layer of torch.ao.quantization, which cannot be captured; {give}"
             )
-        if source.startswith(_PREPARED) and _observes(module):
+        if source.startswith(_PREPARED) and module not in switched and _observes(module):
             raise CaptureError(
                 f"{name}: {where} observes values to quantize the model and changes with every frame; "
                 f"{give}, or stop it: model.apply(torch.ao.quantization.disable_observer)"
@@ -163,8 +163,8 @@ def _require_inference(model: nn.Module, name: str) -> None:
         trains = any(given.get(key) is True for key in ("training", "train", "use_input_stats"))
         if trains and normed:
             raise CaptureError(
-                f"{name} was made in training mode: {node.name} ({node.target}) takes statistics of "
-                "the batch, or random numbers; call model.eval() and export it again"
+                f"{name} was made in training mode: {node.name} ({node.target}) takes statistics of the "
+                "batch, or random numbers; call model.eval() and export it again"
             )
 
 
@@ -181,11 +181,11 @@ def ordinary_tensors(model: Any) -> Iterator[None]:
 
     What is made under ``torch.inference_mode`` cannot be traced outside it.
     """
-    replaced: list[tuple[Any, str, Tensor]] = []
+    replaced: list[tuple[dict[str, Any], str, Any]] = []
     made: dict[int, Tensor] = {}
     for module in model.modules() if isinstance(model, nn.Module) else ():
-        holders: tuple[dict[str, Any], ...] = (module._parameters, module._buffers, module.__dict__)
-        for held in holders:
+        places: tuple[dict[str, Any], ...] = (module._parameters, module._buffers, module.__dict__)
+        for held in places:
             for key, value in held.items():
                 if isinstance(value, Tensor) and value.is_inference():
                     replaced.append((held, key, value))
@@ -205,24 +205,3 @@ def _ordinary(value: Tensor) -> Tensor:
         twin = torch.empty(0, dtype=value.dtype, device=value.device)
         twin.set_(value.untyped_storage(), value.storage_offset(), value.shape, value.stride())
         return nn.Parameter(twin, requires_grad=False) if isinstance(value, nn.Parameter) else twin
-
-
-def require_batch(program: Program) -> None:
-    """Raise if a picture without a batch leaves nothing to follow.
-
-    Raises:
-        CaptureError: no input has four dimensions, one has three, and no two-dimensional convolution's pixels
-            are followed.
-    """
-    shapes = [tuple(info(node).shape or ()) for node in program.placeholders]
-    convolutions = [n for n in program.nodes if is_convolution(n) and len(info(n).shape or ()) in (3, 4)]
-    flat = [n for n in convolutions if op_name(n) in ("conv2d", "conv_transpose2d")]
-    if not flat or any(len(s) >= 4 for s in shapes) or not any(len(s) == 3 for s in shapes):
-        return
-    if all(info(node).dense for node in convolutions):
-        shape = list(next(s for s in shapes if len(s) == 3))
-        raise CaptureError(
-            f"{program.name}: the example is {shape}, a picture without a batch, and no pixel of it can "
-            f"be followed; give a batch, {[1, *shape]} (frame[None]), to a model that takes one; where the "
-            "model's own code adds it, convert the module that is called with the batch"
-        )

@@ -227,8 +227,12 @@ def _held(value: Any, depth: int = 0) -> list[Any]:
             inner = dict(leaf)
         elif isinstance(leaf, (list, tuple)):
             inner = list(leaf)
-        elif not isinstance(leaf, (Tensor, *PLAIN, type)) and hasattr(leaf, "__dict__"):
-            inner = dict(vars(leaf))
+        elif not isinstance(leaf, (Tensor, *PLAIN, type)):
+            slots = [
+                s for kind in type(leaf).__mro__ for s in getattr(kind, "__slots__", ()) if hasattr(leaf, s)
+            ]
+            held = {**getattr(leaf, "__dict__", {}), **{s: getattr(leaf, s) for s in slots}}
+            inner = held or None
         if inner is None or depth > _DEEPEST:
             flat.append(leaf)
         else:

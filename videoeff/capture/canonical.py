@@ -18,6 +18,7 @@ from videoeff.analysis import annotate
 from videoeff.capture.autocast import Autocast
 from videoeff.capture.carried import carried_input, carry, writes_held
 from videoeff.capture.exported import graph_of
+from videoeff.capture.unbatched import with_batch
 from videoeff.errors import CaptureError
 from videoeff.ir.layout import ShapeOnly, info, invalidate, tell_shape
 from videoeff.ir.module import LazyGraphModule
@@ -51,16 +52,6 @@ def batch_of(values: Sequence[Any]) -> int:
     images = [t for t in tensors if t.ndim in (4, 5)]
     chosen = (images or tensors)[:1]
     return int(chosen[0].shape[0]) if chosen else 1
-
-
-def _streams_of(values: Sequence[Any], graph: fx.Graph) -> int:
-    """The number of streams; where no tensor of the call is a picture, as a convolution sees it."""
-    if not any(isinstance(v, Tensor) and v.ndim in (4, 5) for v in values):
-        for node in graph.nodes:
-            if node.op == "call_function" and op_name(node) in ("conv2d", "conv_transpose2d"):
-                seen = node.args[0].meta.get("val") if isinstance(node.args[0], fx.Node) else None
-                return int(seen.shape[0]) if isinstance(seen, Tensor) and seen.ndim == 4 else batch_of(values)
-    return batch_of(values)
 
 
 def to_program(
@@ -122,11 +113,10 @@ def to_program(
             env[node] = _copy_call(graph, node, env)
     graph.output(tuple(flat_out))
     module = LazyGraphModule(root, graph)
-    program = Program(
-        module, in_spec, out_spec, _streams_of(flat, source.module.graph), name=name, literals=tuple(literals)
-    )
+    program = Program(module, in_spec, out_spec, batch_of(flat), name=name, literals=tuple(literals))
     if not _functionalise(program):
         return None
+    program = with_batch(program)
     _split_lists(program)
     _literal_outputs(program)
     _eliminate(program)

@@ -106,6 +106,16 @@ def convolution_macs(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str,
     return sum(int(v) for k, v in total.items() if "conv" in str(k)) // 2
 
 
+def _streams_seen(first: Mapping[str, _Calls], args: Sequence[Any], kwargs: Mapping[str, Any]) -> int:
+    """The number of streams; of a call without a batch, what the first submodule makes of it."""
+    leaves = [v for v in pytree.tree_leaves((list(args), dict(kwargs))) if isinstance(v, Tensor)]
+    listed = any(isinstance(v, (list, tuple)) for v in (*args, *kwargs.values()))
+    if listed or any(v.ndim in (4, 5) for v in leaves):
+        return streams_of(args, kwargs)
+    inside = (v for path, calls in first.items() if path for v in pytree.tree_leaves(calls.inputs[0]))
+    return next((int(v.shape[0]) for v in inside if isinstance(v, Tensor) and v.ndim == 4), 1)
+
+
 def partition(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Partitioning:
     """Capture the largest submodules that export.
 
@@ -117,9 +127,9 @@ def partition(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) 
     Raises:
         CaptureError: nothing with a convolution could be captured; the reasons are listed.
     """
-    streams = streams_of(args, kwargs)
     total = convolution_macs(model, args, kwargs)
     first = _record(model, args, kwargs)
+    streams = _streams_seen(first, args, kwargs)
     second = _record(model, *_disturbed(args, kwargs), keep=False)
     partitions: list[Partition] = []
     left: list[tuple[str, str]] = []

@@ -12,15 +12,19 @@ from videoeff.errors import CaptureError
 from videoeff.ops.base import op_name
 
 
+class VaryingSizeError(CaptureError):
+    """A size depends on the values of a frame, so that there is no one graph for all frames."""
+
+
 def require_static(exported: torch.export.ExportedProgram, name: str) -> None:
     """Raise unless every value of an export has sizes that are the same for every frame.
 
     Raises:
-        CaptureError: one has not; the operator, its module and its line of code are named.
+        VaryingSizeError: one has not; the operator, its module and its line of code are named.
     """
     for node in exported.graph.nodes:
         if node.op == "call_function" and _varies(node.meta.get("val")):
-            raise CaptureError(
+            raise VaryingSizeError(
                 f"{name}: what {_named(node)} gives differs in size from frame to frame, so it runs as it "
                 "is; a stream's buffers have one size"
             )
@@ -28,6 +32,8 @@ def require_static(exported: torch.export.ExportedProgram, name: str) -> None:
 
 def _varies(value: Any) -> bool:
     for leaf in pytree.tree_leaves(value):
+        if isinstance(leaf, Tensor) and leaf.layout is not torch.strided:
+            return True  # a sparse one holds as many elements as there are
         if isinstance(leaf, Tensor) and not all(isinstance(size, int) for size in leaf.shape):
             return True
         if isinstance(leaf, (torch.SymInt, torch.SymFloat, torch.SymBool)) and not leaf.node.is_constant():

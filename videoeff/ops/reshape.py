@@ -81,6 +81,8 @@ def reshaped(layout: PixelLayout, source: Sequence[int], result: Sequence[int]) 
         rows = where[layout.rows]
     elif layout.rows is not None and source[layout.rows] == 1 and len(result) > 0 and result[0] == 1:
         rows = 0
+    elif layout.rows is None and kept.h not in (None, 0) and kept.w not in (None, 0) and result[0] == 1:
+        rows, streams = 0, None if streams is None else streams[:1]  # a picture becomes a batch of one
     if rows is not None:
         return replace(kept, rows=rows, streams=streams)
     return replace(kept, streams=streams if streams is not None and len(set(streams)) == 1 else None)

@@ -111,7 +111,7 @@ class CallSite(nn.Module):
 
 def uncast(device: torch.device) -> AbstractContextManager[Any]:
     """A block in which ``torch.autocast`` is off: what it casts, a Program casts by itself."""
-    on = torch.is_autocast_enabled(device.type)
+    on = device.type in ("cpu", "cuda") and torch.is_autocast_enabled(device.type)
     return torch.autocast(device.type, enabled=False) if on else nullcontext()
 
 

@@ -6,7 +6,7 @@ their outer code is not in the file, only the name it can be built by.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -161,7 +161,7 @@ def _check_call(program: Program) -> None:
     fits = (
         isinstance(call, tuple)
         and [type(v) for v in call] == [tuple, dict]
-        and program.streams == batch_of([torch.empty(shape, device="meta") for shape in shapes])
+        and program.streams in _batches(shapes)
         and carried == [(tuple(t.shape), t.dtype) for t in program.initial()]
         and program.in_spec.num_leaves == len(program.literals)
         and isinstance(outputs, tuple)
@@ -169,6 +169,12 @@ def _check_call(program: Program) -> None:
     )
     if not fits:
         raise VerifyError(f"{program.name}: its inputs or outputs are not those of its call")
+
+
+def _batches(shapes: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
+    """How many streams inputs of these shapes may be; pictures without a batch dimension are one."""
+    batch = batch_of([torch.empty(shape, device="meta") for shape in shapes])
+    return (batch,) if any(len(shape) in (4, 5) for shape in shapes) else (batch, 1)
 
 
 def _partitioned(
