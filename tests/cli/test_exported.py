@@ -29,7 +29,8 @@ class Deformed(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """The deformed map."""
-        return deform_conv2d(x, self.offsets(x), self.weight, padding=1)
+        result: Tensor = deform_conv2d(x, self.offsets(x), self.weight, padding=1)
+        return result
 
 
 def test_operators_of_torchvision_are_imported(tmp_path: Path) -> None:
