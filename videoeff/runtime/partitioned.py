@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -18,6 +18,7 @@ from videoeff.runtime.engine import Engine
 from videoeff.runtime.inputs import check_call
 from videoeff.runtime.moving import Move, sharing
 from videoeff.runtime.outputs import own
+from videoeff.runtime.precision import uncast
 from videoeff.runtime.signature import FrameSpec, Signature
 
 
@@ -229,12 +230,6 @@ class PartitionedModel(nn.Module):
     def _apply(self, fn: Move, recurse: bool = True) -> PartitionedModel:
         super()._apply(sharing(fn), recurse)  # type: ignore[no-untyped-call]
         return self
-
-
-def uncast(device: torch.device) -> AbstractContextManager[Any]:
-    """A block in which ``torch.autocast`` is off: what it casts, a Program casts by itself."""
-    on = torch.is_autocast_enabled(device.type)
-    return torch.autocast(device.type, enabled=False) if on else nullcontext()
 
 
 def copy_with_shared_weights(model: nn.Module) -> nn.Module:

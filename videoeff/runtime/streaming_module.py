@@ -25,6 +25,7 @@ from videoeff.runtime.inputs import check_call
 from videoeff.runtime.observation import Observation, layer_name
 from videoeff.runtime.operator import frame, register
 from videoeff.runtime.options import Options
+from videoeff.runtime.precision import uncast
 from videoeff.runtime.report import Report, report_of
 from videoeff.runtime.signature import OutputSignature, Parameters
 from videoeff.runtime.thresholds import (
@@ -127,18 +128,13 @@ class StreamingModule(nn.Module):
             return self._traced(self.body.outputs, args, kwargs)
         self._enter()
         try:
-            return self._forward(args, kwargs)
+            with uncast(self.body.device):
+                return self._forward(args, kwargs)
         finally:
             self._busy.release()
 
     def _forward(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         body, options = self.body, self.options
-        if torch.is_autocast_enabled(body.device.type):
-            raise StateError(
-                f"{self.name}: called inside torch.autocast, but a stream keeps the precision it was "
-                "converted in; leave the block for the call, and put autocast inside the model's forward if "
-                "its layers are to run in another precision"
-            )
         frames: Sequence[Tensor] = args
         problem = ""
         if not body.fits(args, kwargs):
