@@ -108,7 +108,7 @@ def convert(
         raise CaptureError(f"kwargs is a {type(kwargs).__name__}; give a dictionary of keyword arguments")
     args = example if isinstance(example, tuple) else (example,)
     model = unwrapped(model)
-    planning = _is_planned(args, kwargs or {})
+    planning = isinstance(model, nn.Module) and _is_planned(model, args, kwargs or {})
     require_model(model, planning)
     if Autocast.now():
         raise CaptureError(
@@ -183,7 +183,7 @@ class _Builder:
         return self._whole(program)
 
     def _module(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> StreamBody:
-        if _is_planned(args, kwargs):
+        if _is_planned(model, args, kwargs):
             return self._whole(capture(model, args, kwargs, name=self.name))
         with kept(model) as keeper:
             return self._kept(model, args, kwargs, keeper)
@@ -368,10 +368,11 @@ def _mismatch(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -
     return ""
 
 
-def _is_planned(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
-    """Whether the example has no values: what comes of it is planned, for a device that is not here."""
-    tensors = [v for v in pytree.tree_leaves((args, dict(kwargs))) if isinstance(v, torch.Tensor)]
-    return bool(tensors) and all(t.is_meta for t in tensors)
+def _is_planned(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
+    """Whether model and example have no values: what comes of them is planned, for a device elsewhere."""
+    given = [v for v in pytree.tree_leaves((args, dict(kwargs))) if isinstance(v, torch.Tensor)]
+    held = [*model.parameters(), *model.buffers()]
+    return bool(given) and bool(held) and all(t.is_meta for t in (*given, *held))
 
 
 def _shapes(signature: Signature) -> str:

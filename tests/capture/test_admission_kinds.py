@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.ao import quantization
+from torch.ao import quantization as untyped_quantization
 from torch.ao.quantization.quantize_fx import convert_fx, prepare_fx
 
 import videoeff
@@ -19,6 +19,11 @@ from tests.support.calls import dense
 from tests.support.small_nets import SIZE, clip
 from videoeff.errors import CaptureError
 from videoeff.testing import relative_error
+
+#: Untyped functions of PyTorch.
+quantization: Any = untyped_quantization
+jit: Any = torch.jit
+compiled: Any = torch.compile
 
 
 def conv() -> nn.Module:
@@ -42,16 +47,16 @@ def identity(x: Tensor) -> Tensor:
 
 
 def scripted() -> Any:
-    return torch.jit.script(plain())
+    return jit.script(plain())
 
 
 def int8(form: str) -> nn.Module:
     """A model of torch.ao in one of its stages."""
     layers = nn.Sequential(quantization.QuantStub(), conv(), nn.ReLU(), quantization.DeQuantStub()).eval()
-    layers.qconfig = quantization.get_default_qconfig("x86")  # type: ignore[no-untyped-call]
+    layers.qconfig = quantization.get_default_qconfig("x86")
     if form == "trained":
-        layers.qconfig = quantization.get_default_qat_qconfig("x86")  # type: ignore[no-untyped-call]
-        made: nn.Module = quantization.prepare_qat(layers.train())  # type: ignore[no-untyped-call]
+        layers.qconfig = quantization.get_default_qat_qconfig("x86")
+        made: nn.Module = quantization.prepare_qat(layers.train())
         made(torch.rand(SIZE))
         return made.eval()
     if form.startswith("graph"):
@@ -59,20 +64,18 @@ def int8(form: str) -> nn.Module:
         made = prepare_fx(plain(), mapping, (torch.rand(SIZE),))
         made(torch.rand(SIZE))
         return made if form == "graph prepared" else convert_fx(made)
-    made = quantization.prepare(layers)  # type: ignore[no-untyped-call]
+    made = quantization.prepare(layers)
     made(torch.rand(SIZE))
-    if form == "prepared":
-        return made
-    return quantization.convert(made)  # type: ignore[no-any-return, no-untyped-call]
+    return made if form == "prepared" else quantization.convert(made)
 
 
 @pytest.mark.parametrize(
     "make",
     [
         scripted,
-        lambda: torch.jit.trace(plain(), torch.rand(SIZE)),  # type: ignore[no-untyped-call]
-        lambda: torch.jit.freeze(scripted()),
-        lambda: torch.jit.script(identity),
+        lambda: jit.trace(plain(), torch.rand(SIZE)),
+        lambda: jit.freeze(scripted()),
+        lambda: jit.script(identity),
     ],
 )
 @pytest.mark.filterwarnings("ignore:.*torch.jit")  # torch.jit is deprecated; people have its files
@@ -145,9 +148,9 @@ def test_sparse_weights() -> None:
     "wrap",
     [
         nn.DataParallel,
-        lambda m: torch.compile(m, backend="eager"),
-        lambda m: torch.compile(nn.DataParallel(m), backend="eager"),
-        lambda m: nn.Sequential(torch.compile(m, backend="eager"), nn.ReLU()),  # type: ignore[call-overload]
+        lambda m: compiled(m, backend="eager"),
+        lambda m: compiled(nn.DataParallel(m), backend="eager"),
+        lambda m: nn.Sequential(compiled(m, backend="eager"), nn.ReLU()),
     ],
 )
 def test_wrappers_are_looked_through(wrap: Callable[[nn.Module], nn.Module]) -> None:
@@ -172,7 +175,7 @@ def test_weights_loaded_in_inference_mode_are_shared() -> None:
         model.load_state_dict({k: v.clone() for k, v in model.state_dict().items()}, assign=True)
     stream = videoeff.convert(model, torch.rand(SIZE))
     pointers = {t.data_ptr() for t in stream.buffers()}
-    assert model[0].weight.data_ptr() in pointers  # type: ignore[operator]
+    assert model.get_parameter("0.weight").data_ptr() in pointers
 
 
 def exported(model: nn.Module) -> torch.export.ExportedProgram:

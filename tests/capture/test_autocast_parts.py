@@ -98,6 +98,16 @@ def test_convert_inside_autocast_is_refused() -> None:
         videoeff.convert(Body(off), torch.rand(SIZE))
 
 
+@pytest.mark.parametrize("form", [everything, off, in_parts])
+def test_a_call_inside_autocast_keeps_the_precision_of_the_conversion(form: Callable[..., Any]) -> None:
+    model = Body(form)
+    stream = videoeff.convert(model, torch.rand(SIZE))
+    for frame in clip(4):
+        with torch.autocast("cpu", dtype=torch.float16):
+            found = stream(frame)
+        assert relative_error(found, dense(model, frame)) < (1e-5 if form is off else ERROR)
+
+
 def test_what_is_on_and_the_same_again() -> None:
     assert not Autocast.now()
     with torch.autocast("cpu", dtype=HALF):

@@ -251,8 +251,10 @@ def _equal(a: Any, b: Any) -> bool:
 def _close(a: Any, b: Any) -> bool:
     if not isinstance(a, Tensor) or not isinstance(b, Tensor):
         return type(a) is type(b) and (a is b or _equal(a, b))
-    if a.shape != b.shape or a.dtype != b.dtype:
+    if a.shape != b.shape or a.dtype != b.dtype or a.layout != b.layout:
         return False
+    if a.layout is not torch.strided:
+        a, b = a.to_dense(), b.to_dense()
     if torch.equal(a, b):
         return True
     if a.is_complex():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -20,6 +20,7 @@ from videoeff.runtime.inputs import check_call
 from videoeff.runtime.moving import Move, sharing
 from videoeff.runtime.outputs import own
 from videoeff.runtime.outside import OutsideState
+from videoeff.runtime.precision import uncast
 from videoeff.runtime.signature import FrameSpec, Signature
 
 
@@ -107,12 +108,6 @@ class CallSite(nn.Module):
             if name.startswith("__"):
                 raise
             return getattr(super().__getattr__("original"), name)
-
-
-def uncast(device: torch.device) -> AbstractContextManager[Any]:
-    """A block in which ``torch.autocast`` is off: what it casts, a Program casts by itself."""
-    on = device.type in ("cpu", "cuda") and torch.is_autocast_enabled(device.type)
-    return torch.autocast(device.type, enabled=False) if on else nullcontext()
 
 
 class PartitionedModel(nn.Module):

@@ -25,7 +25,7 @@ from videoeff.runtime.inputs import check_call
 from videoeff.runtime.observation import Observation, layer_name
 from videoeff.runtime.operator import frame, register
 from videoeff.runtime.options import Options
-from videoeff.runtime.partitioned import uncast
+from videoeff.runtime.precision import uncast
 from videoeff.runtime.report import Report, report_of
 from videoeff.runtime.signature import OutputSignature, Parameters
 from videoeff.runtime.thresholds import (
