@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import gc
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -154,7 +156,7 @@ class _Builder:
     def build(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> StreamBody:
         """The body for an example call."""
         # What is made in inference mode could not be written outside it.
-        with torch.inference_mode(False), torch.no_grad():
+        with torch.inference_mode(False), torch.no_grad(), _no_collection():
             args, kwargs = pytree.tree_map(_no_inference_tensor, (args, kwargs))
             with ordinary_tensors(self.model):
                 body = self._body(args, kwargs)
@@ -286,6 +288,18 @@ class _Builder:
         """The program after the passes, where its stream is to live, before it is lowered."""
         program = run_passes(program, self.passes)
         return program if self.device is None else to_device(program, self.device)
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Put off the collection of cyclic garbage: an export makes enough objects for several."""
+    on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if on:
+            gc.enable()
 
 
 def _device(device: torch.device | str | None) -> torch.device | None:
