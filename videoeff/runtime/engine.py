@@ -235,7 +235,7 @@ class Engine(nn.Module):
         flags = list(self._fresh)
         any_fresh, all_fresh = any(flags), all(flags)
         context = Context(
-            frames=(*frames, *self.carried.tensors),
+            frames=(*frames, *self.carried.tensors) if self.program.carried else tuple(frames),
             state=self._state,
             constants=self._constants,
             fresh=torch.tensor(flags, device=self.device) if any_fresh else self._settled,

@@ -10,7 +10,12 @@ import torch
 _KINDS = ("cpu", "cuda")
 
 
+def is_cast(device: torch.device) -> bool:
+    """Whether ``torch.autocast`` is on for a device, in this thread."""
+    kind = device.type
+    return kind in _KINDS and torch.is_autocast_enabled(kind)
+
+
 def uncast(device: torch.device) -> AbstractContextManager[Any]:
     """A block in which ``torch.autocast`` is off: what it casts, a Program casts by itself."""
-    on = device.type in _KINDS and torch.is_autocast_enabled(device.type)
-    return torch.autocast(device.type, enabled=False) if on else nullcontext()
+    return torch.autocast(device.type, enabled=False) if is_cast(device) else nullcontext()

@@ -25,7 +25,7 @@ from videoeff.runtime.inputs import check_call
 from videoeff.runtime.observation import Observation, layer_name
 from videoeff.runtime.operator import frame, register
 from videoeff.runtime.options import Options
-from videoeff.runtime.precision import uncast
+from videoeff.runtime.precision import is_cast, uncast
 from videoeff.runtime.report import Report, report_of
 from videoeff.runtime.signature import OutputSignature, Parameters
 from videoeff.runtime.thresholds import (
@@ -134,8 +134,10 @@ class StreamingModule(nn.Module):
             return self._traced(self.body.outputs, args, kwargs)
         self._enter()
         try:
-            with uncast(self.body.device):
-                return self._forward(args, kwargs)
+            if is_cast(self.body.device):
+                with uncast(self.body.device):
+                    return self._forward(args, kwargs)
+            return self._forward(args, kwargs)
         finally:
             self._busy.release()
 
