@@ -6,7 +6,7 @@
     python benchmarks/cpu.py --render           # only write tables, plot and page from the results there are
 
 Results are added to ``benchmarks/results/cpu.json`` as they come; a second call measures what is missing, or
-everything asked for with ``--again``. The parity of all competitors is checked before anything is timed, and
+everything asked for with ``--again``. The parity of all contenders is checked before anything is timed, and
 ``--tests`` runs the kernels' own tests first. The real clips and the trained detector are looked for beside
 the checkout (``--data``) and left out, with a word, where they are absent.
 """

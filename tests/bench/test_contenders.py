@@ -1,4 +1,4 @@
-"""Competitors in processes of their own: the protocol, missing packages, parity, turns."""
+"""Contenders in processes of their own: the protocol, missing packages, parity, turns."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from videoeff.bench.contenders import Field, difference
+from videoeff.bench.contenders import Contenders, difference
 from videoeff.bench.measure import Rounds, job_of, synthetic
 from videoeff.bench.process import Process, WorkerFailed
 from videoeff.bench.spec import Job, Model, Settings
@@ -43,40 +43,40 @@ def starting(function: str, *kinds: str) -> Callable[[str, Path, int, Path], Pro
 
 
 @pytest.fixture(scope="module")
-def field(job: Job) -> Iterator[Field]:
+def contenders(job: Job) -> Iterator[Contenders]:
     """Eager PyTorch, the stream, and a machine without ONNX Runtime."""
     kinds = ("eager", "onnxruntime", "videoeff")
-    with Field(job, kinds, 240.0, start=starting("without_packages", "onnxruntime")) as made:
+    with Contenders(job, kinds, 240.0, start=starting("without_packages", "onnxruntime")) as made:
         yield made
 
 
-def test_a_missing_package_is_reported(field: Field) -> None:
-    assert set(field.ready) == {"eager", "videoeff"}
-    assert "onnxruntime" in field.failed["onnxruntime"]
-    assert "Error" in field.failed["onnxruntime"]
+def test_a_missing_package_is_reported(contenders: Contenders) -> None:
+    assert set(contenders.ready) == {"eager", "videoeff"}
+    assert "onnxruntime" in contenders.failed["onnxruntime"]
+    assert "Error" in contenders.failed["onnxruntime"]
 
 
-def test_parity(field: Field) -> None:
-    errors = field.parity(CLIP)
+def test_parity(contenders: Contenders) -> None:
+    errors = contenders.parity(CLIP)
     assert set(errors) == {"videoeff"}
     assert 0 <= errors["videoeff"] < 1e-4
 
 
-def test_a_turn(field: Field) -> None:
-    answer = field.turn("videoeff", clip=CLIP, warm=2, frames=4)
+def test_a_turn(contenders: Contenders) -> None:
+    answer = contenders.turn("videoeff", clip=CLIP, warm=2, frames=4)
     assert len(answer["ms"]) == 4
     assert min(answer["ms"]) > 0
     assert answer["changed"] == pytest.approx([0.1] * 4, abs=1e-3)
     assert 0 < answer["needed"] <= answer["scheduled"] <= 1
     assert 0 <= answer["native_ms"] <= max(answer["ms"])
-    still = field.turn("videoeff", clip=CLIP | {"share": 0.0}, warm=2, frames=2)
+    still = contenders.turn("videoeff", clip=CLIP | {"share": 0.0}, warm=2, frames=2)
     assert still["needed"] == still["scheduled"] == 0
-    assert "needed" not in field.turn("eager", clip=CLIP, warm=0, frames=1)
+    assert "needed" not in contenders.turn("eager", clip=CLIP, warm=0, frames=1)
 
 
-def test_rounds_and_rows(field: Field) -> None:
+def test_rounds_and_rows(contenders: Contenders) -> None:
     clips = {f"{s:g}": CLIP | {"share": s} for s in SETTINGS.shares}
-    rounds = Rounds(field, SETTINGS, clips, CLIP)
+    rounds = Rounds(contenders, SETTINGS, clips, CLIP)
     rounds.run()
     assert rounds.rounds == 2
     assert not rounds.partial
@@ -93,55 +93,55 @@ def test_rounds_and_rows(field: Field) -> None:
         assert row["efficiency"] == pytest.approx(expected)
 
 
-def test_a_spent_budget_ends_within_the_first_round(field: Field) -> None:
+def test_a_spent_budget_ends_within_the_first_round(contenders: Contenders) -> None:
     import dataclasses
 
-    rounds = Rounds(field, dataclasses.replace(SETTINGS, budget=0.0), {"0.1": CLIP}, CLIP)
+    rounds = Rounds(contenders, dataclasses.replace(SETTINGS, budget=0.0), {"0.1": CLIP}, CLIP)
     rounds.run()
     assert rounds.partial
     assert rounds.rounds == 0
 
 
-def test_workers_sleep_while_others_work(field: Field) -> None:
-    field.turn("eager", clip=CLIP, warm=0, frames=3)
-    for process in field.ready.values():
+def test_workers_sleep_while_others_work(contenders: Contenders) -> None:
+    contenders.turn("eager", clip=CLIP, warm=0, frames=3)
+    for process in contenders.ready.values():
         assert process.idle > 0
         assert process.idle_cpu < 0.05 * process.idle + 0.05
 
 
-def test_thresholds_are_set(field: Field) -> None:
+def test_thresholds_are_set(contenders: Contenders) -> None:
     everywhere = CLIP | {"share": 1.0}
 
     def needed() -> float:
-        return float(field.turn("videoeff", clip=everywhere, warm=1, frames=2)["needed"])
+        return float(contenders.turn("videoeff", clip=everywhere, warm=1, frames=2)["needed"])
 
     assert needed() == 1
-    field.ready["videoeff"].ask("configure", threshold=1e6)
+    contenders.ready["videoeff"].ask("configure", threshold=1e6)
     assert 0 < needed() < 0.6  # the first layer sees the input change and passes nothing on
-    field.ready["videoeff"].ask("configure", threshold=0.0)
+    contenders.ready["videoeff"].ask("configure", threshold=0.0)
     assert needed() == 1
 
 
-def test_failures_are_answers(field: Field) -> None:
+def test_failures_are_answers(contenders: Contenders) -> None:
     with pytest.raises(WorkerFailed, match="FileNotFoundError"):
-        field.turn("eager", clip={"file": "absent.npy"}, warm=0, frames=1)
-    assert field.turn("eager", clip=CLIP, warm=0, frames=1)["ms"]
+        contenders.turn("eager", clip={"file": "absent.npy"}, warm=0, frames=1)
+    assert contenders.turn("eager", clip=CLIP, warm=0, frames=1)["ms"]
 
 
 def test_disagreement_stops_before_timing(job: Job) -> None:
     kinds = ("eager", "openvino")
     with (
-        Field(job, kinds, 240.0, start=starting("wrong_worker", "openvino")) as made,
+        Contenders(job, kinds, 240.0, start=starting("wrong_worker", "openvino")) as made,
         pytest.raises(BackendError, match=r"openvino by 0\.01.*nothing was timed"),
     ):
         made.parity(CLIP)
 
 
 def test_disagreement_stops_a_measurement(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
-    def differs(self: Field, clip: Any, frames: int = 3) -> dict[str, float]:
+    def differs(self: Contenders, clip: Any, frames: int = 3) -> dict[str, float]:
         raise BackendError("outputs differ")
 
-    class Ready(Field):
+    class Ready(Contenders):
         def __init__(self, *_: Any) -> None:
             self.ready = {"videoeff": None}  # type: ignore[dict-item]
 
@@ -151,7 +151,7 @@ def test_disagreement_stops_a_measurement(job: Job, monkeypatch: pytest.MonkeyPa
     def never(self: Rounds) -> None:
         raise AssertionError("timed after all")
 
-    monkeypatch.setattr("videoeff.bench.measure.Field", Ready)
+    monkeypatch.setattr("videoeff.bench.measure.Contenders", Ready)
     monkeypatch.setattr(Ready, "parity", differs)
     monkeypatch.setattr(Rounds, "run", never)
     with pytest.raises(BackendError, match="outputs differ"):

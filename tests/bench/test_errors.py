@@ -1,4 +1,4 @@
-"""Errors beside times: the arithmetic, and which competitors may differ."""
+"""Errors beside times: the arithmetic, and which contenders may differ."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 from videoeff.bench import errors
 from videoeff.bench.clip_frames import MARGIN, write_calibration, write_frames
-from videoeff.bench.contenders import Field
+from videoeff.bench.contenders import Contenders
 from videoeff.bench.exports import int8_file
 from videoeff.bench.figures import compare, summary
 from videoeff.bench.spec import Job
@@ -22,8 +22,8 @@ from videoeff.video.writer import ClipWriter
 FRAMES = [np.array([[3.0, 4.0]]), np.array([[6.0, 8.0]]), np.array([[6.0, 0.0]]), np.array([[0.0, 5.0]])]
 
 
-class Made(Field):
-    """Competitors without processes, whose outputs are made up."""
+class Made(Contenders):
+    """Contenders without processes, whose outputs are made up."""
 
     def __init__(self, factors: dict[str, float]) -> None:
         self.factors, self.failed, self.notes = factors, {}, {}
@@ -63,9 +63,9 @@ def test_ordinal(number: int, text: str) -> None:
 
 
 def test_errors_on_a_clip() -> None:
-    field = Made({"eager": 1.0, "openvino": 1.0, "openvino-int8": 1.1, "videoeff": 1.0})
+    contenders = Made({"eager": 1.0, "openvino": 1.0, "openvino-int8": 1.1, "videoeff": 1.0})
     streams = {"0.25": {"threshold": 0.25}}
-    found = errors.on_clip(field, {"file": "clip.npy"}, 4, streams)
+    found = errors.on_clip(contenders, {"file": "clip.npy"}, 4, streams)
     assert found["openvino-int8"] == pytest.approx(0.1)
     assert found["0.25"] == pytest.approx(0.25)
     # Of frames 1 to 3 every second: 1 holds frame 0, 2 is computed, 3 holds frame 2.
@@ -75,18 +75,18 @@ def test_errors_on_a_clip() -> None:
 
 
 def test_what_is_coarse_may_differ_and_what_is_float32_may_not() -> None:
-    field = Made({"eager": 1.0, "openvino": 1.0, "openvino-int8": 1.1})
-    assert field.parity({}) == {"openvino": 0.0, "openvino-int8": pytest.approx(0.1)}
+    contenders = Made({"eager": 1.0, "openvino": 1.0, "openvino-int8": 1.1})
+    assert contenders.parity({}) == {"openvino": 0.0, "openvino-int8": pytest.approx(0.1)}
     with pytest.raises(BackendError, match=r"openvino by 0\.01"):
         Made({"eager": 1.0, "openvino": 1.01, "openvino-int8": 1.1}).parity({})
 
 
 def test_coarse_is_not_broken() -> None:
-    field = Made({"eager": 1.0, "openvino-int8": float("nan")})
-    process = field.ready["openvino-int8"]
-    assert field.parity({}) == {}
+    contenders = Made({"eager": 1.0, "openvino-int8": float("nan")})
+    process = contenders.ready["openvino-int8"]
+    assert contenders.parity({}) == {}
     assert process.stopped
-    assert "not finite" in field.failed["openvino-int8"]
+    assert "not finite" in contenders.failed["openvino-int8"]
 
 
 def test_rows() -> None:

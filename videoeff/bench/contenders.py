@@ -1,4 +1,4 @@
-"""The field of competitors for one model and size: started together, checked, then run in turns."""
+"""The contenders for one model and size: started together, checked, then run in turns."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ Note = Callable[[str], None]
 Start = Callable[[str, Path, int, Path], Process]
 
 
-class Field:
-    """Starts a process for each competitor and lets them get ready side by side.
+class Contenders:
+    """Starts a process for each contender and lets them get ready side by side.
 
     One that cannot is kept in ``failed`` with its reason; the measurement goes on without it.
 
     Args:
         job: what all of them run.
-        kinds: the competitors.
+        kinds: the contenders.
         seconds: each may take to get ready.
         note: told what happens.
         start: makes a process, to stand in for it in tests.
@@ -77,7 +77,7 @@ class Field:
         self.ready[kind] = process
         self.notes[kind] = {"prepare_seconds": round(answer["seconds"], 1), **answer["notes"]}
 
-    def __enter__(self) -> Field:
+    def __enter__(self) -> Contenders:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -89,13 +89,13 @@ class Field:
         return [k for k in self.ready if k != STREAM]
 
     def drop(self, kind: str, reason: str) -> None:
-        """Go on without a competitor."""
+        """Go on without a contender."""
         self.failed[kind] = reason
         self.ready.pop(kind).stop()
         self.note(f"{self.job.name}: {kind} dropped out: {reason}")
 
     def turn(self, kind: str, seconds: float = 600.0, **request: Any) -> dict[str, Any]:
-        """One competitor's turn; everybody else sleeps."""
+        """One contender's turn; everybody else sleeps."""
         time.sleep(PAUSE)
         return self.ready[kind].ask("time", seconds, **request)
 
@@ -103,7 +103,7 @@ class Field:
         """Compare everybody's outputs with eager's.
 
         Returns:
-            Largest difference over the output's largest magnitude, for each competitor.
+            Largest difference over the output's largest magnitude, for each contender.
 
         Raises:
             BackendError: somebody in float32 computes something else, or eager PyTorch itself cannot run.

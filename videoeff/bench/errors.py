@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from videoeff.bench.contenders import Field
+from videoeff.bench.contenders import Contenders
 from videoeff.bench.spec import COARSE, EAGER, SKIPS, STREAM
 
 Outputs = Sequence[NDArray[Any]]
@@ -45,12 +45,12 @@ def mean_error(found: Sequence[Outputs], expected: Sequence[Outputs]) -> float:
 
 
 def on_clip(
-    field: Field, clip: dict[str, Any], frames: int, streams: Mapping[str, Mapping[str, Any]]
+    contenders: Contenders, clip: dict[str, Any], frames: int, streams: Mapping[str, Mapping[str, Any]]
 ) -> dict[str, float]:
     """The mean relative error of everybody who is not exact, against eager PyTorch.
 
     Args:
-        field: the competitors, checked.
+        contenders: the contenders, checked.
         clip: a clip that starts anew whenever it is asked for.
         frames: of the clip; at most :data:`MOST` are looked at.
         streams: the stream's settings by label.
@@ -61,17 +61,17 @@ def on_clip(
     count = min(frames, MOST)
 
     def outputs(kind: str) -> list[Outputs]:
-        arrays = field.outputs(kind, clip, count)
+        arrays = contenders.outputs(kind, clip, count)
         return [
             [a for name, a in arrays.items() if name.startswith(f"frame{index}_")] for index in range(count)
         ]
 
     expected = outputs(EAGER)
-    found = {kind: mean_error(outputs(kind), expected) for kind in COARSE if kind in field.ready}
+    found = {kind: mean_error(outputs(kind), expected) for kind in COARSE if kind in contenders.ready}
     for step in SKIPS:
         held = [expected[index - index % step] for index in range(count)]
         found[skip_label(step)] = mean_error(held, expected)
     for label, options in streams.items():
-        field.ready[STREAM].ask("configure", **options)
+        contenders.ready[STREAM].ask("configure", **options)
         found[label] = mean_error(outputs(STREAM), expected)
     return found

@@ -37,7 +37,7 @@ def quantile(ordered: Sequence[float], at: float) -> float:
 
 
 def best(medians: Mapping[str, float], among: Iterable[str] = DENSE) -> str | None:
-    """The fastest of some competitors, None where none of them was measured."""
+    """The fastest of some contenders, None where none of them was measured."""
     names = [n for n in among if n in medians]
     return min(names, key=lambda n: medians[n]) if names else None
 

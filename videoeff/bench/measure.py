@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from videoeff.bench import errors
-from videoeff.bench.contenders import Field, Note
+from videoeff.bench.contenders import Contenders, Note
 from videoeff.bench.figures import compare, summary
 from videoeff.bench.process import WorkerFailed
 from videoeff.bench.spec import STREAM, Job, Model, Settings
@@ -53,7 +53,7 @@ def _suffix(look: Preprocess) -> str:
 
 @dataclass
 class Series:
-    """Times of one competitor in one setting, over all its turns."""
+    """Times of one contender in one setting, over all its turns."""
 
     times: list[float] = field(default_factory=list)
     changed: list[float] = field(default_factory=list)
@@ -81,7 +81,7 @@ class Rounds:
     """Interleaved rounds: every round, each dense runtime has one turn and the stream one in each setting.
 
     Args:
-        field: the competitors, checked.
+        contenders: the contenders, checked.
         settings: rounds, frames and budget.
         clips: the stream's settings by label, each a clip.
         dense_clip: what the dense runtimes are shown; their time does not depend on it.
@@ -91,14 +91,14 @@ class Rounds:
 
     def __init__(
         self,
-        field: Field,
+        contenders: Contenders,
         settings: Settings,
         clips: dict[str, dict[str, Any]],
         dense_clip: dict[str, Any],
         configure: dict[str, dict[str, Any]] | None = None,
         whole: int | None = None,
     ) -> None:
-        self.field, self.settings, self.clips, self.dense_clip = field, settings, clips, dense_clip
+        self.contenders, self.settings, self.clips, self.dense_clip = contenders, settings, clips, dense_clip
         self.configure, self.whole = configure or {}, whole
         self.series: dict[tuple[str, str], Series] = {}
         self.rounds, self.partial, self.seconds = 0, False, 0.0
@@ -116,14 +116,14 @@ class Rounds:
         """
         budget = self.settings.budget
         while self.rounds < self.settings.rounds:
-            turns = [(k, "") for k in self.field.dense] + [(STREAM, label) for label in self.clips]
+            turns = [(k, "") for k in self.contenders.dense] + [(STREAM, label) for label in self.clips]
             first = self.rounds % len(turns)
             for kind, label in turns[first:] + turns[:first]:
                 spent = time.monotonic() - began
                 if spent > 2 * budget or (self.rounds > 0 and spent > budget):
                     self.partial = self.rounds == 0
                     return
-                if kind in self.field.ready:
+                if kind in self.contenders.ready:
                     self._turn(kind, label)
             self.rounds += 1
 
@@ -138,21 +138,21 @@ class Rounds:
                 warm = 1 if slow or self.whole is not None else 2
                 frames = frames if self.whole is None else self.whole
                 if label in self.configure:
-                    self.field.ready[kind].ask("configure", **self.configure[label])
-            series.add(self.field.turn(kind, clip=clip, warm=warm, frames=frames))
+                    self.contenders.ready[kind].ask("configure", **self.configure[label])
+            series.add(self.contenders.turn(kind, clip=clip, warm=warm, frames=frames))
         except WorkerFailed as error:
             if kind == STREAM:
                 raise
-            self.field.drop(kind, str(error))
+            self.contenders.drop(kind, str(error))
 
     def dense(self) -> dict[str, Any]:
         """Times of the dense runtimes, and the reasons of those that have none."""
         found: dict[str, Any] = {}
-        for kind in self.field.dense:
+        for kind in self.contenders.dense:
             series = self.series.get((kind, ""))
             if series is not None and series.times:
                 found[kind] = summary(series.times)
-        return found | {k: {"failed": reason} for k, reason in self.field.failed.items()}
+        return found | {k: {"failed": reason} for k, reason in self.contenders.failed.items()}
 
     def rows(self) -> list[dict[str, Any]]:
         """The stream's settings beside the best dense runtime."""
@@ -175,24 +175,26 @@ class Rounds:
         return rows
 
 
-def _common(field: Field, rounds: Rounds, parity: dict[str, float]) -> dict[str, Any]:
+def _common(contenders: Contenders, rounds: Rounds, parity: dict[str, float]) -> dict[str, Any]:
     from videoeff.bench.network import note_on
 
-    notes = field.notes.get(STREAM, {})
+    notes = contenders.notes.get(STREAM, {})
     row: dict[str, Any] = {
-        "model": field.job.name,
-        "size": list(field.job.size),
-        "threads": field.job.threads,
+        "model": contenders.job.name,
+        "size": list(contenders.job.size),
+        "threads": contenders.job.threads,
         "rounds": rounds.rounds,
         "partial": rounds.partial,
         "timing_seconds": round(rounds.seconds, 1),
-        "note": note_on(field.job.reference),
-        "preprocess": field.job.look.to_json(),
+        "note": note_on(contenders.job.reference),
+        "preprocess": contenders.job.look.to_json(),
         "parity": parity,
         "dense": rounds.dense(),
         "stream": rounds.rows(),
-        "notes": field.notes,
-        "idle_cpu_share": {k: round(p.idle_cpu / p.idle, 4) for k, p in field.ready.items() if p.idle > 0},
+        "notes": contenders.notes,
+        "idle_cpu_share": {
+            k: round(p.idle_cpu / p.idle, 4) for k, p in contenders.ready.items() if p.idle > 0
+        },
     }
     if notes.get("convolution_output_bytes"):
         row["state_bytes"] = notes["state_bytes"]
@@ -210,13 +212,13 @@ def synthetic(
         BackendError: somebody's outputs differ from eager PyTorch's, or the stream cannot run.
     """
     job = job_of(model, size, settings, cache)
-    with Field(job, (*settings.peers, STREAM), settings.prepare_seconds, note) as field_:
-        _require_stream(field_)
-        parity = field_.parity(_blobs(job, 0.05, settings.seed + 1))
+    with Contenders(job, (*settings.peers, STREAM), settings.prepare_seconds, note) as contenders:
+        _require_stream(contenders)
+        parity = contenders.parity(_blobs(job, 0.05, settings.seed + 1))
         clips = {f"{share:g}": _blobs(job, share, settings.seed) for share in settings.shares}
-        rounds = Rounds(field_, settings, clips, _blobs(job, 0.05, settings.seed))
+        rounds = Rounds(contenders, settings, clips, _blobs(job, 0.05, settings.seed))
         rounds.run()
-        return _common(field_, rounds, parity)
+        return _common(contenders, rounds, parity)
 
 
 def real(
@@ -248,14 +250,16 @@ def real(
     if calibration is not None:
         job = dataclasses.replace(job, calibration=str(calibration))
     clip = {"file": str(frames)}
-    with Field(job, (*settings.peers, STREAM), settings.prepare_seconds, note) as field_:
-        _require_stream(field_)
-        parity = field_.parity(clip)
+    with Contenders(job, (*settings.peers, STREAM), settings.prepare_seconds, note) as contenders:
+        _require_stream(contenders)
+        parity = contenders.parity(clip)
         chosen = {} if settings.input_test is None else {"input_test": dict(settings.input_test)}
         labels = {f"{t:g}": {"threshold": t, **chosen} for t in settings.thresholds}
-        rounds = Rounds(field_, settings, {k: clip for k in labels}, clip, labels, whole=count - 1)
+        rounds = Rounds(contenders, settings, {k: clip for k in labels}, clip, labels, whole=count - 1)
         rounds.run()
-        return _common(field_, rounds, parity) | {"errors": errors.on_clip(field_, clip, count, labels)}
+        return _common(contenders, rounds, parity) | {
+            "errors": errors.on_clip(contenders, clip, count, labels)
+        }
 
 
 def fixed_cost(
@@ -267,12 +271,12 @@ def fixed_cost(
         BackendError: the stream cannot run.
     """
     job = job_of(model, size, settings, cache)
-    with Field(job, (STREAM,), settings.prepare_seconds, note) as field_:
-        _require_stream(field_)
+    with Contenders(job, (STREAM,), settings.prepare_seconds, note) as contenders:
+        _require_stream(contenders)
         series = Series()
         for _ in range(settings.rounds):
-            series.add(field_.turn(STREAM, clip=_blobs(job, 0.0, settings.seed), warm=3, frames=50))
-        ops, spread = field_.notes[STREAM]["ops"], summary(series.times)
+            series.add(contenders.turn(STREAM, clip=_blobs(job, 0.0, settings.seed), warm=3, frames=50))
+        ops, spread = contenders.notes[STREAM]["ops"], summary(series.times)
         return {
             "model": job.name,
             "size": list(job.size),
@@ -293,14 +297,16 @@ def prepare(model: Model, size: Sequence[int], settings: Settings, cache: Path, 
     job = job_of(model, size, settings, cache)
     failed: dict[str, str] = {}
     for kind in settings.peers[1:]:
-        with Field(job, (kind,), settings.prepare_seconds, note) as field_:
-            failed |= field_.failed
+        with Contenders(job, (kind,), settings.prepare_seconds, note) as contenders:
+            failed |= contenders.failed
     return failed
 
 
-def _require_stream(field_: Field) -> None:
-    if STREAM not in field_.ready:
-        raise BackendError(f"{field_.job.name}: videoeff itself cannot run it: {field_.failed[STREAM]}")
+def _require_stream(contenders: Contenders) -> None:
+    if STREAM not in contenders.ready:
+        raise BackendError(
+            f"{contenders.job.name}: videoeff itself cannot run it: {contenders.failed[STREAM]}"
+        )
 
 
 def _blobs(job: Job, share: float, seed: int) -> dict[str, Any]:

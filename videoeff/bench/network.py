@@ -1,4 +1,4 @@
-"""The networks every competitor runs: from a reference, flat outputs, settled statistics, folded norms."""
+"""The networks every contender runs: from a reference, flat outputs, settled statistics, folded norms."""
 
 from __future__ import annotations
 

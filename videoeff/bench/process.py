@@ -1,4 +1,4 @@
-"""The parent's side of a competitor's process."""
+"""The parent's side of a contender's process."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from videoeff.errors import BackendError
 
 
 class WorkerFailed(BackendError):
-    """A competitor could not serve; the message is its reason."""
+    """A contender could not serve; the message is its reason."""
 
 
 class Process:
-    """A competitor in a process of its own, idle unless asked.
+    """A contender in a process of its own, idle unless asked.
 
     Args:
         kind: its name.

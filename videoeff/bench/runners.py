@@ -1,4 +1,4 @@
-"""The competitors, as a worker process runs them: get ready, take a picture, run, give outputs."""
+"""The contenders, as a worker process runs them: get ready, take a picture, run, give outputs."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ Array = NDArray[Any]
 
 
 class Runner(abc.ABC):
-    """One competitor.
+    """One contender.
 
     Args:
         job: what to run. Getting ready happens in the constructor; an exception is the reason why not.
@@ -114,7 +114,7 @@ class OnnxRuntime(Runner):
         options.intra_op_num_threads = job.threads
         options.inter_op_num_threads = 1
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
-        # Its threads spin within a run, as by default, and not into the next competitor's turn.
+        # Its threads spin within a run, as by default, and not into the next contender's turn.
         options.add_session_config_entry("session.force_spinning_stop", "1")
         self.session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         self.entry = self.session.get_inputs()[0].name

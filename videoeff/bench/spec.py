@@ -1,4 +1,4 @@
-"""What is measured: models, input sizes, competitors and settings, as plain values that go through JSON."""
+"""What is measured: models, input sizes, contenders and settings, as plain values that go through JSON."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class Job:
         reference: of the model.
         weights: file with the weights every process loads, "" for those the reference gives.
         size: (height, width).
-        threads: each competitor may use.
+        threads: each contender may use.
         cache: folder for exports and compiled code.
         name: of the model.
         calibration: file of frames (N, C, H, W), ``.npy``, to calibrate int8 on; "" for a made-up clip.
@@ -110,12 +110,12 @@ class Settings:
     """How long and how often.
 
     Attributes:
-        threads: of each competitor.
-        rounds: rounds over all competitors.
+        threads: of each contender.
+        rounds: rounds over all contenders.
         frames: most frames a turn may take; fewer where a frame takes long.
-        turn_seconds: about how long a competitor's turn may last.
+        turn_seconds: about how long a contender's turn may last.
         budget: seconds for the timing of one model at one size; rounds stop early when it is spent.
-        prepare_seconds: seconds a competitor may take to get ready.
+        prepare_seconds: seconds a contender may take to get ready.
         shares: of changed pixels in the synthetic clips.
         thresholds: of the real clips.
         input_test: of the real clips: ``input_threshold``, ``block``, ``dilation`` and ``predict``; None for

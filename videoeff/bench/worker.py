@@ -1,4 +1,4 @@
-"""A competitor's process: ``python -m videoeff.bench.worker KIND``, JSON lines in, JSON lines out.
+"""A contender's process: ``python -m videoeff.bench.worker KIND``, JSON lines in, JSON lines out.
 
 Requests, one at a time, each answered by one line:
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 class Worker:
-    """Serves requests for one competitor.
+    """Serves requests for one contender.
 
     Args:
         kind: its name in ``runners.RUNNERS``.

@@ -52,7 +52,7 @@ PEERS = ("eager", "compile", "onnxruntime", "openvino", "openvino-bf16", "openvi
     type=click.FloatRange(min=0.0),
     help="With CLIP: factor of the predicted changes.  [default: 0, off]",
 )
-@click.option("--threads", type=click.IntRange(1), help="Threads of each competitor; all cores if left out.")
+@click.option("--threads", type=click.IntRange(1), help="Threads of each contender; all cores if left out.")
 @click.option("--rounds", type=click.IntRange(1), default=5, show_default=True, help="Interleaved rounds.")
 @click.option(
     "--frames", type=click.IntRange(2), help="Frames: of a turn (8), or of the clip, from --first on (40)."
