@@ -317,7 +317,7 @@ def test_an_index_and_its_files(kind: str, tmp_path: Path) -> None:
     [
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "git lfs pull"),
         (b"<!DOCTYPE html><html></html>", "is a web page"),
-        (gzip.compress(b"x"), "is compressed"),
+        (gzip.compress(b"x", mtime=0), "is compressed"),
         (b"\x89HDF\r\n\x1a\n" + bytes(64), "Keras"),
     ],
 )
