@@ -230,6 +230,7 @@ def twins(name: str) -> tuple[Any, Any, str, tuple[int, int]]:
     enliven(built.model)
     size = fitting(built)
     settle(built.model, built.kind, size)
+    torch.manual_seed(0)  # some draw numbers that are no weights, such as text features
     fresh = build(name).model
     fresh.load_state_dict(built.model.state_dict())
     return fresh, built.model, built.kind, size
