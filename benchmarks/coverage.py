@@ -5,8 +5,8 @@
     python benchmarks/coverage.py --libraries timm effdet     # only these
 
 Each model runs in a process of its own; results are kept in the JSON file as they come, so a second call
-goes on where the first one stopped (``--again`` starts afresh). The stream is compared with a second model,
-built the same way, that was never converted; after the frames, the converted model itself must still give
+goes on where the first one stopped (``--again`` also repeats what is known). The stream is compared with a
+second model, built the same way, that was never converted; after the frames, the converted model itself must still give
 that model's outputs. Weights are random; batch-norm statistics are set by a few frames so that activations
 stay sane. Inputs are small, since coverage and exactness do not depend on size: 96x96 where a model takes
 it, the next larger one where it does not, detectors of torchvision with their internal resize on.
@@ -342,6 +342,8 @@ def to_run(arguments: argparse.Namespace, known: dict[str, Any], note: Callable[
         return list(arguments.models)
     if arguments.failed:
         return [n for n in wanted if n in known and not lawful(known[n])]
+    if arguments.again:
+        return wanted
     return [n for n in wanted if n not in known or "harmed" not in known[n]]
 
 
@@ -362,7 +364,7 @@ def main() -> None:
     parser.add_argument("--page", action="store_true", help="run nothing, write the page from what is known")
     parser.add_argument("--frames", type=int, default=20)
     parser.add_argument("--timeout", type=int, default=900)
-    parser.add_argument("--again", action="store_true")
+    parser.add_argument("--again", action="store_true", help="also those of them that are known")
     parser.add_argument("--out", type=Path, default=ROOT / "docs/coverage.md")
     parser.add_argument("--json", type=Path, default=ROOT / "benchmarks/results/coverage.json")
     arguments = parser.parse_args()
@@ -370,7 +372,7 @@ def main() -> None:
         print(json.dumps(one(arguments.one, arguments.frames)))
         return
     known: dict[str, Any] = {}
-    if arguments.json.is_file() and not arguments.again:
+    if arguments.json.is_file():
         known = {r["model"]: r for r in json.loads(arguments.json.read_text())["models"]}
 
     def note(text: str) -> None:
