@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -80,14 +81,34 @@ def test_what_is_run_again(monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[str] = []
 
     def run(**given: Any) -> list[str]:
-        base: dict[str, Any] = {"failed": False, "libraries": [], "models": []}
+        base: dict[str, Any] = {"failed": False, "again": False, "libraries": [], "models": []}
         return coverage.to_run(argparse.Namespace(**{**base, **given}), known, said.append)
 
     assert run() == ["c", "timm:d"]
     assert run(failed=True) == ["b", "c"]
     assert run(libraries=["timm"]) == ["timm:d"]
+    assert run(again=True) == ["a", "b", "c", "timm:d"]
     assert run(models=["b", "c"]) == ["b", "c"]
     assert said[0] == "timm is old"
+
+
+def test_again_forgets_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "coverage.json"
+    path.write_text(json.dumps({"frames": 20, "versions": {}, "models": [row("a"), row("b")]}))
+    monkeypatch.setattr(coverage, "run_all", lambda arguments, wanted, known, note: known.update(b=row("b")))
+    pages: list[Any] = []
+
+    def shown(rows: Any, *_: Any) -> str:
+        pages.append(rows)
+        return ""
+
+    monkeypatch.setattr(coverage, "page", shown)
+    options = ["--again", "--models", "b", "--json", str(path), "--out", str(tmp_path / "page.md")]
+    monkeypatch.setattr("sys.argv", ["coverage.py", *options])
+    with pytest.raises(SystemExit) as ended:
+        coverage.main()
+    assert ended.value.code == 0
+    assert [r["model"] for r in pages[0]] == ["a", "b"]
 
 
 def test_libraries_that_are_absent_are_left_out_with_a_note(monkeypatch: pytest.MonkeyPatch) -> None:
