@@ -6,10 +6,11 @@
 
 Each model runs in a process of its own; results are kept in the JSON file as they come, so a second call
 goes on where the first one stopped (``--again`` also repeats what is known). The stream is compared with a
-second model, built the same way, that was never converted; after the frames, the converted model itself must
-still give that model's outputs. Weights are random; batch-norm statistics are set by a few frames so that
-activations stay sane. Inputs are small, since coverage and exactness do not depend on size: 96x96 where a model takes
-it, the next larger one where it does not, detectors of torchvision with their internal resize on.
+second model, built the same way, that was never converted; after the frames, the converted model itself
+must still give that model's outputs. Weights are random; batch-norm statistics are set by a few frames so
+that activations stay sane. Inputs are small, since coverage and exactness do not depend on size: 96x96
+where a model takes it, the next larger one where it does not, detectors of torchvision with their internal
+resize on.
 """
 
 from __future__ import annotations
