@@ -122,7 +122,7 @@ def convert(
         require_eval(model)
     require_example(name, args, kwargs or {})
     forward = model.module().forward if isinstance(model, torch.export.ExportedProgram) else model.forward
-    builder = _Builder(model, chosen, backend, place, name)
+    builder = _Builder(model, chosen, backend, place, name, planning)
     stream = StreamingModule(
         builder.build(args, dict(kwargs or {})),
         options,
@@ -145,6 +145,7 @@ class _Builder:
         backend: "auto" or a backend's name.
         device: where the stream is to live; where the example lies if None.
         name: what to call the model.
+        planned: whether model and example have no values: what comes of them is for a device elsewhere.
     """
 
     model: Model
@@ -152,6 +153,7 @@ class _Builder:
     backend: str
     device: torch.device | None
     name: str
+    planned: bool = False
 
     def build(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> StreamBody:
         """The body for an example call."""
@@ -185,7 +187,7 @@ class _Builder:
         return self._whole(program)
 
     def _module(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> StreamBody:
-        if _is_planned(model, args, kwargs):
+        if self.planned:
             return self._whole(capture(model, args, kwargs, name=self.name))
         with kept(model) as keeper:
             return self._kept(model, args, kwargs, keeper)

@@ -85,6 +85,13 @@ def of_another_device(net: Net, x: Tensor) -> Any:
         return net.second(net.first(x))
 
 
+def another_device_inside(net: Net, x: Tensor) -> Any:
+    with torch.autocast("cpu", dtype=BF16):
+        y = net.first(x)
+        with torch.autocast("cuda", dtype=torch.float16):
+            return net.second(y)
+
+
 def written(net: Net, x: Tensor) -> Any:
     with torch.autocast("cpu", dtype=BF16):
         y = net.first(x)
@@ -108,7 +115,19 @@ def dtypes(value: Any) -> list[torch.dtype]:
 @pytest.mark.filterwarnings("ignore:In CPU autocast:UserWarning")
 @pytest.mark.parametrize(
     "body",
-    [whole, partly, off_inside, mixed, half, twice, kept_in_float, of_another_device, written, gradients],
+    [
+        whole,
+        partly,
+        off_inside,
+        mixed,
+        half,
+        twice,
+        kept_in_float,
+        of_another_device,
+        another_device_inside,
+        written,
+        gradients,
+    ],
     ids=lambda body: body.__name__,
 )
 def test_values_and_dtypes_are_the_models(body: Callable[[Net, Tensor], Any]) -> None:

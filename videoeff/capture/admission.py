@@ -12,7 +12,9 @@ import torch.utils._pytree as pytree
 from torch import Tensor, fx, nn
 from torch.nn.parameter import is_lazy
 
+from videoeff.capture.reachable import fields
 from videoeff.errors import CaptureError
+from videoeff.ops.base import bind
 
 _QUANTIZED = ("torch.ao.nn.quantized", "torch.ao.nn.intrinsic.quantized", "torch.nn.quantized")
 _PREPARED = ("torch.ao.quantization.observer", "torch.ao.quantization.fake_quantize")
@@ -84,13 +86,7 @@ def require_example(name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any])
 
 
 def _holds_tensors(value: Any) -> bool:
-    held = [*getattr(value, "__dict__", {}).values(), *(getattr(value, s, None) for s in _slots(value))]
-    return any(isinstance(v, Tensor) for v in pytree.tree_leaves(held))
-
-
-def _slots(value: Any) -> tuple[str, ...]:
-    slots = getattr(type(value), "__slots__", ())
-    return (slots,) if isinstance(slots, str) else tuple(slots)
+    return any(isinstance(v, Tensor) for v in pytree.tree_leaves(fields(value) or {}))
 
 
 def _no_model(model: Any) -> str:
@@ -135,10 +131,8 @@ def _require_weights(model: nn.Module, planning: bool) -> None:
 def _require_not_quantized(model: nn.Module) -> None:
     name = type(model).__name__
     give = "give the float model it was made from; a stream computes in the floating dtype of its weights"
-    fake = [
-        m for m in model.modules() if hasattr(m, "observer_enabled")
-    ]  # it switches the observer inside it
-    switched = {child for m in fake for child in m.children()}
+    # A fake quantizer switches the observer inside it.
+    switched = {child for m in model.modules() if hasattr(m, "observer_enabled") for child in m.children()}
     for path, module in model.named_modules():
         kind, source = type(module).__name__, type(module).__module__
         where = f"{path} ({kind})" if path else kind
@@ -156,10 +150,9 @@ def _require_not_quantized(model: nn.Module) -> None:
 def _require_inference(model: nn.Module, name: str) -> None:
     graphs = [m.graph for m in model.modules() if isinstance(m, fx.GraphModule)]
     for node in (n for g in graphs for n in g.nodes if isinstance(n.target, torch._ops.OpOverload)):
-        names = [a.name for a in node.target._schema.arguments]
-        given = {**dict(zip(names, node.args, strict=False)), **node.kwargs}
+        given = bind(node)
         # Without running statistics a norm has no other mode.
-        normed = "running_mean" not in names or given.get("running_mean") is not None
+        normed = "running_mean" not in given or given["running_mean"] is not None
         trains = any(given.get(key) is True for key in ("training", "train", "use_input_stats"))
         if trains and normed:
             raise CaptureError(

@@ -19,7 +19,7 @@ from videoeff.analysis import macs
 from videoeff.capture.frames import Call, calls, copied, smaller
 from videoeff.capture.keeping import Keeper, Leaf, differing, leaves, put, same
 from videoeff.capture.randomness import RandomWatch, advice
-from videoeff.capture.reachable import PLAIN
+from videoeff.capture.reachable import PLAIN, fields
 from videoeff.errors import CaptureError
 from videoeff.ir.program import Program
 
@@ -227,12 +227,8 @@ def _held(value: Any, depth: int = 0) -> list[Any]:
             inner = dict(leaf)
         elif isinstance(leaf, (list, tuple)):
             inner = list(leaf)
-        elif not isinstance(leaf, (Tensor, *PLAIN, type)):
-            slots = [
-                s for kind in type(leaf).__mro__ for s in getattr(kind, "__slots__", ()) if hasattr(leaf, s)
-            ]
-            held = {**getattr(leaf, "__dict__", {}), **{s: getattr(leaf, s) for s in slots}}
-            inner = held or None
+        elif not isinstance(leaf, (Tensor, *PLAIN)):
+            inner = fields(leaf) or None
         if inner is None or depth > _DEEPEST:
             flat.append(leaf)
         else:

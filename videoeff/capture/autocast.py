@@ -27,6 +27,13 @@ class Autocast:
         on = [kind for kind in _KINDS if torch.is_autocast_enabled(kind)]
         return cls(tuple((kind, torch.get_autocast_dtype(kind)) for kind in on))
 
+    def within(self, kind: str, dtype: torch.dtype | None, enabled: bool) -> Autocast:
+        """What is on inside ``torch.autocast(kind, dtype, enabled)``, within this."""
+        dtypes = {k: d for k, d in self.dtypes if k != kind}
+        if enabled:
+            dtypes[kind] = dtype or torch.get_autocast_dtype(kind)
+        return Autocast(tuple(dtypes.items()))
+
     def __bool__(self) -> bool:
         return bool(self.dtypes)
 

@@ -17,12 +17,12 @@ from torch import Tensor, fx, nn
 from videoeff.analysis import annotate
 from videoeff.capture.autocast import Autocast
 from videoeff.capture.carried import carried_input, carry, writes_held
-from videoeff.capture.exported import graph_of
+from videoeff.capture.exported import graph_of, module_of
 from videoeff.capture.unbatched import with_batch
 from videoeff.errors import CaptureError
 from videoeff.ir.layout import ShapeOnly, info, invalidate, tell_shape
 from videoeff.ir.module import LazyGraphModule
-from videoeff.ir.program import Argument, Program, arguments, input_node, set_tensor
+from videoeff.ir.program import Argument, Program, arguments, attribute, input_node, set_tensor
 from videoeff.ops.base import bind, op_name, overload_name
 
 _LARGEST_FOLDED = 64 * 1024 * 1024  # elements; larger constants stay computed per frame
@@ -96,7 +96,7 @@ def to_program(
                 env[node] = value
                 literals.append(value)
         elif node.op == "get_attr":
-            value = _attribute(source.module, str(node.target))
+            value = attribute(source.module, str(node.target))
             if isinstance(value, Tensor):
                 set_tensor(root, str(node.target), value)
                 env[node] = graph.create_node("get_attr", str(node.target), name=node.name)
@@ -127,12 +127,6 @@ def to_program(
     return carry(program, dict(source.held[n.name] for n in late))
 
 
-def _attribute(module: Any, path: str) -> Any:
-    for part in path.split("."):
-        module = getattr(module, part)
-    return module
-
-
 def _outputs(
     value: Any, env: Mapping[fx.Node, Any], exported: torch.export.ExportedProgram
 ) -> tuple[list[Any], pytree.TreeSpec]:
@@ -160,7 +154,7 @@ def _copy_call(graph: fx.Graph, node: fx.Node, env: Mapping[fx.Node, Any]) -> An
         target = torch.ops.aten.reshape.default  # a stream's buffers have strides of their own
     target, args, kwargs = _without_model(target, node, args, kwargs)
     made = graph.call_function(target, args, kwargs)
-    made.meta["module"] = _path(node)
+    made.meta["module"] = module_of(node)
     _take_shape(made, node.meta.get("val"))
     return made
 
@@ -195,16 +189,6 @@ def _take_shape(node: fx.Node, exported: Any) -> None:
         tell_shape(node, tuple(exported.shape), exported.dtype)
     elif isinstance(exported, (list, tuple)):
         tell_shape(node, None, None)
-
-
-def _path(node: fx.Node) -> str:
-    stack = node.meta.get("nn_module_stack")
-    if not stack:
-        return ""
-    path = str(list(stack.values())[-1][0])
-    for prefix in ("L['self']", "L__self__"):
-        path = path.removeprefix(prefix)
-    return path.strip(".").split("@")[0].replace("._modules.", ".")
 
 
 def _functionalise(program: Program) -> bool:

@@ -64,3 +64,14 @@ def graph_of(exported: torch.export.ExportedProgram, around: Autocast | None = N
     if not isinstance(module, fx.GraphModule):
         raise TypeError(f"an export's module is a {type(module).__name__}")
     return ExportedGraph(without_wrappers(module, around))
+
+
+def module_of(node: fx.Node) -> str:
+    """The path of the module that a node of an export comes from, "" where there is none."""
+    stack = node.meta.get("nn_module_stack")
+    if not stack:
+        return ""
+    path = str(list(stack.values())[-1][0])
+    for prefix in ("L['self']", "L__self__"):
+        path = path.removeprefix(prefix)
+    return path.strip(".").split("@")[0].replace("._modules.", ".")

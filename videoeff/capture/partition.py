@@ -237,15 +237,14 @@ def _capture_calls(
                 return "it writes into what it is given"
             if index == 0 and (left := kept_by_call(model, module, *calls.inputs[-1])):
                 return f"a call of it leaves something in {left[0]!r}"
-        try:
-            with autocast.entered():
+            try:
                 program = capture(module, args, kwargs, name=path)
                 require_none(program)
                 reason = _agrees(module, program, args, kwargs)
-            if program.carried and len(calls.inputs) > 1:
-                reason = f"it is called {len(calls.inputs)} times and changes {program.carried[0].name!r}"
-        except CaptureError as error:
-            reason = str(error)
+            except CaptureError as error:
+                return str(error)
+        if program.carried and len(calls.inputs) > 1:
+            reason = f"it is called {len(calls.inputs)} times and changes {program.carried[0].name!r}"
         if reason:
             return reason
         made.append(Partition(path, index, program))

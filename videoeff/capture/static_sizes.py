@@ -8,6 +8,7 @@ import torch
 import torch.utils._pytree as pytree
 from torch import Tensor, fx
 
+from videoeff.capture.exported import module_of
 from videoeff.errors import CaptureError
 from videoeff.ops.base import op_name
 
@@ -43,8 +44,7 @@ def _varies(value: Any) -> bool:
 
 def _named(node: fx.Node) -> str:
     """An operator, its module, and the model's line that calls it."""
-    stack = node.meta.get("nn_module_stack") or {}
-    where = str(list(stack.values())[-1][0]).removeprefix("L['self']").strip(".") if stack else ""
+    where = module_of(node)
     lines = [line.strip() for line in str(node.meta.get("stack_trace", "")).splitlines() if line.strip()]
     code = f" ({lines[-1]})" if lines and not lines[-1].startswith("File ") else ""
     return f"{op_name(node)}{f' in {where}' if where else ''}{code}"

@@ -17,14 +17,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from videoeff.capture.autocast import Autocast
 from videoeff.errors import CaptureError
+from videoeff.ir.program import attribute
 from videoeff.ops.base import op_name
 
 _AUTOCAST, _GRADIENTS = "wrap_with_autocast", "wrap_with_set_grad_enabled"
 
 _FIX = "convert the model without autocast, and cast it whole: model.to(torch.bfloat16)"
-
-#: Device type, dtype, whether it is on: as ``torch.autocast`` takes them; None outside.
-_Casting = tuple[str, torch.dtype | None, bool] | None
 
 
 def without_wrappers(module: fx.GraphModule, around: Autocast | None = None) -> fx.GraphModule:
@@ -39,11 +37,10 @@ def without_wrappers(module: fx.GraphModule, around: Autocast | None = None) -> 
     """
     if not around and not any(_wrapper(n) for n in module.graph.nodes):
         return module
-    outside: _Casting = (*around.dtypes[0], True) if around else None
     graph = fx.Graph()
     env: dict[fx.Node, Any] = {}
     for node in module.graph.nodes:
-        _copy(graph, module, node, env, outside)
+        _copy(graph, module, node, env, around or Autocast())
     return fx.GraphModule(module, graph)
 
 
@@ -54,26 +51,27 @@ def _wrapper(node: fx.Node) -> str:
 
 
 def _copy(
-    graph: fx.Graph, module: fx.GraphModule, node: fx.Node, env: dict[fx.Node, Any], how: _Casting
+    graph: fx.Graph, module: fx.GraphModule, node: fx.Node, env: dict[fx.Node, Any], on: Autocast
 ) -> None:
     """One node, and all of its region if it wraps one."""
     name = _wrapper(node)
     if name == _AUTOCAST:
-        device, dtype, enabled, _, region, *given = node.args
-        env[node] = _region(graph, module, region, given, env, (str(device), dtype, bool(enabled)))  # type: ignore[arg-type]
+        kind, dtype, enabled, _, region, *given = node.args
+        inside = on.within(str(kind), dtype, bool(enabled))  # type: ignore[arg-type]
+        env[node] = _region(graph, module, region, given, env, inside)
     elif name == _GRADIENTS:
         _, region, *given = node.args
-        env[node] = _region(graph, module, region, given, env, how)
+        env[node] = _region(graph, module, region, given, env, on)
     elif node.op == "call_function" and isinstance(env.get(node.args[0]) if node.args else None, tuple):  # type: ignore[arg-type]
         env[node] = env[node.args[0]][node.args[1]]  # type: ignore[index]  # one result of a region
-    elif node.op == "get_attr" and isinstance(_attribute(module, str(node.target)), fx.GraphModule):
-        env[node] = _attribute(module, str(node.target))
+    elif node.op == "get_attr" and isinstance(attribute(module, str(node.target)), fx.GraphModule):
+        env[node] = attribute(module, str(node.target))
     elif node.op == "output":
         graph.output(fx.map_arg(node.args[0], lambda n: env[n]))
-    elif how is None or not how[2] or node.op != "call_function":
+    elif not on or node.op != "call_function":
         env[node] = graph.node_copy(node, env.__getitem__)
     else:
-        env[node] = _cast(graph, node, env, how)
+        env[node] = _cast(graph, node, env, on)
 
 
 def _region(
@@ -82,7 +80,7 @@ def _region(
     region: Any,
     given: Sequence[Any],
     env: Mapping[fx.Node, Any],
-    how: _Casting,
+    on: Autocast,
 ) -> tuple[Any, ...]:
     """The operators of a region; its results."""
     inner: Any = env[region]
@@ -93,32 +91,24 @@ def _region(
             own[node] = fx.map_arg(next(values), lambda n: env[n])
         elif node.op == "output":
             return tuple(fx.map_arg(node.args[0], lambda n: own[n]))
-        elif node.op == "get_attr" and isinstance(tensor := _attribute(inner, str(node.target)), Tensor):
+        elif node.op == "get_attr" and isinstance(tensor := attribute(inner, str(node.target)), Tensor):
             path = f"{region.target}.{node.target}".replace(".", "_")
             setattr(module, path, tensor)
             own[node] = graph.create_node("get_attr", path)
             own[node].meta = dict(node.meta)
         else:
-            _copy(graph, inner, node, own, how)
+            _copy(graph, inner, node, own, on)
     return ()
 
 
-def _attribute(module: Any, path: str) -> Any:
-    for part in path.split("."):
-        module = getattr(module, part)
-    return module
-
-
-def _cast(
-    graph: fx.Graph, node: fx.Node, env: Mapping[fx.Node, Any], how: tuple[str, torch.dtype | None, bool]
-) -> fx.Node:
+def _cast(graph: fx.Graph, node: fx.Node, env: Mapping[fx.Node, Any], on: Autocast) -> fx.Node:
     """An operator with the casts before it that autocast makes of its arguments."""
     args, kwargs = fx.map_arg((node.args, node.kwargs), lambda n: env[n])
     fakes = fx.map_arg((args, kwargs), lambda n: n.meta["val"])
     function: Any = node.target
     watch = _Casts(pytree.tree_leaves(fakes))
     try:
-        with torch.autocast(how[0], how[1], enabled=True, cache_enabled=False), watch:
+        with on.entered(), watch:
             wanted = function(*fakes[0], **fakes[1])
     except Exception as error:
         raise CaptureError(

@@ -118,9 +118,7 @@ class Program:
         return self._constant(str(node.target))
 
     def _constant(self, path: str) -> torch.Tensor:
-        value = self.module
-        for part in path.split("."):
-            value = getattr(value, part)
+        value = attribute(self.module, path)
         if not isinstance(value, torch.Tensor):
             raise TypeError(f"{self.name}: {path} is not a tensor")
         return value
@@ -178,6 +176,13 @@ class Program:
 
     def __str__(self) -> str:
         return graph_to_text(self.graph, self.name, self.stage, self.streams)
+
+
+def attribute(module: Any, path: str) -> Any:
+    """What lies in a module at a dotted path."""
+    for part in path.split("."):
+        module = getattr(module, part)
+    return module
 
 
 def module_path(node: fx.Node) -> str:
