@@ -154,7 +154,7 @@ class Backend(ABC, Generic[Description]):
             accepted: the calls.
             exported: those of their layers whose masks (and magnitudes) calls outside the group need.
         """
-        raise NotImplementedError(f"{self.name} does not group")
+        raise NotImplementedError(f"{self.name} does not group")  # only one whose `grouping` is True is asked
 
     def pixel_stride_of(self, channels: int, device: str) -> int:
         """Elements from pixel to pixel that its kernels want of a map on a kind of device; 0: no matter."""

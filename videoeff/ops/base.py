@@ -7,6 +7,7 @@ layout rule, the reach rule (which result pixels an input pixel touches) and the
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -57,35 +58,35 @@ class Lambda(nn.Module):
         return self.function(*args)
 
 
-class Op:
+class Op(ABC):
     """Base of all operator declarations; one instance a class, found through :data:`REGISTRY`."""
 
     name: ClassVar[str]
     role: ClassVar[str] = "pixel"
 
+    @abstractmethod
     def targets(self) -> Sequence[Any]:
         """The ATen overloads this op covers."""
-        raise NotImplementedError
 
+    @abstractmethod
     def layout(self, node: fx.Node) -> PixelLayout:
         """The result's layout.
 
         Raises:
             NotLocal: pixels cannot be traced through this call.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def reach(self, node: fx.Node) -> Reach:
         """The rule from input masks to the result's mask."""
-        raise NotImplementedError
 
     def macs(self, node: fx.Node) -> int:
         """Multiply-accumulates of the whole result; 0 where the op multiplies no weights."""
         return 0
 
+    @abstractmethod
     def cases(self) -> Sequence[Case]:
         """The configurations to test; an op without any fails the tests."""
-        raise NotImplementedError
 
 
 OPS: list[Op] = []

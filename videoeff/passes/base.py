@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar
 
@@ -36,7 +37,7 @@ class Notes:
 
 
 @dataclass(frozen=True)
-class Pass:
+class Pass(ABC):
     """Base of all passes.
 
     Subclasses set ``name`` and implement :meth:`rewrite`. ``needs`` and ``gives`` are words: a pipeline
@@ -48,9 +49,9 @@ class Pass:
     gives: ClassVar[frozenset[str]] = frozenset()
     removes: ClassVar[frozenset[str]] = frozenset()
 
+    @abstractmethod
     def rewrite(self, program: Program, note: Notes) -> bool:
         """Rewrite ``program`` in place; True if it changed."""
-        raise NotImplementedError
 
     def run(self, program: Program) -> PassResult:
         """Rewrite a copy, annotate and verify it, and record what happened.
