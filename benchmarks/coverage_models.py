@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-import inspect
 from dataclasses import dataclass
 from typing import Any
+
+from videoeff.serialize.models import without_weights
 
 #: The optional libraries and the package that pip installs each from.
 LIBRARIES = {
@@ -202,14 +203,9 @@ def build(name: str) -> Built:
 
 
 def _torchvision(name: str) -> Built:
-    from torchvision.models import get_model, get_model_builder
+    from torchvision.models import get_model
 
-    options: dict[str, Any] = {"weights": None}
-    parameters = inspect.signature(get_model_builder(name)).parameters
-    if "weights_backbone" in parameters:
-        options["weights_backbone"] = None
-    if name in ("googlenet", "inception_v3"):
-        options["init_weights"] = False
+    options = without_weights(name)
     kind, size = "image", (96, 96)
     if name.startswith("vit_"):
         options["image_size"] = size[0] if name != "vit_h_14" else 98

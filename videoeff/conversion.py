@@ -28,7 +28,7 @@ from videoeff.capture.randomness import require_none
 from videoeff.capture.reachable import has_function_caches
 from videoeff.capture.settling import Noticed, noticing, own_parameters, settle
 from videoeff.capture.static_sizes import VaryingSizeError
-from videoeff.errors import BackendError, CaptureError, PassError
+from videoeff.errors import BackendError, CaptureError, PassError, first_line
 from videoeff.ir.edit import to_device
 from videoeff.ir.program import Program
 from videoeff.lowering.choose import choose_backends
@@ -313,7 +313,7 @@ def _device(device: torch.device | str | None) -> torch.device | None:
         torch.empty(0, device=place)
     except (RuntimeError, AssertionError) as error:
         raise BackendError(
-            f"device={str(device)!r} cannot be used here: {str(error).splitlines()[0]}; "
+            f"device={str(device)!r} cannot be used here: {first_line(error)}; "
             "torch.cuda.device_count() tells how many GPUs there are"
         ) from error
     return place
@@ -356,7 +356,6 @@ def _require_run(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     try:
         return settle(model, args, kwargs)
     except Exception as error:
-        lines = str(error).strip().splitlines() or [type(error).__name__]
         hint = "a tuple holds the positional arguments, kwargs= the keyword arguments"
         odd = _mismatch(model, args, kwargs)
         if odd:
@@ -366,7 +365,8 @@ def _require_run(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
         if len(args) == 1 and isinstance(args[0], Mapping):
             hint = "a dictionary is one argument; pass keyword arguments as kwargs="
         raise CaptureError(
-            f"{name}: the model itself fails on the example {describe(args, kwargs)}: {lines[0]}; {hint}"
+            f"{name}: the model itself fails on the example {describe(args, kwargs)}: {first_line(error)}; "
+            f"{hint}"
         ) from error
 
 

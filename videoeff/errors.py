@@ -57,3 +57,8 @@ class ArtifactError(VideoEffError):
 
 class VideoError(VideoEffError):
     """A clip could not be read or written."""
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message; its class where it has none."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -13,6 +13,7 @@ from videoeff.bench.cuda_kernels import Kernel, Place, description, places
 from videoeff.bench.cuda_sizes import Measured, candidates, choice, require_cuda, save, table_of
 from videoeff.bench.network import network
 from videoeff.conversion import convert
+from videoeff.errors import first_line
 from videoeff.kernels.triton.configs import Config
 from videoeff.kernels.triton.rules import Table, measured_path
 
@@ -74,7 +75,7 @@ def layers(
             try:
                 full, part = measure(place, config)
             except RuntimeError as error:  # it does not fit the device: shared memory, registers
-                note(f"{place.layer}: {config} left out: {str(error).splitlines()[0]}")
+                note(f"{place.layer}: {config} left out: {first_line(error)}")
                 continue
             timed.append(Measured(place.layer, config, full, part))
         if timed:

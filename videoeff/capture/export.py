@@ -20,7 +20,7 @@ from torch import fx, nn
 from videoeff.capture.autocast import Autocast
 from videoeff.capture.canonical import to_program
 from videoeff.capture.static_sizes import require_static
-from videoeff.errors import CaptureError
+from videoeff.errors import CaptureError, first_line
 from videoeff.ir.program import Program
 
 
@@ -75,7 +75,7 @@ def as_module(model: torch.export.ExportedProgram, name: str) -> nn.Module:
         try:
             module = torch.export.unflatten(model)
         except Exception as error:
-            first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            first = first_line(error)
             raise CaptureError(f"{name}: its modules cannot be told from the export: {first}") from error
     for part in module.modules():
         part.training = False  # as exported; their own eval() does not reach all of them
@@ -130,7 +130,7 @@ def _functional(exported: torch.export.ExportedProgram, name: str) -> torch.expo
             functional: torch.export.ExportedProgram = exported.run_decompositions({})
             return functional
         except Exception as error:
-            first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            first = first_line(error)
             raise CaptureError(f"{name}: its in-place writes cannot be made pure: {first}") from error
 
 
@@ -141,6 +141,5 @@ def _export(
         try:
             return torch.export.export(module, args, kwargs, strict=False)
         except Exception as error:
-            text = str(error).strip().splitlines()
-            first = textwrap.shorten(text[0] if text else type(error).__name__, 200, placeholder=" ...")
+            first = textwrap.shorten(first_line(error), 200, placeholder=" ...")
             raise CaptureError(f"{name}: torch.export could not trace it: {first}") from error

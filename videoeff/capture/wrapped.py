@@ -16,7 +16,7 @@ from torch import Tensor, fx
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from videoeff.capture.autocast import Autocast
-from videoeff.errors import CaptureError
+from videoeff.errors import CaptureError, first_line
 from videoeff.ir.program import attribute
 from videoeff.ops.base import op_name
 
@@ -112,7 +112,7 @@ def _cast(graph: fx.Graph, node: fx.Node, env: Mapping[fx.Node, Any], on: Autoca
             wanted = function(*fakes[0], **fakes[1])
     except Exception as error:
         raise CaptureError(
-            f"what autocast does to {op_name(node)} cannot be told ({str(error).splitlines()[0]}); {_FIX}"
+            f"what autocast does to {op_name(node)} cannot be told ({first_line(error)}); {_FIX}"
         ) from error
 
     def cast(value: fx.Node) -> fx.Node:

@@ -100,7 +100,7 @@ class Engine(nn.Module):
         self._views: tuple[Any, ...] | None = None  # the outputs, if all of them are views of buffers
         program = self.program
         self._given = len(self.plan.frame_specs) - len(program.carried)  # tensors of a call
-        frame_specs = tuple(FrameSpec(*spec) for spec in self.plan.frame_specs[: self._given])
+        frame_specs = tuple(self._frame_specs[: self._given])
         #: The call it was planned for, and what it returns.
         self.signature = Signature(program.in_spec, tuple(program.literals), frame_specs)
         self.outputs = _output_signature(program)

@@ -61,19 +61,26 @@ def build_trusted(reference: str, where: str) -> nn.Module:
         raise ArtifactError(f"{where}: {error}") from error
 
 
-def _torchvision(name: str) -> Any:
-    from torchvision.models import get_model, get_model_builder, list_models
+def without_weights(name: str) -> dict[str, Any]:
+    """The options with which torchvision builds a model of a name, and downloads nothing."""
+    from torchvision.models import get_model_builder
 
-    if name not in list_models():
-        close = [n for n in list_models() if name.split("_")[0] in n][:6]
-        raise CaptureError(f"torchvision has no model {name!r}; similar: {', '.join(close) or 'none'}")
     options: dict[str, Any] = {"weights": None}
     parameters = inspect.signature(get_model_builder(name)).parameters
     if "weights_backbone" in parameters:
         options["weights_backbone"] = None
     if name in ("googlenet", "inception_v3"):
         options["init_weights"] = False
-    return get_model(name, **options)
+    return options
+
+
+def _torchvision(name: str) -> Any:
+    from torchvision.models import get_model, list_models
+
+    if name not in list_models():
+        close = [n for n in list_models() if name.split("_")[0] in n][:6]
+        raise CaptureError(f"torchvision has no model {name!r}; similar: {', '.join(close) or 'none'}")
+    return get_model(name, **without_weights(name))
 
 
 def _timm(name: str) -> Any:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from videoeff.cli.shared.checkpoint_file import as_tensor, few, read_file, top_keys
 from videoeff.cli.shared.checkpoint_fit import BESIDE, COUNTER, Weights, does_not_fit, problems, short
-from videoeff.errors import ArtifactError
+from videoeff.errors import ArtifactError, first_line
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -258,7 +258,7 @@ def _load(model: nn.Module, weights: Weights, path: Path, reference: str) -> Non
     try:
         model.load_state_dict(state, strict=False)
     except (RuntimeError, ValueError) as error:
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        first = first_line(error)
         raise ArtifactError(
             f"{path}: {reference} does not take its tensors ({first}); give the --model it was trained with"
         ) from error

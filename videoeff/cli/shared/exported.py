@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from videoeff.errors import ArtifactError
+from videoeff.errors import ArtifactError, first_line
 from videoeff.serialize.operators import import_operators
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def load_export(path: Path) -> torch.export.ExportedProgram:
             with path.open("rb") as file:
                 return torch.export.load(file)
         except Exception as error:
-            first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            first = first_line(error)
             raise ArtifactError(
                 f"{path}: cannot be read as an exported program ({first}); export it again with PyTorch "
                 f"{torch.__version__.partition('+')[0]} or the version it was written with"

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from videoeff.cli.shared.checkpoint_file import few
 from videoeff.cli.shared.onnx_ops import STATIC, Node, NotHere
 from videoeff.cli.shared.onnx_windows import OPERATORS
-from videoeff.errors import ArtifactError, CaptureError
+from videoeff.errors import ArtifactError, CaptureError, first_line
 
 #: Largest difference from ONNX Runtime, over the output's largest magnitude: that of a stream from its model.
 TOLERANCE = 1e-4
@@ -223,7 +223,7 @@ def load_onnx(path: Path) -> OnnxModel:
         if model.functions:
             model = onnx.inliner.inline_local_functions(model)
     except Exception as error:
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        first = first_line(error)
         raise ArtifactError(
             f"{path}: cannot be read as an ONNX model ({first[:160]}); copy it again, its file of weights "
             "(.data) beside it"
@@ -320,7 +320,7 @@ def compare_with_runtime(path: Path, stream: Callable[[Tensor], Any], frames: Se
         name = session.get_inputs()[0].name
         wanted = [session.run(None, {name: f.numpy()}) for f in frames]
     except Exception as error:
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        first = first_line(error)
         raise ArtifactError(f"{path}: ONNX Runtime cannot run it ({first[:200]}); export it again") from error
     names = [o.name for o in session.get_outputs()]
     worst = 0.0
