@@ -27,8 +27,7 @@ from videoeff.capture.partition import begin_again, changed_tensors, has_convolu
 from videoeff.capture.randomness import require_none
 from videoeff.capture.reachable import has_function_caches
 from videoeff.capture.settling import Noticed, noticing, own_parameters, settle
-from videoeff.capture.static_sizes import VaryingSizeError
-from videoeff.errors import BackendError, CaptureError, PassError, first_line
+from videoeff.errors import BackendError, CaptureError, PassError, VaryingSizeError, first_line
 from videoeff.ir.edit import to_device
 from videoeff.ir.program import Program
 from videoeff.lowering.choose import choose_backends

@@ -27,6 +27,10 @@ class CaptureError(VideoEffError):
     """A model could not be turned into a Program."""
 
 
+class VaryingSizeError(CaptureError):
+    """The values of a frame decide about a size, so that there is no one graph for all frames."""
+
+
 class PassError(VideoEffError):
     """A rewrite pass failed or was given options it does not have."""
 

@@ -11,11 +11,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import videoeff
+from tests.support.bodies import Body
+from tests.support.calls import dense
+from tests.support.small_nets import SIZE, clip
+from videoeff.capture.autocast import Autocast
 from videoeff.errors import CaptureError
 from videoeff.testing import TOLERANCES, moving_clip, relative_error
 
 BF16 = torch.bfloat16
 FRAMES = list(moving_clip(3, (1, 3, 24, 20)))
+
+#: Two layers, each rounded to the eight bits of bfloat16: a unit in the last place for each.
+ERROR = 2 * 2.0**-8
 
 
 class Net(nn.Module):
@@ -138,7 +145,7 @@ def test_values_and_dtypes_are_the_models(body: Callable[[Net, Tensor], Any]) ->
         for frame in FRAMES:
             found, expected = stream(frame), model(frame)
             assert dtypes(found) == dtypes(expected)
-            bound = TOLERANCES[torch.float16 if body is half else BF16].node
+            bound = TOLERANCES[torch.float16].node if body is half else ERROR
             assert relative_error(found, expected) <= bound
 
 
@@ -155,7 +162,7 @@ def test_in_parts() -> None:
         for frame in FRAMES:
             found, expected = stream(frame), model(frame)
             assert found.dtype == expected.dtype == BF16
-            assert relative_error(found, expected) <= TOLERANCES[BF16].node
+            assert relative_error(found, expected) <= ERROR
 
 
 def test_around_convert_it_is_refused() -> None:
@@ -174,3 +181,75 @@ def test_around_a_call_a_stream_keeps_its_precision(backend: str) -> None:
         with torch.autocast("cpu", dtype=BF16):
             found = stream(frame)
         assert torch.equal(found, plain(frame))
+
+
+def nested(s: Any, x: Tensor) -> Any:
+    with torch.autocast("cpu", dtype=BF16):
+        y = s.c(x)
+        with torch.autocast("cpu", dtype=torch.float16):
+            return s.d(y)
+
+
+def off(s: Any, x: Tensor) -> Any:
+    with torch.autocast("cpu", enabled=False):
+        return s.d(s.c(x))
+
+
+def float32_inside(s: Any, x: Tensor) -> Any:
+    with torch.autocast("cpu", dtype=BF16):
+        return s.d(s.c(x)).float().softmax(1)
+
+
+def in_parts(s: Any, x: Tensor) -> Any:
+    with torch.autocast("cpu", dtype=BF16):
+        y = s.c(x)
+        if y.mean() > 100:
+            return y
+        with torch.autocast("cpu", enabled=False):
+            y = s.d(y.float())
+        return y, s.c(y)
+
+
+def whole_body(s: Any, x: Tensor) -> Any:
+    with torch.autocast("cpu", dtype=BF16):
+        return s.d(torch.relu(s.c(x)))
+
+
+@pytest.mark.parametrize("form", [nested, off, float32_inside, in_parts])
+def test_two_layers_within_two_roundings(form: Callable[..., Any]) -> None:
+    model = Body(form)
+    frames = list(clip(5))
+    stream = videoeff.convert(model, frames[0])
+    for frame in frames:
+        assert relative_error(stream(frame), dense(model, frame)) < ERROR  # infinite for another dtype
+    assert stream.report().convolutions_streamed == 1.0
+
+
+def test_autocast_as_a_decorator() -> None:
+    model = Body(torch.autocast("cpu", dtype=BF16)(lambda s, x: s.d(s.c(x))))
+    stream = videoeff.convert(model, torch.rand(SIZE))
+    for frame in clip(3):
+        assert relative_error(stream(frame), dense(model, frame)) < ERROR
+
+
+@pytest.mark.parametrize("form", [whole_body, off, in_parts])
+def test_a_call_inside_autocast_keeps_the_precision_of_the_conversion(form: Callable[..., Any]) -> None:
+    model = Body(form)
+    stream = videoeff.convert(model, torch.rand(SIZE))
+    for frame in clip(4):
+        with torch.autocast("cpu", dtype=torch.float16):
+            found = stream(frame)
+        assert relative_error(found, dense(model, frame)) < (1e-5 if form is off else ERROR)
+
+
+def test_what_is_on_and_the_same_again() -> None:
+    assert not Autocast.now()
+    with torch.autocast("cpu", dtype=BF16):
+        found = Autocast.now()
+        assert found.dtypes == (("cpu", BF16),)
+        with Autocast().entered():
+            assert not Autocast.now()
+        assert Autocast.now() == found
+    with found.entered():
+        assert Autocast.now() == found
+    assert str(Autocast()) == "no autocast"

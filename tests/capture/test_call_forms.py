@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -48,6 +48,26 @@ class Result:
     size: int
 
 
+@dataclasses.dataclass
+class Masked:
+    """A picture with a mask, registered as a dataclass."""
+
+    tensors: Tensor
+    mask: Tensor
+
+
+class Pair(NamedTuple):
+    """The same without a registration: PyTorch knows named tuples."""
+
+    tensors: Tensor
+    mask: Tensor
+
+
+class Bag(dict[str, Any]):
+    """A dictionary with a name of its own, as many libraries return."""
+
+
+torch.export.register_dataclass(Masked)
 pytree.register_pytree_node(
     Registered, lambda v: ([v.tensors, v.mask], None), lambda leaves, _: Registered(*leaves)
 )
@@ -57,10 +77,11 @@ def masked(s: Any, x: Nested) -> Any:
     return s.d(s.c(x.tensors) * x.mask)
 
 
-def test_a_registered_class_streams() -> None:
+@pytest.mark.parametrize("kind", [Registered, Pair, Masked])
+def test_a_registered_class_streams(kind: Callable[..., Any]) -> None:
     model = Body(masked)
-    frames = [Registered(f, (f[:, :1] > 0.1).float()) for f in clip(4)]
-    stream = videoeff.convert(model, frames[0])
+    frames = [kind(f, (f[:, :1] > 0.1).float()) for f in clip(4)]
+    stream = videoeff.convert(model, (frames[0],))
     for frame in frames:
         assert relative_error(stream(frame), dense(model, frame)) < 1e-5
     assert stream.report().convolutions_streamed == 1.0
@@ -128,6 +149,17 @@ def test_constants_among_the_arguments(form: Callable[..., Any], first: Any, oth
     with pytest.raises(StateError, match=r"converted (for|with)|convert with a tensor"):
         stream(frames[0], other)
     assert relative_error(stream(frames[1], first), dense(model, frames[1], first)) < 1e-5
+
+
+@pytest.mark.parametrize("wrap", [lambda y: {"a": [y, (y, None)], "b": "text"}, lambda y: Bag(scores=y)])
+def test_outputs_in_dictionaries(wrap: Callable[[Tensor], Any]) -> None:
+    model = Body(lambda s, x: wrap(s.d(s.c(x))))
+    frames = list(clip(3))
+    stream = videoeff.convert(model, frames[0])
+    for frame in frames:
+        found, expected = stream(frame), dense(model, frame)
+        assert type(found) is type(expected)
+        assert relative_error(dict(found), dict(expected)) < 1e-5
 
 
 def test_outputs_of_classes_of_their_own() -> None:

@@ -1,116 +1,175 @@
-"""Sizes that depend on a frame's values: what lies before them is captured in parts, and is exact."""
+"""Models in which the values of a frame decide about sizes: they stream in parts, and give what they gave."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-import torchvision
 from torch import Tensor, nn
+from torchvision.ops import batched_nms, nms, roi_align
 
 import videoeff
+from tests.support.bodies import Body
+from tests.support.calls import dense
+from tests.support.small_nets import SIZE, clip
 from videoeff.errors import ArtifactError, CaptureError
 from videoeff.serialize.operators import import_operators
-from videoeff.testing import moving_clip, relative_error
+from videoeff.testing import relative_error
 
 # torchvision's own rule for the size of what nms gives
 pytestmark = pytest.mark.filterwarnings("ignore:`create_unbacked_symint` is deprecated:FutureWarning")
 
-
-class Net(nn.Module):
-    """Two convolutions, and a last step."""
-
-    def __init__(self, last: Callable[[Tensor], Tensor]) -> None:
-        super().__init__()
-        self.first, self.second = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 8, 3, padding=1)
-        self.last = last
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.last(self.second(self.first(x).relu()))
+Form = Callable[[Any, Tensor], Any]
 
 
-def nms(y: Tensor) -> Tensor:
-    boxes = y.flatten(2)[0, :4].T.abs() * 10
-    boxes = torch.cat([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], 1)
-    return boxes[torchvision.ops.nms(boxes, y.flatten(2)[0, 4], 0.5)]
+def boxes(s: Any, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Forty boxes (40, 4) and their scores (40,), made of two convolutions."""
+    flat = s.d(torch.relu(s.c(x))).flatten(2)[0].T[:80].reshape(40, 6)
+    return torch.cat([flat[:, :2], flat[:, :2] + flat[:, 2:4].abs() + 0.5], 1), flat[:, 4]
 
 
-def crop(y: Tensor) -> Tensor:
-    return y[..., : int(y.abs().sum()) % 5 + 3]
+def suppressed(s: Any, x: Tensor) -> Any:
+    corners, scores = boxes(s, x)
+    kept = nms(corners, scores, 0.3)
+    return corners[kept], scores[kept]
 
 
-def masked(y: Tensor) -> Tensor:
-    return torch.masked_select(y, y > 0.1).sum() + y
+def suppressed_among_many(s: Any, x: Tensor) -> Any:
+    flat = s.d(s.c(x)).flatten()[:400].reshape(80, 5)
+    corners = torch.cat([flat[:, :2], flat[:, :2] + flat[:, 2:4].abs()], 1)
+    return corners[nms(corners, flat[:, 4], 0.5)]
 
 
-LAST: dict[str, Callable[[Tensor], Tensor]] = {
-    "nms": nms,
-    "nonzero": lambda y: torch.nonzero(y[:, 0] > 0.1),
-    "mask": lambda y: y[y > 0],
-    "where": lambda y: torch.where(y[0, 0] > 0.1)[0],
-    "unique": lambda y: torch.unique((y * 3).round()),
-    "crop": crop,
-    "repeat": lambda y: y.repeat(int((y > 0).sum()) % 3 + 1, 1, 1, 1),
-    "branch": lambda y: y * 2 if y.sum() > 0 else y,
-    "masked-select": masked,
-    "loop": lambda y: torch.stack([row.max() for row in y[0, 0] if float(row.sum()) > 0] or [y.sum()]),
-}
-EXPORTS = ("nms", "nonzero", "mask", "where", "unique", "masked-select")
-FRAMES = list(moving_clip(4, (1, 3, 24, 20), noise=0.02))
+def suppressed_by_class(s: Any, x: Tensor) -> Any:
+    corners, scores = boxes(s, x)
+    return corners[batched_nms(corners, scores, (scores > 0).long(), 0.3)]
 
 
-def assert_exact(stream: videoeff.StreamingModule, model: Callable[[Tensor], Tensor]) -> None:
-    """Every frame's result is the model's, and the convolutions stream."""
-    with torch.no_grad():
-        for frame in FRAMES:
-            assert relative_error(stream(frame), model(frame)) <= 1e-5
-    assert stream.report().convolutions_streamed == 1.0
+def above(s: Any, x: Tensor) -> Any:
+    y = s.d(s.c(x))
+    return y[y > 0]
 
 
-@pytest.mark.parametrize("name", LAST)
-def test_streams_in_parts(name: str) -> None:
-    model = Net(LAST[name]).eval()
-    stream = videoeff.convert(model, FRAMES[0])
-    assert set(stream.engines) == {"first", "second"}
-    assert_exact(stream, model)
+def places(s: Any, x: Tensor) -> Any:
+    return torch.nonzero(s.d(s.c(x)).abs() > 0.2)
 
 
-@pytest.mark.parametrize("name", EXPORTS)
-def test_of_an_export_streams_in_parts(name: str, tmp_path: Path) -> None:
-    exported = torch.export.export(Net(LAST[name]).eval(), (FRAMES[0],), strict=False)
-    stream = videoeff.convert(exported, FRAMES[0])
-    assert set(stream.engines) == {"first", "second"}
-    assert_exact(stream, exported.module())
+def where(s: Any, x: Tensor) -> Any:
+    return torch.where(s.d(s.c(x)).abs() > 0.2)
+
+
+def crop(s: Any, x: Tensor) -> Any:
+    y = s.c(x)
+    rows = int(y.abs().mean() * 20) % 10 + 4
+    return s.d(y)[:, :, :rows]
+
+
+def selected_mean(s: Any, x: Tensor) -> Any:
+    y = s.c(x)
+    return s.d(y * y.masked_select(y > 0).mean())
+
+
+def unique(s: Any, x: Tensor) -> Any:
+    return torch.unique((s.d(s.c(x)) > 0).int())
+
+
+def repeated(s: Any, x: Tensor) -> Any:
+    y = s.d(s.c(x))
+    return y[0, 0].repeat_interleave((y[0, 0, :, 0] > 0).long(), dim=0)
+
+
+def best(s: Any, x: Tensor) -> Any:
+    y = s.d(s.c(x)).flatten()
+    return y.topk(int((y > 0).sum())).values
+
+
+def regions(s: Any, x: Tensor) -> Any:
+    corners, scores = boxes(s, x)
+    return roi_align(s.c(x), [corners[nms(corners, scores, 0.3)]], (2, 2))
+
+
+def looped(s: Any, x: Tensor) -> Any:
+    y = s.d(s.c(x))[0, 0, 0]
+    return [v * 2 for v in y[y.abs() > 0.01]]
+
+
+def branch(s: Any, x: Tensor) -> Any:
+    y = s.c(x)
+    return s.d(y) if y.mean() > 0 else -s.d(y)
+
+
+FORMS = (
+    suppressed, suppressed_among_many, suppressed_by_class, above, places, where, crop, selected_mean, unique,
+    repeated, best, regions, looped, branch,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_sizes_that_the_frame_decides_about(form: Form) -> None:
+    model = Body(form).double()
+    frames = list(clip(5, SIZE, torch.float64))
+    stream = videoeff.convert(model, frames[0])
+    for frame in frames:
+        assert relative_error(stream(frame), dense(model, frame)) < 1e-9
+    report = stream.report()
+    assert report.convolutions_streamed == 1.0
+    assert report.frames == 4
+    assert report.macs["needed"] < report.macs["dense"]
+
+
+@pytest.mark.parametrize("form", [suppressed_among_many, above, places, where, unique, selected_mean])
+def test_of_an_export_they_stream_in_parts(form: Form, tmp_path: Path) -> None:
+    frames = list(clip(4))
+    exported = torch.export.export(Body(form), (frames[0],), strict=False)
+    stream = videoeff.convert(exported, frames[0])
     stream.save(tmp_path / "it.veff")
-    assert_exact(videoeff.load(tmp_path / "it.veff", model=exported), exported.module())
+    for made in (stream, videoeff.load(tmp_path / "it.veff", model=exported)):
+        for frame in frames:
+            assert relative_error(made(frame), dense(exported.module(), frame)) < 1e-5
+        assert made.report().convolutions_streamed == 1.0
 
 
 def test_the_reason_names_the_operator() -> None:
-    stream = videoeff.convert(Net(LAST["nonzero"]).eval(), FRAMES[0])
-    assert "what nonzero" in dict(stream.report().eager)[""]
-    assert "differs in size from frame to frame" in dict(stream.report().eager)[""]
+    reason = dict(videoeff.convert(Body(places), torch.rand(SIZE)).report().eager)[""]
+    assert "what nonzero" in reason
+    assert "differs in size from frame to frame" in reason
 
 
-def test_without_modules_it_is_refused() -> None:
-    class Bare(nn.Module):
+def test_no_part_to_stream_names_the_operator_and_the_fix() -> None:
+    class Functional(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.weight = nn.Parameter(torch.rand(4, 3, 3, 3))
+            self.weight = nn.Parameter(torch.rand(3, 3, 3, 3))
 
         def forward(self, x: Tensor) -> Tensor:
-            y = torch.conv2d(x, self.weight)
-            return y[y > 1]
+            y = nn.functional.conv2d(x, self.weight, padding=1)
+            return y[y > 0.5]
 
-    with pytest.raises(CaptureError, match=r"Bare: what index .* differs in size from frame to frame"):
-        videoeff.convert(Bare().eval(), FRAMES[0])
+    with pytest.raises(CaptureError, match=r"what index .*differs in size from frame to frame"):
+        videoeff.convert(Functional().eval(), torch.rand(SIZE))
 
 
-def test_operators_of_torchvision_are_imported(tmp_path: Path) -> None:
-    path = tmp_path / "nms.pt2"
-    torch.export.save(torch.export.export(Net(nms).eval(), (FRAMES[0],), strict=False), path)
-    import_operators(path)
+def test_a_model_that_is_one_convolution_says_why() -> None:
+    class Layer(nn.Conv2d):
+        def forward(self, x: Tensor) -> Tensor:
+            y = super().forward(x)
+            return y[y > 0]
+
+    with pytest.raises(CaptureError, match=r"differs in size from frame.*in parts: Layer: no part of it"):
+        videoeff.convert(Layer(3, 3, 3).eval(), torch.rand(SIZE))
+
+
+def test_sparse_outputs() -> None:
+    model = Body(lambda s, x: s.d(s.c(x)).to_sparse())
+    frames = list(clip(3))
+    stream = videoeff.convert(model, frames[0])
+    for frame in frames:
+        found, expected = stream(frame), dense(model, frame)
+        assert found.layout is torch.sparse_coo
+        torch.testing.assert_close(found.to_dense(), expected.to_dense(), rtol=1e-5, atol=1e-5)
 
 
 def test_an_operator_that_nothing_registers_is_named(tmp_path: Path) -> None:
@@ -118,8 +177,8 @@ def test_an_operator_that_nothing_registers_is_named(tmp_path: Path) -> None:
         library.define("twice(Tensor x) -> Tensor")
         library.impl("twice", lambda x: x * 2, "CompositeExplicitAutograd")
         library.impl("twice", torch.empty_like, "Meta")
-        model = Net(lambda y: torch.ops.videoeff_test.twice(y)).eval()
-        torch.export.save(torch.export.export(model, (FRAMES[0],), strict=False), tmp_path / "own.pt2")
+        model = Body(lambda s, x: torch.ops.videoeff_test.twice(s.d(s.c(x))))
+        torch.export.save(torch.export.export(model, (torch.rand(SIZE),), strict=False), tmp_path / "own.pt2")
     with pytest.raises(
         ArtifactError, match="calls the operator videoeff_test::twice, which nothing here registers"
     ):

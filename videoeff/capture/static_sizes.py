@@ -9,12 +9,8 @@ import torch.utils._pytree as pytree
 from torch import Tensor, fx
 
 from videoeff.capture.exported import module_of
-from videoeff.errors import CaptureError
+from videoeff.errors import VaryingSizeError
 from videoeff.ops.base import op_name
-
-
-class VaryingSizeError(CaptureError):
-    """A size depends on the values of a frame, so that there is no one graph for all frames."""
 
 
 def require_static(exported: torch.export.ExportedProgram, name: str) -> None:
