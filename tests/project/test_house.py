@@ -48,6 +48,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
         "conversion": "errors ir analysis capture passes lowering runtime",
         "video": "errors",
         "testing": "runtime",
+        "rounding": "errors testing",
     }.items()
 }
 
