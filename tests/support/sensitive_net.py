@@ -24,10 +24,11 @@ class Sensitive(nn.Module):
         self.head = nn.Conv2d(16, 4, 3, padding=1)
         for parameter in self.parameters():
             nn.init.normal_(parameter, std=0.2, generator=generator)
-        nn.init.constant_(self.spread.bias, offset)
         # Rows of the sum cancel the offset: pairs of weights of opposite sign.
         half = torch.randn(16, 8, 1, 1, generator=generator)
+        assert self.spread.bias is not None  # as a convolution has, unless told
         with torch.no_grad():
+            self.spread.bias.fill_(offset)
             self.sum.weight.copy_(torch.cat((half, -half), 1))
         self.requires_grad_(False)
 
@@ -60,9 +61,10 @@ def rough(model: nn.Module, by: float) -> nn.Module:
 
 def _worker(by: float) -> None:
     from videoeff.bench import runners, worker
+    from videoeff.bench.spec import Job
 
     class Rough(runners.Eager):
-        def __init__(self, job: runners.Job) -> None:
+        def __init__(self, job: Job) -> None:
             super().__init__(job)
             rough(self.model.get_submodule("model"), by)  # type: ignore[attr-defined]  # of the flat network
 
