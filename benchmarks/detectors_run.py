@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from benchmarks.detectors_data import CONTROLS
 from benchmarks.detectors_score import Agreement, Detector
 from videoeff.bench.clip_frames import save_frames, write_calibration
-from videoeff.bench.contenders import PAUSE, TOLERANCE
+from videoeff.bench.contenders import PAUSE, TOLERANCE, difference
 from videoeff.bench.errors import skip_label
 from videoeff.bench.figures import best, summary
 from videoeff.bench.precision import explained
@@ -269,12 +269,11 @@ class Bench:
         self, label: str, outputs: Sequence[NDArray[Any]], dense: Sequence[NDArray[Any]], first: int
     ) -> None:
         """Keep the largest difference; where it exceeds the law, ask float64 about it."""
-        contender, worst = self.contenders[label], 0.0
-        for output, expected in zip(outputs, dense, strict=True):
-            worst = max(worst, float(np.abs(output - expected).max() / np.abs(expected).max()))
+        contender = self.contenders[label]
+        found, wanted = ({f"frame{i}_0": a for i, a in enumerate(arrays)} for arrays in (outputs, dense))
+        worst = difference(found, wanted)
         contender.worst_difference = max(contender.worst_difference, worst)
         if label in self._exact and not worst <= TOLERANCE:
-            found, wanted = ({f"frame{i}_0": a for i, a in enumerate(arrays)} for arrays in (outputs, dense))
             ask = partial(self._arrays, EAGER, "clip.npy", first, len(outputs), float64=True)
             contender.explained.append(explained({label: found}, wanted, ask)[label])
 
