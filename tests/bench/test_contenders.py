@@ -18,6 +18,7 @@ from videoeff.bench.spec import Job, Model, Settings
 from videoeff.errors import BackendError
 
 TINY = Path(__file__).resolve().parents[1] / "support" / "tiny_net.py"
+SENSITIVE = TINY.with_name("sensitive_net.py")
 REFERENCE = f"{TINY}:net"
 SIZE = (48, 64)
 CLIP = {"size": list(SIZE), "share": 0.1, "seed": 0}
@@ -29,13 +30,13 @@ def job(tmp_path_factory: pytest.TempPathFactory) -> Job:
     return job_of(Model(REFERENCE, title="tiny"), SIZE, SETTINGS, tmp_path_factory.mktemp("cache"))
 
 
-def starting(function: str, *kinds: str) -> Callable[[str, Path, int, Path], Process]:
-    """Starts the usual worker, but for some kinds a function of ``tiny_net``."""
+def starting(function: str, *kinds: str, file: Path = TINY) -> Callable[[str, Path, int, Path], Process]:
+    """Starts the usual worker, but for some kinds a function of ``tiny_net`` or another file."""
 
     def start(kind: str, log: Path, threads: int, cache: Path) -> Process:
         command = None
         if kind in kinds:
-            code = f"import runpy; runpy.run_path({str(TINY)!r})[{function!r}]()"
+            code = f"import runpy; runpy.run_path({str(file)!r})[{function!r}]()"
             command = [sys.executable, "-W", "ignore", "-c", code, kind]
         return Process(kind, log, threads, cache, command)
 
@@ -135,6 +136,31 @@ def test_disagreement_stops_before_timing(job: Job) -> None:
         pytest.raises(BackendError, match=r"openvino by 0\.01.*nothing was timed"),
     ):
         made.parity(CLIP)
+
+
+@pytest.fixture(scope="module")
+def sensitive(tmp_path_factory: pytest.TempPathFactory) -> Job:
+    return job_of(Model(f"{SENSITIVE}:build"), SIZE, SETTINGS, tmp_path_factory.mktemp("sensitive"))
+
+
+@pytest.mark.parametrize("worker", ["rounding_worker", "faulty_worker"])
+def test_float64_tells_rounding_from_a_fault(sensitive: Job, worker: str) -> None:
+    notes: list[str] = []
+    start = starting(worker, "openvino", file=SENSITIVE)
+    with Contenders(sensitive, ("eager", "openvino"), 240.0, notes.append, start) as made:
+        if worker == "faulty_worker":
+            with pytest.raises(BackendError, match=r"openvino by 0\.00.*it is not rounding: eager PyTorch"):
+                made.parity(CLIP)
+            return
+        assert 1e-4 < made.parity(CLIP)["openvino"] < 1e-3
+        told = made.notes["openvino"]["float64"]
+        assert 1e-5 < told["eager"] < told["found"] < 4 * told["eager"]
+        assert "the network itself is that sensitive to float32's rounding" in notes[0]
+
+
+def test_everybody_sees_the_same_frames_however_often(contenders: Contenders) -> None:
+    first = contenders.outputs("eager", CLIP, 2)
+    assert difference(contenders.outputs("eager", CLIP, 2), first) == 0
 
 
 def test_disagreement_stops_a_measurement(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:

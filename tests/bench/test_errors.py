@@ -31,7 +31,7 @@ class Made(Contenders):
         self.ready: dict[str, Any] = {kind: Asked() for kind in factors}
         self.note = lambda _: None
 
-    def outputs(self, kind: str, clip: dict[str, Any], frames: int) -> dict[str, Any]:
+    def outputs(self, kind: str, clip: dict[str, Any], frames: int, **_: Any) -> dict[str, Any]:
         factor = self.factors[kind] + self.ready[kind].threshold
         return {f"frame{i}_0": factor * FRAMES[i] for i in range(frames)}
 

@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from videoeff.errors import BackendError
+
 ROOT = Path(__file__).resolve().parents[2]
 SIZE = (64, 96)
 
@@ -296,6 +298,50 @@ def test_reasons_hold_no_paths(scripts: dict[str, ModuleType], tmp_path: Path) -
     options = type("Options", (), {"data": tmp_path / "data", "cache": tmp_path / "cache"})
     text = scripts["detectors"].cleaned(f"FileNotFoundError: {tmp_path / 'data' / 'net.pt2'}", options)
     assert text == "FileNotFoundError: data/net.pt2"
+
+
+# ---------------------------------------------------------------- parity
+
+
+@pytest.mark.parametrize(
+    ("off", "threshold", "outcome"),
+    [
+        (2e-5, 0.0, "within"),
+        (3e-4, 0.0, "explained"),
+        (5e-4, 0.0, "refused"),
+        (0.1, 0.0, "refused"),
+        (math.nan, 0.0, "refused"),
+        (0.1, 0.05, "within"),
+    ],
+)
+def test_float64_tells_rounding_from_a_fault(
+    scripts: dict[str, ModuleType], off: float, threshold: float, outcome: str
+) -> None:
+    """Eager PyTorch is off by 1e-4 of the network in float64."""
+    run = scripts["detectors_run"]
+    exact = np.array([1.0, 0.5])
+    eager = (exact - 1e-4).astype(np.float32)
+
+    class Bench(run.Bench):  # type: ignore[misc,name-defined]  # a module that is imported by name
+        def __init__(self) -> None:
+            self.contenders = {"stream": run.Contender(None, threshold)}
+            self.detector = type("Net", (), {"name": "net"})
+            self.setting = type("Setting", (), {"clip": Path("clip.avi")})
+            self.notes: list[str] = []
+            self.note = self.notes.append
+
+        def _arrays(self, label: str, file: str, first: int, count: int, **request: Any) -> dict[str, Any]:
+            assert (label, file, first, count, request) == ("eager", "clip.npy", 3, 1, {"float64": True})
+            return {"exact0_0": exact, "eager0_0": eager, "last0_0": eager}
+
+    bench = Bench()
+    bench._compare("stream", [(exact + off - 1e-4 * (off < 1e-4)).astype(np.float32)], [eager], 3)
+    if outcome == "refused":
+        with pytest.raises(BackendError, match=r"net on clip\.avi: outputs differ .* nothing was timed"):
+            bench._check()
+    else:
+        bench._check()
+    assert bool(bench.notes) is (outcome == "explained")
 
 
 # ---------------------------------------------------------------- the whole

@@ -12,9 +12,11 @@ import torch
 
 import videoeff
 from tests.cli.conftest import call_json, refused
+from tests.support import sensitive_net
 from videoeff.cli.shared.onnx_model import compare_with_runtime, load_onnx
 from videoeff.cli.shared.onnx_windows import OPERATORS
 from videoeff.errors import CaptureError
+from videoeff.testing import moving_clip
 
 onnx = pytest.importorskip("onnx", reason="needs the packages of videoeff[onnx]")
 pytest.importorskip("onnxruntime", reason="needs the packages of videoeff[onnx]")
@@ -375,3 +377,44 @@ def test_without_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
     monkeypatch.setattr(builtins, "__import__", absent)
     assert "pip install 'videoeff[onnx]'" in refused("convert", source, "-o", tmp_path / "a.veff")
+
+
+# ---------------------------------------------------------------- beyond the law
+
+
+def sensitive(path: Path) -> Path:
+    """The network of ``sensitive_net`` as a file."""
+    network = sensitive_net.build()
+    make, weights = onnx.helper.make_node, {k: v.numpy() for k, v in network.state_dict().items()}
+    nodes = [
+        make("Conv", ["x", "spread.weight", "spread.bias"], ["spread"], name="/spread/Conv", pads=[1] * 4),
+        make("Conv", ["spread", "sum.weight", "sum.bias"], ["sum"], name="/sum/Conv"),
+        make("Tanh", ["sum"], ["tanh"]),
+        make("Conv", ["tanh", "head.weight", "head.bias"], ["out"], name="/head/Conv", pads=[1] * 4),
+    ]
+    return saved(path, nodes, weights, (1, 3, 32, 48), ["out"], 17)
+
+
+@pytest.mark.parametrize(("by", "holds"), [(6e-8, True), (4.5e-7, False)])
+def test_rounding_that_the_network_magnifies_is_told_from_a_fault(
+    by: float, holds: bool, tmp_path: Path
+) -> None:
+    path = sensitive(tmp_path / "net.onnx")
+    stream = sensitive_net.rough(sensitive_net.build(), by)
+    frames = list(moving_clip(3, (1, 3, 32, 48)))
+    if holds:
+        note = compare_with_runtime(path, stream, frames)
+        assert "the network itself is that sensitive to float32's rounding: eager PyTorch is off by" in note
+    else:
+        with pytest.raises(CaptureError, match="it is not rounding: eager PyTorch is off by"):
+            compare_with_runtime(path, stream, frames)
+
+
+def test_an_operator_that_is_translated_wrongly_is_no_rounding(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Then the stream equals the network in float64, which is as wrong, and ONNX Runtime does not."""
+    path = sensitive(tmp_path / "net.onnx")
+    monkeypatch.setitem(OPERATORS, "Tanh", lambda _node, x: torch.tanh(x) * 1.001)
+    with pytest.raises(CaptureError, match=r"it is not rounding: .* ONNX Runtime by"):
+        compare_with_runtime(path, load_onnx(path), list(moving_clip(2, (1, 3, 32, 48))))

@@ -48,6 +48,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
         "conversion": "errors ir analysis capture passes lowering runtime",
         "video": "errors",
         "testing": "runtime",
+        "rounding": "errors testing",
     }.items()
 }
 
@@ -248,6 +249,25 @@ SOURCE_LINES = 500
 SOURCE_SUFFIXES = frozenset({".py", ".cpp", ".hpp", ".h"})
 TRACKED_BYTES = 2 * 1024 * 1024
 NOT_A_PASS = frozenset({"__init__", "base", "pipeline", "recipes"})
+
+# What stands at the top of the repository.
+TOP_LEVEL = frozenset(
+    ".ci .gitignore .pre-commit-config.yaml CHANGELOG.md CONTRIBUTING.md LICENSE Makefile README.md "
+    "constraints.txt hatch_build.py pyproject.toml benchmarks docs examples tests videoeff".split()
+)
+
+# Pictures, clips, tensors and models, and where they may stand.
+MEDIA_SUFFIXES = frozenset(
+    ".avi .gif .jpeg .jpg .m4v .mkv .mov .mp4 .mpg .ogv .png .tif .tiff .ts .webm .webp "
+    ".bin .ckpt .gz .npy .npz .onnx .pkl .pt .pt2 .pth .safetensors .tar .veff .zip".split()
+)
+MEDIA_PLACES = (
+    "docs/pictures/",
+    "benchmarks/results/",
+    "tests/serialize/data/",
+    "videoeff/demo/segmenter.safetensors",
+)
+
 HOMES = r"/(?:home|Users|root|work)/|[A-Z]:\\+Users\\+"
 
 
@@ -298,6 +318,18 @@ def machine_paths(name: str, data: bytes, places: tuple[str, ...] = ()) -> list[
         for number, line in enumerate(lines, start=1)
         if path.search(line)
     ]
+
+
+def strays(names: Iterable[str]) -> list[str]:
+    """Files, by their paths in the repository, that are unknown at its top or media where none belong."""
+    wrong = []
+    for name in sorted(names):
+        top = name.split("/")[0]
+        if top not in TOP_LEVEL:
+            wrong.append(f"{name}: what is {top!r}? A new name at the top is added to TOP_LEVEL")
+        elif Path(name).suffix.lower() in MEDIA_SUFFIXES and not name.startswith(MEDIA_PLACES):
+            wrong.append(f"{name}: pictures, clips and tensors stand in {', '.join(MEDIA_PLACES)} alone")
+    return wrong
 
 
 def tracked() -> list[Path]:
@@ -425,6 +457,11 @@ def test_no_large_tracked_file() -> None:
         if path.stat().st_size > TRACKED_BYTES
     ]
     assert not large, "\n".join(large)
+
+
+def test_no_stray_file_is_tracked() -> None:
+    wrong = strays(path.relative_to(ROOT).as_posix() for path in tracked())
+    assert not wrong, "\n".join(wrong)
 
 
 def test_no_machine_path_in_tracked_files() -> None:
@@ -579,6 +616,13 @@ def test_pass_names_catch(tmp_path: Path) -> None:
     ]
     (tmp_path / "test_fold_batchnorm.py").touch()
     assert wrong(FoldBatchNorm=named("fold-batchnorm")) == []
+
+
+def test_strays_are_found() -> None:
+    fine = ["README.md", ".gitignore", ".ci/run", "docs/pictures/a.png", "tests/serialize/data/a.veff"]
+    assert strays(fine) == []
+    wrong = [".env", "a.gif", "e.mp4", "notes.txt", "scratch/try.py", "tests/video/clip.MP4", "docs/a.npz"]
+    assert [line.split(":")[0] for line in strays([*fine, *wrong])] == sorted(wrong)
 
 
 def test_machine_paths_catch() -> None:

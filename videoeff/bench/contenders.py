@@ -102,11 +102,14 @@ class Contenders:
     def parity(self, clip: dict[str, Any], frames: int = 3) -> dict[str, float]:
         """Compare everybody's outputs with eager's.
 
+        Who exceeds the law is judged in float64: a network may magnify float32's rounding that far.
+
         Returns:
             Largest difference over the output's largest magnitude, for each contender.
 
         Raises:
-            BackendError: somebody in float32 computes something else, or eager PyTorch itself cannot run.
+            BackendError: somebody in float32 computes something else, and it is no rounding; or eager
+                PyTorch itself cannot run.
         """
         if EAGER not in self.ready:
             raise BackendError(
@@ -116,30 +119,39 @@ class Contenders:
         expected = self.outputs(EAGER, clip, frames)
         first = {name: array for name, array in expected.items() if name.startswith("frame0_")}
         found: dict[str, float] = {}
+        red: dict[str, dict[str, Any]] = {}
         for kind in [k for k in self.ready if k != EAGER]:
-            try:
-                if kind == STREAM:
-                    found[kind] = difference(self.outputs(kind, clip, frames), expected)
-                else:  # it has no memory, so one frame tells
-                    found[kind] = difference(self.outputs(kind, clip, 1), first)
+            try:  # a dense runtime has no memory, so one frame tells
+                outputs = self.outputs(kind, clip, frames if kind == STREAM else 1)
             except WorkerFailed as error:
                 self.drop(kind, str(error))
+                continue
+            found[kind] = difference(outputs, expected if kind == STREAM else first)
+            if kind not in COARSE and not found[kind] <= TOLERANCE:
+                red[kind] = outputs
         for kind in [k for k in COARSE if found.get(k) == float("inf")]:
             self.drop(kind, "its outputs have other shapes or are not finite")
             del found[kind]
-        red = {k: e for k, e in found.items() if k not in COARSE and not e <= TOLERANCE}
         if red:
-            text = ", ".join(f"{k} by {e:.2g}" for k, e in red.items())
-            raise BackendError(
-                f"{self.job.name} at {self.job.size[0]}x{self.job.size[1]}: outputs differ from eager "
-                f"PyTorch's: {text} (allowed: {TOLERANCE:g} of the largest magnitude); nothing was timed"
-            )
+            from videoeff.bench.precision import explained  # torch, which this process mostly does without
+
+            told = explained(red, expected, lambda: self.outputs(EAGER, clip, frames, float64=True))
+            text = ", ".join(f"{k} by {found[k]:.2g} ({told[k]})" for k in red)
+            where = f"{self.job.name} at {self.job.size[0]}x{self.job.size[1]}"
+            text = f"{where}: outputs differ from eager PyTorch's: {text}"
+            if not all(rounding.holds for rounding in told.values()):
+                raise BackendError(
+                    f"{text} (allowed: {TOLERANCE:g} of the largest magnitude); nothing was timed"
+                )
+            self.note(text)
+            for kind, rounding in told.items():
+                self.notes.setdefault(kind, {})["float64"] = rounding.to_json()
         return found
 
-    def outputs(self, kind: str, clip: dict[str, Any], frames: int) -> dict[str, Any]:
+    def outputs(self, kind: str, clip: dict[str, Any], frames: int, **request: Any) -> dict[str, Any]:
         """Outputs of the first frames of a clip, ``frame0_0`` and so on, each an array."""
         path = self.folder / f"{kind}.npz"
-        self.ready[kind].ask("outputs", clip=clip, frames=frames, save=str(path))
+        self.ready[kind].ask("outputs", clip=clip, frames=frames, save=str(path), **request)
         with np.load(path, allow_pickle=False) as arrays:
             found = {name: arrays[name] for name in arrays.files}
         path.unlink()

@@ -28,6 +28,7 @@ from videoeff.bench.spec import (
 )
 from videoeff.errors import BackendError
 from videoeff.kernels.cpp.plan import NativePlan
+from videoeff.rounding import Doubled, NoFloat64
 
 Array = NDArray[Any]
 
@@ -55,6 +56,18 @@ class Runner(abc.ABC):
         """What :meth:`run` returned, as arrays."""
         return [v.detach().contiguous().numpy() for v in returned]
 
+    def in_float64(self, fed: Any) -> dict[str, list[Array]]:
+        """What the dense network gives for a frame in float64, and eager PyTorch beside it; not timed.
+
+        Returns:
+            Outputs as arrays: ``exact`` in float64, ``eager`` and ``last`` in float32, the maps in the
+            default memory format and with their channels last.
+
+        Raises:
+            BackendError: this contender does not compute in float64, or the network cannot.
+        """
+        raise BackendError("only eager PyTorch computes in float64")
+
     def begin(self) -> None:  # noqa: B027 - nothing to do for most
         """Called after the untimed frames of a turn."""
 
@@ -75,11 +88,25 @@ class Eager(Runner):
         model, count = network.folded(network.load(job), example)
         self.model: Callable[..., Any] = model.to(memory_format=torch.channels_last)
         self.notes["batch_norms_folded"] = count
+        self._doubled: Doubled | None = None
 
     def run(self, fed: Any) -> Any:
         """One frame."""
         with torch.inference_mode():
             return self.model(fed)
+
+    def in_float64(self, fed: Any) -> dict[str, list[Array]]:
+        """The network as it is, its batch norms not folded."""
+        try:
+            if self._doubled is None:
+                loaded = network.load(self.job)
+                model = loaded.module() if isinstance(loaded, torch.export.ExportedProgram) else loaded
+                self._doubled = Doubled(model)
+            (eager, last), exact = self._doubled((fed.contiguous(),))
+        except NoFloat64 as error:
+            raise BackendError(str(error)) from error
+        found = {"exact": exact, "eager": eager, "last": last}
+        return {name: [v.contiguous().numpy() for v in values] for name, values in found.items()}
 
 
 class Compiled(Eager):

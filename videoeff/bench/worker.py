@@ -4,7 +4,8 @@ Requests, one at a time, each answered by one line:
 
 - ``{"do": "prepare", "job": {...}}``: get ready;
 - ``{"do": "configure", ...}``: thresholds, and start afresh;
-- ``{"do": "outputs", "clip": {...}, "frames": n, "save": path}``: outputs of n frames, as ``.npz``;
+- ``{"do": "outputs", "clip": {...}, "frames": n, "save": path}``: outputs of the first n frames, as ``.npz``;
+  with ``"float64": true`` the dense network's in float64, beside eager PyTorch's in both memory formats;
 - ``{"do": "time", "clip": {...}, "warm": k, "frames": n}``: times of n frames after k untimed ones, and the
   share of the pixels that changed in each unless ``"changed": false``.
 
@@ -78,7 +79,7 @@ class Worker:
 
         if "file" in clip:
             return iter(np.load(clip["file"], mmap_mode="r")[clip.get("first", 0) :])
-        key = json.dumps(clip, sort_keys=True)
+        key = _key(clip)
         if key not in self._clips:
             from videoeff.bench.clips import BlobClip, as_input
 
@@ -92,10 +93,16 @@ class Worker:
 
         runner = self._ready()
         arrays: dict[str, Any] = {}
+        self._clips.pop(_key(request["clip"]), None)  # so that all see the same frames, however often
         frames = self._frames(request["clip"])
         for index in range(request["frames"]):
-            values = runner.outputs(runner.run(runner.feed(np.array(next(frames)))))
-            arrays |= {f"frame{index}_{i}": np.array(v) for i, v in enumerate(values)}
+            fed = runner.feed(np.array(next(frames)))
+            if request.get("float64"):
+                found = runner.in_float64(fed)
+            else:
+                found = {"frame": runner.outputs(runner.run(fed))}
+            for name, values in found.items():
+                arrays |= {f"{name}{index}_{i}": np.array(v) for i, v in enumerate(values)}
         with Path(request["save"]).open("wb") as file:
             np.savez(file, allow_pickle=False, **arrays)
         return {"arrays": len(arrays)}
@@ -121,6 +128,10 @@ class Worker:
             times.append(1e3 * (time.perf_counter() - begin))
         del kept
         return {"ms": times, "changed": changed, **runner.end()}
+
+
+def _key(clip: Mapping[str, Any]) -> str:
+    return json.dumps(clip, sort_keys=True)
 
 
 def serve_all(kind: str, requests: IO[str], answers: IO[str]) -> None:

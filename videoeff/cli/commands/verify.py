@@ -82,6 +82,9 @@ def verify(
     outputs: they are reported, and frame 1, which must equal the dense model, is checked. The exit status
     is 1 if a law or the --tolerance is broken, or the clip broke off.
 
+    Where float32 exceeds the law, frames are computed once more in float64: the law holds if the stream is
+    not much further from that than eager PyTorch is, and both distances are reported.
+
     The dense model is the artifact's own graph, computed whole. With --model the outputs are compared with
     the model itself too, as its own code computes them: with --weights, else with the weights it is built
     with or, for an artifact in parts, those in the artifact.
@@ -108,7 +111,8 @@ def verify(
         pictures: Iterable[Any] = source if source is not None else _synthetic(frames or DEFAULT_FRAMES)
         total = source.frame_count if source is not None else frames or DEFAULT_FRAMES
         stopped = None
-        checks = Checks(stream, feed, None if reference is None else own_model(stream, reference, weights))
+        model = None if reference is None else own_model(stream, reference, weights)
+        checks = Checks(stream, feed, model, tolerance)
         try:
             for picture in track(pictures, "comparing", total):
                 checks.frame(picture)
@@ -118,7 +122,7 @@ def verify(
             stopped = f"the clip ends early: {source.truncated}"
         notes = () if source is None else notes_on_losses(source)
         notes += () if source is None else note_on_shape(feed.preprocess, source.size)
-    found = checks.result(tolerance)
+    found = checks.result()
     found |= {"artifact": str(artifact), "clip": clip or "synthetic", "stopped": stopped}
     found |= {} if source is None else losses(source)
     if as_json:
@@ -139,18 +143,37 @@ def _synthetic(frames: int) -> Iterator[Any]:
 
 
 class Checks:
-    """Collects, frame by frame, how far outputs and layers lie from the dense model."""
+    """Collects, frame by frame, how far outputs and layers lie from the dense model.
 
-    def __init__(self, stream: StreamingModule, feed: Feed, model: nn.Module | None = None) -> None:
+    Args:
+        stream: the stream.
+        feed: makes its calls out of pictures.
+        model: the model it was made of, to be compared with too.
+        tolerance: what takes the law's place.
+    """
+
+    def __init__(
+        self,
+        stream: StreamingModule,
+        feed: Feed,
+        model: nn.Module | None = None,
+        tolerance: float | None = None,
+    ) -> None:
         from videoeff.cli.shared.dense import Dense, Errors
+        from videoeff.cli.shared.float64 import Float64
 
         self.stream, self.feed, self.dense, self.model = stream, feed, Dense(stream), model
+        self.tolerance, self.float64 = tolerance, Float64(stream, model)
         self.against_model = Errors()
         self.frames = 0
         self.outputs, self.first = Errors(), Errors()
         self.layers: dict[str, dict[str, float]] = {}
         self.first_layers = self.first_of_model = 0.0
         self.dtype = "float32"
+        engines = stream.engines.values()
+        self.exact = not any(float(i.call.test.threshold) for e in engines for i in e.plan.instructions)
+        #: Whether layers are judged, not outputs.
+        self.by_layers = bool(stream.body.left)
 
     def frame(self, picture: Any) -> None:
         """One frame through both."""
@@ -161,6 +184,10 @@ class Checks:
         args, kwargs = self.feed(picture)
         outputs = self.stream(*args, **kwargs)
         kept = self.stream.values()
+        if self.frames == 0:
+            floating = [v.dtype for v in kept.values() if v.dtype.is_floating_point] or [torch.float32]
+            self.dtype = str(max(floating, key=lambda d: LAW.get(str(d)[6:], 0.0))).removeprefix("torch.")
+        apart: dict[str, torch.Tensor] = {}
 
         def watch(name: str, value: Any) -> None:
             if name not in kept:
@@ -168,58 +195,74 @@ class Checks:
             one = distance(kept[name], value)
             if self.frames == 0:
                 self.first_layers = max(self.first_layers, one.relative)
+            if self.by_layers and self._asks_float64 and one.relative > self.law:
+                apart[name] = value.clone()
             entry = self.layers.setdefault(name, {"relative": 0.0, "max_abs": 0.0, "frame": 0.0})
             if one.relative > entry["relative"]:
                 entry.update(relative=one.relative, max_abs=one.max_abs, frame=float(self.frames + 1))
 
         expected = self.dense(args, kwargs, watch)
         self.outputs.add(outputs, expected)
+        own = None
         if self.model is not None:
             with torch.no_grad():
-                self.against_model.add(outputs, self.model(*args, **kwargs))
+                own = self.model(*args, **kwargs)
+            self.against_model.add(outputs, own)
             if self.frames == 0:
                 self.first_of_model = self.against_model.relative
         if self.frames == 0:
             self.first.add(outputs, expected)
-            floating = [v.dtype for v in kept.values() if v.dtype.is_floating_point]
-            floating = floating or [torch.float32]
-            self.dtype = str(max(floating, key=lambda d: LAW.get(str(d)[6:], 0.0))).removeprefix("torch.")
+        if self._asks_float64:
+            if self.by_layers:
+                self.float64.layers(args, kwargs, kept, apart)
+            else:
+                self.float64.outputs(args, kwargs, outputs, expected)
+                self.float64.against_model(args, kwargs, outputs, own)
         self.frames += 1
 
-    def result(self, tolerance: float | None) -> dict[str, Any]:
+    @property
+    def law(self) -> float:
+        """The law of the stream's dtype."""
+        return LAW.get(self.dtype, LAW["float32"])
+
+    @property
+    def _asks_float64(self) -> bool:
+        """Whether the law bounds this frame, and float64 can tell more."""
+        return self.tolerance is None and self.dtype == "float32" and (self.exact or self.frames == 0)
+
+    def result(self) -> dict[str, Any]:
         """The figures and the judgement."""
-        law = LAW.get(self.dtype, LAW["float32"])
-        options = [
-            float(i.call.test.threshold) for e in self.stream.engines.values() for i in e.plan.instructions
-        ]
-        exact = max(options, default=0.0) == 0.0
+        law, tolerance, graph = self.law, self.tolerance, self.float64.graph
         bound = tolerance if tolerance is not None else law
-        by_layers = bool(self.stream.body.left)
+        bounded = self.exact or tolerance is not None
         worst = max((x["relative"] for x in self.layers.values()), default=0.0)
-        first = self.first_layers if by_layers else self.first.relative
-        holds = first <= max(law, tolerance or 0.0)
-        if exact or tolerance is not None:
-            fits = worst <= bound if by_layers else self.outputs.relative <= bound
-            holds = holds and fits and (by_layers or not self.outputs.other_shapes)
-        if self.model is not None and not by_layers:
+        first = self.first_layers if self.by_layers else self.first.relative
+        holds = first <= max(law, tolerance or 0.0) or graph.holds
+        if bounded:
+            holds = holds and ((worst if self.by_layers else self.outputs.relative) <= bound or graph.holds)
+            holds = holds and (self.by_layers or not self.outputs.other_shapes)
+        if self.model is not None and not self.by_layers:
             own = self.against_model
-            worst_own = own.relative if exact or tolerance is not None else self.first_of_model
-            holds = holds and worst_own <= max(bound, law) and not own.other_shapes
+            worst_own = own.relative if bounded else self.first_of_model
+            holds = holds and (worst_own <= max(bound, law) or self.float64.model.holds)
+            holds = holds and not own.other_shapes
         apart = next((n for n in self._order() if self.layers[n]["relative"] > bound), None)
         return {
             "frames": self.frames,
             "dtype": self.dtype,
-            "exact": exact,
-            "tolerance": bound if exact or tolerance is not None else None,
+            "exact": self.exact,
+            "tolerance": bound if bounded else None,
             "law": law,
-            "judged_by": "layers" if by_layers else "outputs",
+            "judged_by": "layers" if self.by_layers else "outputs",
             "first_frame_relative": self.first.relative,
             "relative": self.outputs.relative,
             "max_abs": self.outputs.max_abs,
             "relative_l2": self.outputs.relative_l2,
             "frames_with_other_shapes": self.outputs.other_shapes,
+            "float64": graph.to_json(),
             "model_relative": None if self.model is None else self.against_model.relative,
             "model_frames_with_other_shapes": self.against_model.other_shapes,
+            "model_float64": self.float64.model.to_json(),
             "holds": bool(holds and self.frames > 0),
             "first_layer_apart": apart,
             "layers": [{"name": n, **self.layers[n]} for n in self._order()],
@@ -257,6 +300,9 @@ def _show(found: dict[str, Any], worst: int) -> None:
         odd = found["model_frames_with_other_shapes"]
         shapes = f", and have other shapes in {odd} frame(s)" if odd else ""
         show(f"the model itself: outputs differ by {found['model_relative']:.2e}{shapes}")
+    for told in (found["float64"], found["model_float64"]):
+        if told is not None:
+            show(f"beyond the law: {told['sentence']}")
     if found["first_layer_apart"] is not None:
         bound = found["tolerance"] if found["tolerance"] is not None else found["law"]
         show(f"first layer apart by more than {bound:g}: {found['first_layer_apart']}")
@@ -278,4 +324,6 @@ def _judgement(found: dict[str, Any]) -> str:
     )
     word = "Holds" if found["holds"] else "BROKEN"
     whose = "layer" if found["judged_by"] == "layers" else "output"
-    return f"{word}: {what}, {found['tolerance']:g} of each {whose}'s largest magnitude"
+    told = [t for t in (found["float64"], found["model_float64"]) if t is not None]
+    beyond = ", or what float32's rounding explains" if found["holds"] and told else ""
+    return f"{word}: {what}, {found['tolerance']:g} of each {whose}'s largest magnitude{beyond}"

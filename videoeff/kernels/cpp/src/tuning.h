@@ -4,8 +4,8 @@
 //   timed    the best of several values tried on whole layers or networks;
 //   guessed  a plausible value; no measurement of it is kept.
 // All were found on one processor, the Intel Xeon at 2.5 GHz of docs/cpu.md: AVX-512, 32 KB L1 and 1 MB L2 a core. None
-// changes what is computed; kReduction, kMaxRest and the estimate of kRestSums change the order of sums, so last bits. What
-// Python decides stands in tuning.py; `videoeff tune` measures some of that anew.
+// changes what is computed; kReduction, kChain, kMaxRest and the estimate of kRestSums change the order of sums, so last bits.
+// What Python decides stands in tuning.py; `videoeff tune` measures some of that anew.
 #ifndef VIDEOEFF_TUNING_H
 #define VIDEOEFF_TUNING_H
 
@@ -80,6 +80,9 @@ constexpr int64_t kRestQuarters = 3;
 // Elements of the longest block of the reduction, if it is split at all. Sized: its panel of 48 channels is 144 KB, and
 // its inputs for a register block of 8 pixels 24 KB of L1.
 constexpr int kReduction = 768;
+// Products that are added one to another before their sum is added to the result. Sized: the error of a sum grows with the
+// length of its chain, and adding twice every so many products costs one part in a hundred.
+constexpr int64_t kChain = 128;
 // Bytes of old values for each row of the reduction from which on they are asked for ahead. Timed: for fewer it does not
 // pay.
 constexpr int64_t kAskBytes = 20;

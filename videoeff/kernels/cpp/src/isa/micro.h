@@ -18,50 +18,52 @@ constexpr const auto &kBlocks = kBlocksOf16;
 
 // rows[i][column + j] (+)= sum over segments of input[i] * panel[j]. Pointers: base[i] + segment offset, or, where `edge` is
 // given, edge[segment * MR + i]. Meanwhile a line of `ahead`, `step` elements further each time, is brought to L2.
+// Never more than kChain products are added one to another: a sum of sums rounds less than one long sum.
 template <class S, int MR, int NV>
 __attribute__((noinline)) void micro(const S *const *base, const S *const *edge, const Segment *segments, int count,
                                      const compute<S> *panel, const compute<S> *bias, compute<S> *const *rows,
                                      int64_t column, const char *ahead, int64_t step) {
   using T = compute<S>;
   constexpr int L = lanes<T>;
-  vec<T> acc[MR][NV];
-  if (bias) {
+  vec<T> acc[MR][NV] = {};
+  const auto add_to_rows = [&] {
 #pragma GCC unroll 16
-    for (int j = 0; j < NV; j++) {
-      vec<T> b = load(bias + j * L);
+    for (int j = 0; j < NV; j++)
 #pragma GCC unroll 16
-      for (int i = 0; i < MR; i++) acc[i][j] = b;
-    }
-  } else {
-#pragma GCC unroll 16
-    for (int i = 0; i < MR; i++)
-#pragma GCC unroll 16
-      for (int j = 0; j < NV; j++) acc[i][j] = load(rows[i] + column + j * L);
-  }
+      for (int i = 0; i < MR; i++) {
+        T *to = rows[i] + column + j * L;
+        store(to, acc[i][j] + (bias ? load(bias + j * L) : load(to)));
+        acc[i][j] = vec<T>{};
+      }
+    bias = nullptr;
+  };
+  int64_t left = kChain;
   for (int s = 0; s < count; s++) {
     const S *p[MR];
 #pragma GCC unroll 16
     for (int i = 0; i < MR; i++) p[i] = edge ? edge[s * MR + i] : base[i] + segments[s].offset;
     const T *w = panel + int64_t(segments[s].k) * (NV * L);
     const int64_t length = segments[s].length;
-    for (int64_t k = 0; k < length; k++) {
-      vec<T> b[NV];
+    for (int64_t k = 0; k < length;) {
+      const int64_t stop = length - k < left ? length : k + left;
+      left -= stop - k;
+      for (; k < stop; k++) {
+        vec<T> b[NV];
 #pragma GCC unroll 16
-      for (int j = 0; j < NV; j++) b[j] = load(w + j * L);
-      w += NV * L;
-      if constexpr (NV > 1) __builtin_prefetch(ahead, 0, 2), ahead += step;  // a single vector has no load to spare
+        for (int j = 0; j < NV; j++) b[j] = load(w + j * L);
+        w += NV * L;
+        if constexpr (NV > 1) __builtin_prefetch(ahead, 0, 2), ahead += step;  // a single vector has no load to spare
 #pragma GCC unroll 16
-      for (int i = 0; i < MR; i++) {
-        vec<T> a = broadcast<T>(widen(p[i][k]));
+        for (int i = 0; i < MR; i++) {
+          vec<T> a = broadcast<T>(widen(p[i][k]));
 #pragma GCC unroll 16
-        for (int j = 0; j < NV; j++) acc[i][j] += a * b[j];
+          for (int j = 0; j < NV; j++) acc[i][j] += a * b[j];
+        }
       }
+      if (!left) add_to_rows(), left = kChain;
     }
   }
-#pragma GCC unroll 16
-  for (int i = 0; i < MR; i++)
-#pragma GCC unroll 16
-    for (int j = 0; j < NV; j++) store(rows[i] + column + j * L, acc[i][j]);
+  if (left < kChain || bias) add_to_rows();
 }
 
 // The few output channels after the last whole vector: with a vector of zeros to fill, a layer of 18 channels would cost
