@@ -16,7 +16,7 @@ from videoeff.ir.program import Program
 from videoeff.passes.base import Notes, Pass
 
 #: Frames after which what was put off is up to date again, where nothing else is asked for.
-REFRESH = 32
+REFRESH = 64
 
 
 @dataclass(frozen=True)

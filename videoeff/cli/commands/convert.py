@@ -88,7 +88,7 @@ POSITIVE = click.FloatRange(min=0.0)
     "--refresh",
     type=click.IntRange(0),
     metavar="FRAMES",
-    help="With --reach: compute what was put off within so many frames; 0: never.  [default: 32]",
+    help="With --reach: compute what was put off within so many frames; 0: never.  [default: 64]",
 )
 @click.option(
     "--predict",
