@@ -171,7 +171,7 @@ class Checks:
         self.first_layers = self.first_of_model = 0.0
         self.dtype = "float32"
         engines = stream.engines.values()
-        self.exact = not any(float(i.call.test.threshold) for e in engines for i in e.plan.instructions)
+        self.exact = stream.exact
         #: Whether layers are judged, not outputs.
         self.by_layers = bool(stream.body.left)
 
@@ -316,7 +316,7 @@ def _judgement(found: dict[str, Any]) -> str:
         if not found["holds"]:
             return f"BROKEN: frame 1 must equal the dense model to {found['law']:g}, whatever the thresholds"
         return (
-            "Holds: frame 1 equals the dense model. The thresholds are above 0, so no law bounds the later "
+            "Holds: frame 1 equals the dense model. Thresholds are above 0 or the reach is bounded, so no law bounds the later "
             "outputs; give --tolerance to set one."
         )
     what = (
