@@ -260,10 +260,10 @@ def relative_error(found: Any, dense: Any, streams: int = 1) -> tuple[float, int
             continue
         a, b = (v.detach().to("cpu", torch.float64).reshape(rows, -1) for v in (a, b))
         same = (a == b) | (a.isnan() & b.isnan())
-        difference = torch.where(same, 0.0, a - b).nan_to_num(nan=math.inf, neginf=math.inf)
+        difference = torch.where(same, 0.0, a - b).nan_to_num(nan=math.inf, posinf=math.inf, neginf=math.inf)
         wrong = wrong + difference.square().sum(1)
         size = size + b.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0).square().sum(1)
     errors = torch.where(size > 0, wrong / size.clamp(min=torch.finfo(torch.float64).tiny), wrong).sqrt()
-    errors = errors.nan_to_num(nan=math.inf)
+    errors = errors.nan_to_num(nan=math.inf, posinf=math.inf)
     worst = int(errors.argmax())
     return float(errors[worst]), worst if rows > 1 else None

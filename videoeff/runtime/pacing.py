@@ -37,6 +37,7 @@ class PacedModule(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self._hold, self._audit, self._busy = Hold(), Audit(), threading.Lock()
+        self.register_load_state_dict_post_hook(_other_weights)  # type: ignore[no-untyped-call]
 
     def every(self, n: int) -> Self:
         """Look at every n-th frame only, and hand out the last outputs between; 1 looks at all of them.
@@ -151,3 +152,8 @@ class PacedModule(nn.Module):
             yield
         finally:
             self._busy.release()
+
+
+def _other_weights(stream: PacedModule, _: Any) -> None:
+    """What waits to be audited was computed with the weights before."""
+    stream._audit.forget_waiting()
