@@ -375,3 +375,11 @@ def test_without_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
     monkeypatch.setattr(builtins, "__import__", absent)
     assert "pip install 'videoeff[onnx]'" in refused("convert", source, "-o", tmp_path / "a.veff")
+
+
+def test_a_stream_that_skips_frames_is_compared_in_all_of_them(tmp_path: Path) -> None:
+    source = focus(tmp_path / "net.onnx")
+    found = call_json("convert", source, "-o", tmp_path / "a.veff", "--every", 4, "--audit", 1)
+    assert any("equals ONNX Runtime on 3 frame(s)" in note for note in found["notes"])
+    stream = videoeff.load(tmp_path / "a.veff")
+    assert (stream.options.every, stream.options.audit.share) == (4, 1.0)
