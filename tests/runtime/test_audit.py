@@ -178,9 +178,19 @@ def test_the_callback_hears_once_each_time_a_bound_is_left() -> None:
     assert report_of(stream).outside
 
 
+def test_one_audit_alone_may_be_chance() -> None:
+    values = iter([9.0, 0.0, 0.0, 0.0, 9.0])
+    _, stream = make()
+    heard: list[Drift] = []
+    stream.audit(1.0, metric=lambda *_: next(values), at_most=3.5, over=4).on_drift(heard.append)
+    for frame in clip(5):
+        stream(frame)
+    assert heard == []
+
+
 def test_a_warning_where_nobody_listens() -> None:
     _, stream = make(threshold=0.5)
-    stream.audit(1.0, at_most=1e-5)
+    stream.audit(1.0, at_most=1e-5, over=2)
     frames = list(clip(4))
     stream(frames[0])
     with pytest.warns(
@@ -198,7 +208,7 @@ def test_a_metric_that_is_no_number_leaves_every_bound() -> None:
     for bound in ("at_most", "at_least"):
         _, stream = make()
         options: dict[str, Any] = {bound: 0.5}
-        stream.audit(1.0, metric=lambda *_: math.nan, **options)
+        stream.audit(1.0, metric=lambda *_: math.nan, over=1, **options)
         with pytest.warns(DriftWarning):
             stream(torch.rand(SIZE))
 
@@ -226,7 +236,7 @@ def test_a_stream_whose_light_goes_is_noticed() -> None:
 def test_the_worst_stream_of_a_batch() -> None:
     stream = videoeff.convert(lively(Plain()), torch.rand(PAIR), threshold=0.05, input_threshold=3.0)
     heard: list[Drift] = []
-    stream.audit(1.0, at_most=0.05).on_drift(heard.append)
+    stream.audit(1.0, at_most=0.05, over=1).on_drift(heard.append)
     day = torch.rand(PAIR)
     for dark in (1.0, 1.0, 0.3):
         stream(torch.stack([day[0], day[1] * dark]))

@@ -176,8 +176,8 @@ class Audit:
         return found
 
     def _left(self, options: AuditOptions) -> float | None:
-        """The bound that the running mean has left."""
-        if not self._recent:
+        """The bound that the running mean has left; one audit alone may be chance, so it waits for all."""
+        if len(self._recent) < options.over:
             return None
         mean = statistics.fmean(self._recent)
         if options.at_most is not None and not mean <= options.at_most:

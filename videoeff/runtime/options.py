@@ -26,7 +26,7 @@ class AuditOptions:
         metric: makes a number of a frame's outputs and the dense ones; the relative error if None.
         at_most: the running mean may be at most this; no bound if None.
         at_least: the running mean may be at least this, for metrics such as an agreement.
-        over: audits that the running mean is over.
+        over: audits that the running mean is over; before there are so many, no bound is left.
         idle: keep the frame and compare when ``stream.audit_now()`` is called, instead of at once.
 
     Raises:

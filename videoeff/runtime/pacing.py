@@ -83,7 +83,7 @@ class PacedModule(nn.Module):
                 relative error, of the worst stream of the batch.
             at_most: bound of the mean of the last audits.
             at_least: the same from below, for metrics such as an agreement.
-            over: audits that this mean is over.
+            over: audits that this mean is over; before there are so many, nothing is told.
             idle: keep a copy of the frame, and compare when :meth:`audit_now` is called.
 
         Returns:
