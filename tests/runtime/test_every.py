@@ -97,7 +97,11 @@ def test_chained_and_shown() -> None:
     _, stream = make()
     assert stream.every(2) is stream
     assert "every 2 frames" in repr(stream)
+    run(stream, random_frames(2))
+    assert not stream.looked
     assert "every" not in repr(stream.every(1))
+    stream(SIZE_FRAME)
+    assert stream.looked
     assert videoeff.convert(lively(Plain()), SIZE_FRAME, every=3).options.every == 3
 
 

@@ -88,7 +88,6 @@ class Hold:
             The outputs.
         """
         held = self._held
-        self.looked = True
         if held is None or held.age >= every:
             return self._look(body, call, look, alias, age=1)
         due = _forgotten(held, body)

@@ -162,6 +162,7 @@ class StreamingModule(PacedModule):
 
     def _look(self, call: Call, alias: bool, checked: bool = False) -> Any:
         body, careful = self.body, self.options.nan_policy == "error"
+        self._hold.looked = True
         if careful and not checked and not body.refuses:
             self._finite.check(call.frames, self.name, body.watchers)
         try:
