@@ -36,7 +36,7 @@ from videoeff.passes.bound_reach import REFRESH, BoundReach
 from videoeff.passes.insert_thresholds import InsertThresholds
 from videoeff.runtime.body import StreamBody
 from videoeff.runtime.engine import Engine
-from videoeff.runtime.options import Options
+from videoeff.runtime.options import AuditOptions, Options
 from videoeff.runtime.partitioned import PartitionedModel
 from videoeff.runtime.rehearsal import Trial
 from videoeff.runtime.signature import Parameters, Signature, describe
@@ -64,6 +64,8 @@ def convert(
     alias_outputs: bool = False,
     nan_policy: str = "error",
     on_resize: str = "error",
+    every: int = 1,
+    audit: float = 0.0,
     device: torch.device | str | None = None,
     name: str = "",
 ) -> StreamingModule:
@@ -90,6 +92,8 @@ def convert(
         alias_outputs: return the buffers themselves, which the next frame overwrites.
         nan_policy: "error" or "recompute".
         on_resize: "error", or "replan" to convert anew for a frame of another size.
+        every: look at every n-th frame, and hand out the last outputs between; see ``stream.every``.
+        audit: share of the frames that are compared with the dense network; see ``stream.audit``.
         device: where the stream is to live, such as "cuda:1"; where the example lies if None. The model stays
             where it is.
         name: what to call the model in reports.
@@ -105,9 +109,9 @@ def convert(
             does not stream in full.
         PassError: unknown passes or options.
         BackendError: the backend or the device cannot serve.
-        StateError: an unknown ``nan_policy`` or ``on_resize``.
+        StateError: an unknown ``nan_policy`` or ``on_resize``, or ``every`` or ``audit`` out of range.
     """
-    options = Options(alias_outputs, nan_policy, on_resize)
+    options = Options(alias_outputs, nan_policy, on_resize, every, AuditOptions(audit))
     choose_backends(backend)
     place = _device(device)
     chosen = _passes(recipe, passes, threshold, predict, input_threshold, block, dilation)

@@ -13,7 +13,8 @@
     ├── ArtifactError         a file could not be read as, or written as, an artifact
     └── VideoError            a clip could not be read or written
 
-Every message says what happened, where (layer, node or file) and what to do.
+Every message says what happened, where (layer, node or file) and what to do. The one warning beside them
+is :class:`DriftWarning`.
 """
 
 from __future__ import annotations
@@ -61,6 +62,10 @@ class ArtifactError(VideoEffError):
 
 class VideoError(VideoEffError):
     """A clip could not be read or written."""
+
+
+class DriftWarning(UserWarning):
+    """The running mean of a stream's audits left its bound: the outputs are too far from the dense ones."""
 
 
 def first_line(error: BaseException) -> str:

@@ -160,3 +160,16 @@ def test_help_imports_no_torch() -> None:
     loaded = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
     assert "videoeff.cli.main" in loaded
     assert not {"torch", "numpy"} & loaded
+
+
+def test_streams_that_skip_frames(tmp_path: Path, clip: Path) -> None:
+    found = timed(
+        tmp_path, REFERENCE, clip, "--input-size", 32, 48, "--threshold", 0, "--every", 1, "--every", 3
+    )
+    every, third = found["stream"]
+    assert [every["label"], third["label"]] == ["0", "0, every 3rd frame"]
+    assert (every["spread"]["count"], third["spread"]["count"]) == (3, 1)
+    assert 0 < third["needed_share"] < every["needed_share"]
+    assert found["errors"]["0"] < 1e-4 < found["errors"]["0, every 3rd frame"]
+    assert found["errors"]["0, every 3rd frame"] > 0.5 * found["errors"]["every 2nd frame"]
+    assert "--every is for a CLIP" in refused("bench", REFERENCE, "--every", 2)

@@ -418,3 +418,11 @@ def test_an_operator_that_is_translated_wrongly_is_no_rounding(
     monkeypatch.setitem(OPERATORS, "Tanh", lambda _node, x: torch.tanh(x) * 1.001)
     with pytest.raises(CaptureError, match=r"it is not rounding: .* ONNX Runtime by"):
         compare_with_runtime(path, load_onnx(path), list(moving_clip(2, (1, 3, 32, 48))))
+
+
+def test_a_stream_that_skips_frames_is_compared_in_all_of_them(tmp_path: Path) -> None:
+    source = focus(tmp_path / "net.onnx")
+    found = call_json("convert", source, "-o", tmp_path / "a.veff", "--every", 4, "--audit", 1)
+    assert any("equals ONNX Runtime on 3 frame(s)" in note for note in found["notes"])
+    stream = videoeff.load(tmp_path / "a.veff")
+    assert (stream.options.every, stream.options.audit.share) == (4, 1.0)

@@ -230,3 +230,53 @@ def test_still_camera_needs_nothing(artifact: Path, clip: Path, tmp_path: Path) 
     found = call_json("run", artifact, tmp_path, "--compare")
     assert found["macs"]["needed"] == 0
     assert found["active_share"] == 0
+
+
+def test_every_nth_frame_and_audits(artifact: Path, clip: Path, tmp_path: Path) -> None:
+    report = tmp_path / "r.json"
+    options = ("--every", 3, "--audit", 0.5, "--compare", "--report", report)
+    found = call_json("run", artifact, clip, *options)
+    assert json.loads(report.read_text()) == found
+    assert (found["frames"], found["every"], found["held"]) == (8, 3, 5)
+    assert found["macs_handed_out"]["needed"] == found["macs"]["needed"] * 2 / 7
+    assert 0 < found["ms"]["stream_mean"] < found["ms"]["stream_median"]
+    audit = found["audit"]
+    assert audit["frames"] == 8
+    assert audit["count"] == len(audit["records"]) == 4
+    assert audit["records"] == call_json("run", artifact, clip, *options)["audit"]["records"]
+    held = [r["value"] for r in audit["records"] if r["held"]]
+    looked = [r["value"] for r in audit["records"] if not r["held"]]
+    assert held
+    assert max(looked, default=0.0) < 1e-5 < min(held), "the stream is exact in the frames it looks at"
+    assert found["error"]["max_abs"] > 1e-3, "the error is that of all frames handed out"
+    text = call("run", artifact, clip, *options).stdout
+    for words in ("3 looked at, 5 between (every=3)", "MACs a frame handed out", "frames between included"):
+        assert words in text
+    assert "audits (relative error): 4 of 8" in text
+
+
+def test_a_budget_for_audits(artifact: Path, clip: Path) -> None:
+    options = ("run", artifact, clip, "--every", 4, "--audit", 1.0)
+    kept = call(*options, "--audit-budget", 100.0)
+    assert "drift" not in kept.stderr
+    left = call(*options, "--audit-budget", 1e-6)
+    assert left.exit_code == 0
+    assert left.stderr.count("note: drift: frame ") == 1
+    assert "--audit SHARE" in refused("run", artifact, clip, "--audit-budget", 0.1)
+
+
+def test_what_an_artifact_says_of_its_frames(checkpoint: Path, clip: Path, tmp_path: Path) -> None:
+    out = tmp_path / "a.veff"
+    options = ("--model", REFERENCE, "--input-size", *tiny.SIZE, "--every", 4, "--audit", 0.5)
+    call_json("convert", checkpoint, *options, "-o", out)
+    found = call_json("run", out, clip)
+    assert (found["held"], found["audit"]["count"]) == (6, 4)
+    other = call_json("run", out, clip, "--every", 1, "--audit", 0)
+    assert (other["held"], other["audit"]) == (0, None)
+
+
+def test_a_clip_has_idle_time(artifact: Path, clip: Path, tmp_path: Path) -> None:
+    out = tmp_path / "a.veff"
+    videoeff.load(artifact).audit(0.5, at_most=1.0, idle=True).save(out)
+    found = call_json("run", out, clip)["audit"]
+    assert (found["count"], found["missed"], found["at_most"]) == (4, 0, 1.0)

@@ -133,3 +133,16 @@ def test_inspect_refuses_a_foreign_report(artifact: Path, tmp_path: Path) -> Non
     assert "no name or active_share" in refused("inspect", artifact, "--activity", report)
     report.write_text('{"layers": [{"name": "nowhere", "active_share": 0.5}]}')
     assert "nowhere" in refused("inspect", artifact, "--activity", report)
+
+
+def test_frames_between_are_not_judged(artifact: Path, clip: Path, tmp_path: Path) -> None:
+    """An exact stream that looks at every third frame holds the law in the frames it looks at."""
+    out = tmp_path / "a.veff"
+    videoeff.load(artifact).every(3).audit(1.0, at_most=0.0).save(out)
+    found = call_json("verify", out, clip)
+    assert (found["frames"], found["held"], found["every"], found["holds"]) == (3, 5, 3, True)
+    assert found["relative"] < 1e-5
+    result = call("verify", out, clip)
+    assert result.exit_code == 0
+    assert "5 frame(s) between were not looked at (every=3)" in result.stdout
+    assert "Holds: the law of threshold 0" in result.stdout

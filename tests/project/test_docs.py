@@ -30,11 +30,16 @@ from videoeff.ops import base, op_of
 from videoeff.ops.base import Lambda, overloads
 from videoeff.passes.base import Pass, parse_options
 from videoeff.passes.recipes import PASSES, RECIPES
+from videoeff.runtime.fidelity import Audited, AuditReport, Drift
+from videoeff.runtime.pacing import PacedModule
 from videoeff.runtime.report import LayerReport, Report
 from videoeff.runtime.streaming_module import StreamingModule
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
+
+#: The classes whose members are a stream's.
+STREAM = (StreamingModule, PacedModule)
 
 
 def code_of(page: str) -> str:
@@ -204,12 +209,14 @@ def test_every_public_name_is_in_the_reference() -> None:
     names = {
         *videoeff.__all__,
         *names_of_testing(),
-        *(n for n in vars(StreamingModule) if not n.startswith("_")),
+        *(n for kind in STREAM for n in vars(kind) if not n.startswith("_")),
     }
-    for kind in (Report, LayerReport):
+    for kind in (Report, LayerReport, AuditReport, Audited, Drift):
         names |= {n for n in (*vars(kind), *kind.__dataclass_fields__) if not n.startswith("_")}
     names |= {
-        n for n, v in vars(errors).items() if isinstance(v, type) and issubclass(v, errors.VideoEffError)
+        n
+        for n, v in vars(errors).items()
+        if isinstance(v, type) and issubclass(v, (errors.VideoEffError, Warning))
     }
     names |= {*inspect.signature(videoeff.convert).parameters, *inspect.signature(videoeff.load).parameters}
     assert not sorted(names - words)
@@ -229,7 +236,7 @@ def missing_signatures(text: str) -> list[str]:
     joined = re.sub(r"\s+", " ", text)
     functions = [getattr(videoeff, n) for n in videoeff.__all__ if inspect.isfunction(getattr(videoeff, n))]
     wanted = [f"videoeff.{f.__name__}{signature_text(f)} -> {f.__annotations__['return']}" for f in functions]
-    for name, member in vars(StreamingModule).items():
+    for name, member in (m for kind in STREAM for m in vars(kind).items()):
         if inspect.isfunction(member) and not name.startswith("_"):
             if name == "forward":
                 name = "stream"  # it is called, not named

@@ -62,8 +62,10 @@ class Series:
     native_ms: list[float] = field(default_factory=list)
 
     def add(self, answer: dict[str, Any]) -> None:
-        """A turn's answer."""
-        self.times += answer["ms"]
+        """A turn's answer. Of a stream that looks at every n-th frame, a time is the mean of n frames."""
+        every = answer.get("every", 1)
+        turns = [answer["ms"][i : i + every] for i in range(0, len(answer["ms"]), every)]
+        self.times += [statistics.fmean(t) for t in turns if len(t) == every]
         self.changed += answer["changed"]
         if "needed" in answer:
             self.needed.append(answer["needed"])
@@ -254,7 +256,14 @@ def real(
         _require_stream(contenders)
         parity = contenders.parity(clip)
         chosen = {} if settings.input_test is None else {"input_test": dict(settings.input_test)}
-        labels = {f"{t:g}": {"threshold": t, **chosen} for t in settings.thresholds}
+        labels = {
+            f"{t:g}" if n == 1 else f"{t:g}, {errors.skip_label(n)}": {"threshold": t, "every": n, **chosen}
+            for t in settings.thresholds
+            for n in settings.every
+            if n < count
+        }
+        for n in (n for n in settings.every if n >= count):
+            note(f"{job.name}: {errors.skip_label(n)} is left out: the clip has {count} frames")
         rounds = Rounds(contenders, settings, {k: clip for k in labels}, clip, labels, whole=count - 1)
         rounds.run()
         return _common(contenders, rounds, parity) | {

@@ -248,13 +248,14 @@ class Stream(Runner):
         self._native_ns()
 
     def end(self) -> dict[str, Any]:
-        """The work done, and the time of a frame inside the native plans by their own clock."""
+        """The work of a frame handed out, and its time inside the native plans by their own clock."""
         report = self.stream.report()
-        macs = report.macs
+        macs = report.macs_handed_out
         return {
+            "every": report.every,
             "needed": macs["needed"] / macs["dense"],
             "scheduled": macs["scheduled"] / macs["dense"],
-            "native_ms": 1e-6 * self._native_ns() / max(1, report.frames),
+            "native_ms": 1e-6 * self._native_ns() / max(1, report.frames + report.held),
         }
 
     def _native_ns(self) -> int:
@@ -266,7 +267,8 @@ class Stream(Runner):
         """Set one threshold everywhere and start afresh.
 
         The frame's own test is that of the options' ``input_test``, or the clips' where the threshold is
-        above 0. Without a threshold in the options the one there is stays.
+        above 0. Without a threshold in the options the one there is stays. ``every`` is how many frames pass
+        from one that the stream looks at to the next.
         """
         if "threshold" not in options:
             self.stream.reset()
@@ -281,6 +283,7 @@ class Stream(Runner):
         for engine in self.stream.engines.values():
             chosen.rewrite(engine.program, Notes())
             engine.relower()
+        self.stream.every(int(options.get("every", 1)))
         self.stream.reset()
 
 

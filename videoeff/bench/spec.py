@@ -118,6 +118,7 @@ class Settings:
         prepare_seconds: seconds a contender may take to get ready.
         shares: of changed pixels in the synthetic clips.
         thresholds: of the real clips.
+        every: on real clips, the stream looks at every n-th frame, for each n of these.
         input_test: of the real clips: ``input_threshold``, ``block``, ``dilation`` and ``predict``; None for
             ``CLIP_INPUT`` at thresholds above 0.
         peers: the dense runtimes to run, of ``PEERS``.
@@ -132,6 +133,7 @@ class Settings:
     prepare_seconds: float = 900.0
     shares: tuple[float, ...] = SHARES
     thresholds: tuple[float, ...] = (0.05, 0.1, 0.2)
+    every: tuple[int, ...] = (1,)
     input_test: Mapping[str, Any] | None = None
     peers: tuple[str, ...] = DENSE
     seed: int = 0

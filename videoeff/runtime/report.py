@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from videoeff.runtime.body import StreamBody
 from videoeff.runtime.carried import CarriedBuffer
 from videoeff.runtime.engine import Engine
+from videoeff.runtime.fidelity import AuditReport
 
 
 @dataclass(frozen=True)
@@ -47,13 +48,16 @@ class Report:
 
     Attributes:
         name: the model.
-        frames: frames counted: all but the first of each stream's life.
+        frames: frames counted: all that were looked at but the first of each stream's life.
         layers: one entry each, in order.
         state_bytes: bytes of all buffers, all streams.
         streams: independent streams in a batch.
         convolutions_streamed: share of the convolutions' dense work whose pixels are followed.
         eager: parts of the model that run as they are, and why.
         carried: the buffers that the model's own forward changes, which the stream carries for it.
+        every: the stream looks at every n-th frame.
+        held: frames handed out between, without looking.
+        audit: what was found by comparing frames with the dense network; None where audits are off.
     """
 
     name: str
@@ -64,6 +68,9 @@ class Report:
     convolutions_streamed: float
     eager: tuple[tuple[str, str], ...] = ()
     carried: tuple[CarriedBuffer, ...] = ()
+    every: int = 1
+    held: int = 0
+    audit: AuditReport | None = None
 
     @property
     def active_share(self) -> float | None:
@@ -79,11 +86,23 @@ class Report:
 
     @property
     def macs(self) -> dict[str, float]:
-        """Multiply-accumulates per frame: dense, needed, scheduled."""
+        """Multiply-accumulates per frame that was looked at: dense, needed, scheduled."""
         return {
             "dense": float(sum(x.macs_dense for x in self.layers)),
             "needed": float(sum(x.macs_needed for x in self.layers)),
             "scheduled": float(sum(x.macs_scheduled for x in self.layers)),
+        }
+
+    @property
+    def macs_handed_out(self) -> dict[str, float]:
+        """The same per frame handed out, looked at or not; and what audits cost beside it."""
+        macs = self.macs
+        looked = self.frames / (self.frames + self.held) if self.held else 1.0
+        return {
+            "dense": macs["dense"],
+            "needed": macs["needed"] * looked,
+            "scheduled": macs["scheduled"] * looked,
+            "audits": 0.0 if self.audit is None else macs["dense"] * self.audit.work_share,
         }
 
     def to_json(self) -> dict[str, Any]:
@@ -94,6 +113,10 @@ class Report:
             "streams": self.streams,
             "active_share": self.active_share,
             "macs": self.macs,
+            "every": self.every,
+            "held": self.held,
+            "macs_handed_out": self.macs_handed_out,
+            "audit": None if self.audit is None else self.audit.to_json(),
             "state_bytes": self.state_bytes,
             "convolutions_streamed": self.convolutions_streamed,
             "eager": [{"part": p, "reason": r} for p, r in self.eager],
@@ -112,21 +135,22 @@ class Report:
 
     def summary(self) -> list[str]:
         """The totals, a line each."""
-        macs = self.macs
-        dense = macs["dense"] or 1.0
+        macs, skips = self.macs, self.every > 1 or self.held > 0
+        looked = " looked at" if skips else ""
+        between = f", and {self.held} between that were not (every={self.every})" if skips else ""
         lines = [
-            f"{self.name}: {self.streams} stream(s), {self.frames} frame(s) after the first, "
-            f"state {self.state_bytes / 1e6:.1f} MB",
+            f"{self.name}: {self.streams} stream(s), {self.frames} frame(s) after the first{looked}{between}"
+            f", state {self.state_bytes / 1e6:.1f} MB",
             f"convolution work that streams: {100 * self.convolutions_streamed:.1f} %",
         ]
         if self.frames:
-            lines.append(
-                f"MACs per frame: dense {_count(macs['dense'])}, needed {_count(macs['needed'])} "
-                f"({100 * macs['needed'] / dense:.1f} %), scheduled {_count(macs['scheduled'])} "
-                f"({100 * macs['scheduled'] / dense:.1f} %)"
-            )
+            lines.append(f"MACs per frame{looked}: {_work(macs)}")
+            if skips:
+                lines.append(f"MACs per frame handed out: {_work(self.macs_handed_out)}")
         else:
-            lines.append(f"MACs per frame: dense {_count(macs['dense'])}; no second frame yet")
+            lines.append(f"MACs per frame{looked}: dense {_count(macs['dense'])}; no second frame yet")
+        if self.audit is not None:
+            lines += self.audit.summary()
         if self.carried:
             lines.append(f"carried for the model: {'; '.join(str(c) for c in self.carried)}")
         lines += [f"runs as it is: {part or 'the outermost module'} ({why})" for part, why in self.eager]
@@ -136,8 +160,9 @@ class Report:
         head = "".join(f'<th style="{_cell_style(i)}">{html.escape(c)}</th>' for i, c in enumerate(_HEAD))
         rows = "".join(f"<tr>{_html_cells(x)}</tr>" for x in self.layers)
         total = "<br>".join(html.escape(line) for line in self.summary())
+        picture = "" if self.audit is None else self.audit.picture()
         return (
-            f'<p>{total}</p><div style="max-height: 34em; overflow: auto">'
+            f'<p>{total}</p>{picture}<div style="max-height: 34em; overflow: auto">'
             f'<table style="border-collapse: collapse; color: inherit"><thead><tr>{head}</tr></thead>'
             f"<tbody>{rows}</tbody></table></div>"
         )
@@ -186,6 +211,15 @@ def _align(cell: str, width: int, column: int) -> str:
     return cell.rjust(width) if column in _NUMBERS else cell.ljust(width)
 
 
+def _work(macs: Mapping[str, float]) -> str:
+    dense = macs["dense"] or 1.0
+    return (
+        f"dense {_count(macs['dense'])}, needed {_count(macs['needed'])} "
+        f"({100 * macs['needed'] / dense:.1f} %), scheduled {_count(macs['scheduled'])} "
+        f"({100 * macs['scheduled'] / dense:.1f} %)"
+    )
+
+
 def _count(value: float) -> str:
     for factor, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if value >= factor:
@@ -193,7 +227,9 @@ def _count(value: float) -> str:
     return f"{value:.0f}"
 
 
-def report_of(name: str, body: StreamBody) -> Report:
+def report_of(
+    name: str, body: StreamBody, every: int = 1, held: int = 0, audit: AuditReport | None = None
+) -> Report:
     """What a stream did since it was made, or since its counts were cleared."""
     engines = body.engines
     layers = [x for prefix, e in engines.items() for x in layer_reports(e, f"{prefix}." if prefix else "")]
@@ -215,6 +251,9 @@ def report_of(name: str, body: StreamBody) -> Report:
         streamed / total if total else 1.0,
         body.eager,
         carried,
+        every,
+        held,
+        audit,
     )
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -13,7 +12,7 @@ from typing import Any
 
 import torch
 import torch.utils._pytree as pytree
-from torch import Tensor, fx, nn
+from torch import Tensor, fx
 
 from videoeff.errors import StateError
 from videoeff.ir.program import Program
@@ -22,10 +21,12 @@ from videoeff.passes.bound_reach import REFRESH
 from videoeff.runtime.body import StreamBody
 from videoeff.runtime.engine import Engine, EngineState
 from videoeff.runtime.finite import FiniteCheck, not_finite
+from videoeff.runtime.holding import Call, HeldState
 from videoeff.runtime.inputs import check_call
 from videoeff.runtime.observation import Observation, layer_name
 from videoeff.runtime.operator import frame, register
 from videoeff.runtime.options import Options
+from videoeff.runtime.pacing import PacedModule
 from videoeff.runtime.precision import is_cast, uncast
 from videoeff.runtime.report import Report, report_of
 from videoeff.runtime.signature import OutputSignature, Parameters
@@ -53,13 +54,15 @@ class StreamState:
     Attributes:
         engines: the state of each engine.
         outside: the buffers that the code around the engines changes, by path.
+        held: the outputs that are handed out until the next look, and when that is; see ``every``.
     """
 
     engines: Mapping[str, EngineState]
     outside: Mapping[str, Tensor] = field(default_factory=dict)
+    held: HeldState | None = None
 
 
-class StreamingModule(nn.Module):
+class StreamingModule(PacedModule):
     """A converted model. Call it as the model, frame after frame.
 
     Made by ``videoeff.convert`` and ``videoeff.load``. Each entry of the batch is a stream of its own.
@@ -92,7 +95,6 @@ class StreamingModule(nn.Module):
         self.forward_parameters = forward_parameters or Parameters()
         self._replan = replan
         self._finite = FiniteCheck()
-        self._busy = threading.Lock()
         #: What ``videoeff::frame`` finds this stream by, and the tensor it writes.
         self.number, self.ticket = register(self.eager), torch.zeros(1, dtype=torch.int64)
         self.eval()
@@ -140,10 +142,13 @@ class StreamingModule(nn.Module):
         try:
             if is_cast(self.body.device):
                 with uncast(self.body.device):
-                    return self._forward(args, kwargs)
-            return self._forward(args, kwargs)
+                    outputs = self._forward(args, kwargs)
+            else:
+                outputs = self._forward(args, kwargs)
         finally:
             self._busy.release()
+        self._audit.tell(self.name)
+        return outputs
 
     def _forward(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         body, options = self.body, self.options
@@ -151,15 +156,23 @@ class StreamingModule(nn.Module):
         problem = ""
         if not body.fits(args, kwargs):
             args, kwargs, frames, problem = self._arranged(args, kwargs)
-        careful = options.nan_policy == "error"
-        if careful and (problem or not body.refuses):
-            self._finite.check(frames, self.name, body.watchers)
         if problem:
+            if options.nan_policy == "error":
+                self._finite.check(frames, self.name, body.watchers)
             body = self._plan_anew(args, kwargs, problem)
+        if options.every == 1 and not options.audit.share:
+            return self._look(Call(args, kwargs, frames), options.alias_outputs, checked=bool(problem))
+        return self._look_or_hold(Call(args, kwargs, frames), checked=bool(problem))
+
+    def _look(self, call: Call, alias: bool, checked: bool = False) -> Any:
+        body, careful = self.body, self.options.nan_policy == "error"
+        self._hold.looked = True
+        if careful and not checked and not body.refuses:
+            self._finite.check(call.frames, self.name, body.watchers)
         try:
-            return body.run(args, kwargs, frames, refuse=careful, alias=options.alias_outputs)
+            return body.run(*call, refuse=careful, alias=alias)
         except NotFinite as error:
-            raise StateError(not_finite(self.name, error.index, frames[error.index])) from None
+            raise StateError(not_finite(self.name, error.index, call.frames[error.index])) from None
 
     def _arranged(
         self, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -200,21 +213,6 @@ class StreamingModule(nn.Module):
         args, kwargs = self.body.signature.call(frames)
         return pytree.tree_leaves(self.forward(*args, **kwargs))
 
-    def _enter(self) -> None:
-        if not self._busy.acquire(blocking=False):
-            raise StateError(
-                f"{self.name}: two threads use one stream at once; give each thread its own copy "
-                "(copy.deepcopy(stream)), or put the streams in one batch"
-            )
-
-    @contextmanager
-    def _alone(self) -> Iterator[None]:
-        self._enter()
-        try:
-            yield
-        finally:
-            self._busy.release()
-
     def _plan_anew(self, args: tuple[Any, ...], kwargs: dict[str, Any], problem: str) -> StreamBody:
         if self._replan is None:
             raise StateError(
@@ -230,6 +228,8 @@ class StreamingModule(nn.Module):
                     carry_over(engine, found[name])
                     found[name].observe(engine.observer)
         self.body = other
+        self._hold.drop()
+        self._audit.forget_waiting()
         return other
 
     def _dtype(self) -> torch.dtype | None:
@@ -267,6 +267,9 @@ class StreamingModule(nn.Module):
             self.body.outside.check_reset(stream)
             for engine in self.engines.values():
                 engine.carried.check_reset(stream)
+            if stream is not None and self.streams > 1 and self.options.every > 1:
+                self._hold.check_reset(self.name, self.body)
+            self._hold.drop(stream)
             self.body.outside.reset()
             for engine in self.engines.values():
                 engine.reset(stream)
@@ -275,7 +278,7 @@ class StreamingModule(nn.Module):
         """A copy of the state, to continue from later."""
         with self._alone():
             engines = {name: engine.snapshot() for name, engine in self.engines.items()}
-            return StreamState(engines, self.body.outside.copies())
+            return StreamState(engines, self.body.outside.copies(), self._hold.snapshot())
 
     def restore(self, state: StreamState) -> None:
         """Continue as if the snapshot had just been taken.
@@ -294,6 +297,7 @@ class StreamingModule(nn.Module):
             for name, engine in engines.items():
                 engine.restore(state.engines[name])
             self.body.outside.restore(state.outside)
+            self._hold.restore(state.held)
 
     # -- thresholds ------------------------------------------------------------------------------------
 
@@ -379,11 +383,14 @@ class StreamingModule(nn.Module):
 
     def report(self) -> Report:
         """What the stream did since it was made (or since ``clear_report``)."""
-        return report_of(self.name, self.body)
+        held, every = self._hold.count, self.options.every
+        return report_of(self.name, self.body, every, held, self._audit.report(self.options.audit))
 
     def clear_report(self) -> None:
         """Start counting anew."""
         self.body.clear_counts()
+        self._hold.count = 0
+        self._audit.clear()
 
     @contextmanager
     def observe(self) -> Iterator[Observation]:
@@ -419,6 +426,8 @@ class StreamingModule(nn.Module):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> StreamingModule:
         with self._alone():
+            self._hold.drop()
+            self._audit.forget_waiting()
             super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         return self
 
@@ -437,6 +446,7 @@ class StreamingModule(nn.Module):
             forward_parameters=self.forward_parameters,
             extra=copy.deepcopy(self.extra),
         )
+        twin._hold, twin._audit = copy.deepcopy(self._hold), copy.deepcopy(self._audit)
         memo[id(self)] = twin
         return twin
 
@@ -444,7 +454,8 @@ class StreamingModule(nn.Module):
         """A line for ``print``."""
         layers = sum(len(e.plan.instructions) for e in self.engines.values())
         megabytes = sum(e.state_bytes for e in self.engines.values()) / 1e6
-        return f"{self.name}, {self.streams} stream(s), {layers} layers, state {megabytes:.1f} MB"
+        beat = "" if self.options.every == 1 else f", every {self.options.every} frames"
+        return f"{self.name}, {self.streams} stream(s), {layers} layers, state {megabytes:.1f} MB{beat}"
 
     def __repr__(self) -> str:
         return f"StreamingModule({self.extra_repr()})"

@@ -27,7 +27,7 @@ from videoeff.passes.pipeline import passes_hash
 from videoeff.runtime.body import StreamBody
 from videoeff.runtime.copying import copy_with_shared_weights
 from videoeff.runtime.engine import Engine
-from videoeff.runtime.options import Options
+from videoeff.runtime.options import AuditOptions, Options
 from videoeff.runtime.partitioned import PartitionedModel
 from videoeff.runtime.signature import FrameSpec, Parameters, Signature
 from videoeff.runtime.streaming_module import StreamingModule
@@ -104,7 +104,12 @@ def _rebuild(
     options = document["options"]
     return StreamingModule(
         body,
-        Options(alias_outputs=options["alias_outputs"], nan_policy=options["nan_policy"]),
+        Options(
+            alias_outputs=options["alias_outputs"],
+            nan_policy=options["nan_policy"],
+            every=options.get("every", 1),  # kept where they were set
+            audit=AuditOptions.from_json(options.get("audit", {})),
+        ),
         name=_text(document["name"]),
         forward_parameters=Parameters.from_json(document["parameters"]),
         extra=dict(document["extra"]),

@@ -15,7 +15,7 @@ from videoeff.errors import ArtifactError
 from videoeff.passes.pipeline import passes_hash
 from videoeff.runtime.body import StreamBody, Surroundings
 from videoeff.runtime.engine import Engine
-from videoeff.runtime.options import Options
+from videoeff.runtime.options import AuditOptions, Options
 from videoeff.runtime.signature import Parameters
 from videoeff.serialize.files import write_atomic
 from videoeff.serialize.format import (
@@ -78,10 +78,7 @@ def save(stream: Contents, path: str | Path) -> None:
         "format_version": FORMAT_VERSION,
         "versions": {"videoeff": __version__, "torch": torch.__version__},
         "name": stream.name,
-        "options": {
-            "alias_outputs": stream.options.alias_outputs,
-            "nan_policy": stream.options.nan_policy,
-        },
+        "options": _options_to_json(stream.options),
         "parameters": stream.parameters.to_json(),
         "engines": engines,
         SURROUNDINGS_KEY: None if around is None else _surroundings_to_json(stream, around),
@@ -97,6 +94,16 @@ def save(stream: Contents, path: str | Path) -> None:
 
     metadata = {METADATA_KEY: text, METADATA_DIGEST: digest_of_text(text)}
     write_atomic(path, lambda temporary: save_file(unique, temporary, metadata=metadata))
+
+
+def _options_to_json(options: Options) -> dict[str, Any]:
+    """The options that a file keeps; of those that 0.1.0 did not have, only what was set."""
+    found: dict[str, Any] = {"alias_outputs": options.alias_outputs, "nan_policy": options.nan_policy}
+    if options.every > 1:
+        found["every"] = options.every
+    if options.audit != AuditOptions():
+        found["audit"] = options.audit.to_json()
+    return found
 
 
 def _unshare(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, str]]:

@@ -84,6 +84,14 @@ PEERS = ("eager", "compile", "onnxruntime", "openvino", "openvino-bf16", "openvi
     multiple=True,
     help="With CLIP: threshold of all layers. May be repeated.  [default: 0.05, 0.1, 0.2]",
 )
+@click.option(
+    "--every",
+    "every",
+    type=click.IntRange(1),
+    multiple=True,
+    metavar="N",
+    help="With CLIP: look at every N-th frame, at each threshold. May be repeated.  [default: 1]",
+)
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of weights and clips.")
 @click.option(
     "--cache",
@@ -113,6 +121,7 @@ def bench(
     peers: tuple[str, ...],
     shares: tuple[float, ...],
     thresholds: tuple[float, ...],
+    every: tuple[int, ...],
     seed: int,
     cache: Path | None,
     json_path: Path | None,
@@ -139,6 +148,8 @@ def bench(
     given = {k: v for k, v in test.items() if v is not None}
     if given and clip is None:
         raise click.UsageError("--input-threshold, --block, --dilation and --predict are for a CLIP")
+    if every and clip is None:
+        raise click.UsageError("--every is for a CLIP")
     settings = Settings(
         threads=threads or len(os.sched_getaffinity(0)),
         rounds=rounds,
@@ -146,6 +157,7 @@ def bench(
         budget=budget,
         shares=shares or SHARES,
         thresholds=thresholds or (0.05, 0.1, 0.2),
+        every=every or (1,),
         input_test={**CLIP_INPUT, **given} if given else None,
         peers=tuple(p for p in PEERS if p == "eager" or not peers or p in peers),
         seed=seed,

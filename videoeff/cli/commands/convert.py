@@ -110,6 +110,22 @@ POSITIVE = click.FloatRange(min=0.0)
     show_default=True,
     help="Frames with NaN: refuse them, or compute where it stands.",
 )
+@click.option(
+    "--every",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    metavar="N",
+    help="Look at every N-th frame, and hand out the last outputs between.",
+)
+@click.option(
+    "--audit",
+    type=click.FloatRange(0.0, 1.0),
+    default=0.0,
+    show_default=True,
+    metavar="SHARE",
+    help="Compare this share of the frames with the dense model as the stream runs.",
+)
 @preprocess_options
 @click.option("--name", help="What to call the model in reports.")
 @threads_option
@@ -196,6 +212,7 @@ def _build(
     pre = look.preprocess(source.channels, source.uint8, size, _decoder(), exported=source.exported)
     options = dict(options)
     thresholds_file, name = options.pop("thresholds_file"), options.pop("name")
+    every, audit = options.pop("every"), options.pop("audit")
     with stage(f"converting for {streams} stream(s) of {size[0]}x{size[1]}"):
         try:
             stream = to_stream(
@@ -214,6 +231,7 @@ def _build(
             notes += (source.check(stream, check_frames(source, pre, streams, 3 if exact else 1)),)
         stream.reset()
         stream.clear_report()
+    stream.every(every).audit(audit)
     stream.extra.update(preprocess=pre.to_json(), model=reference, source=path.name, input_size=list(size))
     return stream, size, (*notes, *notes_on(pre, stream))
 

@@ -29,6 +29,8 @@ from videoeff.cli.shared.output import (
 
 if TYPE_CHECKING:
     from videoeff.cli.shared.feed import Feed
+    from videoeff.runtime.fidelity import Drift
+    from videoeff.runtime.streaming_module import StreamingModule
     from videoeff.video.source import Clip
 
 
@@ -56,6 +58,19 @@ if TYPE_CHECKING:
 )
 @click.option("--report", type=click.Path(path_type=Path), metavar="OUT.json", help="Write the figures.")
 @click.option("--threshold", type=click.FloatRange(min=0.0), help="Set the threshold of all layers.")
+@click.option("--every", type=click.IntRange(1), metavar="N", help="Look at every N-th frame only.")
+@click.option(
+    "--audit",
+    type=click.FloatRange(0.0, 1.0),
+    metavar="SHARE",
+    help="Compare this share of the frames with the dense model; the report shows the error over time.",
+)
+@click.option(
+    "--audit-budget",
+    type=click.FloatRange(min=0.0),
+    metavar="X",
+    help="Say where the mean relative error of the last audits is above this.",
+)
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda or cuda:N.")
 @loading_options
 @threads_option
@@ -71,6 +86,9 @@ def run(
     outputs: Path | None,
     report: Path | None,
     threshold: float | None,
+    every: int | None,
+    audit: float | None,
+    audit_budget: float | None,
     device: str,
     reference: str | None,
     backend: str | None,
@@ -107,6 +125,7 @@ def run(
             stream = load_stream(artifact, reference, backend, device)
         if threshold is not None:
             stream.set_threshold(threshold)
+        drifts = pace(stream, every, audit, audit_budget)
         feed = feed_of(stream, str(artifact))
         source = opened.enter_context(reopened(source, clip, frames, alpha=feed.alpha))
         streamer = Streamer(stream, feed, compare, outputs is not None, draw=drawing, heat=heat)
@@ -118,6 +137,7 @@ def run(
             result.stopped = f"the clip ends early: {source.truncated}"
         decoder, fps, missing, notes = source.decoder, source.fps, losses(source), notes_on_losses(source)
         notes += note_on_shape(feed.preprocess, source.size)
+        notes += tuple(f"drift: {drift}" for drift in drifts)
     figures = measured(stream, result, compare)
     figures |= {
         "artifact": str(artifact),
@@ -146,6 +166,24 @@ def run(
     if result.stopped:
         click.echo(f"videoeff run: {result.stopped}; {result.frames} frame(s) were kept", err=True)
     click.get_current_context().exit(FAILED if result.stopped else DONE)
+
+
+def pace(
+    stream: StreamingModule, every: int | None, audit: float | None, budget: float | None
+) -> list[Drift]:
+    """Set which frames are looked at and audited, where that was asked for; the drifts, as they come."""
+    if every is not None:
+        stream.every(every)
+    share = stream.options.audit.share if audit is None else audit
+    if budget is not None and not share:
+        raise click.UsageError("--audit-budget is for audits; say how many with --audit SHARE")
+    if budget is not None:
+        stream.audit(share, at_most=budget)
+    elif audit is not None:
+        stream.audit(share)
+    drifts: list[Drift] = []
+    stream.on_drift(drifts.append)
+    return drifts
 
 
 class _OverlayFile:
@@ -199,32 +237,42 @@ def _show(figures: dict[str, Any], feed: Feed, files: list[Path]) -> None:
 
 def summary(figures: dict[str, Any]) -> list[tuple[str, str]]:
     """The figures of a run in a few lines."""
-    macs, ms = figures["macs"], figures["ms"]
+    macs, ms, skips = figures["macs"], figures["ms"], figures["held"] > 0
     lines = [("frames", f"{figures['frames']}, {figures['streams']} stream(s)")]
+    if skips:
+        looked = figures["frames"] - figures["held"]
+        lines.append(("", f"{looked} looked at, {figures['held']} between (every={figures['every']})"))
     if macs["needed"] is not None:
-        lines.append(
-            ("work", f"{percent(figures['active_share'])} of the dense work, after each stream's first frame")
-        )
-        dense = macs["dense"] or 1.0
-        lines.append(
-            (
-                "MACs a frame",
-                f"dense {count(macs['dense'])}, needed {count(macs['needed'])} "
-                f"({percent(macs['needed'] / dense)}), "
-                f"scheduled {count(macs['scheduled'])} ({percent(macs['scheduled'] / dense)})",
-            )
-        )
+        text = f"{percent(figures['active_share'])} of the dense work, after each stream's first frame"
+        lines.append(("work", text + ", of frames looked at" if skips else text))
+        lines.append(("MACs a frame looked at" if skips else "MACs a frame", _work(macs)))
+        if skips:
+            lines.append(("MACs a frame handed out", _work(figures["macs_handed_out"])))
     if ms["stream_median"] is not None:
-        text = f"streaming {ms['stream_median']:.1f} ms"
+        text, each = f"streaming {ms['stream_median']:.1f} ms", ms["stream_median"]
+        if skips:
+            text += f" a frame looked at, mean of all frames {ms['stream_mean']:.2f} ms"
+            each = ms["stream_mean"]
         if ms["dense_median"] is not None:
-            text += f", dense {ms['dense_median']:.1f} ms ({ms['dense_median'] / ms['stream_median']:.2f}x)"
+            text += f", dense {ms['dense_median']:.1f} ms ({ms['dense_median'] / each:.2f}x)"
         if figures.get("overlay_timed"):
             text += "; streaming also kept its masks for the overlay"
         lines.append(("median time", text))
     if figures["error"] is not None:
         error = figures["error"]
-        lines.append(("error", f"max {error['max_abs']:.3g}, relative L2 {error['relative_l2']:.3g}"))
+        between = ", frames between included" if skips else ""
+        text = f"max {error['max_abs']:.3g}, relative L2 {error['relative_l2']:.3g}{between}"
+        lines.append(("error", text))
         if error["frames_with_other_shapes"]:
             lines.append(("", f"{error['frames_with_other_shapes']} frame(s) had outputs of other shapes"))
+    lines += [("audits" if i == 0 else "", line) for i, line in enumerate(figures["audit_summary"])]
     lines.append(("state", megabytes(figures["state_bytes"])))
     return lines
+
+
+def _work(macs: dict[str, float]) -> str:
+    dense = macs["dense"] or 1.0
+    return (
+        f"dense {count(macs['dense'])}, needed {count(macs['needed'])} ({percent(macs['needed'] / dense)}), "
+        f"scheduled {count(macs['scheduled'])} ({percent(macs['scheduled'] / dense)})"
+    )

@@ -105,6 +105,7 @@ def verify(
 
         with stage(f"loading {artifact}"):
             stream = load_stream(artifact, reference, backend, device)
+        stream.audit(0.0)  # all of it is compared here
         feed = feed_of(stream, str(artifact))
         if source is not None and clip is not None:
             source = stack.enter_context(reopened(source, clip, frames or CLIP_FRAMES, alpha=feed.alpha))
@@ -117,13 +118,18 @@ def verify(
             for picture in track(pictures, "comparing", total):
                 checks.frame(picture)
         except KeyboardInterrupt:
-            stopped = f"interrupted after {checks.frames} frame(s)"
+            stopped = f"interrupted after {checks.frames + checks.held} frame(s)"
         if source is not None and source.truncated:
             stopped = f"the clip ends early: {source.truncated}"
         notes = () if source is None else notes_on_losses(source)
         notes += () if source is None else note_on_shape(feed.preprocess, source.size)
     found = checks.result()
-    found |= {"artifact": str(artifact), "clip": clip or "synthetic", "stopped": stopped}
+    found |= {
+        "every": stream.options.every,
+        "artifact": str(artifact),
+        "clip": clip or "synthetic",
+        "stopped": stopped,
+    }
     found |= {} if source is None else losses(source)
     if as_json:
         emit(found)
@@ -165,24 +171,26 @@ class Checks:
         self.stream, self.feed, self.dense, self.model = stream, feed, Dense(stream), model
         self.tolerance, self.float64 = tolerance, Float64(stream, model)
         self.against_model = Errors()
-        self.frames = 0
+        self.frames = self.held = 0
         self.outputs, self.first = Errors(), Errors()
         self.layers: dict[str, dict[str, float]] = {}
         self.first_layers = self.first_of_model = 0.0
         self.dtype = "float32"
-        engines = stream.engines.values()
         self.exact = stream.exact
         #: Whether layers are judged, not outputs.
         self.by_layers = bool(stream.body.left)
 
     def frame(self, picture: Any) -> None:
-        """One frame through both."""
+        """One frame through both; one that the stream does not look at is none to the dense model."""
         import torch
 
         from videoeff.cli.shared.dense import distance
 
         args, kwargs = self.feed(picture)
         outputs = self.stream(*args, **kwargs)
+        if not self.stream.looked:
+            self.held += 1
+            return
         kept = self.stream.values()
         if self.frames == 0:
             floating = [v.dtype for v in kept.values() if v.dtype.is_floating_point] or [torch.float32]
@@ -249,6 +257,7 @@ class Checks:
         apart = next((n for n in self._order() if self.layers[n]["relative"] > bound), None)
         return {
             "frames": self.frames,
+            "held": self.held,
             "dtype": self.dtype,
             "exact": self.exact,
             "tolerance": bound if bounded else None,
@@ -292,6 +301,11 @@ def _show(found: dict[str, Any], worst: int) -> None:
         f"largest magnitude (max {found['max_abs']:.2e}, relative L2 {found['relative_l2']:.2e}); frame 1 "
         f"by {found['first_frame_relative']:.2e}"
     )
+    if found["held"]:
+        show(
+            f"{found['held']} frame(s) between were not looked at (every={found['every']}): their outputs "
+            "are those of an earlier frame, and were not judged"
+        )
     if found["frames_with_other_shapes"]:
         show(
             f"{found['frames_with_other_shapes']} frame(s) had outputs of other shapes than the dense model's"

@@ -37,6 +37,7 @@ class Measurement:
     Attributes:
         frames: frames that went through.
         stream_ms: time of each streaming call.
+        looked: whether the stream looked at the frame.
         dense_ms: time of each dense call, empty without a comparison.
         errors: distances to the dense outputs.
         outputs: for each output tensor its value in every frame, if they were asked for.
@@ -46,6 +47,7 @@ class Measurement:
 
     frames: int = 0
     stream_ms: list[float] = field(default_factory=list)
+    looked: list[bool] = field(default_factory=list)
     dense_ms: list[float] = field(default_factory=list)
     errors: Errors = field(default_factory=Errors)
     outputs: list[list[NDArray[Any]]] = field(default_factory=list)
@@ -55,6 +57,11 @@ class Measurement:
     def median(self, which: list[float]) -> float | None:
         """Median of the frames after the first, in ms; None before there are any."""
         return statistics.median(which[1:]) if len(which) > 1 else None
+
+    @property
+    def looked_ms(self) -> list[float]:
+        """Time of each streaming call in which the stream looked at the frame."""
+        return [ms for ms, looked in zip(self.stream_ms, self.looked, strict=True) if looked]
 
 
 @dataclass
@@ -120,6 +127,8 @@ class Streamer:
             drawn = bare if picture is None else legend(overlay_heat(bare, picture), HEAT)
             self.write(drawn if self.draw is None else self.draw(drawn.copy(), outputs, self.feed.preprocess))
         result.stream_ms.append(stream_ms)
+        result.looked.append(self.stream.looked)
+        self.stream.audit_now()  # a clip has idle time
         if self.compare:
             result.dense_ms.append(dense_ms)
         result.frames += 1
@@ -201,17 +210,23 @@ def measured(stream: StreamingModule, result: Measurement, compare: bool) -> dic
         "model": stream.name,
         "frames": result.frames,
         "streams": report.streams,
+        "every": report.every,
+        "held": report.held,
         "active_share": report.active_share,
         "macs": {k: v if known or k == "dense" else None for k, v in report.macs.items()},
+        "macs_handed_out": report.macs_handed_out if known else None,
         "ms": {
             "stream_first": result.stream_ms[0] if result.stream_ms else None,
-            "stream_median": result.median(result.stream_ms),
+            "stream_median": result.median(result.looked_ms),
+            "stream_mean": statistics.fmean(result.stream_ms[1:]) if len(result.stream_ms) > 1 else None,
             "dense_median": result.median(result.dense_ms),
         },
         "error": None,
         "state_bytes": report.state_bytes,
         "convolutions_streamed": report.convolutions_streamed,
         "stopped": result.stopped,
+        "audit": None if report.audit is None else report.audit.to_json(),
+        "audit_summary": [] if report.audit is None else report.audit.summary(),
     }
     if compare and result.frames:
         figures["error"] = {
