@@ -47,6 +47,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
         "serialize": "errors version ir analysis capture passes lowering runtime",
         "conversion": "errors ir analysis capture passes lowering runtime",
         "video": "errors",
+        "calibration": "errors ir analysis capture passes lowering runtime serialize conversion video",
         "testing": "runtime",
     }.items()
 }

@@ -26,8 +26,8 @@ class Interval:
 
     Attributes:
         value: over all frames.
-        low: lower end, None where there are fewer than five blocks.
-        high: upper end, None where there are fewer than five blocks.
+        low: lower end; None where there are fewer than five blocks, or figures that are not finite.
+        high: upper end, None where the lower one is.
         frames: how many the figure is over.
     """
 
@@ -84,7 +84,10 @@ def _interval(sums: Sequence[Array], figure: Callable[[Sequence[Array]], Array],
     if count < FEWEST:
         return Interval(value, None, None, frames)
     draws = np.random.default_rng(0).integers(0, count, (RESAMPLES, count))
-    low, high = np.quantile(figure([s[draws].sum(1) for s in sums]), [0.025, 0.975])
+    drawn = figure([s[draws].sum(1) for s in sums])
+    if not np.isfinite(drawn).all():
+        return Interval(value, None, None, frames)
+    low, high = np.quantile(drawn, [0.025, 0.975])
     return Interval(value, float(low), float(high), frames)
 
 

@@ -6,7 +6,7 @@ import abc
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import torch
 import torch.utils._pytree as pytree
@@ -47,7 +47,7 @@ class Metric(abc.ABC):
     """
 
     name: str
-    better: ClassVar[Better] | Better
+    better: Better
 
     def prepare(self, outputs: Any) -> Any:
         """What :meth:`frame` needs of outputs, computed once where they are judged several times.
@@ -71,7 +71,7 @@ class RelativeError(Metric):
     """||outputs − dense|| / ||dense|| over all tensors of the outputs and all frames."""
 
     name = "relative error"
-    better = "lower"
+    better: Better = "lower"
 
     def frame(self, outputs: Any, dense: Any) -> Score:
         """Squared length of the difference, over that of the dense outputs.
