@@ -110,7 +110,9 @@ def run(
         raise click.UsageError("--draw draws on the overlay; name one with -o OVERLAY.mp4")
     judging = controls or decoder is not None or metric is not None
     if judging and not compare:
-        raise click.UsageError("--controls, --decoder and --metric judge against the dense model: --compare")
+        raise click.UsageError(
+            "--controls, --decoder and --metric judge against the dense model; add --compare"
+        )
     from videoeff.video.writer import CONTAINERS
 
     writable(overlay, "-o", tuple(sorted(CONTAINERS)))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import textwrap
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from videoeff.calibration.choice import advice, metrics_for
@@ -11,7 +12,7 @@ from videoeff.calibration.controls import Control, usual_controls
 from videoeff.calibration.int8 import FRAMES, Int8
 from videoeff.calibration.metrics import Metric
 from videoeff.calibration.sample import CalibrationFrames
-from videoeff.cli.shared.output import percent, stage
+from videoeff.cli.shared.output import stage
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -117,20 +118,26 @@ def table_of(figures: Figures) -> Table:
     table = Table(box=box.SIMPLE)
     table.add_column("", style="bold")
     for name in ("work", "ms", *names):
-        table.add_column(Text(name), justify="right")
+        heading = "\n".join(textwrap.wrap(name, 10, break_long_words=False))
+        table.add_column(Text(heading), justify="right")
     for row in figures["rows"]:
-        cells = [_cell(row["work"], percent), _cell(row["ms"], _ms)]
+        cells = [_cell(row["work"], _percent, " %"), _cell(row["ms"], _ms)]
         cells += [_cell(row["figures"].get(name), _share) for name in names]
         table.add_row(*(Text(c) for c in (row["label"], *cells)))
     return table
 
 
-def _cell(figure: Figures | None, text: Any) -> str:
+def _cell(figure: Figures | None, text: Callable[[float], str], unit: str = "") -> str:
+    """A figure and below it between what it lies."""
     if figure is None:
         return "–"
-    value = text(figure["value"])
     low, high = figure["low"], figure["high"]
+    value = f"{text(figure['value'])}{unit}"
     return value if low is None or low == high else f"{value}\n{text(low)}–{text(high)}"
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.1f}"
 
 
 def _ms(value: float) -> str:
