@@ -16,14 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.detectors_data import CONTROLS
-from benchmarks.detectors_score import Agreement, Detector
+from benchmarks.detectors_score import Agreement, Detector, Judge
 from videoeff.bench.clip_frames import save_frames, write_calibration
 from videoeff.bench.contenders import PAUSE, TOLERANCE, difference
-from videoeff.bench.errors import skip_label
 from videoeff.bench.figures import best, summary
 from videoeff.bench.precision import explained
 from videoeff.bench.process import Process, WorkerFailed
 from videoeff.bench.spec import COARSE, DENSE, EAGER, OPENVINO_INT8, SKIPS, STREAM, Job
+from videoeff.calibration.controls import skip_label
 from videoeff.errors import BackendError
 from videoeff.rounding import Rounding
 from videoeff.video.preprocess import Preprocess
@@ -119,6 +119,7 @@ class Bench:
         self.detector, self.setting, self.note = detector, setting, note
         self.contenders: dict[str, Contender] = {}
         self.failed: dict[str, str] = {}
+        self.judging = Judge(detector.decoder(setting.size))
         self.agreement: dict[str, Agreement] = {}
         self.judged = self.detections = 0
         self._stack = contextlib.ExitStack()
@@ -230,7 +231,7 @@ class Bench:
             BackendError: a float32 runtime or the stream at threshold 0 computes something else.
         """
         labels = [*self.contenders, *map(skip_label, SKIPS), *CONTROLS]
-        self.agreement = {k: Agreement() for k in labels if k != EAGER}
+        self.agreement = {k: Agreement(self.judging) for k in labels if k != EAGER}
         for label in self.streams:
             self._ask(label, "configure")
             self._outputs(label, "clip.npy", 0, 1)
@@ -239,15 +240,13 @@ class Bench:
         generators = {name: np.random.default_rng(7) for name in CONTROLS}
         for first, count in self.setting.blocks():
             dense = self._outputs(EAGER, "clip.npy", first, count)
-            truth = [self.detector.boxes(output, self.setting.size) for output in dense]
+            truth = [self.judging.read(output) for output in dense]
             self.judged += count
-            self.detections += sum(len(t.above(self.detector.score)) for t in truth)
+            self.detections += sum(map(self.judging.count, truth))
 
-            def add(
-                label: str, outputs: Sequence[NDArray[Any]], dense: Any = dense, truth: Any = truth
-            ) -> None:
-                for output, expected, boxes in zip(outputs, dense, truth, strict=True):
-                    self.agreement[label].add(self.detector, output, expected, boxes, self.setting.size)
+            def add(label: str, outputs: Sequence[NDArray[Any]], truth: Any = truth) -> None:
+                for output, expected in zip(outputs, truth, strict=True):
+                    self.agreement[label].add(self.judging.read(output), expected)
 
             for label in [k for k in self.contenders if k != EAGER]:
                 outputs = self._outputs(label, "clip.npy", first, count)

@@ -11,7 +11,8 @@
     ├── BackendError          a backend asked for by name cannot serve
     ├── StateError            a frame or a state does not fit the stream
     ├── ArtifactError         a file could not be read as, or written as, an artifact
-    └── VideoError            a clip could not be read or written
+    ├── VideoError            a clip could not be read or written
+    └── MetricError           outputs could not be judged by a metric
 
 Every message says what happened, where (layer, node or file) and what to do. The one warning beside them
 is :class:`DriftWarning`.
@@ -66,6 +67,10 @@ class VideoError(VideoEffError):
 
 class DriftWarning(UserWarning):
     """The running mean of a stream's audits left its bound: the outputs are too far from the dense ones."""
+
+
+class MetricError(VideoEffError):
+    """Outputs could not be judged: the decoder does not fit them, or a user's metric failed."""
 
 
 def first_line(error: BaseException) -> str:

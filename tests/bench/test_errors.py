@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 
 from videoeff.bench import errors
-from videoeff.bench.clip_frames import MARGIN, write_calibration, write_frames
+from videoeff.bench.clip_frames import write_calibration, write_frames
 from videoeff.bench.contenders import Contenders
 from videoeff.bench.exports import int8_file
 from videoeff.bench.figures import compare, summary
 from videoeff.bench.spec import Job
 from videoeff.bench.tables import dense_rows, error_rows
+from videoeff.calibration.sample import MARGIN
 from videoeff.errors import BackendError
 from videoeff.video.preprocess import Preprocess
 from videoeff.video.writer import ClipWriter
@@ -53,13 +54,6 @@ def test_relative() -> None:
         pytest.approx(10**0.5 / 4)
     )
     assert errors.relative([np.array([2.0])], [np.array([0.0])]) == 2
-
-
-@pytest.mark.parametrize(
-    ("number", "text"), [(1, "1st"), (2, "2nd"), (3, "3rd"), (4, "4th"), (11, "11th"), (22, "22nd")]
-)
-def test_ordinal(number: int, text: str) -> None:
-    assert errors.ordinal(number) == text
 
 
 def test_errors_on_a_clip() -> None:

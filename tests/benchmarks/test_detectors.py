@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from videoeff.calibration.metrics import Score
 from videoeff.errors import BackendError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -37,123 +38,39 @@ def score(scripts: dict[str, ModuleType]) -> ModuleType:
     return scripts["detectors_score"]
 
 
-# ---------------------------------------------------------------- reading outputs
-
-
-def fastestdet(cells: dict[tuple[int, int], tuple[float, int, float]]) -> np.ndarray[Any, Any]:
-    """An output with a class and its probability at some cells (row, column); boxes of a quarter."""
-    output = np.zeros((1, 85, SIZE[0] // 16, SIZE[1] // 16), np.float32)
-    for (row, column), (shift, label, share) in cells.items():
-        output[0, 0, row, column] = 1.0
-        output[0, 1, row, column] = math.atanh(shift)
-        output[0, 3:5, row, column] = -math.log(3)
-        output[0, 5 + label, row, column] = share
-    return output
-
-
-def test_fastestdet(score: ModuleType) -> None:
-    found = score.DETECTORS["fastestdet"].boxes(fastestdet({(2, 3): (0.5, 7, 0.9)}), SIZE)
-    assert found.labels.tolist() == [7]
-    assert found.scores == pytest.approx([0.9**0.4])
-    x, y = (3 + 0.5) * 16, 2 * 16
-    assert found.boxes[0] == pytest.approx([x - 12, y - 8, x + 12, y + 8], rel=1e-5)
-
-
-@pytest.mark.parametrize(
-    ("number", "stride", "row", "column"), [(0, 8, 0, 0), (30, 8, 2, 6), (100, 16, 0, 4)]
-)
-def test_yolox(score: ModuleType, number: int, stride: int, row: int, column: int) -> None:
-    cells = 8 * 12 + 4 * 6 + 2 * 3
-    output = np.zeros((1, cells, 85), np.float32)
-    output[0, number, :5] = [0.25, 0.5, math.log(2), math.log(3), 0.8]
-    output[0, number, 5 + 2] = 0.5
-    found = score.DETECTORS["yolox_nano"].boxes(output, SIZE)
-    assert found.labels.tolist() == [2]
-    assert found.scores == pytest.approx([0.4])
-    x, y = (column + 0.25) * stride, (row + 0.5) * stride
-    expected = [x - stride, y - 1.5 * stride, x + stride, y + 1.5 * stride]
-    assert found.boxes[0] == pytest.approx(expected, rel=1e-5)
-
-
-def test_of_boxes_that_overlap_the_best_of_a_class_stays(score: ModuleType) -> None:
-    detector = score.DETECTORS["fastestdet"]
-    output = fastestdet({(1, 1): (0.9, 3, 0.9), (1, 2): (0.0, 3, 0.6), (3, 1): (0.9, 4, 0.8)})
-    found = detector.boxes(output, SIZE)
-    assert found.labels.tolist() == [3, 4]
-    assert found.scores == pytest.approx([0.9**0.4, 0.8**0.4])
-
-
-def test_error_is_that_of_the_cells_with_a_detection(score: ModuleType) -> None:
-    detector = score.DETECTORS["fastestdet"]
-    dense = fastestdet({(0, 0): (0.0, 1, 0.9)})
-    other = dense.copy()
-    other[0, :, 2, 2] += 5.0  # background
-    assert detector.error(other, dense) == 0
-    other[0, :, 0, 0] *= 1.5
-    assert detector.error(other, dense) == pytest.approx(0.5)
-    assert detector.error(other, np.zeros_like(dense)) is None
-
-
 # ---------------------------------------------------------------- agreement
 
 
-def boxes(score: ModuleType, *entries: tuple[float, float, int]) -> Any:
-    """Boxes of 10×10 pixels, each by its left edge, score and class."""
-    lefts = np.array([e[0] for e in entries])
-    corners = np.stack([lefts, 0 * lefts, lefts + 10, 0 * lefts + 10], 1).reshape(-1, 4)
-    return score.Boxes(
-        corners, np.array([e[1] for e in entries]), np.array([e[2] for e in entries], dtype=int)
-    )
+def fastestdet(*cells: tuple[int, int, int, float]) -> np.ndarray[Any, Any]:
+    """An output with a class and its score at some cells (row, column)."""
+    output = np.zeros((1, 85, SIZE[0] // 16, SIZE[1] // 16), np.float32)
+    for row, column, label, score in cells:
+        output[0, 0, row, column] = 1.0
+        output[0, 5 + label, row, column] = score ** (1 / 0.4)
+    return output
 
 
-def test_pairs(score: ModuleType) -> None:
-    truth = boxes(score, (0, 0.9, 1), (50, 0.9, 1))
-    assert score.pairs(boxes(score, (1, 0.5, 1), (49, 0.5, 1)), truth) == 2
-    assert score.pairs(boxes(score, (1, 0.5, 2), (49, 0.5, 1)), truth) == 1  # another class
-    assert score.pairs(boxes(score, (1, 0.5, 1), (2, 0.5, 1)), truth) == 1  # each once
-    assert score.pairs(boxes(score, (5, 0.5, 1)), truth) == 0  # overlap of a third
-    assert score.pairs(boxes(score), truth) == 0
+def test_agreement(score: ModuleType) -> None:
+    judge = score.Judge(score.DETECTORS["fastestdet"].decoder(SIZE))
+    dense = judge.read(fastestdet((0, 0, 7, 0.6), (2, 3, 7, 0.45), (3, 5, 8, 0.36)))
+    ours = judge.read(fastestdet((0, 0, 7, 0.38), (2, 3, 7, 0.45), (1, 5, 9, 0.55)))
+    assert judge.count(dense) == judge.count(ours) == 2
+    agreement = score.Agreement(judge)
+    agreement.add(ours, dense)
+    found = agreement.to_json(score.Agreement(judge, settled=agreement.settled))
+    assert found["f1"]["value"] == 0.5  # above 0.4: two here, two there, one of them the same
+    # Above 0.5 the dense one of class 7, found again here at 0.38; ours of class 9 is nowhere in the other.
+    assert found["settled"] == {"value": 0.5, "low": None, "high": None}
+    assert found["settled_over_int8"]["value"] == 0
+    assert found["error"] > 0
+    assert score.Agreement(judge, [], [], [Score(0, 0)]).to_json()["error"] is None
 
 
-class Shown:
-    """A detector that is told its detections."""
-
-    score, high, low = 0.4, 0.5, 0.35
-
-    def boxes(self, output: Any, size: tuple[int, int]) -> Any:
-        return output
-
-    def error(self, output: Any, dense: Any) -> float | None:
-        return None
-
-
-def test_f1_and_settled(score: ModuleType) -> None:
-    dense = boxes(score, (0, 0.6, 1), (50, 0.45, 1), (100, 0.36, 1))
-    ours = boxes(score, (0, 0.38, 1), (50, 0.45, 1), (200, 0.55, 1))
-    agreement = score.Agreement()
-    agreement.add(Shown(), ours, dense, dense, SIZE)
-    assert agreement.f1 == [(2, 4)]  # above 0.4: two here, two there, one of them the same
-    # Above 0.5 the dense one at 0, found again here at 0.38; ours at 200 is nowhere in the other.
-    assert agreement.settled == [(1, 2)]
-    assert agreement.to_json()["settled"]["value"] == 0.5
-    assert agreement.to_json()["error"] is None
-
-
-def test_intervals_are_of_blocks(score: ModuleType) -> None:
-    rng = np.random.default_rng(3)
-    blocks = rng.random(40) < 0.8
-    counts = [(int(b), 1) for b in blocks for _ in range(10)]  # all frames of a block alike
-    found = score.ratio(counts)
-    assert found["value"] == pytest.approx(blocks.mean())
-    deviation = math.sqrt(blocks.mean() * (1 - blocks.mean()) / 40)
-    assert found["low"] == pytest.approx(blocks.mean() - 1.96 * deviation, abs=0.03)
-    assert found["high"] == pytest.approx(blocks.mean() + 1.96 * deviation, abs=0.03)
-    frames = score.ratio(counts, block=1)
-    assert frames["high"] - frames["low"] < 0.5 * (found["high"] - found["low"])
-    same = score.ratio(counts, counts)
-    assert (same["value"], same["low"], same["high"]) == (0, 0, 0)  # paired
-    assert score.ratio([(0, 0)] * 60)["value"] == 1
-    assert score.ratio(counts[:30])["low"] is None
+def test_yolox_is_read_raw(score: ModuleType) -> None:
+    output = np.zeros((1, 8 * 12 + 4 * 6 + 2 * 3, 85), np.float32)
+    output[0, 100, [4, 6]] = 1.0
+    (found,) = score.Judge(score.DETECTORS["yolox_nano"].decoder(SIZE)).read(output).found
+    assert found.boxes.tolist() == [[4 * 16 - 8, -8, 4 * 16 + 8, 8]]
 
 
 # ---------------------------------------------------------------- data

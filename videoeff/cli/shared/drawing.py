@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
 import inspect
-import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from videoeff.errors import VideoError
+from videoeff.serialize.functions import failure, load_function
 from videoeff.video.preprocess import Preprocess
 
 Frame = NDArray[np.uint8]
@@ -27,24 +26,8 @@ def load_draw(reference: str) -> Draw:
     Raises:
         VideoError: there is no such file or function, or the file fails.
     """
-    name, colon, function_name = reference.rpartition(":")
-    path = Path(name)
-    if not colon or path.suffix != ".py" or not function_name:
-        raise VideoError(f"--draw {reference!r}: write file.py:function")
-    if not path.is_file():
-        raise VideoError(f"--draw {reference!r}: there is no file {path}")
-    spec = importlib.util.spec_from_file_location(f"videoeff_draw_{path.stem}", path)
-    if spec is None or spec.loader is None:
-        raise VideoError(f"--draw {reference!r}: {path} is no Python file")
-    module = importlib.util.module_from_spec(spec)
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:
-        raise VideoError(f"--draw {reference!r}: {_where(error, path)}") from error
-    function = getattr(module, function_name, None)
-    if not callable(function):
-        raise VideoError(f"--draw {reference!r}: {path} has no function {function_name!r}")
-    return _checked(function, path, function_name)
+    function, path = load_function(reference, "--draw", VideoError)
+    return _checked(function, path, reference.rpartition(":")[2])
 
 
 def _takes(function: Callable[..., Any], name: str) -> bool:
@@ -62,7 +45,7 @@ def _checked(function: Callable[..., Any], path: Path, name: str) -> Draw:
         try:
             made = function(frame, outputs, **extra)
         except Exception as error:
-            raise VideoError(f"--draw: {name} failed at {_where(error, path)}") from error
+            raise VideoError(f"--draw: {name} failed at {failure(error, path)}") from error
         if made is None:  # it drew into the frame
             made = frame
         if not isinstance(made, np.ndarray) or made.dtype != np.uint8 or made.shape != frame.shape:
@@ -73,15 +56,3 @@ def _checked(function: Callable[..., Any], path: Path, name: str) -> Draw:
         return made
 
     return draw
-
-
-def _where(error: BaseException, path: Path) -> str:
-    """``file.py:12: KeyError: ...``, at the last line inside the user's file."""
-    line = None
-    if isinstance(error, SyntaxError) and error.filename and Path(error.filename).name == path.name:
-        line = error.lineno
-    for entry in traceback.extract_tb(error.__traceback__):
-        if Path(entry.filename).resolve() == path.resolve():
-            line = entry.lineno
-    place = f"{path}:{line}" if line is not None else str(path)
-    return f"{place}: {type(error).__name__}: {error}"
