@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
-from functools import lru_cache
 from typing import Any
 
 import pytest
 import torch
-import torch.utils._pytree as pytree
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from tests.support.nets import BLOCKS, LOCAL, Spec, network
+from tests.support.laws import FEW, clip, dense, entry, program, same, specs
+from tests.support.nets import LOCAL, Spec
 from tests.support.recompute import gap, recomputed
-from tests.support.streams import BACKENDS, captured, outputs_of, read_back
+from tests.support.streams import BACKENDS, outputs_of, read_back
 from videoeff.analysis import annotate
 from videoeff.ir.markers import cache_name, cache_option, is_cache
-from videoeff.ir.program import Program
 from videoeff.kernels.call import RegionCall
 from videoeff.kernels.change_test import blocks_moved, distance
 from videoeff.passes import Pass, recipe, run_passes
@@ -27,22 +25,7 @@ from videoeff.passes.insert_thresholds import InsertThresholds
 from videoeff.passes.recompute_expansions import RecomputeExpansions
 from videoeff.runtime.engine import Engine
 from videoeff.runtime.streaming_module import StreamingModule
-from videoeff.testing import TOLERANCES, moving_clip, poison, relative_error
-
-FEW = settings(max_examples=12)
-
-
-def specs(blocks: tuple[str, ...] = tuple(BLOCKS), max_streams: int = 3) -> st.SearchStrategy[Spec]:
-    """Random networks of one to four blocks."""
-    return st.builds(
-        Spec,
-        blocks=st.lists(st.sampled_from(blocks), min_size=1, max_size=4).map(tuple),
-        seed=st.integers(0, 999),
-        streams=st.integers(1, max_streams),
-        inputs=st.integers(1, 2),
-        outputs=st.integers(1, 2),
-    )
-
+from videoeff.testing import TOLERANCES, poison, relative_error
 
 #: Thresholds off, small, large; each test; predicted changes on and off; blocks at the input.
 THRESHOLDS = st.sampled_from(
@@ -56,12 +39,6 @@ THRESHOLDS = st.sampled_from(
     ]
 )
 LOSSY = THRESHOLDS.filter(lambda t: t.threshold > 0)
-
-
-@lru_cache(maxsize=16)
-def program(spec: Spec, dtype: torch.dtype) -> Program:
-    frames = [torch.rand(s, dtype=dtype) for s in spec.shapes]
-    return captured(network(spec, dtype), *frames)
 
 
 def make(
@@ -81,30 +58,6 @@ def make(
     stream = StreamingModule(Engine(run_passes(program(spec, dtype), passes), backend))
     poison(stream)
     return stream
-
-
-def clip(
-    spec: Spec, count: int, dtype: torch.dtype = torch.float64, seed: int = 0
-) -> list[tuple[Tensor, ...]]:
-    """Frames with moving objects; a second input moves otherwise."""
-    inputs = [moving_clip(count, s, dtype=dtype, seed=seed + 100 * i) for i, s in enumerate(spec.shapes)]
-    return list(zip(*inputs, strict=True))
-
-
-def dense(spec: Spec, frame: tuple[Tensor, ...]) -> Any:
-    with torch.no_grad():
-        return network(spec, frame[0].dtype)(*frame)
-
-
-def same(a: Any, b: Any) -> bool:
-    """Bitwise equal outputs."""
-    left, right = pytree.tree_leaves(a), pytree.tree_leaves(b)
-    return len(left) == len(right) and all(torch.equal(x, y) for x, y in zip(left, right, strict=True))
-
-
-def entry(outputs: Any, stream: int) -> Any:
-    """One stream's part of the outputs."""
-    return pytree.tree_map(lambda t: t[stream], outputs)
 
 
 def calls(stream: StreamingModule) -> Iterator[tuple[Engine, RegionCall]]:

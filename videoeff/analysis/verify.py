@@ -66,6 +66,11 @@ def _verify_cache(program: Program, node: fx.Node) -> None:
             raise VerifyError(f"{name}: {what}={value} must be a finite number, 0 or larger")
     if cache_option(node, "block") < 1 or cache_option(node, "dilation") < 0:
         raise VerifyError(f"{name}: block must be at least 1 and dilation at least 0")
+    within, refresh = cache_option(node, "within"), cache_option(node, "refresh")
+    if within is not None and not is_threshold(within):
+        raise VerifyError(f"{name}: within={within} must be a finite number of pixels, 0 or larger")
+    if not isinstance(refresh, int) or refresh < 0:
+        raise VerifyError(f"{name}: refresh={refresh} must be a whole number of frames, 0 or larger")
     shape = info(node).shape
     if shape is None:
         raise VerifyError(f"{name}: it keeps {node.args[0]}, which is not a tensor")

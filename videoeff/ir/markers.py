@@ -38,6 +38,8 @@ def delta_cache(
     dense: str = "",
     into: tuple[str, int, int, int] | None = None,
     recompute: bool = False,
+    within: float | None = None,
+    refresh: int = 0,
 ) -> Tensor:
     """Keep the value last propagated, and pass on only what changed.
 
@@ -57,6 +59,9 @@ def delta_cache(
         into: (concatenation, first channel, channel step, channel dimension) of the slice written.
         recompute: the value need not be kept where its only reader can compute it anew (and its threshold
             is 0): a wide map is often cheaper to compute than to write, read and compare.
+        within: a pixel is computed only if it lies within so many pixels of the frame of what changed there
+            (or in a value that is computed whole); what is reached beyond is put off. None: without bound.
+        refresh: what was put off is computed within so many frames all the same; 0: only when it is reached.
 
     Returns:
         ``value``.

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from videoeff.ir.layout import PixelLayout
 from videoeff.kernels.computation import Computation, Operand
+from videoeff.ops.home import Near
 
 
 @dataclass(frozen=True)
@@ -103,6 +104,42 @@ class Prediction:
         return tuple(name for name, _ in (*self.sources, *self.residuals))
 
 
+@dataclass(frozen=True, eq=False)
+class Vicinity:
+    """The pixels of maps of one size that lie near what changed. Maps with the same bound share it.
+
+    Attributes:
+        name: unique in the plan.
+        extent: (R, H, W) of the maps.
+        near: where changes come from, and which of it is near each pixel.
+    """
+
+    name: str
+    extent: tuple[int, int, int]
+    near: tuple[Near, ...]
+
+
+@dataclass(frozen=True)
+class Bound:
+    """A bounded reach: of the pixels that changes reach, those in the vicinity are computed, others put off.
+
+    Attributes:
+        vicinity: what lies near enough.
+        deferred: name of the state with a bit for each pixel that was put off, int64 (R, H, ceil(W / 64)),
+            bit x % 64 of word x // 64.
+        phase: name of the state with the frames (S,) int32 that each stream has seen since its first; it may
+            begin anew after whole sweeps.
+        sweep: where the rows of each frame of a sweep begin, and the last ones end, N + 1 numbers. In frame p
+            of a sweep of N what was put off of rows ``sweep[p]`` to ``sweep[p + 1] - 1`` is computed wherever
+            it lies. Empty: nothing is.
+    """
+
+    vicinity: Vicinity
+    deferred: str
+    phase: str
+    sweep: tuple[int, ...]
+
+
 @dataclass(frozen=True)
 class Input:
     """A region's value is the caller's: which of the frame tensors."""
@@ -131,6 +168,7 @@ class RegionCall:
         macs: multiply-accumulates of computing it whole.
         prediction: predicted changes, None where they are off.
         wants_magnitude: whether a later call predicts from this one's magnitude.
+        bound: how far changes may reach, None: as far as they do.
         buffers: the plan's buffers by state name without memory ("meta"), for their strides.
         specs: the plan's state by name.
         device: the kind of device the state lies on, "cpu" or "cuda".
@@ -149,6 +187,7 @@ class RegionCall:
     macs: int
     prediction: Prediction | None = None
     wants_magnitude: bool = False
+    bound: Bound | None = None
     buffers: Mapping[str, Tensor] = field(default_factory=dict)
     specs: Mapping[str, StateSpec] = field(default_factory=dict)
     device: str = "cpu"
@@ -173,7 +212,7 @@ class RegionCall:
         prediction = None if self.prediction is None else replace(self.prediction, factor=1.0)
         return (
             self.name, self.kind, self.layout, self.value, self.source, self.mask_reads, self.dense,
-            self.device, self.test.blocks, prediction, tuple(lie), tuple(sized),
+            self.device, self.test.blocks, prediction, self.bound is not None, tuple(lie), tuple(sized),
         )  # fmt: skip
 
 
@@ -189,6 +228,7 @@ class Context:
         any_fresh: whether any stream is fresh, known on the host.
         all_fresh: whether all are.
         masks: (R, H, W) bool by layer name, filled as calls run.
+        vicinities: (R, H, W) bool by name, filled as calls run.
         magnitudes: squared magnitudes (R, H, W) float32 by layer name, for predictions.
         active: number of computed pixels by layer name, an int or a tensor that is not read yet.
         scheduled: number of pixels the kernel really worked on by layer name, like ``active``.
@@ -203,6 +243,7 @@ class Context:
     any_fresh: bool
     all_fresh: bool
     masks: dict[str, Tensor] = field(default_factory=dict)
+    vicinities: dict[str, Tensor] = field(default_factory=dict)
     magnitudes: dict[str, Tensor] = field(default_factory=dict)
     active: dict[str, int | Tensor] = field(default_factory=dict)
     scheduled: dict[str, int | Tensor] = field(default_factory=dict)

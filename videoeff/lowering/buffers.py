@@ -13,7 +13,8 @@ from videoeff.errors import LoweringError
 from videoeff.ir.layout import PixelLayout, streamed_info
 from videoeff.ir.markers import cache_option
 from videoeff.kernels import Backend
-from videoeff.kernels.call import Prediction, StateSpec
+from videoeff.kernels.bounded import words
+from videoeff.kernels.call import Bound, Prediction, StateSpec
 from videoeff.kernels.change_test import is_relative
 
 
@@ -73,13 +74,19 @@ def pixel_stride(backends: Sequence[Backend[Any]], channels: int, device: str) -
 
 
 def state_specs(
-    found: Sequence[Region], predicted: Mapping[str, Prediction], stride: Callable[[int], int]
+    found: Sequence[Region],
+    predicted: Mapping[str, Prediction],
+    bounds: Mapping[str, Bound],
+    streams: int,
+    stride: Callable[[int], int],
 ) -> dict[str, StateSpec]:
     """Every buffer that the regions keep: shared ones of concatenations, values, scales, pending energy.
 
     Args:
         found: the regions.
         predicted: the predicted changes by layer name.
+        bounds: the bounded reaches by layer name.
+        streams: of the batch.
         stride: from the channels of a pixel to its stride, 0 for no gap.
     """
     specs: dict[str, StateSpec] = {}
@@ -119,6 +126,11 @@ def state_specs(
         if region.name in predicted:
             key = f"{region.name}.pending"
             specs[key] = StateSpec(key, value.layout.extent(value.shape), torch.float32, 0)
+        if (bound := bounds.get(region.name)) is not None:
+            rows, height, width = value.layout.extent(value.shape)
+            specs[bound.deferred] = StateSpec(bound.deferred, (rows, height, words(width)), torch.int64, 0)
+            if bound.sweep:
+                specs[bound.phase] = StateSpec(bound.phase, (streams,), torch.int32, 0)
     return specs
 
 

@@ -21,6 +21,7 @@ from videoeff.ir.markers import cache_name, cache_option, is_cache
 from videoeff.ir.program import Program, arguments, input_node
 from videoeff.kernels import Backend, Declined, Group
 from videoeff.kernels.call import Context, RegionCall, StateSpec
+from videoeff.lowering.bounds import bounds_of
 from videoeff.lowering.buffers import allocate, device_of, pixel_stride, state_specs
 from videoeff.lowering.choose import Answers, Choice, choose, choose_backends
 from videoeff.lowering.computation import outputs_of
@@ -74,13 +75,16 @@ class _Calls:
 
 def _calls(program: Program, backends: Sequence[Backend[Any]]) -> _Calls:
     found = regions(program)
-    predicted = predictions_of(found)
+    predicted, bounds = predictions_of(found), bounds_of(found)
     device = device_of(program.module).type
-    states = state_specs(found, predicted, lambda channels: pixel_stride(backends, channels, device))
+    states = state_specs(
+        found, predicted, bounds, program.streams, lambda channels: pixel_stride(backends, channels, device)
+    )
     around = Surroundings(
         states=states,
         buffers=allocate(list(states.values()), torch.device("meta")),
         predicted=predicted,
+        bounds=bounds,
         wanted={name for p in predicted.values() for name in p.layers},
         inputs={n: i for i, n in enumerate(program.placeholders)},
         device=device,
@@ -138,4 +142,5 @@ def _runners(chosen: Sequence[Choice]) -> tuple[tuple[Callable[[Context], None],
 def _followed(call: RegionCall) -> set[str]:
     """The layers whose masks or magnitudes a call needs."""
     layers = () if call.prediction is None else call.prediction.layers
-    return {*(name for name, _ in call.mask_reads), *layers}
+    sources = () if call.bound is None else (near.layer for near in call.bound.vicinity.near)
+    return {*(name for name, _ in call.mask_reads), *layers, *sources}

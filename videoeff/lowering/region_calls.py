@@ -14,7 +14,7 @@ from videoeff.errors import LoweringError
 from videoeff.ir.layout import info, streamed_info
 from videoeff.ir.markers import cache_name, cache_option, is_cache
 from videoeff.ir.program import input_node
-from videoeff.kernels.call import Input, Prediction, Reach, RegionCall, StateSpec, Test
+from videoeff.kernels.call import Bound, Input, Prediction, Reach, RegionCall, StateSpec, Test
 from videoeff.kernels.computation import Computation, Operand
 from videoeff.lowering.buffers import needs_scale
 from videoeff.lowering.computation import computation_of
@@ -62,6 +62,7 @@ class Surroundings:
         states: every buffer of the plan.
         buffers: the same without memory.
         predicted: what :func:`predictions_of` found.
+        bounds: what ``bounds_of`` found.
         wanted: layers whose magnitudes some prediction reads.
         inputs: the number of each frame tensor.
         device: the kind of device.
@@ -70,6 +71,7 @@ class Surroundings:
     states: Mapping[str, StateSpec]
     buffers: Mapping[str, Tensor]
     predicted: Mapping[str, Prediction]
+    bounds: Mapping[str, Bound]
     wanted: Collection[str]
     inputs: Mapping[fx.Node, int]
     device: str
@@ -111,6 +113,7 @@ def region_call(region: Region, around: Surroundings) -> RegionCall:
         macs=region.macs,
         prediction=around.predicted.get(name),
         wants_magnitude=name in around.wanted,
+        bound=around.bounds.get(name),
         buffers=around.buffers,
         specs=around.states,
         device=around.device,

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from videoeff.ir.layout import PixelLayout, info
+from videoeff.ops.home import Home, same_home
 
 #: Masks by node name; each is bool of shape (R, H, W), any of them 1 where it broadcasts.
 Masks = Mapping[str, Tensor]
@@ -79,6 +80,27 @@ class Op(ABC):
     @abstractmethod
     def reach(self, node: fx.Node) -> Reach:
         """The rule from input masks to the result's mask."""
+
+    def home(self, node: fx.Node, source: fx.Node) -> tuple[Home, Home] | None:
+        """Where the pixels of the result lie over those of an input, for a bound on how far changes reach.
+
+        A pixel of a window op stands for the pixels around its window's centre, as many as the stride, so
+        that the results share the input out among them; the rest of the window is only looked at.
+
+        Args:
+            node: the call.
+            source: one of its inputs that change from frame to frame.
+
+        Returns:
+            The rows and the columns; None where it cannot be told.
+        """
+        if self.role == "window":
+            return None
+        sizes = _extent(source), _extent(node)
+        if any(a not in (1, b) for a, b in zip(sizes[0][1:], sizes[1][1:], strict=True)):
+            return None
+        rows, columns = (same_home(a, b) for a, b in zip(sizes[0][1:], sizes[1][1:], strict=True))
+        return rows, columns
 
     def macs(self, node: fx.Node) -> int:
         """Multiply-accumulates of the whole result; 0 where the op multiplies no weights."""
@@ -215,6 +237,10 @@ def require_constant(node: fx.Node, what: str) -> None:
     """Raise :class:`NotLocal` if an input after the first changes from frame to frame."""
     if any(n is not node.all_input_nodes[0] for n in stream_inputs(node)):
         raise NotLocal(f"{what} is computed from the frame")
+
+
+def _extent(node: fx.Node) -> tuple[int, int, int]:
+    return layout_of(node).extent(shape_of(node))
 
 
 def same_mask(node: fx.Node) -> Reach:

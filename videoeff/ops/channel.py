@@ -31,6 +31,7 @@ from videoeff.ops.base import (
     shape_of,
     stream_inputs,
 )
+from videoeff.ops.home import Home, same_home
 from videoeff.ops.layout import moved
 from videoeff.ops.pixel import any_mask
 
@@ -157,6 +158,11 @@ class Linear(Op):
     def reach(self, node: fx.Node) -> Reach:
         """The same pixel."""
         return same_mask(node)
+
+    def home(self, node: fx.Node, source: fx.Node) -> tuple[Home, Home] | None:
+        """The same pixel."""
+        rows, columns = (same_home(size, size) for size in layout_of(source).extent(shape_of(source))[1:])
+        return rows, columns
 
     def macs(self, node: fx.Node) -> int:
         """Elements of the result times input features."""

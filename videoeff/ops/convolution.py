@@ -26,6 +26,7 @@ from videoeff.ops.base import (
     require_image,
     shape_of,
 )
+from videoeff.ops.home import Home, window_home
 
 
 def explicit_padding(bound: dict[str, Any], kernel: Sequence[int]) -> list[tuple[int, int]]:
@@ -75,6 +76,20 @@ class Convolution(Op):
             return F.max_pool2d(mask, tuple(kernel[-2:]), stride, 0, dilation).squeeze(1) > 0
 
         return reach
+
+    def home(self, node: fx.Node, source: fx.Node) -> tuple[Home, Home] | None:
+        """The pixels around the window's centre."""
+        bound = bind(node)
+        if bound["input"] is not source:
+            return None
+        kernel = shape_of(bound["weight"])[2:]
+        pads = explicit_padding(bound, kernel)
+        stride, dilation = pair(bound["stride"], len(kernel)), pair(bound["dilation"], len(kernel))
+        rows, columns = (
+            window_home(shape_of(source)[i], shape_of(node)[i], kernel[i], stride[i], pads[i][0], dilation[i])
+            for i in (-2, -1)
+        )
+        return rows, columns
 
     def macs(self, node: fx.Node) -> int:
         """Elements of the result times the weights of one output channel."""
@@ -160,6 +175,21 @@ class ConvTranspose(Op):
 
         return reach
 
+    def home(self, node: fx.Node, source: fx.Node) -> tuple[Home, Home] | None:
+        """The pixels whose spread has its centre nearest."""
+        bound = bind(node)
+        if bound["input"] is not source:
+            return None
+        kernel, stride = shape_of(bound["weight"])[2:], pair(bound["stride"])
+        padding, dilation = pair(bound["padding"]), pair(bound["dilation"])
+        rows, columns = (
+            _spread_home(
+                shape_of(source)[i], shape_of(node)[i], kernel[i], stride[i], padding[i], dilation[i]
+            )
+            for i in (-2, -1)
+        )
+        return rows, columns
+
     def macs(self, node: fx.Node) -> int:
         """Elements of the input times the weights each of them meets."""
         bound = bind(node)
@@ -176,3 +206,12 @@ class ConvTranspose(Op):
             Case("3x3-groups-dilated", partial(conv, 4, 6, 3, groups=2, dilation=2)),
             Case("1x1-stride3", partial(conv, 4, 6, 1, stride=3)),
         ]
+
+
+def _spread_home(size: int, out: int, kernel: int, stride: int, padding: int, dilation: int) -> Home:
+    """The input pixels, one or two, whose spread has its centre nearest to each pixel."""
+    twice = (
+        2 * (torch.arange(out) + padding) - (kernel - 1) * dilation
+    )  # the place in the input, times 2 stride
+    low, high = -((stride - twice) // (2 * stride)), (twice + stride) // (2 * stride)
+    return low.clamp(0, size - 1), high.clamp(0, size - 1)

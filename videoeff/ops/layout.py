@@ -28,6 +28,7 @@ from videoeff.ops.base import (
     register,
     shape_of,
 )
+from videoeff.ops.home import Home, same_home
 from videoeff.ops.pixel import any_mask
 
 #: The mask's axis of each role.
@@ -139,6 +140,14 @@ class Concat(Op):
 
         return reach
 
+    def home(self, node: fx.Node, source: fx.Node) -> tuple[Home, Home] | None:
+        """The same pixel of a part; none where pixels are joined."""
+        _, dim, stacked = self._parts(node)
+        layout = info(node).layout
+        if layout is None or (not stacked and _role_at(layout, dim) in ("h", "w")):
+            return None
+        return super().home(node, source)
+
     def cases(self) -> Sequence[Case]:
         """Channels, rows, batch, three parts, one part twice."""
         two = ((2, 4, 9, 8), (2, 3, 9, 8))
@@ -206,6 +215,18 @@ class Slice(Op):
             return mask[tuple(key)]
 
         return reach
+
+    def home(self, node: fx.Node, source: fx.Node) -> tuple[Home, Home] | None:
+        """The pixel itself."""
+        layout, (dim, index) = layout_of(source), self._index(node)
+        role = _role_at(layout, dim)
+        if role not in ("h", "w"):
+            return super().home(node, source)
+        sizes = layout.extent(shape_of(source))
+        homes = {"h": same_home(sizes[1], sizes[1]), "w": same_home(sizes[2], sizes[2])}
+        first = torch.arange(sizes[ROLE_AXIS[role]])[index].reshape(-1)
+        homes[role] = (first, first)
+        return homes["h"], homes["w"]
 
     def cases(self) -> Sequence[Case]:
         """Channels, crops, strided crops, the batch."""

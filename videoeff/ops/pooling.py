@@ -25,6 +25,7 @@ from videoeff.ops.base import (
     require_image,
     shape_of,
 )
+from videoeff.ops.home import Home, window_home
 
 
 def _image_layout(node: fx.Node) -> PixelLayout:
@@ -66,6 +67,17 @@ class Pool(Op):
             return pooled.squeeze(1) > 0
 
         return reach
+
+    def home(self, node: fx.Node, source: fx.Node) -> tuple[Home, Home] | None:
+        """The pixels around the window's centre."""
+        bound, count = bind(node), len(shape_of(node)) - 2
+        kernel, dilation = pair(bound["kernel_size"], count), pair(bound.get("dilation", 1), count)
+        stride, padding = pair(bound["stride"] or bound["kernel_size"], count), pair(bound["padding"], count)
+        rows, columns = (
+            window_home(shape_of(source)[i], shape_of(node)[i], kernel[i], stride[i], padding[i], dilation[i])
+            for i in (-2, -1)
+        )
+        return rows, columns
 
     def cases(self) -> Sequence[Case]:
         """Kernels, strides, padding, dilation, ceiling mode, divisors."""
@@ -115,6 +127,11 @@ class AdaptivePool(Op):
 
         return reach
 
+    def home(self, node: fx.Node, source: fx.Node) -> tuple[Home, Home] | None:
+        """The pixels that are averaged."""
+        rows, columns = (_adaptive_home(shape_of(source)[i], shape_of(node)[i]) for i in (-2, -1))
+        return rows, columns
+
     def cases(self) -> Sequence[Case]:
         """To one pixel, to uneven windows, enlarging."""
         return [
@@ -123,3 +140,8 @@ class AdaptivePool(Op):
             Case("enlarge", partial(nn.AdaptiveAvgPool2d, (17, 20))),
             Case("3d", partial(nn.AdaptiveAvgPool3d, (2, 3, 4)), ((2, 3, 5, 9, 8),)),
         ]
+
+
+def _adaptive_home(size: int, out: int) -> Home:
+    at = torch.arange(out)
+    return at * size // out, -(-(at + 1) * size // out) - 1

@@ -12,7 +12,7 @@ from torch import Tensor, fx, nn
 
 from videoeff.ir.layout import PixelLayout, info
 from videoeff.ir.program import arguments, input_node
-from videoeff.ops.axis_tables import Axis, reads
+from videoeff.ops.axis_tables import Axis, reads, table
 from videoeff.ops.base import (
     Case,
     Lambda,
@@ -28,6 +28,7 @@ from videoeff.ops.base import (
     require_image,
     shape_of,
 )
+from videoeff.ops.home import Home, table_home
 
 
 @register
@@ -50,15 +51,25 @@ class Upsample(Op):
         require_image(layout, 4)
         return layout
 
-    def reach(self, node: fx.Node) -> Reach:
-        """A result pixel that reads a changed one with a weight other than 0."""
+    def _axes(self, node: fx.Node) -> tuple[Axis, Axis]:
         bound, source, dtype = bind(node), input_node(node), info(node).dtype
         assert dtype is not None  # a local node is a tensor
         scales = bound.get("scale_factors") or (bound.get("scales_h"), bound.get("scales_w"))
         align = (bool(bound["align_corners"]),) if "align_corners" in bound else ()
         sizes = zip(shape_of(source)[-2:], shape_of(node)[-2:], scales, strict=True)
         mode = _MODES[op_name(node)]
-        rows, columns = (reads(Axis(mode, size, out, (*align, scale), dtype)) for size, out, scale in sizes)
+        rows, columns = (Axis(mode, size, out, (*align, scale), dtype) for size, out, scale in sizes)
+        return rows, columns
+
+    def home(self, node: fx.Node, source: fx.Node) -> tuple[Home, Home] | None:
+        """The nearest pixels."""
+        homes = [table_home(t.index, t.weight) for t in map(table, self._axes(node))]
+        return None if homes[0] is None or homes[1] is None else (homes[0], homes[1])
+
+    def reach(self, node: fx.Node) -> Reach:
+        """A result pixel that reads a changed one with a weight other than 0."""
+        source = input_node(node)
+        rows, columns = map(reads, self._axes(node))
         key, extent = source.name, layout_of(source).extent(shape_of(source))
 
         def reach(masks: Masks) -> Tensor:
@@ -121,13 +132,29 @@ class Pad(Op):
             raise NotLocal("it pads streams")
         return layout
 
-    def reach(self, node: fx.Node) -> Reach:
-        """The mask padded in the same way; constants never change."""
-        source, (mode, pads) = input_node(node), self._mode(node)
-        layout, ndim = layout_of(source), len(shape_of(source))
+    def _amounts(self, node: fx.Node) -> tuple[tuple[int, int], tuple[int, int]]:
+        """What is added before and after the pixel rows, and the pixel columns."""
+        pads, layout, ndim = self._mode(node)[1], layout_of(node.args[0]), len(shape_of(node))
         amount = {ndim - 1 - i // 2: (pads[i], pads[i + 1]) for i in range(0, len(pads), 2)}
         h_pad = amount.get(layout.h, (0, 0)) if layout.h is not None else (0, 0)
         w_pad = amount.get(layout.w, (0, 0)) if layout.w is not None else (0, 0)
+        return h_pad, w_pad
+
+    def home(self, node: fx.Node, source: fx.Node) -> tuple[Home, Home] | None:
+        """The same pixel, or at the edge the nearest one; none where the padding repeats other pixels."""
+        amounts, mode = self._amounts(node), self._mode(node)[0]
+        if mode == "circular" and any(amounts[0] + amounts[1]):
+            return None
+        rows, columns = (
+            ((torch.arange(out) - before).clamp(0, size - 1),) * 2
+            for (before, _), size, out in zip(amounts, _pixels(source), _pixels(node), strict=True)
+        )
+        return rows, columns
+
+    def reach(self, node: fx.Node) -> Reach:
+        """The mask padded in the same way; constants never change."""
+        source, mode = input_node(node), self._mode(node)[0]
+        layout, (h_pad, w_pad) = layout_of(source), self._amounts(node)
         name, extent = source.name, layout.extent(shape_of(source))
         if not any((*h_pad, *w_pad)):
             return lambda masks: masks[name]
@@ -152,6 +179,11 @@ class Pad(Op):
             Case("nhwc", partial(Lambda, lambda x: F.pad(x.permute(0, 2, 3, 1), (0, 0, 0, 1, 2, 0)).relu()))
         )
         return cases
+
+
+def _pixels(node: fx.Node) -> tuple[int, int]:
+    _, height, width = layout_of(node).extent(shape_of(node))
+    return height, width
 
 
 def _pad(x: Tensor, pads: tuple[int, ...], mode: str) -> Tensor:
@@ -190,6 +222,13 @@ class PixelShuffle(Op):
             return tiles.any(4).any(2)
 
         return reach
+
+    def home(self, node: fx.Node, source: fx.Node) -> tuple[Home, Home] | None:
+        """The pixel a block is made of, or the block."""
+        factor, shrink = int(arguments(node)[1]), op_name(node) == "pixel_unshuffle"
+        at = [torch.arange(size) for size in shape_of(node)[-2:]]
+        rows, columns = ((i * factor, (i + 1) * factor - 1) if shrink else (i // factor,) * 2 for i in at)
+        return rows, columns
 
     def cases(self) -> Sequence[Case]:
         """Up and down."""

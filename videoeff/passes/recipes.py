@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from videoeff.errors import PassError
 from videoeff.passes.base import Pass
+from videoeff.passes.bound_reach import BoundReach
 from videoeff.passes.drop_noops import DropNoops
 from videoeff.passes.fold_batchnorm import FoldBatchnorm
 from videoeff.passes.fuse_pointwise import FusePointwise
@@ -29,6 +30,7 @@ PASSES: dict[str, type[Pass]] = {
         MarkDense,
         RecomputeExpansions,
         InsertThresholds,
+        BoundReach,
     )
 }
 

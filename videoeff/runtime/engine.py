@@ -97,6 +97,11 @@ class Engine(nn.Module):
         self._constants: Mapping[str, Tensor] = dict(self.network.named_buffers(remove_duplicate=False))
         tensors = [*self._state.values(), *self._constants.values()]
         self.storages = {t.untyped_storage().data_ptr() for t in tensors}  # memory that outputs may lie in
+        bounds = [i.call.bound for i in self.plan.instructions if i.call.bound is not None]
+        sweeps = {len(b.sweep) - 1 for b in bounds if b.sweep}
+        #: Where each stream is in the sweeps of a bounded reach, and after how many frames all begin anew.
+        self._phase = next((self._state[b.phase] for b in bounds if b.sweep), None)
+        self._period = math.lcm(*sweeps)
         self._views: tuple[Any, ...] | None = None  # the outputs, if all of them are views of buffers
         program = self.program
         self._given = len(self.plan.frame_specs) - len(program.carried)  # tensors of a call
@@ -257,6 +262,10 @@ class Engine(nn.Module):
                 return self.step(frames)
             raise
         self._fresh[:] = [False] * len(flags)
+        if self._phase is not None:
+            self._phase.add_(1).remainder_(self._period)
+            if any_fresh:
+                self._phase.masked_fill_(context.fresh, 0)
         if self.program.carried:
             outputs, after = self.program.parted(outputs)
             self.carried.advance(after)
@@ -363,8 +372,13 @@ class Engine(nn.Module):
                     self.forget()
                 elif what == "scale" and settled:
                     self._state[name].copy_(scale_of(self._state[f"{layer}.value"], layouts[layer]))
-                elif what == "pending":
+                elif what in ("pending", "deferred", "phase"):
                     self._state[name].zero_()
+        held = {spec.name for spec in self.plan.state}
+        if any(
+            s.name.endswith(".deferred") and s.name not in held and bool(t.any()) for s, t in known.items()
+        ):
+            self.forget()  # nobody would remember what was put off
         self._bind()
 
     def values(self) -> dict[str, Tensor]:

@@ -107,7 +107,7 @@ def carry_over(old: Engine, new: Engine) -> None:
     settable = new.thresholds()
     for layer in old.thresholds():
         if layer in settable:
-            options = ("test", "threshold", "block", "dilation")
+            options = ("test", "threshold", "block", "dilation", "within", "refresh")
             edit.set_option(after[layer], **{o: cache_option(before[layer], o) for o in options})
     new.relower()
 

@@ -41,7 +41,7 @@ from videoeff.kernels.region_spec.codes import ChangeTest, EpiOp, Kind, ReachKin
 __all__ = [
     "ABI", "ARG", "COUNTS", "FUNCTIONS", "MAX_ARGS", "MAX_EPI", "MAX_REACH", "MAX_REGS", "MAX_STAGES",
     "MAX_TERMS", "STRUCTURES", "Answer", "ChangeTest", "Dtype", "Epi", "EpiOp", "Flag", "Frame", "Held",
-    "Isa", "Kind", "Mask", "MaskPart", "Op", "Reach", "ReachKind", "Stage", "Term", "View",
+    "Isa", "Kind", "Mask", "MaskPart", "Near", "Op", "Reach", "ReachKind", "Stage", "Term", "View",
 ]  # fmt: skip
 
 
@@ -93,6 +93,16 @@ class Stage(Structure):
     )
 
 
+class Near(Structure):
+    """``vf_near``: where changes come from, and what of it is near."""
+
+    __slots__ = ()
+    _fields_ = (
+        *((name, c_int32) for name in ("mask", "reserved")),
+        *((name, c_void_p) for name in ("top", "bottom", "first", "last")),
+    )
+
+
 class Op(Structure):
     """``vf_op``: one op of a frame plan."""
 
@@ -124,6 +134,10 @@ class Op(Structure):
         ("dense_share", c_double),
         *((name, c_int32) for name in ("nbefore", "winograd")),
         ("before", Stage * MAX_STAGES),
+        *((name, c_int32) for name in ("vicinity", "nnear")),
+        *((name, c_void_p) for name in ("near", "deferred")),
+        *((name, c_int32) for name in ("nsweep", "reserved3")),
+        *((name, c_void_p) for name in ("sweep", "phase")),
     )
 
 
@@ -142,7 +156,7 @@ class Frame(Structure):
 
 
 #: Every structure; the library says where its fields lie, and is refused where they lie otherwise.
-STRUCTURES: tuple[type[Structure], ...] = (Epi, View, Reach, Term, Stage, Op, Mask, Frame)
+STRUCTURES: tuple[type[Structure], ...] = (Epi, View, Reach, Term, Stage, Near, Op, Mask, Frame)
 
 #: Result and arguments of every function.
 FUNCTIONS: dict[str, tuple[Any, tuple[Any, ...]]] = {

@@ -30,6 +30,7 @@ from videoeff.kernels.region_spec.producers import (
     Window,
 )
 from videoeff.kernels.region_spec.values import Constant, View
+from videoeff.ops.home import Home
 
 _BF16 = DTYPES[torch.bfloat16]
 _COSTS = {
@@ -253,6 +254,8 @@ class NativePlan(Group):
     def _mask_table(self) -> Any:
         terms = {name for c in self.calls for name in _terms(c)}
         extents = {name: extent for d in self._descriptions for name, extent in d.spec.extents.items()}
+        bounds = (c.bound for c in self.calls if c.bound is not None)
+        extents.update({near.layer: near.extent for bound in bounds for near in bound.vicinity.near})
         wanted = {c.name: c.wants_magnitude for c in self.calls}
         extents.update({c.name: c.extent for c in self.calls})
         masks = (abi.Mask * len(self._masks))()
@@ -284,12 +287,26 @@ def _number_masks(calls: Sequence[RegionCall], descriptions: Sequence[Descriptio
     for call, found in zip(calls, descriptions, strict=True):
         names.update(dict.fromkeys(name for name, _ in found.spec.reach))
         names.update(dict.fromkeys(_terms(call)))
+        if call.bound is not None:
+            names.update(dict.fromkeys(near.layer for near in call.bound.vicinity.near))
     return {name: number for number, name in enumerate(names)}
 
 
 def _fill_window(into: Any, window: Window) -> None:
     (into.kh, into.kw), (into.sy, into.sx) = window.kernel, window.stride
     (into.py, into.px), (into.dy, into.dx) = window.padding, window.dilation
+
+
+def reached_columns(home: Home, size: int) -> Home:
+    """The first and the last pixel (size,) of a map that each pixel of a source is near to.
+
+    Args:
+        home: first and last pixel (N,) of the source that are near each pixel of the map.
+        size: pixels of the source.
+    """
+    at = torch.arange(size)
+    first, last = (place.contiguous() for place in home)
+    return torch.searchsorted(last, at), torch.searchsorted(first, at, right=True) - 1
 
 
 class Binder:
@@ -302,6 +319,7 @@ class Binder:
     def __init__(self, state: Mapping[str, Tensor], constants: Mapping[str, Tensor]) -> None:
         self.state, self.constants = state, constants
         self.kept: list[Any] = []
+        self._vicinities: dict[str, int] = {}
 
     def fill(self, op: Any, call: RegionCall, found: Description, masks: Mapping[str, int]) -> None:
         """One descriptor."""
@@ -328,6 +346,7 @@ class Binder:
             op.streams = self.keep(torch.tensor(call.layout.streams, dtype=torch.int32)).data_ptr()
         self._fill_test(op, call)
         self._fill_prediction(op, call, masks)
+        self._fill_bound(op, call, masks)
 
     def _fill_producer(self, op: Any, producer: Producer, dtype: int) -> None:
         match producer:
@@ -379,6 +398,29 @@ class Binder:
         weight = self.constants[prediction.weight].detach().to(torch.float32)
         taps = weight.square().sum((0, 1)) / weight.shape[0]
         op.taps = self.keep(taps.contiguous()).data_ptr()
+
+    def _fill_bound(self, op: Any, call: RegionCall, masks: Mapping[str, int]) -> None:
+        bound = call.bound
+        if bound is None:
+            return
+        number = self._vicinities.setdefault(bound.vicinity.name, len(self._vicinities))
+        near = (abi.Near * len(bound.vicinity.near))()
+        for into, source in zip(near, bound.vicinity.near, strict=True):
+            into.mask = masks[source.layer]
+            if source.rows is None or source.columns is None:
+                continue
+            reached = reached_columns(source.columns, source.extent[2])
+            tables = (*source.rows, *reached)
+            into.top, into.bottom, into.first, into.last = (
+                self.keep(t.to(torch.int32).contiguous()).data_ptr() for t in tables
+            )
+        self.kept.append(near)
+        op.vicinity, op.nnear, op.near = number + 1, len(near), ctypes.addressof(near)
+        op.deferred = self.keep(self.state[bound.deferred]).data_ptr()
+        if bound.sweep:
+            op.nsweep = len(bound.sweep) - 1
+            op.sweep = self.keep(torch.tensor(bound.sweep, dtype=torch.int32)).data_ptr()
+            op.phase = self.keep(self.state[bound.phase]).data_ptr()
 
     def keep(self, tensor: Tensor) -> Tensor:
         """Keep a tensor alive as long as the plan."""

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from videoeff.kernels.backend import Accepted, Backend, Declined
+from videoeff.kernels.bounded import bounded
 from videoeff.kernels.call import Context, Input, Prediction, RegionCall
 from videoeff.kernels.change_test import energy_limit_of, mask_like, moved, scale_of, square_mean
 
@@ -57,6 +58,8 @@ def active_pixels(call: RegionCall, context: Context) -> Tensor:
     reached = _whole_streams(call, context) if call.reach is None else call.reach(context.masks)
     if call.prediction is not None:
         reached = predicted(call, call.prediction, context, reached)
+    if call.bound is not None:
+        reached = bounded(call, call.bound, context, reached)
     if context.any_fresh:
         reached = reached | context.fresh_rows(call.layout.streams)
     return reached
@@ -133,6 +136,8 @@ def commit(call: RegionCall, context: Context, new: Tensor, old: Tensor, active:
         context.active[call.name] = pixels
         if call.prediction is not None:
             state[call.prediction.pending].zero_()
+        if call.bound is not None:
+            state[call.bound.deferred].zero_()
     else:
         fresh = context.fresh_rows(call.layout.streams) if context.any_fresh else None
         if fresh is not None:

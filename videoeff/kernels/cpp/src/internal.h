@@ -88,6 +88,7 @@ struct Op {
   bool stage = false;                // a stage: its result goes to a line buffer, or if it is depthwise to Scratch::rows
   enum { kMap, kLineBuffer, kRows } reads = kMap;
   int32_t columns = 0, height = 0;   // of the results that a line buffer serves at a time; 0: there is none
+  std::vector<int32_t> sweep;
   // the ending in one pass (fused.h): its source, the first argument of that, and its instruction
   int32_t ending = -1, operand = 0, activation = -1;
 };

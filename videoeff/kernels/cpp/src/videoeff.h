@@ -60,6 +60,15 @@ typedef struct {
   const void *weight, *bias;
 } vf_stage;
 
+// Where changes come from, and which of its pixels are near each pixel of a map. Null tables: all of it is.
+typedef struct {
+  int32_t mask;  // whose changes
+  int32_t reserved;
+  const int32_t *top, *bottom;  // (H of the map): the first and the last row of the mask that are near
+  const int32_t *first, *last;  // (W of the mask): the first and the last column of the map that it is near to; first >
+                                // last: none
+} vf_near;
+
 typedef struct {
   int32_t kind, dtype; // Kind, Dtype
   int32_t mask;        // index of this op's own mask, unique in the plan
@@ -107,6 +116,15 @@ typedef struct {
   int32_t nbefore;
   int32_t winograd;        // VF_CONV of 3x3 in float32: 1: compute 2x2 results together, by minimal filtering
   vf_stage before[VF_MAX_STAGES];
+  // bounded reach: pixels that are not near what changed are put off
+  int32_t vicinity;        // 1 + the number of the set of near pixels, which ops with the same bound share; 0: no bound
+  int32_t nnear;
+  const vf_near *near;
+  uint64_t *deferred;      // (R, H, (W + 63) / 64): a bit for each pixel put off
+  int32_t nsweep;          // frames of a sweep, 0: none
+  int32_t reserved3;
+  const int32_t *sweep;    // (nsweep + 1): in frame p pixels put off of rows sweep[p] .. sweep[p + 1] - 1 are computed
+  const int32_t *phase;    // (streams): frames since the first
 } vf_op;
 
 // A mask that the plan does not compute itself but is told, or that only has an extent.

@@ -241,6 +241,35 @@ inline bool fits_winograd(const vf_op &d) {
          d.sy == 1 && d.sx == 1 && d.dy == d.dx && d.dx <= VF_MAX_WINOGRAD_DILATION && d.in.sc == 1 && d.in.c <= VF_MAX_WINOGRAD_INPUTS;
 }
 
+inline bool check_vicinity(const vf_op &d, int64_t index, const vf_mask *masks, int64_t nmasks, const Problem &problem) {
+  long long i = index;
+  if (!d.vicinity) return true;
+  if (d.vicinity < 0 || d.vicinity > nmasks || d.nnear < 1 || d.nnear > nmasks || !d.near || !d.deferred || d.kind == VF_INPUT)
+    return problem("op %lld: vicinity %d of %d sources", i, d.vicinity, d.nnear);
+  for (int32_t k = 0; k < d.nnear; k++) {
+    const vf_near &n = d.near[k];
+    if (n.mask < 0 || n.mask >= nmasks || n.mask == d.mask || masks[n.mask].r != d.out.r)
+      return problem("op %lld: source %d of its vicinity is mask %d", i, k, n.mask);
+    const vf_mask &from = masks[n.mask];
+    const int given = (n.top != nullptr) + (n.bottom != nullptr) + (n.first != nullptr) + (n.last != nullptr);
+    if (given != 0 && given != 4) return problem("op %lld: source %d of its vicinity lacks a table", i, k);
+    if (!given) continue;
+    for (int32_t y = 0; y < d.out.h; y++)
+      if (n.top[y] < 0 || n.bottom[y] >= from.h || n.top[y] > n.bottom[y])
+        return problem("op %lld: source %d of its vicinity has rows %d to %d", i, k, n.top[y], n.bottom[y]);
+    for (int32_t x = 0; x < from.w; x++)
+      if (n.first[x] < 0 || n.last[x] >= d.out.w || (x && (n.first[x] < n.first[x - 1] || n.last[x] < n.last[x - 1])))
+        return problem("op %lld: source %d of its vicinity has columns %d to %d", i, k, n.first[x], n.last[x]);
+  }
+  if (d.nsweep < 0 || d.nsweep > (1 << 24)) return problem("op %lld: a sweep of %d frames", i, d.nsweep);
+  if (!d.nsweep) return true;
+  if (!d.sweep || !d.phase || !d.streams) return problem("op %lld: a sweep without rows or streams", i);
+  for (int32_t p = 0; p < d.nsweep; p++)
+    if (d.sweep[p] < 0 || d.sweep[p + 1] < d.sweep[p] || d.sweep[p + 1] > d.out.h)
+      return problem("op %lld: a sweep over rows %d to %d", i, d.sweep[p], d.sweep[p + 1]);
+  return true;
+}
+
 inline bool check_op(const vf_op &d, int64_t index, const vf_mask *masks, int64_t nmasks, const Problem &problem) {
   long long i = index;
   if (d.kind < VF_INPUT || d.kind > VF_TRANSPOSED) return problem("op %lld: kind %d", i, d.kind);
@@ -283,7 +312,7 @@ inline bool check_op(const vf_op &d, int64_t index, const vf_mask *masks, int64_
   }
   if (d.kind == VF_MEAN && (d.out.h != 1 || d.out.w != 1)) return problem("op %lld: a mean has one pixel", i);
   return check_epilogue(last, index, problem) && check_reach(d, index, masks, nmasks, problem) &&
-         check_terms(d, index, masks, nmasks, problem);
+         check_terms(d, index, masks, nmasks, problem) && check_vicinity(d, index, masks, nmasks, problem);
 }
 
 }  // namespace vf

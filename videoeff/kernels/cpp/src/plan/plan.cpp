@@ -21,6 +21,7 @@
 #include "planes.h"
 #include "reach.h"
 #include "line_buffers.h"
+#include "vicinity.h"
 
 namespace vf {
 
@@ -101,9 +102,10 @@ static void run_op(vf_plan &plan, size_t index, const Frame &frame, bool count) 
   active.clear();
   find_reach(plan, op, active);
   if (d.factor != 0) predict(plan, op, active);
+  put_off(plan, op, active, {0, active.h});
   if (frame.any_fresh)
     for (int32_t i = 0; i < d.out.r; i++)
-      if (plan.fresh_rows[i]) active.fill_row(i);
+      if (plan.fresh_rows[i]) active.fill_row(i), forget_put_off(op, i);
   if (!active.any) return;
   int64_t pixels = active.count(), scheduled = pixels;
   if (d.kind == VF_MEAN) {
@@ -159,6 +161,7 @@ static void build(vf_plan &plan, const vf_op *ops, int64_t nops, const vf_mask *
     Op &op = plan.ops[i];
     op.d = ops[i];
     copy_tables(op);
+    make_vicinity(plan, op, masks);
     // blocks and dilation belong to the change test, and at threshold 0 there is none
     if (op.d.kind != VF_INPUT || op.d.threshold == 0) op.d.block = 1, op.d.dilation = 0;
     const vf_op &d = op.d;
@@ -244,6 +247,7 @@ int32_t vf_plan_run(vf_plan *plan, const vf_frame *frames, int64_t nframes, cons
     Frame frame{frames, fresh, false, std::min(threads, 256)};
     for (int64_t i = 0; i < streams; i++) frame.any_fresh |= fresh[i] != 0;
     reserve_workers(*plan, frame.workers);
+    for (Vicinity &v : plan->vicinities) v.ready = false;
     const int32_t bad = test_frames(*plan, frame);
     if (bad >= 0 && flags & VF_FLAG_FINITE) return VF_ANSWER_NOT_FINITE + bad;
     for (size_t i = 0; i < plan->ops.size(); i++) {
@@ -290,6 +294,7 @@ int64_t vf_plan_bytes(const vf_plan *plan, int32_t what) {
   } else if (what == VF_HELD_MASKS) {
     for (const auto *masks : {&plan->masks, &plan->active, &plan->reached})
       for (const Mask &m : *masks) total += m.bits.size() * 8 + m.rows.size() + m.squares.size() * 4;
+    for (const Vicinity &v : plan->vicinities) total += v.mask.bits.size() * 8 + v.mask.rows.size();
     for (const Sums &s : plan->sums) total += (s.piece.size() + s.row.size()) * 8;
   } else {
     for (const Worker &w : plan->workers) total += w.registers.bytes + w.temp.bytes + w.rows.bytes + w.line_buffer.bytes;

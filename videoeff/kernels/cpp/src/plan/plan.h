@@ -11,6 +11,20 @@
 
 namespace vf {
 
+// One source of a vicinity, with copies of the tables.
+struct Near {
+  int32_t mask;
+  bool whole;
+  std::vector<int32_t> top, bottom, first, last;
+};
+
+// The pixels of maps of one size that are near what changed, found when the first of them asks.
+struct Vicinity {
+  std::vector<Near> near;
+  Mask mask;
+  bool ready = false;
+};
+
 // Sums of a mean: of pieces of 32 pixels of a row, then of the pieces of a row. A small change costs a small sum,
 // exactly.
 struct Sums {
@@ -49,6 +63,7 @@ struct vf_plan {
   std::vector<size_t> chain;             // by op: where the chain that it begins ends, or the op itself
   std::vector<vf::Mask> masks, active;   // changed pixels; pixels computed
   std::vector<vf::Mask> reached;         // by mask: what changes reach of a first stage that is computed in a line buffer
+  std::vector<vf::Vicinity> vicinities;
   std::vector<vf::Sums> sums;            // by op
   std::vector<int64_t> counts, times;    // (ops, VF_COUNTS), (ops)
   std::vector<vf::Worker> workers;

@@ -9,6 +9,7 @@
 #include "blocks.h"
 #include "reach.h"
 #include "line_buffers.h"
+#include "vicinity.h"
 #include "winograd_blocks.h"
 
 namespace vf {
@@ -23,8 +24,8 @@ static int64_t count_rows(const Mask &mask, RowBlock rows) {
   return n;
 }
 
-// Rows of which most is active are computed whole where that is faster. Each stream decides for itself: they do not
-// influence each other. Returns the pixels to compute.
+// Rows of which most is active are computed whole where that is faster, unless some of them are put off. Each stream decides
+// for itself: they do not influence each other. Returns the pixels to compute.
 static int64_t complete(Op &op, Mask &active, RowBlock rows) {
   const vf_op &d = op.d;
   op.whole.resize(size_t(d.out.r), 0);
@@ -33,7 +34,7 @@ static int64_t complete(Op &op, Mask &active, RowBlock rows) {
   for (int32_t i = 0; i < d.out.r; i++) {
     int64_t count = active.count(i, rows.first, rows.stop);
     const double share = d.dense_share - (op.whole[i] ? kHysteresis : 0);
-    op.whole[i] = double(count) >= share * double(extent);
+    op.whole[i] = double(count) >= share * double(extent) && !any_put_off(op, i, rows);
     if (op.whole[i]) active.fill_rows(i, rows.first, rows.stop), count = extent;
     pixels += count;
   }
@@ -68,6 +69,16 @@ static bool reads(const Op &op, int32_t mask) {
   return std::any_of(op.d.reach, op.d.reach + op.d.nreach, [&](const vf_reach &r) { return r.mask == mask; });
 }
 
+// Whether an op has to know all changes of one of ops first .. index - 1, to tell what is near.
+static bool waits_for(const vf_plan &plan, size_t first, size_t index) {
+  const vf_op &d = plan.ops[index].d;
+  if (!d.vicinity) return false;
+  for (const Near &near : plan.vicinities[d.vicinity - 1].near)
+    for (size_t k = first; k < index; k++)
+      if (plan.ops[k].d.mask == near.mask) return true;
+  return false;
+}
+
 static void find_chains(vf_plan &plan) {
   const size_t count = plan.ops.size();
   plan.chain.resize(count), plan.done.resize(count);
@@ -75,7 +86,7 @@ static void find_chains(vf_plan &plan) {
     stop = i + 1;
     while (stop < count && goes_by_rows(plan.ops[stop - 1]) && goes_by_rows(plan.ops[stop]) &&
            map_bytes(plan.ops[stop - 1]) >= kLargeMap && plan.ops[stop].d.out.r == plan.ops[i].d.out.r &&
-           reads(plan.ops[stop], plan.ops[stop - 1].d.mask))
+           reads(plan.ops[stop], plan.ops[stop - 1].d.mask) && !waits_for(plan, i, stop))
       stop++;
     plan.chain[i] = stop;
     for (size_t k = i + 1; k < stop; k++) plan.chain[k] = k + 1;
@@ -106,6 +117,7 @@ static void run_rows(vf_plan &plan, size_t index, RowBlock rows, const Frame &fr
   const vf_op &d = op.d;
   Mask &mask = plan.masks[d.mask], &active = plan.active[d.mask];
   find_reach(plan, op, active, rows);
+  put_off(plan, op, active, rows);
   const int64_t pixels = active.any ? count_rows(active, rows) : 0;
   if (!pixels) return;
   plan.row_blocks++;
@@ -121,11 +133,13 @@ static bool run_chain(vf_plan &plan, size_t first, size_t stop, const Frame &fra
   Mask &active = plan.active[head.d.mask];
   active.clear();
   find_reach(plan, head, active);
+  if (head.d.vicinity) keep_near(plan, head, active);
   int64_t widest = 0;
   for (size_t i = first; i < stop; i++) widest = std::max(widest, map_bytes(plan.ops[i]));
   const double share = double(active.count()) / (double(head.d.out.r) * head.d.out.h * head.d.out.w);
   const double count_of_blocks = share * double(widest) / double(kRowBlockBytes * frame.workers);
   if (count_of_blocks < kFewestRowBlocks) return false;
+  if (head.d.vicinity) active.clear();  // so far it was only counted
   const int32_t step = std::max(int32_t(double(head.d.out.h) / count_of_blocks), 1);
   find_fresh(plan, head, frame);
   for (size_t i = first; i < stop; i++) {
