@@ -11,6 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from videoeff.calibration.controls import noisy
+
 Frame = NDArray[np.uint8]
 Disturb = Callable[[Frame, np.random.Generator], Frame]
 
@@ -89,14 +91,9 @@ def missing(folder: Path, files: Iterable[str]) -> str:
     return "\n".join(f"{name} is missing: {SOURCES[name]}" for name in absent)
 
 
-def noisy(sigma: float) -> Disturb:
+def noise(sigma: float) -> Disturb:
     """Gaussian noise of ``sigma`` grey levels."""
-
-    def add(frame: Frame, generator: np.random.Generator) -> Frame:
-        moved = frame + generator.normal(0, sigma, frame.shape)
-        return np.clip(np.rint(moved), 0, 255).astype(np.uint8)
-
-    return add
+    return lambda frame, generator: noisy(frame, sigma, generator)
 
 
 def jpeg(quality: int) -> Disturb:
@@ -111,4 +108,4 @@ def jpeg(quality: int) -> Disturb:
 
 
 #: The network's own noise floor: how it agrees with itself on a slightly disturbed frame.
-CONTROLS: dict[str, Disturb] = {"noise, σ = 1": noisy(1), "noise, σ = 2": noisy(2), "JPEG 95": jpeg(95)}
+CONTROLS: dict[str, Disturb] = {"noise, σ = 1": noise(1), "noise, σ = 2": noise(2), "JPEG 95": jpeg(95)}

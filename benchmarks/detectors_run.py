@@ -18,10 +18,10 @@ from benchmarks.detectors_data import CONTROLS
 from benchmarks.detectors_score import Agreement, Detector, Judge
 from videoeff.bench.clip_frames import save_frames, write_calibration
 from videoeff.bench.contenders import PAUSE, TOLERANCE
-from videoeff.bench.errors import skip_label
 from videoeff.bench.figures import best, summary
 from videoeff.bench.process import Process, WorkerFailed
 from videoeff.bench.spec import COARSE, DENSE, EAGER, OPENVINO_INT8, SKIPS, STREAM, Job
+from videoeff.calibration.controls import skip_label
 from videoeff.errors import BackendError
 from videoeff.video.preprocess import Preprocess
 from videoeff.video.source import open_clip

@@ -32,6 +32,7 @@ from torch import Tensor
 from torchvision.ops import batched_nms, box_iou
 
 import videoeff
+from videoeff.calibration.controls import noisy, skip_label
 from videoeff.serialize.files import write_text
 from videoeff.video.preprocess import Preprocess
 from videoeff.video.source import open_clip
@@ -111,23 +112,11 @@ def compare(outputs: Sequence[Tensor], dense: Sequence[Tensor]) -> dict[str, flo
     }
 
 
-def noisy(frame: np.ndarray[Any, Any], sigma: float, generator: np.random.Generator) -> np.ndarray[Any, Any]:
-    """A frame with Gaussian noise of ``sigma`` grey levels."""
-    noise = generator.normal(0, sigma, frame.shape)
-    grey: np.ndarray[Any, Any] = np.clip(np.rint(frame + noise), 0, 255).astype(np.uint8)
-    return grey
-
-
 def jpeg(frame: np.ndarray[Any, Any], quality: int) -> np.ndarray[Any, Any]:
     """A frame through JPEG and back."""
     buffer = io.BytesIO()
     Image.fromarray(frame).save(buffer, "JPEG", quality=quality)
     return np.asarray(Image.open(buffer).convert("RGB"))
-
-
-def ordinal(number: int) -> str:
-    """2nd, 3rd, 4th."""
-    return f"{number}{ {2: 'nd', 3: 'rd'}.get(number, 'th') }"
 
 
 def controls(
@@ -141,9 +130,7 @@ def controls(
         found[f"noise sigma {sigma:g}"] = compare(outputs, dense)
     found["JPEG quality 95"] = compare([run(jpeg(f, 95)) for f in frames], dense)
     for step in (2, 3, 4, 6, 8):
-        found[f"every {ordinal(step)} frame"] = compare(
-            [dense[i - i % step] for i in range(len(dense))], dense
-        )
+        found[skip_label(step)] = compare([dense[i - i % step] for i in range(len(dense))], dense)
     return found
 
 

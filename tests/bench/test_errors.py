@@ -55,13 +55,6 @@ def test_relative() -> None:
     assert errors.relative([np.array([2.0])], [np.array([0.0])]) == 2
 
 
-@pytest.mark.parametrize(
-    ("number", "text"), [(1, "1st"), (2, "2nd"), (3, "3rd"), (4, "4th"), (11, "11th"), (22, "22nd")]
-)
-def test_ordinal(number: int, text: str) -> None:
-    assert errors.ordinal(number) == text
-
-
 def test_errors_on_a_clip() -> None:
     contenders = Made({"eager": 1.0, "openvino": 1.0, "openvino-int8": 1.1, "videoeff": 1.0})
     streams = {"0.25": {"threshold": 0.25}}

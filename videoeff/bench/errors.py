@@ -12,22 +12,12 @@ from numpy.typing import NDArray
 
 from videoeff.bench.contenders import Contenders
 from videoeff.bench.spec import COARSE, EAGER, SKIPS, STREAM
+from videoeff.calibration.controls import skip_label
 
 Outputs = Sequence[NDArray[Any]]
 
 #: Most frames whose outputs are looked at, the first included.
 MOST = 13
-
-
-def ordinal(number: int) -> str:
-    """2nd, 3rd, 4th."""
-    tens = number % 100 // 10 == 1
-    return f"{number}{'th' if tens else {1: 'st', 2: 'nd', 3: 'rd'}.get(number % 10, 'th')}"
-
-
-def skip_label(step: int) -> str:
-    """``every 2nd frame``."""
-    return f"every {ordinal(step)} frame"
 
 
 def relative(found: Outputs, expected: Outputs) -> float:

@@ -10,14 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from videoeff.bench import network
 from videoeff.bench.clips import BlobClip, as_input
 from videoeff.bench.spec import Job
-from videoeff.errors import BackendError
+from videoeff.calibration.openvino_files import write_int8, write_onnx, write_openvino
 
 #: Frames of the made-up clip that int8 is calibrated on where no real ones are given.
 MADE_UP = 16
@@ -28,17 +27,7 @@ def onnx_file(job: Job) -> Path:
 
     def write(path: Path) -> None:
         model, example = _dense(job)
-        names = ["picture"]
-        reasons = []
-        for dynamo in (False, True):  # the older exporter takes seconds where the newer takes minutes
-            try:
-                torch.onnx.export(
-                    model, (example,), str(path), dynamo=dynamo, input_names=names, verbose=False
-                )
-                return
-            except Exception as error:  # noqa: BLE001 - exporters raise anything; it is kept as the reason
-                reasons.append(f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}")
-        raise BackendError("neither exporter of PyTorch could write it as ONNX: " + "; ".join(reasons))
+        write_onnx(model, (example,), path)
 
     return _cached(job, "model.onnx", write)
 
@@ -46,24 +35,18 @@ def onnx_file(job: Job) -> Path:
 def openvino_file(job: Job) -> Path:
     """The network as OpenVINO's own format, in float32."""
 
-    def write(path: Path) -> None:
-        import openvino
+    def module() -> tuple[nn.Module, tuple[Tensor]]:
+        model, example = _dense(job)
+        return model, (example,)
 
-        try:
-            converted = openvino.convert_model(str(onnx_file(job)))
-        except Exception:  # noqa: BLE001 - whatever the exporter or the importer raises, there is another way
-            model, example = _dense(job)
-            converted = openvino.convert_model(torch.export.export(model, (example,)))
-        openvino.save_model(converted, str(path), compress_to_fp16=False)
+    def write(path: Path) -> None:
+        write_openvino(lambda: onnx_file(job), module, path)
 
     return _cached(job, "model.xml", write)
 
 
 def int8_file(job: Job) -> tuple[Path, int]:
     """The network in OpenVINO's own format after post-training quantisation to int8 by NNCF.
-
-    Weights are symmetric and activations are not (NNCF's mixed preset), as its manual advises for
-    activations other than ReLU; biases are corrected the fast way, which is its default.
 
     Returns:
         The file, and how many frames it was calibrated on.
@@ -75,20 +58,11 @@ def int8_file(job: Job) -> tuple[Path, int]:
     model = openvino_file(job)
     digest.update(model.with_suffix(".bin").read_bytes())
 
+    def batch(frame: NDArray[Any]) -> NDArray[Any]:
+        return np.array(frame)[None]
+
     def write(path: Path) -> None:
-        import nncf
-        import openvino
-
-        def batch(frame: NDArray[Any]) -> NDArray[Any]:
-            return np.array(frame)[None]
-
-        quantised = nncf.quantize(
-            openvino.Core().read_model(str(model)),
-            nncf.Dataset(frames, batch),
-            preset=nncf.QuantizationPreset.MIXED,
-            subset_size=len(frames),
-        )
-        openvino.save_model(quantised, str(path), compress_to_fp16=False)
+        write_int8(model, list(frames), batch, path)
 
     return _cached(job, f"int8-{digest.hexdigest()}.xml", write), len(frames)
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from videoeff.bench.errors import skip_label
 from videoeff.bench.figures import best
 from videoeff.bench.spec import COARSE, PEERS, SKIPS
+from videoeff.calibration.controls import skip_label
 
 Rows = list[list[str]]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +11,7 @@ import torch.utils._pytree as pytree
 from torch import Tensor, fx, nn
 
 from videoeff.ir.markers import cache_name, is_cache
+from videoeff.runtime.dense import Carried, Step, run_dense, run_plainly
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -30,24 +31,18 @@ class Dense:
 
     def __init__(self, stream: StreamingModule) -> None:
         self.stream = stream
-        self._carried: dict[str, tuple[Tensor, ...]] = {}
+        self._carried = Carried()
 
     def __call__(self, args: tuple[Any, ...], kwargs: dict[str, Any], watch: Watch | None = None) -> Any:
         """The model's outputs for one frame, computed whole; ``watch`` sees every layer on the way."""
 
-        def compute(name: str, program: Program, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-            flat = [v for v in pytree.tree_leaves((args, kwargs)) if isinstance(v, Tensor)]
-            carried = self._carried.get(name, program.initial())
-            if watch is None:
-                outputs, after = program.run_from(flat, carried)
-            else:
-                watching = _Watching(program.module, watch, f"{name}." if name else "")
-                outputs, after = program.parted(tuple(watching.run(*flat, *carried)))
-            self._carried[name] = after
-            return pytree.tree_unflatten(list(outputs), program.out_spec)
+        def watched(name: str, program: Program, flat: Sequence[Tensor], carried: Sequence[Tensor]) -> Step:
+            assert watch is not None
+            watching = _Watching(program.module, watch, f"{name}." if name else "")
+            return program.parted(tuple(watching.run(*flat, *carried)))
 
-        with torch.no_grad():
-            return self.stream.body.run_with(compute, args, kwargs)
+        run = run_plainly if watch is None else watched
+        return run_dense(self.stream.body, args, kwargs, self._carried, run)
 
 
 def own_model(stream: StreamingModule, reference: str, weights: Path | None) -> nn.Module:

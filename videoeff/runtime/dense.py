@@ -1,0 +1,88 @@
+"""The dense network of a stream: the same graphs computed whole, while the stream stays as it is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch.utils._pytree as pytree
+from torch import Tensor
+
+from videoeff.ir.program import Program
+from videoeff.runtime.body import StreamBody
+
+#: The flat outputs of a Program, and what it carries after the frame.
+Step = tuple[tuple[Any, ...], tuple[Any, ...]]
+
+#: Computes a Program: its engine's name, itself, the tensors of the call, what it carries before the frame.
+RunProgram = Callable[[str, Program, Sequence[Tensor], Sequence[Tensor]], Step]
+
+
+@dataclass
+class Carried:
+    """What a model carries from frame to frame, beside its stream; nothing for most models.
+
+    Attributes:
+        engines: the carried buffers by the name of the engine; those it begins with where there is no entry.
+        outside: the buffers that the code around the engines changes, by path; None for the first values.
+    """
+
+    engines: dict[str, tuple[Tensor, ...]] = field(default_factory=dict)
+    outside: dict[str, Tensor] | None = None
+
+    @classmethod
+    def now(cls, body: StreamBody) -> Carried:
+        """A copy of what the stream carries at this moment."""
+        found = {
+            name: tuple(t.clone() for t in engine.carried.tensors)
+            for name, engine in body.engines.items()
+            if engine.program.carried
+        }
+        return cls(found, body.outside.copies() if body.outside.names else None)
+
+
+def run_plainly(_: str, program: Program, flat: Sequence[Tensor], carried: Sequence[Tensor]) -> Step:
+    """A Program as plain PyTorch."""
+    return program.run_from(flat, carried)
+
+
+def run_dense(
+    body: StreamBody,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    carried: Carried,
+    run: RunProgram = run_plainly,
+) -> Any:
+    """The dense model's outputs for one frame. The stream and what it carries stay as they are.
+
+    Args:
+        body: what the stream runs.
+        args: positional arguments of a call that fits.
+        kwargs: its keyword arguments.
+        carried: what the model carries before the frame; afterwards, what it carries behind it.
+        run: computes one Program.
+
+    Returns:
+        The model's outputs.
+    """
+
+    def compute(name: str, program: Program, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        flat = [v for v in pytree.tree_leaves((args, kwargs)) if isinstance(v, Tensor)]
+        before = carried.engines.get(name, program.initial())
+        outputs, carried.engines[name] = run(name, program, flat, before)
+        return pytree.tree_unflatten(list(outputs), program.out_spec)
+
+    outside = body.outside
+    with torch.no_grad():
+        if not outside.names:
+            return body.run_with(compute, args, kwargs)
+        streams = outside.copies()
+        outside.restore(outside.initial if carried.outside is None else carried.outside)
+        try:
+            outputs = body.run_with(compute, args, kwargs)
+            carried.outside = outside.copies()
+        finally:
+            outside.restore(streams)
+    return outputs
