@@ -74,7 +74,7 @@ def parse_budget(given: str | float | Budget, own_metric: bool = False) -> Budge
     kind = kind.strip()
     if own_metric and equals and kind not in (*COSTS, "metric", "error"):
         raise MetricError(
-            f"budget {given!r}: {kind} is a metric, and --metric names another; with a metric of your own give "
+            f"budget {given!r}: {kind} is a metric, and metric= names another; with one of your own give "
             "its figure alone, such as 0.95"
         )
     if kind == "metric" or (own_metric and kind == "error"):
@@ -137,6 +137,6 @@ def metric_of(
         if metric.name == name:
             return metric
     raise MetricError(
-        f"budget {budget}: these outputs are judged by {', '.join(m.name for m in found)}, not by {name}; name "
-        "their form with decoder= (--decoder), or give error=0.03 or a metric of your own"
+        f"budget {budget}: these outputs are judged by {', '.join(m.name for m in found)}, not by {name}; "
+        "name their form with decoder= (--decoder), or give error=0.03 or a metric of your own"
     )

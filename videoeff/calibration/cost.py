@@ -79,7 +79,9 @@ def take(stream: StreamingModule, ms: list[float]) -> Sample:
             if times is not None:
                 nanoseconds |= {layer_name(name, k): t / frames for k, t in times().items()}
     dense = report.macs["dense"] or 1.0
-    return Sample(shares, nanoseconds, float(np.median(ms)) if ms else 0.0, report.macs["needed"] / dense, frames)
+    return Sample(
+        shares, nanoseconds, float(np.median(ms)) if ms else 0.0, report.macs["needed"] / dense, frames
+    )
 
 
 @dataclass
@@ -98,9 +100,7 @@ class LayerTimes:
         if not sample.nanoseconds or len(self.samples) < _POINTS:
             return sample.ms
         lines, outside = self.lines()
-        inside = sum(
-            fixed + slope * sample.shares.get(layer, 1.0) for layer, (fixed, slope) in lines.items()
-        )
+        inside = sum(fixed + slope * sample.shares.get(layer, 1.0) for layer, (fixed, slope) in lines.items())
         return inside / 1e6 + outside
 
     def lines(self) -> tuple[dict[str, tuple[float, float]], float]:
@@ -127,11 +127,16 @@ def line(shares: Array, times: Array) -> tuple[float, float]:
         total = weight.sum()
         mean_share, mean_time = (weight * shares).sum() / total, (weight * times).sum() / total
         spread = (weight * (shares - mean_share) ** 2).sum()
-        slope = (weight * (shares - mean_share) * (times - mean_time)).sum() / spread if spread > 1e-9 else 0.0
+        slope = (
+            (weight * (shares - mean_share) * (times - mean_time)).sum() / spread if spread > 1e-9 else 0.0
+        )
         slope = max(0.0, float(slope))
         fixed = float(mean_time - slope * mean_share)
         if fixed < 0:  # then through the origin
-            fixed, slope = 0.0, float((weight * shares * times).sum() / max((weight * shares**2).sum(), 1e-12))
+            fixed, slope = (
+                0.0,
+                float((weight * shares * times).sum() / max((weight * shares**2).sum(), 1e-12)),
+            )
         off = np.abs(times - fixed - slope * shares)
         weight = 1.0 / np.maximum(off, 1e-3 * max(float(np.median(times)), 1e-9))
     return fixed, slope

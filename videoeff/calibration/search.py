@@ -162,7 +162,9 @@ class Search:
 
     def _try(self, settings: Settings, level: int, always: bool = False) -> Trial:
         key = (settings, level)
-        if key not in self.trials and (always or not self.trials or not (self.over() or self._hopeless(settings))):
+        if key not in self.trials and (
+            always or not self.trials or not (self.over() or self._hopeless(settings))
+        ):
             self.trials[key] = self.run(settings, level)
         return self.trials.get(key) or self.trials[EXACT, 0]
 

@@ -92,7 +92,9 @@ class Bench:
             return replace(found, cells=())
         return found
 
-    def run(self, settings: Settings, blocks: Sequence[range], tick: Callable[[], None] | None = None) -> Trial:
+    def run(
+        self, settings: Settings, blocks: Sequence[range], tick: Callable[[], None] | None = None
+    ) -> Trial:
         """Judge and time settings.
 
         Args:
