@@ -183,8 +183,8 @@ class _Work:
     def _control(self) -> Control:
         if not self.frames.decoded:
             raise MetricError(
-                f"budget {self.budget}: needs the clip as a file or as uint8 frames (H, W, 3); for frames that "
-                "are tensors give error=0.03, work=0.1 or a metric's figure"
+                f"budget {self.budget}: needs the clip as a file or as uint8 frames (H, W, 3); for "
+                "frames that are tensors give error=0.03, work=0.1 or a metric's figure"
             )
         numbers = [i for block in self.parts.search for i in block]
         feed = self.frames.feed
@@ -254,7 +254,7 @@ class _Work:
     def _step_back(
         self, search: Search, candidates: Sequence[Trial], limit: float
     ) -> tuple[Trial, Trial, list[str]]:
-        """The first candidate that keeps the budget on the part that was held back, and what it gave there."""
+        """The first candidate that keeps the budget on the frames held back, and what it gave there."""
         steps: list[str] = []
         last: Trial | None = None
         for trial in candidates:
@@ -312,7 +312,7 @@ class _Work:
                 continue
             self.progress("drawing the curve on the part that was held back", 0.85 + 0.02 * number)
             trials.append(self.bench.run(settings, self.parts.held))
-        return sorted((self._judged(t) for t in trials), key=lambda j: j.work)
+        return [self._judged(t) for t in sorted(trials, key=lambda t: t.work)]
 
     def _controls(self) -> list[Judged]:
         """What a user would do instead, on the part that was held back."""

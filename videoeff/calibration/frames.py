@@ -41,8 +41,8 @@ def clip_length(clip: Any) -> int:
             count = known if known is not None else sum(1 for _ in source)
     if count < FEWEST:
         raise VideoError(
-            f"the clip has {count} frame(s); calibration searches on two thirds and judges on one, and needs at "
-            f"least {FEWEST}"
+            f"the clip has {count} frame(s); calibration searches on two thirds and judges on one, and needs "
+            f"at least {FEWEST}"
         )
     return count
 

@@ -96,7 +96,10 @@ def _svg(part: Line | Mark | Text) -> str:
     if isinstance(part, Line):
         points = " ".join(f"{x:.1f},{y:.1f}" for x, y in part.points)
         dash = ' stroke-dasharray="5 4"' if part.dashed else ""
-        return f'<polyline points="{points}" fill="none" stroke="{part.colour}" stroke-width="{part.width}"{dash}/>'
+        return (
+            f'<polyline points="{points}" fill="none" stroke="{part.colour}" '
+            f'stroke-width="{part.width}"{dash}/>'
+        )
     if isinstance(part, Mark):
         if part.square:
             side = 2 * part.radius

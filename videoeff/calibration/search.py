@@ -128,7 +128,7 @@ class Search:
                 self._try(settings, 0)
         self._climb()
         found = self._survivors()
-        exact = self._try(EXACT, self.levels - 1, always=True)
+        exact = self._try(EXACT, 0 if self.over() else self.levels - 1, always=True)
         if not self.goal.of_cost or self.cost(exact) <= self.goal.limit:
             found.append(exact)
         return found

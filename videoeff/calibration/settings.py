@@ -1,4 +1,4 @@
-"""What calibration chooses: the input's test, the reach, one threshold and the factor of predicted changes."""
+"""What calibration chooses: the input's test, the reach, a threshold and the factor of predicted changes."""
 
 from __future__ import annotations
 
