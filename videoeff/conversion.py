@@ -32,6 +32,7 @@ from videoeff.ir.edit import to_device
 from videoeff.ir.program import Program
 from videoeff.lowering.choose import choose_backends
 from videoeff.passes import Pass, parse_passes, recipe, run_passes
+from videoeff.passes.bound_reach import REFRESH, BoundReach
 from videoeff.passes.insert_thresholds import InsertThresholds
 from videoeff.runtime.body import StreamBody
 from videoeff.runtime.engine import Engine
@@ -58,6 +59,8 @@ def convert(
     input_threshold: float | None = None,
     block: int = 1,
     dilation: int = 0,
+    reach: float | None = None,
+    refresh: int = REFRESH,
     alias_outputs: bool = False,
     nan_policy: str = "error",
     on_resize: str = "error",
@@ -81,6 +84,9 @@ def convert(
         input_threshold: the input's threshold relative to its standard deviation; ``threshold`` if None.
         block: edge in pixels of the blocks the input's test averages over; 8 suits noisy video.
         dilation: blocks computed around each changed block.
+        reach: compute only what lies within so many pixels of the frame of what changed, and put off what
+            changes reach beyond; None: compute all that they reach. 0 to 16 save most on busy clips.
+        refresh: with a ``reach``, what was put off is computed within so many frames; 0: never.
         alias_outputs: return the buffers themselves, which the next frame overwrites.
         nan_policy: "error" or "recompute".
         on_resize: "error", or "replan" to convert anew for a frame of another size.
@@ -105,6 +111,7 @@ def convert(
     choose_backends(backend)
     place = _device(device)
     chosen = _passes(recipe, passes, threshold, predict, input_threshold, block, dilation)
+    chosen += _bound(reach, refresh, chosen)
     if kwargs is not None and not isinstance(kwargs, Mapping):
         raise CaptureError(f"kwargs is a {type(kwargs).__name__}; give a dictionary of keyword arguments")
     args = example if isinstance(example, tuple) else (example,)
@@ -424,6 +431,21 @@ def _passes(
             raise PassError(f"recipe {recipe_name!r} is exact and takes no threshold; use recipe='delta'")
         return chosen
     return tuple(replace(thresholds) if isinstance(p, InsertThresholds) else p for p in chosen)
+
+
+def _bound(reach: float | None, refresh: int, chosen: tuple[Pass, ...]) -> tuple[Pass, ...]:
+    """The pass that bounds the reach, if that is asked for."""
+    if reach is None:
+        if refresh != REFRESH:
+            raise PassError(
+                f"refresh={refresh!r} is for what a bounded reach puts off, and reach is None; give reach too"
+            )
+        return ()
+    bound = BoundReach(reach, refresh)
+    bound.check()
+    if any(isinstance(p, BoundReach) for p in chosen):
+        raise PassError("reach is given twice: as an option and in the list of passes; drop one")
+    return (bound,)
 
 
 def _name(model: Model) -> str:

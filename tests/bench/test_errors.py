@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 
 from videoeff.bench import errors
-from videoeff.bench.clip_frames import MARGIN, write_calibration, write_frames
+from videoeff.bench.clip_frames import write_calibration, write_frames
 from videoeff.bench.contenders import Contenders
 from videoeff.bench.exports import int8_file
 from videoeff.bench.figures import compare, summary
 from videoeff.bench.spec import Job
 from videoeff.bench.tables import dense_rows, error_rows
+from videoeff.calibration.sample import MARGIN
 from videoeff.errors import BackendError
 from videoeff.video.preprocess import Preprocess
 from videoeff.video.writer import ClipWriter

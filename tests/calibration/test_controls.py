@@ -260,7 +260,7 @@ def test_what_cannot_be_quantised_is_simulated(model: nn.Module, monkeypatch: py
 @pytest.mark.slow
 def test_int8_by_openvino(model: nn.Module) -> None:
     if missing():
-        pytest.skip(f"needs {missing()}")
+        pytest.skip(missing())
     stream, clip = stream_of(model), frames(3, seed=1)
     control = Int8(stream, feed, frames(8), threads=1)
     assert (control.label, control.simulated) == ("int8 (OpenVINO)", False)

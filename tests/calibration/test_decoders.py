@@ -170,6 +170,26 @@ def test_channels_behind_the_classes_are_told_apart() -> None:
     assert decoder_for(silent, SIZE, "ultralytics:80") == Ultralytics(classes=80)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("yolov8n", Ultralytics(classes=80)),
+        ("yolo11n-seg", Ultralytics(classes=80)),
+        ("yolo11n-pose", Ultralytics(classes=80)),
+        ("yolo26n-seg", UltralyticsSelected()),
+        ("yolo26n-pose", UltralyticsSelected()),
+    ],
+)
+def test_outputs_of_ultralytics(name: str, expected: Decoder) -> None:
+    ultralytics = pytest.importorskip("ultralytics")
+    torch.manual_seed(0)
+    model = ultralytics.YOLO(f"{name}.yaml").model.eval()
+    model.model[-1].end2end = isinstance(expected, UltralyticsSelected)  # a model made of a file has it off
+    with torch.no_grad():
+        assert decoder_for(model(torch.rand(1, 3, *SIZE)), SIZE) == expected
+
+
 @pytest.mark.parametrize(
     "outputs",
     [

@@ -49,8 +49,9 @@ def deferred(stream: StreamingModule) -> int:
     """How many pixels of all layers are put off."""
     total = 0
     for engine in stream.engines.values():
-        for call in (i.call for i in engine.plan.instructions if i.call.bound is not None):
-            total += int(unpacked(engine.state[call.bound.deferred], call.extent[2]).sum())
+        for call in (i.call for i in engine.plan.instructions):
+            if call.bound is not None:
+                total += int(unpacked(engine.state[call.bound.deferred], call.extent[2]).sum())
     return total
 
 

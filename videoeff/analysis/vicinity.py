@@ -7,7 +7,6 @@ for some pixels of each source, its *home*: the windows' centres, layer after la
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -54,15 +53,30 @@ class Placed:
                 found.append(Near(source, extent))
                 continue
             sizes = extent[1:]
-            rows, columns = (
-                _widened(home[i], math.ceil(pixels * sizes[i] / self.frame[i]), sizes[i]) for i in range(2)
-            )
+            rows, columns = (_around(home[i], pixels * sizes[i] / self.frame[i], sizes[i]) for i in range(2))
             found.append(Near(source, extent, rows, columns))
         return tuple(found)
 
 
-def _widened(home: Home, by: int, size: int) -> Home:
-    return (home[0] - by).clamp_min(0), (home[1] + by).clamp_max(size - 1)
+def _around(home: Home, by: float, size: int) -> Home:
+    """The source's pixels that lie in the cell of each pixel of a map, or within ``by`` pixels of it.
+
+    A map that covers the source divides it into equal cells: pixel i of 10 stands for the i-th tenth. That is
+    where networks put what they find, though windows with a stride and even enlargements shift the centres
+    of what a pixel sees by up to half a cell. The cells of other maps (of a cropped frame, say) lie around
+    these centres.
+    """
+    count = len(home[0])
+    low, high = (place.to(torch.float64) for place in home)
+    cell = size / count
+    if float(low[0]) <= cell and float(high[-1]) >= size - 1 - cell:
+        first = torch.arange(count, dtype=torch.float64) * cell
+        last = first + cell
+    else:
+        first, last = low, high + 1
+    begin = (first - by).round(decimals=6).floor().long().clamp(0, size - 1)
+    end = (last + by).round(decimals=6).ceil().long() - 1
+    return begin, torch.maximum(end.clamp_max(size - 1), begin)
 
 
 def placed(regions: Sequence[Region]) -> Placed:

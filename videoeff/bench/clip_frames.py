@@ -10,12 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from videoeff.calibration.sample import frame_count, spread
 from videoeff.errors import VideoError
 from videoeff.video.preprocess import Preprocess
 from videoeff.video.source import open_clip
-
-#: Frames beside the measured ones that are too like them to calibrate on.
-MARGIN = 10
 
 Frame = NDArray[np.uint8]
 
@@ -71,7 +69,7 @@ def write_calibration(
         target: file to write, ``.npy``.
         preprocess: what the model is fed.
         first: first frame of the measurement.
-        count: frames of the measurement; :data:`MARGIN` frames on both sides are left out too.
+        count: frames of the measurement; some frames on both sides are left out too.
         most: how many at most.
 
     Returns:
@@ -80,13 +78,7 @@ def write_calibration(
     Raises:
         VideoError: the clip cannot be read.
     """
-    with open_clip(clip) as source:
-        total = source.frame_count
-    if total is None:
-        with open_clip(clip) as source:
-            total = sum(1 for _ in source)
-    others = [i for i in range(total) if not first - MARGIN <= i < first + count + MARGIN]
-    chosen = {others[i * len(others) // most] for i in range(most)} if len(others) > most else set(others)
+    chosen = spread(frame_count(clip), first, count, most)
     if not chosen:
         return 0
     with open_clip(clip, frames=max(chosen) + 1, alpha=preprocess.channels == 4) as source:

@@ -23,6 +23,8 @@ class OfDetections(Metric):
         decoder: reads them out of the outputs.
     """
 
+    decoder: Decoder
+
     def __init__(self, decoder: Decoder) -> None:
         self.decoder = decoder
 
@@ -148,6 +150,8 @@ class OfLabels(Metric):
     """
 
     better: Better = "higher"
+
+    decoder: Segmentation
 
     def __init__(self, decoder: Segmentation) -> None:
         self.decoder = decoder

@@ -14,6 +14,8 @@ from videoeff.calibration.metrics import Metric, Score
 #: Frames of a block: neighbouring frames are alike, so single frames tell less than their number says.
 BLOCK = 10
 RESAMPLES = 4000
+#: Fewer for medians, which take longer.
+_MEDIANS = 1000
 #: With fewer blocks there is no telling how sure a figure is.
 FEWEST = 5
 
@@ -75,6 +77,35 @@ def difference(
         raise ValueError(f"{len(scores)} and {len(others)} frames: a paired test needs the same frames")
     pairs = [_blocks(scores, block), _blocks(others, block)]
     return _interval(pairs, lambda sums: _values(metric, sums[0]) - _values(metric, sums[1]), len(scores))
+
+
+def ratio(scores: Sequence[Score], block: int = BLOCK) -> Interval:
+    """The sum of numerators over that of denominators, with its interval; such as the work of a stream.
+
+    Args:
+        scores: of consecutive frames or groups of frames, at least one with a denominator.
+        block: consecutive scores that are drawn together.
+    """
+    return _interval([_blocks(scores, block)], lambda sums: sums[0][:, 0] / sums[0][:, 1], len(scores))
+
+
+def median(values: Sequence[float], block: int = BLOCK) -> Interval:
+    """The median over frames, with its interval.
+
+    Args:
+        values: of consecutive frames; at least one.
+        block: consecutive frames that are drawn together.
+    """
+    array = np.asarray(values, dtype=np.float64)
+    value = float(np.median(array))
+    starts = range(0, len(array), block)
+    if len(starts) < FEWEST:
+        return Interval(value, None, None, len(array))
+    blocks = [array[i : i + block] for i in starts]
+    draws = np.random.default_rng(0).integers(0, len(blocks), (_MEDIANS, len(blocks)))
+    drawn = [np.median(np.concatenate([blocks[i] for i in row])) for row in draws]
+    low, high = np.quantile(drawn, [0.025, 0.975])
+    return Interval(value, float(low), float(high), len(array))
 
 
 def _interval(sums: Sequence[Array], figure: Callable[[Sequence[Array]], Array], frames: int) -> Interval:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -44,10 +44,12 @@ class Metric(abc.ABC):
     Attributes:
         name: what tables call it.
         better: whether higher or lower figures are better.
+        decoder: what reads the outputs first; metrics that share it share what it read. None for raw outputs.
     """
 
     name: str
     better: Better
+    decoder: Any = None
 
     def prepare(self, outputs: Any) -> Any:
         """What :meth:`frame` needs of outputs, computed once where they are judged several times.
@@ -65,6 +67,16 @@ class Metric(abc.ABC):
         if score.denominator == 0:
             return 1.0 if self.better == "higher" else 0.0
         return score.numerator / score.denominator
+
+
+def prepared(metrics: Sequence[Metric], outputs: Any) -> list[Any]:
+    """What each metric needs of outputs, read once by each decoder."""
+    read: dict[int, Any] = {}
+    for metric in metrics:
+        key = id(metric if metric.decoder is None else metric.decoder)
+        if key not in read:
+            read[key] = metric.prepare(outputs)
+    return [read[id(m if m.decoder is None else m.decoder)] for m in metrics]
 
 
 class RelativeError(Metric):

@@ -36,9 +36,9 @@ def same_home(size: int, out: int) -> Home:
 
 
 def window_home(size: int, out: int, kernel: int, stride: int, padding: int, dilation: int) -> Home:
-    """Each pixel stands for ``stride`` pixels around the centre of its window."""
+    """Each pixel stands for the pixels up to half a stride from the centre of its window."""
     centre = 2 * (torch.arange(out) * stride - padding) + (kernel - 1) * dilation  # twice
-    low, high = -((stride - centre) // 2), -((-centre - stride) // 2) - 1
+    low, high = -((stride - centre) // 2), (centre + stride) // 2
     return low.clamp(0, size - 1), high.clamp(0, size - 1)
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
+from fnmatch import fnmatchcase
+from typing import Any, ClassVar
 
 from videoeff.analysis.regions import regions
 from videoeff.analysis.vicinity import placed
@@ -15,7 +16,7 @@ from videoeff.ir.program import Program
 from videoeff.passes.base import Notes, Pass
 
 #: Frames after which what was put off is up to date again, where nothing else is asked for.
-REFRESH = 32
+REFRESH = 64
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,7 @@ class BoundReach(Pass):
     Attributes:
         pixels: the bound, in pixels of the frame; ``inf`` takes it away.
         refresh: in frames; 0: never, so that what is put off may stay old for ever. 1 is exact.
+        layers: a pattern; the bound is set, or taken away, of layers whose name matches.
     """
 
     name: ClassVar[str] = "bound-reach"
@@ -39,6 +41,7 @@ class BoundReach(Pass):
 
     pixels: float = 8.0
     refresh: int = REFRESH
+    layers: str = "*"
 
     def check(self) -> None:
         """Raise unless the options are legal.
@@ -52,19 +55,28 @@ class BoundReach(Pass):
         if isinstance(refresh, bool) or not isinstance(refresh, int) or refresh < 0:
             raise PassError(f"{self.name}: refresh={refresh!r}: give a whole number of frames, 0 or more")
 
+    @property
+    def bounds(self) -> bool:
+        """Whether it sets a bound; else it takes bounds away."""
+        return math.isfinite(self.pixels)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The options of a cache with this bound."""
+        if self.bounds:
+            return {"within": float(self.pixels), "refresh": self.refresh}
+        return {"within": None, "refresh": 0}
+
     def rewrite(self, program: Program, note: Notes) -> bool:
         """Bound every map that can be placed over the frame."""
         self.check()
         found, changed = placed(regions(program)), False
         for cache in (n for n in program.nodes if is_cache(n)):
             name = cache_name(cache)
-            if cache_option(cache, "recompute"):
+            if cache_option(cache, "recompute") or not fnmatchcase(name, self.layers):
                 continue  # what is computed anew is so for its reader, which has a bound
-            if name in found.homes and math.isfinite(self.pixels):
-                changed |= edit.set_option(cache, within=float(self.pixels), refresh=self.refresh)
-                continue
-            if name in found.why_not and math.isfinite(self.pixels):
+            if name in found.homes and (self.bounds or cache_option(cache, "within") is not None):
+                changed |= edit.set_option(cache, **self.options)
+            elif name in found.why_not and self.bounds:
                 note(name, f"its reach is not bounded: {found.why_not[name]}")
-            if cache_option(cache, "within") is not None:
-                changed |= edit.set_option(cache, within=None, refresh=0)
         return changed

@@ -18,6 +18,7 @@ from torch import Tensor, fx, nn
 from videoeff.errors import StateError
 from videoeff.ir.program import Program
 from videoeff.kernels import NotFinite
+from videoeff.passes.bound_reach import REFRESH
 from videoeff.runtime.body import StreamBody
 from videoeff.runtime.engine import Engine, EngineState
 from videoeff.runtime.finite import FiniteCheck, not_finite
@@ -30,9 +31,12 @@ from videoeff.runtime.report import Report, report_of
 from videoeff.runtime.signature import OutputSignature, Parameters
 from videoeff.runtime.thresholds import (
     carry_over,
+    is_exact,
+    reaches_of,
     read_thresholds,
     set_matching,
     set_named,
+    set_reach,
     thresholds_of,
 )
 from videoeff.serialize.files import write_text
@@ -333,6 +337,33 @@ class StreamingModule(nn.Module):
             ArtifactError: the file is missing or no JSON object.
         """
         self.set_thresholds(read_thresholds(path, self.engines))
+
+    # -- reach -----------------------------------------------------------------------------------------
+
+    def reaches(self) -> dict[str, float | None]:
+        """The bound on how far changes reach, of every layer that may have one; None where there is none."""
+        return reaches_of(self.engines)
+
+    def set_reach(self, pixels: float | None, refresh: int = REFRESH, layer: str | None = None) -> None:
+        """Bound how far changes reach, in all layers or in those whose name matches a pattern. State is kept.
+
+        Args:
+            pixels: what lies within so many pixels of the frame of what changed is computed, what changes
+                reach beyond is put off. None takes the bound away; if something is put off then, the next
+                frame is computed whole.
+            refresh: what was put off is computed within so many frames; 0: never.
+            layer: the pattern (``layer4.*``); None: all.
+
+        Raises:
+            StateError: no layer matches, or the bound or the refresh is none.
+        """
+        with self._alone():
+            set_reach(self.name, self.engines, pixels, refresh, layer)
+
+    @property
+    def exact(self) -> bool:
+        """Whether outputs are the model's own: all thresholds are 0, and no reach is bounded."""
+        return is_exact(self.engines)
 
     # -- looking inside --------------------------------------------------------------------------------
 

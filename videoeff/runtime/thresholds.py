@@ -1,21 +1,25 @@
-"""Thresholds of a running stream: which there are, and changing them; its state is kept.
+"""Thresholds and reach of a running stream: which there are, and changing them; its state is kept.
 
 Layers are named as a user sees them: the engine's name (none for a model captured whole), a dot, the layer.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from videoeff.errors import StateError
+from videoeff.analysis.regions import regions
+from videoeff.analysis.vicinity import placed
+from videoeff.errors import PassError, StateError
 from videoeff.ir import edit
 from videoeff.ir.markers import cache_option, is_threshold
 from videoeff.ir.program import Program
 from videoeff.passes.base import Notes
+from videoeff.passes.bound_reach import BoundReach
 from videoeff.passes.insert_thresholds import InsertThresholds
 from videoeff.passes.pipeline import parse_passes
 from videoeff.runtime.engine import Engine
@@ -23,6 +27,45 @@ from videoeff.runtime.observation import layer_name
 from videoeff.serialize.files import read_json_object
 
 Engines = Mapping[str, Engine]
+
+
+def reaches_of(engines: Engines) -> dict[str, float | None]:
+    """The bound of every layer that may have one, in pixels of the frame; None where it has none."""
+    found: dict[str, float | None] = {}
+    for prefix, engine in engines.items():
+        caches = edit.cache_by_name(engine.program)
+        for layer in placed(regions(engine.program)).homes:
+            found[layer_name(prefix, layer)] = cache_option(caches[layer], "within")
+    return found
+
+
+def is_exact(engines: Engines) -> bool:
+    """Whether nothing is held back or put off: all thresholds are 0, and no reach is bounded."""
+    caches = [c for e in engines.values() for c in edit.caches(e.program)]
+    return all(cache_option(c, "threshold") == 0 and cache_option(c, "within") is None for c in caches)
+
+
+def set_reach(name: str, engines: Engines, pixels: float | None, refresh: int, pattern: str | None) -> None:
+    """Bound the reach of the layers whose name matches, or of all; None takes the bound away.
+
+    Raises:
+        StateError: no layer matches, or the bound or the refresh is none.
+    """
+    known = reaches_of(engines)
+    chosen = [n for n in known if pattern is None or fnmatchcase(n, pattern) or n == pattern]
+    if not chosen:
+        raise StateError(f"{name}: no layer matches {pattern!r}; stream.reaches() lists the names")
+    bound = BoundReach(math.inf if pixels is None else pixels, refresh)
+    try:
+        bound.check()
+    except PassError as error:
+        raise StateError(f"{name}: {error}") from None
+    for prefix, engine in engines.items():
+        caches = edit.cache_by_name(engine.program)
+        for layer, cache in caches.items():
+            if layer_name(prefix, layer) in chosen and not cache_option(cache, "recompute"):
+                edit.set_option(cache, **bound.options)
+        engine.relower()
 
 
 def check_threshold(where: str, layer: str, value: Any) -> float:

@@ -80,6 +80,17 @@ POSITIVE = click.FloatRange(min=0.0)
     "--dilation", type=click.IntRange(0), default=0, show_default=True, help="Blocks computed around each."
 )
 @click.option(
+    "--reach",
+    type=POSITIVE,
+    help="Compute only within so many pixels of what changed in the frame; 0 to 16 save most on busy clips.",
+)
+@click.option(
+    "--refresh",
+    type=click.IntRange(0),
+    metavar="FRAMES",
+    help="With --reach: compute what was put off within so many frames; 0: never.  [default: 64]",
+)
+@click.option(
     "--predict",
     type=POSITIVE,
     default=0.0,
@@ -131,6 +142,10 @@ def convert(
         raise click.UsageError("name the artifact to write with -o OUT.veff, or ask for --dry-run")
     target = writable(output, "-o")
     look = Look.take(options)
+    if options["refresh"] is None:
+        del options["refresh"]
+    elif options["reach"] is None:
+        raise click.UsageError("--refresh is for what a bounded reach puts off: give --reach PIXELS too")
     _check_early(options)
     set_threads(threads)
     stream, size, notes = _build(source, reference, key, input_size or None, streams, look, options)
@@ -194,7 +209,7 @@ def _build(
         stream.load_thresholds(thresholds_file)
     notes = source.notes
     if source.check is not None:
-        exact = set(stream.thresholds().values()) <= {0.0}
+        exact = stream.exact
         with stage("comparing with ONNX Runtime"):
             notes += (source.check(stream, check_frames(source, pre, streams, 3 if exact else 1)),)
         stream.reset()

@@ -28,6 +28,7 @@ from videoeff.cli.shared.output import (
 )
 
 if TYPE_CHECKING:
+    from videoeff.calibration.metrics import Metric
     from videoeff.cli.shared.feed import Feed
     from videoeff.video.source import Clip
 
@@ -37,6 +38,23 @@ if TYPE_CHECKING:
 @click.argument("clip")
 @click.option("--frames", type=click.IntRange(1), help="Stop after this many frames.")
 @click.option("--compare", is_flag=True, help="Also run the dense model, and show error and time beside it.")
+@click.option(
+    "--controls",
+    is_flag=True,
+    help="With --compare: also every 2nd, 3rd, 4th and 8th frame, noise of 1 and 2 grey levels, and int8.",
+)
+@click.option(
+    "--decoder",
+    metavar="WORD",
+    help="With --compare: how outputs are read, if they are not recognised: fastestdet, yolox, ultralytics, "
+    "torchvision, segmentation, none.",
+)
+@click.option(
+    "--metric",
+    metavar="file.py:function",
+    help="With --compare: judge by a function of your own, called with (outputs, dense outputs) of each "
+    "frame; returns a number. Runs that code.",
+)
 @click.option(
     "-o",
     "--overlay",
@@ -65,6 +83,9 @@ def run(
     clip: str,
     frames: int | None,
     compare: bool,
+    controls: bool,
+    decoder: str | None,
+    metric: str | None,
     overlay: Path | None,
     heat: bool,
     draw: str | None,
@@ -87,6 +108,11 @@ def run(
     """
     if draw is not None and overlay is None:
         raise click.UsageError("--draw draws on the overlay; name one with -o OVERLAY.mp4")
+    judging = controls or decoder is not None or metric is not None
+    if judging and not compare:
+        raise click.UsageError(
+            "--controls, --decoder and --metric judge against the dense model; add --compare"
+        )
     from videoeff.video.writer import CONTAINERS
 
     writable(overlay, "-o", tuple(sorted(CONTAINERS)))
@@ -103,6 +129,7 @@ def run(
         from videoeff.cli.shared.streaming import Streamer, measured, save_outputs
 
         drawing = None if draw is None else load_draw(draw)
+        mine = None if metric is None else _load_metric(metric)
         with stage(f"loading {artifact}"):
             stream = load_stream(artifact, reference, backend, device)
         if threshold is not None:
@@ -110,6 +137,12 @@ def run(
         feed = feed_of(stream, str(artifact))
         source = opened.enter_context(reopened(source, clip, frames, alpha=feed.alpha))
         streamer = Streamer(stream, feed, compare, outputs is not None, draw=drawing, heat=heat)
+        comparing = None
+        if judging:
+            from videoeff.cli.shared.comparing import Comparing
+
+            comparing = Comparing(stream, feed, clip, frames, controls, decoder, mine)
+            streamer.comparison = comparing.comparison
         with contextlib.ExitStack() as stack:
             if overlay is not None:
                 streamer.write = stack.enter_context(_OverlayFile(overlay, source)).write
@@ -131,6 +164,8 @@ def run(
         "overlay_timed": overlay is not None and heat,
         "seconds": result.seconds,
     }
+    if comparing is not None and result.frames:
+        figures["comparison"] = comparing.to_json(result.stream_ms, result.dense_ms)
     if outputs is not None and result.frames:
         save_outputs(outputs, result.outputs)
     if report is not None:
@@ -146,6 +181,12 @@ def run(
     if result.stopped:
         click.echo(f"videoeff run: {result.stopped}; {result.frames} frame(s) were kept", err=True)
     click.get_current_context().exit(FAILED if result.stopped else DONE)
+
+
+def _load_metric(reference: str) -> Metric:
+    from videoeff.calibration.user_metric import load_metric
+
+    return load_metric(reference)
 
 
 class _OverlayFile:
@@ -190,6 +231,10 @@ def _show(figures: dict[str, Any], feed: Feed, files: list[Path]) -> None:
     for name, value in summary(figures):
         table.add_row(Text(name), Text(value))
     show(table)
+    if "comparison" in figures:
+        from videoeff.cli.shared.comparing import table_of
+
+        show(table_of(figures["comparison"]), *(f"note: {text}" for text in figures["comparison"]["notes"]))
     recorded, used = feed.preprocess.decoder, figures["decoder"]
     if recorded and not used.startswith("pillow") and not used.startswith(recorded.partition(" / ")[0]):
         show(f"note: the artifact was made with the decoder {recorded}, this clip was read by {used}")

@@ -189,10 +189,7 @@ class Checks:
     def result(self, tolerance: float | None) -> dict[str, Any]:
         """The figures and the judgement."""
         law = LAW.get(self.dtype, LAW["float32"])
-        options = [
-            float(i.call.test.threshold) for e in self.stream.engines.values() for i in e.plan.instructions
-        ]
-        exact = max(options, default=0.0) == 0.0
+        exact = self.stream.exact
         bound = tolerance if tolerance is not None else law
         by_layers = bool(self.stream.body.left)
         worst = max((x["relative"] for x in self.layers.values()), default=0.0)

@@ -20,6 +20,7 @@ from videoeff.cli.shared.feed import Feed
 from videoeff.video.overlay import legend, overlay_heat
 
 if TYPE_CHECKING:
+    from videoeff.calibration.comparison import Comparison
     from videoeff.cli.shared.drawing import Draw
     from videoeff.runtime.observation import Observation
     from videoeff.runtime.streaming_module import StreamingModule
@@ -70,6 +71,7 @@ class Streamer:
         draw: the user's drawing, over the heat map.
         heat: draw the change masks.
         seen: called with the frame's number, its outputs and the dense outputs or None.
+        comparison: judges the stream and controls against the dense model, where that runs too.
     """
 
     stream: StreamingModule
@@ -80,6 +82,7 @@ class Streamer:
     draw: Draw | None = None
     heat: bool = True
     seen: Callable[[int, Any, Any], None] | None = None
+    comparison: Comparison | None = None
 
     def run(self, frames: Iterable[Frame]) -> Measurement:
         """Run until the frames end or Ctrl-C; what was done so far is kept."""
@@ -111,6 +114,8 @@ class Streamer:
             reference, dense_ms = self._timed(lambda: dense(dense_args, dense_kwargs))
         if self.compare:
             result.errors.add(outputs, reference)
+            if self.comparison is not None:
+                self.comparison.add(frame, outputs, reference)
         if self.seen is not None:
             self.seen(result.frames, outputs, reference)
         if self.keep:
