@@ -9,7 +9,7 @@ from __future__ import annotations
 from enum import IntEnum
 
 #: Of the interface. Whoever changes a structure, a function or the meaning of a number counts it up.
-ABI = 8
+ABI = 9
 
 # Sizes of the arrays in a descriptor, which is how many of each an op may have.
 MAX_ARGS = 6
@@ -25,6 +25,9 @@ ARG = 16
 #: Counters of an op: pixels that were active, and pixels computed; of its stage in a line buffer the pixels
 #: that a change reached, and those computed.
 COUNTS = 4
+
+#: What is told of an input's test, of each row of it.
+SEEN = 3
 
 # What convolutions before an op may be: inputs of the sums of one that is not depthwise, rows and columns
 # that a window covers, and its stride.

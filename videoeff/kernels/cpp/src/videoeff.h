@@ -92,6 +92,9 @@ typedef struct {
   int32_t relative;        // threshold is relative to scale[row]
   double threshold;
   float *scale;            // (R), written when a row is fresh; null: none
+  int32_t grow, reserved3; // VF_INPUT: how often hits grow to neighbours that exceed weak * threshold
+  double weak;
+  const float *noise;      // VF_TEST_NOISE: (C, 3) gain, floor, black; null: none
   // predicted changes
   int32_t magnitude;       // keep the squared magnitude of each change
   int32_t nsources, nresiduals, reserved2;
@@ -150,6 +153,11 @@ VF_API void vf_plan_invalidate(vf_plan *plan);
 VF_API int64_t *vf_plan_counts(vf_plan *plan);
 VF_API int64_t vf_plan_row_blocks(const vf_plan *plan);  // of maps that were computed apart, over all frames
 VF_API int64_t vf_plan_bytes(const vf_plan *plan, int32_t what);  // Held
+
+// What the test of an input saw in the last frame, by op, as (R, VF_SEEN): share of its blocks that moved, share that went
+// in or out of those that moved a little, and how alike frame and value were (a correlation; NaN: not looked at, as less
+// than half moved). Null: nothing was tested.
+VF_API const float *vf_plan_seen(const vf_plan *plan, int64_t op);
 
 // Masks as bytes (R, H, W), by mask index. `which`: MaskPart.
 VF_API int32_t vf_mask_read(vf_plan *plan, int32_t mask, int32_t which, uint8_t *bytes);
