@@ -193,7 +193,7 @@ class Context:
         all_fresh: whether all are.
         masks: (R, H, W) bool by layer name, filled as calls run.
         magnitudes: squared magnitudes (R, H, W) float32 by layer name, for predictions.
-        seen: what the tests of frames saw, (R, 3) by layer name; see ``videoeff.kernels.reference.seen``. The
+        seen: what the tests of frames saw, (R, 4) by layer name; see ``videoeff.kernels.reference.seen``. The
             memory may be used again for the next frame.
         active: number of computed pixels by layer name, an int or a tensor that is not read yet.
         scheduled: number of pixels the kernel really worked on by layer name, like ``active``.

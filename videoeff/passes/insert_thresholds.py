@@ -28,7 +28,7 @@ from videoeff.ops.base import op_of
 from videoeff.passes.base import Notes, Pass
 
 #: The threshold of a frame's test by noise where none is given, in standard deviations of the noise.
-NOISE_THRESHOLD = 6.0
+NOISE_THRESHOLD = 4.0
 
 
 @dataclass(frozen=True)

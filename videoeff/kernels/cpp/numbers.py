@@ -27,7 +27,7 @@ ARG = 16
 COUNTS = 4
 
 #: What is told of an input's test, of each row of it.
-SEEN = 3
+SEEN = 4
 
 # What convolutions before an op may be: inputs of the sums of one that is not depthwise, rows and columns
 # that a window covers, and its stride.

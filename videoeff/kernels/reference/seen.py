@@ -21,9 +21,10 @@ class Watcher:
     def look(self, call: RegionCall, context: Context, new: Tensor, old: Tensor) -> None:
         """Leave the figures of a frame in the context, before it is stored.
 
-        They are (R, 3) float32: the share of blocks that moved, the share that went in or out of those that
-        moved a little, and the correlation of frame and value, where at least half moved. NaN stands for what
-        is not known: all of it in a stream's first frame.
+        They are (R, 4) float32: the share of blocks that moved; the share that newly moved a little; and,
+        where at least half moved, the correlation of frame and value, and the share of their squared
+        difference that another light explains (frame = gain · value + offset). NaN stands for what is not
+        known: all of it in a stream's first frame.
         """
         test, rows = call.test, call.extent[0]
         scale = context.state[call.scale] if call.scale else None
@@ -37,20 +38,23 @@ class Watcher:
         before = self._before if self._before is not None else torch.zeros_like(small)
         self._before = small
         strong = hit.flatten(1).float().mean(1)
-        flips = (small != before).flatten(1).float().mean(1)
-        alike = torch.where(strong >= 0.5, _alike(new, old, call), torch.nan)
-        figures = torch.stack([strong, flips, alike], 1)
+        rises = (small & ~before).flatten(1).float().mean(1)
+        alike = torch.where(strong[:, None] >= 0.5, _alike(new, old, call), torch.nan)
+        figures = torch.cat([torch.stack([strong, rises], 1), alike], 1)
         context.seen[call.name] = figures.masked_fill(fresh.view(rows, 1), torch.nan)
 
 
 def _alike(new: Tensor, old: Tensor, call: RegionCall) -> Tensor:
-    """Correlation of two values over the sums of some pixels' channels, (R,); 1 where one is the same everywhere."""
-    left, right = (
+    """Correlation, and share of the difference that a line explains, (R, 2), of sums of some pixels' channels.
+
+    Both are 1 where one is the same everywhere: a black frame is no other scene.
+    """
+    now, was = (
         pixels_first(v, call.layout)[:, ::_STEP, ::_STEP].double().sum(-1).flatten(1) for v in (new, old)
     )
-    far = left.square().mean(1) + right.square().mean(1)
-    left, right = left - left.mean(1, keepdim=True), right - right.mean(1, keepdim=True)
-    a, b = left.square().mean(1), right.square().mean(1)
-    found = (left * right).mean(1) / (a * b).sqrt()
-    plain = torch.minimum(a, b) <= 1e-12 * far
-    return torch.where(plain, torch.ones_like(found), found).float()
+    apart, far = (now - was).square().mean(1), now.square().mean(1) + was.square().mean(1)
+    now, was = now - now.mean(1, keepdim=True), was - was.mean(1, keepdim=True)
+    a, b, both = now.square().mean(1), was.square().mean(1), (now * was).mean(1)
+    plain = torch.minimum(torch.minimum(a, b), apart) <= 1e-12 * far
+    found = torch.stack([both / (a * b).sqrt(), 1 - (a - both.square() / b) / apart], 1)
+    return torch.where(plain[:, None], torch.ones_like(found), found).float()

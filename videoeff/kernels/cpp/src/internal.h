@@ -142,8 +142,8 @@ struct Kernels {
   // Add the channels of a run of a view to `sums` (C).
   void (*accumulate)(const vf_view &view, const Run &run, double *sums);
   bool (*all_finite)(const void *data, int64_t count, int32_t dtype);
-  // The correlation of a frame and the value kept, of row r, over the means of some pixels' channels.
-  float (*input_alike)(const Op &op, const vf_frame &frame, int32_t r);
+  // How alike a frame and the value kept are, of row r, over sums of some pixels' channels: figures 2 and 3 of VF_SEEN.
+  void (*input_alike)(const Op &op, const vf_frame &frame, int32_t r, float *figures);
 };
 
 const Kernels *kernels_portable();

@@ -154,9 +154,10 @@ VF_API int64_t *vf_plan_counts(vf_plan *plan);
 VF_API int64_t vf_plan_row_blocks(const vf_plan *plan);  // of maps that were computed apart, over all frames
 VF_API int64_t vf_plan_bytes(const vf_plan *plan, int32_t what);  // Held
 
-// What the test of an input saw in the last frame, by op, as (R, VF_SEEN): share of its blocks that moved, share that went
-// in or out of those that moved a little, and how alike frame and value were (a correlation; NaN: not looked at, as less
-// than half moved). Null: nothing was tested.
+// What the test of an input saw in the last frame, by op, as (R, VF_SEEN): share of its blocks that moved; share that newly
+// moved a little; and, where at least half moved (else NaN), how alike frame and value were (their correlation) and the
+// share of their squared difference that another light explains (frame = gain value + offset). All are NaN in the first
+// frame of a stream. Null: nothing was tested.
 VF_API const float *vf_plan_seen(const vf_plan *plan, int64_t op);
 
 // Masks as bytes (R, H, W), by mask index. `which`: MaskPart.

@@ -219,9 +219,10 @@ template <class S> bool input_row(const Op &op, const vf_frame &frame, const Row
   return row_any<S>(op, frame, test, done) && finite;
 }
 
-// The correlation of a frame and the value kept, over the means of the channels of every fourth pixel of every fourth row;
-// 1 where one of both is the same everywhere, so that a black frame is no other scene than a dim one.
-template <class S> float input_alike(const Op &op, const vf_frame &frame, int32_t r) {
+// The correlation of a frame and the value kept, over sums of the channels of every fourth pixel of every fourth row, and
+// the share of their squared difference that frame = gain value + offset explains. Both are 1 where one is the same
+// everywhere, so that a black frame is no other scene.
+template <class S> void input_alike(const Op &op, const vf_frame &frame, int32_t r, float *figures) {
   const vf_op &d = op.d;
   double n = 0, a = 0, b = 0, aa = 0, bb = 0, ab = 0;
   for (int32_t y = 0; y < d.out.h; y += 4)
@@ -233,9 +234,10 @@ template <class S> float input_alike(const Op &op, const vf_frame &frame, int32_
       n += 1, a += now, b += was, aa += now * now, bb += was * was, ab += now * was;
     }
   const double left = n * aa - a * a, right = n * bb - b * b;
-  const double least = 1e-12 * (n * aa + n * bb);
-  if (!(left > least && right > least)) return 1.f;
-  return float((n * ab - a * b) / std::sqrt(left * right));
+  const double least = 1e-12 * (n * aa + n * bb), both = n * ab - a * b, apart = n * (aa + bb - 2 * ab);
+  figures[0] = figures[1] = 1;
+  if (!(left > least && right > least && apart > least)) return;
+  figures[0] = float(both / std::sqrt(left * right)), figures[1] = float(1 - (left - both * both / right) / apart);
 }
 
 template <class S> void input_store(const Op &op, const vf_frame &frame, const Run &run, float *squares) {

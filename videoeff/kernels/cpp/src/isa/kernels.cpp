@@ -172,8 +172,8 @@ static bool any_row(const Op &op, const vf_frame &frame, const RowTest &test) {
     default: return input_row<float>(op, frame, test);
   }
 }
-static float any_alike(const Op &op, const vf_frame &frame, int32_t r) {
-  VF_BY_DTYPE(op.d.dtype, input_alike, op, frame, r)
+static void any_alike(const Op &op, const vf_frame &frame, int32_t r, float *figures) {
+  VF_BY_DTYPE(op.d.dtype, input_alike, op, frame, r, figures)
 }
 static void any_store(const Op &op, const vf_frame &frame, const Run &run, float *squares) {
   VF_BY_DTYPE(op.d.dtype, input_store, op, frame, run, squares)

@@ -177,16 +177,16 @@ static void note_seen(vf_plan &plan, const Op &op, const Mask &hits, const Mask 
   for (int32_t i = 0; i < hits.r; i++) {
     float *figures = seen.figures.data() + size_t(i) * VF_SEEN;
     std::fill(figures, figures + VF_SEEN, NAN);
-    int64_t strong = 0, flips = 0;
+    int64_t strong = 0, rises = 0;
     const size_t first = size_t(i) * hits.h * hits.words, last = first + size_t(hits.h) * hits.words;
     for (size_t k = first; k < last; k++) {
-      strong += __builtin_popcountll(hits.bits[k]), flips += __builtin_popcountll(small.bits[k] ^ seen.before.bits[k]);
+      strong += __builtin_popcountll(hits.bits[k]), rises += __builtin_popcountll(small.bits[k] & ~seen.before.bits[k]);
       seen.before.bits[k] = small.bits[k];
     }
     if (plan.fresh_rows[i]) continue;
     const int64_t blocks = int64_t(hits.h) * hits.w;
-    figures[0] = float(strong) / float(blocks), figures[1] = float(flips) / float(blocks);
-    if (2 * strong >= blocks) figures[2] = plan.kernels->input_alike(op, frame.frames[op.d.input], i);
+    figures[0] = float(strong) / float(blocks), figures[1] = float(rises) / float(blocks);
+    if (2 * strong >= blocks) plan.kernels->input_alike(op, frame.frames[op.d.input], i, figures + 2);
   }
 }
 
