@@ -10,6 +10,7 @@ from typing import Any
 from videoeff.runtime.body import StreamBody
 from videoeff.runtime.carried import CarriedBuffer
 from videoeff.runtime.engine import Engine
+from videoeff.runtime.events import Events
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,8 @@ class Report:
         convolutions_streamed: share of the convolutions' dense work whose pixels are followed.
         eager: parts of the model that run as they are, and why.
         carried: the buffers that the model's own forward changes, which the stream carries for it.
+        events: scene cuts, steps of the light and pulses of key frames, where frames are tested with a
+            threshold on the CPU or by the reference.
     """
 
     name: str
@@ -64,6 +67,7 @@ class Report:
     convolutions_streamed: float
     eager: tuple[tuple[str, str], ...] = ()
     carried: tuple[CarriedBuffer, ...] = ()
+    events: tuple[Events, ...] = ()
 
     @property
     def active_share(self) -> float | None:
@@ -98,6 +102,7 @@ class Report:
             "convolutions_streamed": self.convolutions_streamed,
             "eager": [{"part": p, "reason": r} for p, r in self.eager],
             "carried": [asdict(c) for c in self.carried],
+            "events": [asdict(e) for e in self.events],
             "layers": [asdict(x) for x in self.layers],
         }
 
@@ -129,6 +134,7 @@ class Report:
             lines.append(f"MACs per frame: dense {_count(macs['dense'])}; no second frame yet")
         if self.carried:
             lines.append(f"carried for the model: {'; '.join(str(c) for c in self.carried)}")
+        lines += [f"seen in the frames: {e}" for e in self.events]
         lines += [f"runs as it is: {part or 'the outermost module'} ({why})" for part, why in self.eager]
         return lines
 
@@ -215,6 +221,7 @@ def report_of(name: str, body: StreamBody) -> Report:
         streamed / total if total else 1.0,
         body.eager,
         carried,
+        tuple(event for e in engines.values() for event in e.recorder.events()),
     )
 
 
