@@ -17,11 +17,12 @@ from videoeff.calibration.feed import feed_of
 from videoeff.calibration.frames import Frames, Parts, clip_length, is_source, part, read_frames
 from videoeff.calibration.int8 import Int8
 from videoeff.calibration.intervals import Interval
+from videoeff.calibration.noise import Noise as CameraNoise
 from videoeff.calibration.noise import estimate_noise
 from videoeff.calibration.plan import Plan, plan
 from videoeff.calibration.record import Calibration, Judged, Outcome, record_of
 from videoeff.calibration.search import Goal, Search, Space
-from videoeff.calibration.settings import EXACT, InputTest, Settings, grey_level, keep
+from videoeff.calibration.settings import EXACT, InputTest, Settings, Units, grey_level, keep
 from videoeff.calibration.trials import Bench, Trial
 from videoeff.conversion import Model, convert
 from videoeff.errors import MetricError, VideoEffError
@@ -32,10 +33,12 @@ from videoeff.video.source import open_clip
 #: Tests of the input to try: grey levels, edge of the blocks, blocks marked around each.
 INPUTS = (
     InputTest(),
-    *(InputTest(levels, 4, 1) for levels in (1.5, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0)),
-    *(InputTest(levels, 4, 0) for levels in (3.0, 6.0)),
+    *(InputTest(levels, 4, 1) for levels in (2.0, 3.0, 4.0, 6.0, 8.0, 12.0)),
+    *(InputTest(levels, 4, 0, 1) for levels in (2.0, 3.0, 4.0, 6.0, 8.0, 12.0)),
     *(InputTest(levels, 8, 1) for levels in (2.0, 4.0, 6.0)),
 )
+#: The same in standard deviations of the camera's noise, where that is known.
+NOISY = tuple(InputTest(sigmas, 4, 0, 1, True) for sigmas in (3.0, 4.0, 6.0))
 #: Candidates that are judged on the part that is held back, before the exact stream is taken.
 STEPS_BACK = 5
 #: Points of the curve.
@@ -113,7 +116,6 @@ class _Work:
         self.began = time.monotonic()
         self.notes: list[str] = []
         self.control: Control | None = None
-        self.noise = ""
 
     # -- before the search -------------------------------------------------------------------------------
 
@@ -142,7 +144,11 @@ class _Work:
         self.parts: Parts = part(self.total, self.plan.length, self.plan.levels[-1], self.plan.held)
         alpha = bool(getattr(feed, "alpha", False))
         self.frames: Frames = read_frames(self.clip, self.parts.wanted(), feed, alpha)
-        self.bench = Bench(self.stream, self.frames, grey_level(self.preprocess))
+        self.noise = self._measured_noise()
+        known: tuple[tuple[float, float, float], ...] = ()
+        if self.noise is not None and self.preprocess is not None and not self.noise.doubt:
+            known = self.noise.as_model_sees(self.preprocess) if self.preprocess.channels == 3 else ()
+        self.bench = Bench(self.stream, self.frames, Units(grey_level(self.preprocess), known))
 
     def choose_metric(self, own: Any, decoder: str | None) -> None:
         """The metric that judges, and the control whose error is the budget."""
@@ -162,7 +168,8 @@ class _Work:
             limit = found.value
         assert limit is not None  # parse_budget saw to it
         self.goal = Goal(limit, self.metric.better, self.budget.of_cost)
-        space = Space(INPUTS if self._takes_pictures() else INPUTS[:1])
+        inputs = INPUTS + (NOISY if self.bench.units.noise else ())
+        space = Space(inputs if self._takes_pictures() else INPUTS[:1])
         done = 0
 
         def run(settings: Settings, level: int) -> Trial:
@@ -192,12 +199,22 @@ class _Work:
             self.progress("quantising to int8", 0.03)
             some = numbers[:: max(1, len(numbers) // _INT8_FRAMES)]
             return Int8(self.stream, feed, [self.frames.pictures[i] for i in some])
-        block = max(self.parts.search, key=len)
-        lag = min(_LAG, max(1, len(block) - 4))
-        noise = estimate_noise((self.frames.pictures[i] for i in block), lag=lag)
-        sigma = round(float(np.mean(noise.sigma(128))), 2)
-        self.noise = str(noise)
+        if self.noise is None:
+            raise MetricError(
+                f"budget {self.budget}: the clip is too short to measure its noise; give a longer one, or a "
+                "figure such as error=0.03"
+            )
+        sigma = round(float(np.mean(self.noise.sigma(128))), 2)
+        self.notes.append(str(self.noise))
         return Noise(sigma, Network(self.stream, feed))
+
+    def _measured_noise(self) -> CameraNoise | None:
+        """The camera's noise on a block of the frames searched on; None where it cannot be told."""
+        block = max(self.parts.search, key=len)
+        lag = min(_LAG, len(block) - 4)
+        if not self.frames.decoded or lag < 1:
+            return None
+        return estimate_noise((self.frames.pictures[i] for i in block), lag=lag)
 
     def cost(self, trial: Trial) -> float:
         """What is saved on, or kept."""
@@ -216,7 +233,7 @@ class _Work:
         chosen, judged, steps = self._step_back(search, candidates, held_limit)
         curve = self._curve(search, judged)
         controls = self._controls()
-        keep(self.stream, chosen.settings, self.bench.level)
+        keep(self.stream, chosen.settings, self.bench.units)
         outcome = Outcome(
             budget=self.budget,
             metric=self.metric,
@@ -227,7 +244,7 @@ class _Work:
             kept=self._kept(judged, held_limit),
             curve=curve,
             controls=controls,
-            notes=[*steps, *self.notes, *([self.noise] if self.noise else [])],
+            notes=[*steps, *self.notes],
             searched=search.trials,
             seconds=(seconds, time.monotonic() - self.began),
         )

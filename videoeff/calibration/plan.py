@@ -9,7 +9,7 @@ from videoeff.calibration.frames import HELD
 #: Consecutive frames of a block to search on: short ones do not show what is lost only slowly.
 _SHORTEST, _LONGEST = 12, 32
 #: Blocks of each level of the search.
-LEVELS = (2, 4, 8)
+LEVELS = (3, 6, 12)
 #: A whole search costs about as many frames as this many trials on the fewest frames.
 _TRIALS = 100
 #: A streamed frame takes about this share of a dense one, over the search.

@@ -1,9 +1,9 @@
 """The search: which settings keep a budget at the least cost, or are the most faithful at a given cost.
 
-It saves in the order in which saving costs least: a sharp test of the input first, then a bounded reach, then
-thresholds, then predicted changes. Every step tries its values on the best few of the step before, on few
-frames; neighbours of the best follow; and the survivors are run on more and more frames, until few are left
-that have kept the budget on all of them.
+It saves in the order in which saving costs least: a sharp test of the input first, then a bounded reach (and
+how soon what it puts off is refreshed), then thresholds, then predicted changes. Every step tries its values
+on the best few of the step before, on few frames; neighbours of the best follow; and the survivors are run on
+more and more frames, until few are left that have kept the budget on all of them.
 """
 
 from __future__ import annotations
@@ -15,13 +15,14 @@ from typing import TypeVar
 from videoeff.calibration.metrics import Better
 from videoeff.calibration.settings import EXACT, InputTest, Settings, is_coarser
 from videoeff.calibration.trials import Trial
+from videoeff.passes.bound_reach import REFRESH
 
 #: On few frames a loss may be this many times what is allowed, until more frames are run.
 SLACK = 1.25
 #: What loses so many times what is allowed needs no coarser neighbour tried.
 HOPELESS = 2.0
 #: Settings that each step starts from.
-BEAM = 3
+BEAM = 4
 #: Settings that go on to more frames, the first time; half as many the next.
 SURVIVORS = 8
 #: Settings that are run on all frames at least.
@@ -38,11 +39,13 @@ class Space:
         inputs: tests of the input.
         reaches: bounds in pixels; None for none.
         thresholds: of all layers.
+        refreshes: frames within which is computed what a bounded reach puts off.
         predicts: factors of predicted changes, where there is a threshold.
     """
 
     inputs: tuple[InputTest, ...]
     reaches: tuple[float | None, ...] = (None, 16.0, 8.0, 4.0, 0.0)
+    refreshes: tuple[int, ...] = (REFRESH, 32, 16, 8)
     thresholds: tuple[float, ...] = (0.0, 0.02, 0.05, 0.1, 0.2)
     predicts: tuple[float, ...] = (0.0, 1.0, 1.5)
 
@@ -50,21 +53,37 @@ class Space:
         """What each step makes of settings, in order."""
         yield lambda s: [replace(s, input=i) for i in self.inputs]
         yield lambda s: [replace(s, reach=r) for r in self.reaches]
+        yield lambda s: [replace(s, refresh=n) for n in self.refreshes if s.reach is not None]
         yield lambda s: [replace(s, threshold=t) for t in self.thresholds]
         yield lambda s: [replace(s, predict=p) for p in self.predicts if s.threshold or not p]
 
     def neighbours(self, settings: Settings) -> list[Settings]:
         """Settings that differ in one value, by one place."""
-        found = [replace(settings, input=i) for i in _beside(self.inputs, settings.input)]
+        alike = [i for i in self.inputs if not i.levels or i.form == settings.input.form]
+        found = [replace(settings, input=i) for i in _beside(alike, settings.input)]
+        same = [i for i in self.inputs if i.levels == settings.input.levels and i != settings.input]
+        found += [replace(settings, input=i) for i in same]
         found += [replace(settings, reach=r) for r in _beside(self.reaches, settings.reach)]
+        if settings.reach is not None:
+            found += [replace(settings, refresh=n) for n in _beside(self.refreshes, settings.refresh)]
         found += [replace(settings, threshold=t) for t in _beside(self.thresholds, settings.threshold)]
         if settings.threshold:
             found += [replace(settings, predict=p) for p in _beside(self.predicts, settings.predict)]
-        return [s if s.threshold else replace(s, predict=0.0) for s in found]
+        return [_plain(s) for s in found]
 
     def size(self) -> int:
         """About how many trials on few frames the search makes."""
-        return 1 + len(self.inputs) + BEAM * (len(self.reaches) + len(self.thresholds) + len(self.predicts))
+        each = (self.reaches, self.refreshes, self.thresholds, self.predicts)
+        return 1 + len(self.inputs) + BEAM * sum(len(values) - 1 for values in each)
+
+
+def _plain(settings: Settings) -> Settings:
+    """Without values that do nothing: a refresh without a bound, a prediction without a threshold."""
+    return replace(
+        settings,
+        predict=settings.predict if settings.threshold else 0.0,
+        refresh=REFRESH if settings.reach is None else settings.refresh,
+    )
 
 
 def _beside(values: Sequence[Value], value: Value) -> list[Value]:

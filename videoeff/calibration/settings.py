@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from videoeff.ir.program import PassRecord
@@ -14,8 +14,11 @@ from videoeff.passes.insert_thresholds import InsertThresholds
 from videoeff.runtime.streaming_module import StreamingModule
 from videoeff.video.preprocess import Preprocess
 
+#: Share of the level that a block next to a hit has to exceed, where hits grow.
+WEAK = 0.4
 
-@dataclass(frozen=True, order=True)
+
+@dataclass(frozen=True)
 class InputTest:
     """Which pixels of a frame count as changed.
 
@@ -24,17 +27,39 @@ class InputTest:
             mean has to exceed; 0 compares exactly.
         block: edge of the blocks in pixels.
         dilation: blocks marked around each.
+        grow: how often hits grow to neighbours that exceed :data:`WEAK` of it.
+        noise: ``levels`` are standard deviations of the camera's noise.
     """
 
     levels: float = 0.0
     block: int = 1
     dilation: int = 0
+    grow: int = 0
+    noise: bool = False
+
+    @property
+    def form(self) -> tuple[int, int, int, bool]:
+        """All but the level."""
+        return self.block, self.dilation, self.grow, self.noise
 
     def __str__(self) -> str:
         if not self.levels:
             return "exact input"
-        around = f" + {self.dilation}" if self.dilation else ""
-        return f"input {self.levels:g} grey levels, blocks of {self.block}{around}"
+        around = f" + {self.dilation}" if self.dilation else " growing" if self.grow else ""
+        return f"input {self.levels:g} {'σ' if self.noise else 'grey levels'}, blocks of {self.block}{around}"
+
+
+@dataclass(frozen=True)
+class Units:
+    """What the input's test is measured in.
+
+    Attributes:
+        level: a grey level 0..255 in units of the network's input.
+        noise: the camera's noise in these units, as ``convert(noise=...)`` takes it; empty where unknown.
+    """
+
+    level: float = 1 / 255
+    noise: tuple[tuple[float, float, float], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -62,19 +87,19 @@ class Settings:
         """Whether the stream equals the dense network."""
         return not (self.input.levels or self.threshold or any(self.layers.values())) and self.reach is None
 
-    def passes(self, level: float) -> tuple[Pass, ...]:
-        """The passes that set this; thresholds of single layers apart.
-
-        Args:
-            level: a grey level in units of the network's input.
-        """
+    def passes(self, units: Units) -> tuple[Pass, ...]:
+        """The passes that set this; thresholds of single layers apart."""
+        own = self.input
         thresholds = InsertThresholds(
             self.threshold,
             predict=self.predict if self.threshold else 0.0,
-            input_threshold=self.input.levels * level,
+            input_threshold=own.levels if own.noise else own.levels * units.level,
             input_test="rms",
-            block=self.input.block,
-            dilation=self.input.dilation,
+            block=own.block,
+            dilation=own.dilation,
+            noise=units.noise if own.noise else (),
+            weak=WEAK if own.grow else 1.0,
+            grow=own.grow,
         )
         reach = math.inf if self.reach is None else float(self.reach)
         return thresholds, BoundReach(reach, self.refresh)
@@ -85,6 +110,8 @@ class Settings:
             "input_levels": self.input.levels,
             "block": self.input.block,
             "dilation": self.input.dilation,
+            "grow": self.input.grow,
+            "noise": self.input.noise,
             "reach": self.reach,
             "refresh": self.refresh if self.reach is not None else None,
             "threshold": self.threshold,
@@ -97,7 +124,7 @@ class Settings:
             return "exact"
         parts = [str(self.input)]
         if self.reach is not None:
-            parts.append(f"reach {self.reach:g}")
+            parts.append(f"reach {self.reach:g}, refresh {self.refresh}")
         if self.layers:
             parts.append(f"τ of {len(self.layers)} layers")
         elif self.threshold:
@@ -116,9 +143,11 @@ def is_coarser(one: Settings, other: Settings) -> bool:
     Input tests with other blocks are not compared.
     """
     a, b = one.input, other.input
-    if (a.block, a.dilation) != (b.block, b.dilation) and b.levels:
+    if a.form != b.form and b.levels:
         return False
     far = (math.inf if s.reach is None else s.reach for s in (one, other))
+    if other.reach is not None and one.refresh < other.refresh:
+        return False
     return (
         a.levels >= b.levels
         and next(far) <= next(far)
@@ -135,16 +164,16 @@ def grey_level(preprocess: Preprocess | None) -> float:
     return abs(preprocess.scale) * len(spread) / sum(spread)
 
 
-def apply(stream: StreamingModule, settings: Settings, level: float) -> None:
+def apply(stream: StreamingModule, settings: Settings, units: Units) -> None:
     """Give a stream settings. It starts afresh.
 
     Args:
         stream: the stream.
         settings: the settings.
-        level: a grey level in units of the network's input.
+        units: of the input's test.
     """
     for engine in stream.engines.values():
-        for chosen in settings.passes(level):
+        for chosen in settings.passes(units):
             chosen.rewrite(engine.program, Notes())
         engine.relower()
     if settings.layers:
@@ -152,11 +181,11 @@ def apply(stream: StreamingModule, settings: Settings, level: float) -> None:
     stream.reset()
 
 
-def keep(stream: StreamingModule, settings: Settings, level: float) -> None:
+def keep(stream: StreamingModule, settings: Settings, units: Units) -> None:
     """Give a stream its final settings, and note them in its history, as if it had been converted so."""
-    apply(stream, settings, level)
+    apply(stream, settings, units)
     for engine in stream.engines.values():
-        for chosen in settings.passes(level):
+        for chosen in settings.passes(units):
             notes = Notes()
             chosen.rewrite(engine.program, notes)
             record = PassRecord(chosen.name, str(chosen), True, tuple(notes.lines))
@@ -166,8 +195,3 @@ def keep(stream: StreamingModule, settings: Settings, level: float) -> None:
         stream.set_thresholds(settings.layers)
     stream.reset()
     stream.clear_report()
-
-
-def without_layers(settings: Settings) -> Settings:
-    """The same without thresholds of single layers."""
-    return replace(settings, layers={})

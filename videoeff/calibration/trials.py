@@ -17,7 +17,7 @@ from videoeff.calibration.decoders import Reading
 from videoeff.calibration.frames import Frames
 from videoeff.calibration.intervals import Interval, interval
 from videoeff.calibration.metrics import Metric, Score
-from videoeff.calibration.settings import Settings, apply
+from videoeff.calibration.settings import Settings, Units, apply
 from videoeff.runtime.streaming_module import StreamingModule
 
 #: Share of a block that is run before its frames are judged: the first frame of a stream is exact.
@@ -62,13 +62,13 @@ class Bench:
     Args:
         stream: the stream; its settings change.
         frames: of the clip.
-        level: a grey level in units of the network's input.
+        units: of the input's test.
     """
 
     metric: Metric
 
-    def __init__(self, stream: StreamingModule, frames: Frames, level: float) -> None:
-        self.stream, self.frames, self.level = stream, frames, level
+    def __init__(self, stream: StreamingModule, frames: Frames, units: Units) -> None:
+        self.stream, self.frames, self.units = stream, frames, units
         self.times = LayerTimes()
         self.frames_run = 0
         self._network = Network(stream, frames.feed)
@@ -103,7 +103,7 @@ class Bench:
             tick: called after every block.
         """
         stream = self.stream
-        apply(stream, settings, self.level)
+        apply(stream, settings, self.units)
         scores: list[Score] = []
         samples = []
         for block in blocks:
