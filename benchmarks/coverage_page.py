@@ -28,8 +28,8 @@ def refused(row: dict[str, Any]) -> bool:
 def shows(row: dict[str, Any]) -> bool:
     """Whether the outputs that were compared moved with the picture, so that an old value would have shown.
 
-    They moved by ten times the law; or by the law, and were off by no more than a hundredth of that. Older rows
-    tell by an error above 0.
+    They moved by ten times the law; or by the law, and were off by no more than a hundredth of that. Older
+    rows tell by an error above 0.
     """
     if "motion" not in row:
         return bool(row["error"] > 0.0)

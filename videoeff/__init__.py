@@ -20,17 +20,19 @@ from typing import TYPE_CHECKING, Any
 from videoeff.version import __version__
 
 if TYPE_CHECKING:
+    from videoeff.calibration.calibrate import calibrate
     from videoeff.conversion import convert
     from videoeff.runtime.streaming_module import StreamingModule
     from videoeff.serialize.load import load
 
 _LAZY = {
+    "calibrate": "videoeff.calibration.calibrate",
     "convert": "videoeff.conversion",
     "load": "videoeff.serialize.load",
     "StreamingModule": "videoeff.runtime.streaming_module",
 }
 
-__all__ = ["StreamingModule", "__version__", "convert", "load"]
+__all__ = ["StreamingModule", "__version__", "calibrate", "convert", "load"]
 
 
 def __getattr__(name: str) -> Any:

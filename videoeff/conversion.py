@@ -61,6 +61,9 @@ def convert(
     dilation: int = 0,
     reach: float | None = None,
     refresh: int = REFRESH,
+    noise: Sequence[Sequence[float]] = (),
+    weak: float = 1.0,
+    grow: int = 0,
     alias_outputs: bool = False,
     nan_policy: str = "error",
     on_resize: str = "error",
@@ -83,12 +86,19 @@ def convert(
         backend: "auto" or a backend's name.
         strict: raise if the pixels of some convolution cannot be followed.
         predict: π of the predicted changes, 0 for none; 1 to 1.5 save a further third to half.
-        input_threshold: the input's threshold relative to its standard deviation; ``threshold`` if None.
+        input_threshold: the input's threshold relative to its standard deviation; ``threshold`` if None. With
+            ``noise`` it is in standard deviations of the noise, 4 if None.
         block: edge in pixels of the blocks the input's test averages over; 8 suits noisy video.
         dilation: blocks computed around each changed block.
         reach: compute only what lies within so many pixels of the frame of what changed, and put off what
             changes reach beyond; None: compute all that they reach. 0 to 16 save most on busy clips.
         refresh: with a ``reach``, what was put off is computed within so many frames; 0: never.
+        noise: the camera's noise, (gain, floor, black) of each channel of the input, as
+            ``videoeff.calibration.noise`` measures it: the variance of a value x is
+            floor + gain · max(x − black, 0). The input's test is then relative to it.
+        weak: share of the input's threshold that a block next to a changed one has to exceed to be computed.
+        grow: how often changed blocks grow to such neighbours; 1 with ``weak=0.4`` instead of ``dilation=1``
+            computes less at the same agreement.
         alias_outputs: return the buffers themselves, which the next frame overwrites.
         nan_policy: "error" or "recompute".
         on_resize: "error", or "replan" to convert anew for a frame of another size.
@@ -114,7 +124,8 @@ def convert(
     options = Options(alias_outputs, nan_policy, on_resize, every, AuditOptions(audit))
     choose_backends(backend)
     place = _device(device)
-    chosen = _passes(recipe, passes, threshold, predict, input_threshold, block, dilation)
+    tested = {"block": block, "dilation": dilation, "noise": _as_tuples(noise), "weak": weak, "grow": grow}
+    chosen = _passes(recipe, passes, threshold, predict, input_threshold, tested)
     chosen += _bound(reach, refresh, chosen)
     if kwargs is not None and not isinstance(kwargs, Mapping):
         raise CaptureError(f"kwargs is a {type(kwargs).__name__}; give a dictionary of keyword arguments")
@@ -411,12 +422,9 @@ def _passes(
     threshold: float,
     predict: float,
     input_threshold: float | None,
-    block: int,
-    dilation: int,
+    tested: Mapping[str, Any],
 ) -> tuple[Pass, ...]:
-    thresholds = InsertThresholds(
-        threshold, predict=predict, input_threshold=input_threshold, block=block, dilation=dilation
-    )
+    thresholds = InsertThresholds(threshold, predict=predict, input_threshold=input_threshold, **tested)
     thresholds.check()
     asked = thresholds != InsertThresholds()
     if passes is not None:
@@ -450,6 +458,14 @@ def _bound(reach: float | None, refresh: int, chosen: tuple[Pass, ...]) -> tuple
     if any(isinstance(p, BoundReach) for p in chosen):
         raise PassError("reach is given twice: as an option and in the list of passes; drop one")
     return (bound,)
+
+
+def _as_tuples(noise: Any) -> Any:
+    """The noise as a tuple of tuples, where it is one; what is no noise is refused by the pass."""
+    try:
+        return tuple(tuple(float(x) for x in channel) for channel in noise)
+    except (TypeError, ValueError):
+        return noise
 
 
 def _name(model: Model) -> str:

@@ -47,7 +47,9 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
         "serialize": "errors version ir analysis capture passes lowering runtime",
         "conversion": "errors ir analysis capture passes lowering runtime",
         "video": "errors",
-        "calibration": "errors ir ops analysis capture passes lowering runtime serialize conversion video",
+        "calibration": (
+            "errors ir ops analysis capture passes kernels lowering runtime serialize conversion video testing"
+        ),
         "testing": "runtime",
         "rounding": "errors testing",
     }.items()

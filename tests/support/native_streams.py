@@ -53,10 +53,16 @@ class Net(nn.Module):
 #: A step without a native form, so that a plan has two native groups with the reference between them.
 BREAKS = {"whole": None, "sorted": lambda x: x.sort(1)[0], "group-norm": lambda x: F.group_norm(x, 2)}
 
+#: Of each channel gain, floor and black: σ is 0.01 to 0.04 for the values of the clips.
+NOISE = ((1e-3, 1e-4, 0.0), (0.0, 2e-4, 0.1), (5e-4, 3e-4, -0.2))
+
 THRESHOLDS = {
     "exact": InsertThresholds(),
     "max": InsertThresholds(0.05, "max", input_test="max"),
     "l2": InsertThresholds(0.2, "l2", block=4, dilation=1),
+    "grown": InsertThresholds(0.2, block=2, weak=0.3, grow=2),
+    "noise": InsertThresholds(0.1, noise=NOISE, input_threshold=6.0, block=4, weak=0.5, grow=1, dilation=1),
+    "noisy pixels": InsertThresholds(0.1, noise=((0.0, 4e-4, 0.0),) * 3),
     "relative": InsertThresholds(0.1),
     "predicted": InsertThresholds(0.2, predict=1.0),
 }

@@ -6,7 +6,18 @@ from torch import fx
 
 from videoeff.errors import VerifyError
 from videoeff.ir.layout import info
-from videoeff.ir.markers import KINDS, TESTS, cache_name, cache_option, is_cache, is_concat, is_threshold
+from videoeff.ir.markers import (
+    KINDS,
+    TESTS,
+    cache_name,
+    cache_option,
+    channels_of,
+    growth_problem,
+    is_cache,
+    is_concat,
+    is_threshold,
+    noise_problem,
+)
 from videoeff.ir.program import Program
 from videoeff.ops.base import op_of
 
@@ -74,9 +85,26 @@ def _verify_cache(program: Program, node: fx.Node) -> None:
     shape = info(node).shape
     if shape is None:
         raise VerifyError(f"{name}: it keeps {node.args[0]}, which is not a tensor")
+    _verify_input_test(node, shape)
     _verify_layout(program, node, shape)
     if cache_option(node, "streams") is None and threshold > 0:
         raise VerifyError(f"{name}: its streams are mixed, so its threshold must stay 0 (it is {threshold})")
+
+
+def _verify_input_test(node: fx.Node, shape: tuple[int, ...]) -> None:
+    """Noise, and hits that grow, are of frames alone; the noise of each channel is known."""
+    name, noise, weak, grow = cache_name(node), *(cache_option(node, o) for o in ("noise", "weak", "grow"))
+    if problem := noise_problem(noise) or growth_problem(weak, grow):
+        raise VerifyError(f"{name}: {problem}")
+    if (cache_option(node, "test") == "noise") != bool(noise):
+        raise VerifyError(f"{name}: test={cache_option(node, 'test')!r} with noise={noise!r}")
+    if not noise and not grow:
+        return
+    if cache_option(node, "kind") != "input":
+        raise VerifyError(f"{name}: a test by noise, or hits that grow, are of inputs alone")
+    channels = channels_of(shape, cache_option(node, "layout"))
+    if noise and len(noise) != channels:
+        raise VerifyError(f"{name}: noise of {len(noise)} channel(s) for {channels}")
 
 
 def _verify_layout(program: Program, node: fx.Node, shape: tuple[int, ...]) -> None:

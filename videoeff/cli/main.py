@@ -1,4 +1,4 @@
-"""The command line: ``videoeff`` convert, run, verify, inspect, bench, tune, demo and doctor.
+"""The command line: ``videoeff`` convert, calibrate, run, verify, inspect, bench, tune, demo and doctor.
 
 Each command is a module of ``videoeff.cli.commands``. Those import PyTorch, numpy and rich inside their
 functions, so that ``--help`` answers at once.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import click
 
 from videoeff.cli.commands.bench import bench
+from videoeff.cli.commands.calibrate import calibrate
 from videoeff.cli.commands.convert import convert
 from videoeff.cli.commands.demo import demo
 from videoeff.cli.commands.doctor import doctor
@@ -32,5 +33,5 @@ def main() -> None:
     """
 
 
-for _command in (convert, run, verify, inspect, bench, tune, demo, doctor):
+for _command in (convert, calibrate, run, verify, inspect, bench, tune, demo, doctor):
     main.add_command(_command)

@@ -43,6 +43,7 @@ def write_html(
     title: str,
     summary: Mapping[str, object],
     history: Sequence[Mapping[str, object]],
+    calibration: str = "",
 ) -> None:
     """Writes the page of :func:`render_html` to ``path``, whole or not at all.
 
@@ -50,7 +51,10 @@ def write_html(
         ArtifactError: a graph breaks the contract of ``videoeff.inspect.schema``, or ``path`` cannot be
             written.
     """
-    write_text(path, render_html(before, after, title=title, summary=summary, history=history))
+    write_text(
+        path,
+        render_html(before, after, title=title, summary=summary, history=history, calibration=calibration),
+    )
 
 
 def render_html(
@@ -60,6 +64,7 @@ def render_html(
     title: str,
     summary: Mapping[str, object],
     history: Sequence[Mapping[str, object]],
+    calibration: str = "",
 ) -> str:
     """Returns the page as text.
 
@@ -70,6 +75,7 @@ def render_html(
         summary: rows of the summary table; values are shown as text.
         history: one entry per pass with ``name``, ``text`` (options), ``changed`` and ``notes`` (declined
             rewrites).
+        calibration: what a calibration found, as HTML; "" for none.
 
     Raises:
         ArtifactError: a graph breaks the contract of ``videoeff.inspect.schema``.
@@ -88,6 +94,8 @@ def render_html(
         "TITLE": escape(title),
         "STYLE": style,
         "SUMMARY": _summary_html(summary),
+        "CALIBRATION": calibration
+        and f'<section id="calibration"><h2>Calibration</h2>{calibration}</section>',
         "HISTORY": _history_html(history),
         "LICENCE": escape(_asset("vendor/dagre.LICENSE")),
         "DATA": data,

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+from html import escape
 from typing import Any
 
 import networkx as nx
 
+from videoeff.calibration.picture import curve_picture
+from videoeff.calibration.record import summary
 from videoeff.inspect.graph import Activity, captured_to_networkx, program_to_networkx, stream_to_networkx
 from videoeff.inspect.html import write_html
 from videoeff.inspect.model_explorer import write_model_explorer
@@ -42,7 +45,17 @@ def write_stream_html(
         title=f"{stream.name}: before and after",
         summary=stream_summary(stream, after),
         history=stream_history(stream),
+        calibration=calibration_html(stream),
     )
+
+
+def calibration_html(stream: StreamingModule) -> str:
+    """What a calibration recorded, as HTML with its picture; "" for a stream that was not calibrated."""
+    record = stream.extra.get("calibration")
+    if record is None:
+        return ""
+    lines = "".join(f"<p>{escape(line)}</p>" for line in summary(record))
+    return f"{curve_picture(record).svg()}{lines}"
 
 
 def write_stream_model_explorer(

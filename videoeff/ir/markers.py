@@ -14,9 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-#: Change tests of a cache, over the channels of a pixel: largest, Euclidean, root mean square, and root
-#: mean square relative to the standard deviation of the node's own first value.
-TESTS = ("max", "l2", "rms", "rms-relative")
+#: Change tests of a cache, over the channels of a pixel: largest, Euclidean, root mean square, root mean
+#: square relative to the standard deviation of the node's own first value, and, for frames alone, root mean
+#: square relative to the camera's noise.
+TESTS = ("max", "l2", "rms", "rms-relative", "noise")
 
 #: What a cache holds: a frame of the caller's, a buffer that the model carries from frame to frame, a map, a
 #: value that scales a map, or any other value.
@@ -34,6 +35,9 @@ def delta_cache(
     threshold: float = 0.0,
     block: int = 1,
     dilation: int = 0,
+    noise: tuple[tuple[float, float, float], ...] = (),
+    weak: float = 1.0,
+    grow: int = 0,
     predict: float = 0.0,
     dense: str = "",
     into: tuple[str, int, int, int] | None = None,
@@ -52,8 +56,13 @@ def delta_cache(
         test: one of :data:`TESTS`.
         threshold: a pixel counts as changed where the test exceeds it; 0 compares exactly.
         block: edge of the square blocks an input test looks at, in pixels; 1 tests each pixel. With
-            ``block > 1`` the mean of the channel test over the block is compared.
+            ``block > 1`` the mean of the channel test over the block is compared; of the test "noise" the
+            root mean square over the block.
         dilation: an input test marks this many blocks (pixels for block 1) around each hit as well.
+        noise: of the test "noise", for each channel (gain, floor, black): the variance of a value x is
+            floor + gain · max(x − black, 0).
+        weak: share of the threshold that blocks next to a hit have to exceed to be hits too.
+        grow: how often hits grow to such neighbours.
         predict: π of the predicted changes; 0 computes every pixel its inputs reach.
         dense: a reason to compute the whole value whenever anything before it changed, "" for sparse.
         into: (concatenation, first channel, channel step, channel dimension) of the slice written.
@@ -91,6 +100,32 @@ MARKERS: dict[str, Callable[..., Any]] = {"delta_cache": delta_cache, "concat": 
 def is_threshold(value: Any) -> bool:
     """Whether a value can be a threshold (or the π of predicted changes): a finite number, 0 or larger."""
     return isinstance(value, Real) and not isinstance(value, bool) and 0 <= float(value) < math.inf
+
+
+def noise_problem(noise: Any) -> str:
+    """Why a value cannot be the noise of a test, "" if it can."""
+    legal = isinstance(noise, tuple) and all(
+        isinstance(n, tuple) and len(n) == 3 and all(isinstance(x, (int, float)) for x in n) for n in noise
+    )
+    if legal and all(
+        0 <= gain < math.inf and 0 < floor < math.inf and math.isfinite(black) for gain, floor, black in noise
+    ):
+        return ""
+    return f"noise={noise!r}: give a tuple (gain >= 0, floor > 0, black) of finite numbers for each channel"
+
+
+def growth_problem(weak: Any, grow: Any) -> str:
+    """Why values cannot say how hits grow, "" if they can."""
+    if not is_threshold(weak) or not 0 < weak <= 1:
+        return f"weak={weak!r}: weak must be more than 0 and at most 1"
+    if isinstance(grow, bool) or not isinstance(grow, int) or grow < 0:
+        return f"grow={grow!r}: grow must be at least 0, and whole"
+    return ""
+
+
+def channels_of(shape: Sequence[int], layout: Sequence[int | None]) -> int:
+    """How many numbers a pixel of a value has."""
+    return math.prod(size for dim, size in enumerate(shape) if dim not in layout)
 
 
 def is_cache(node: Any) -> bool:

@@ -63,17 +63,20 @@ class StateSpec:
 
 @dataclass(frozen=True)
 class Test:
-    """The change test that guards a value."""
+    """The change test that guards a value; ``videoeff.ir.markers.delta_cache`` says what each word means."""
 
     kind: str = "max"
     threshold: float = 0.0
     block: int = 1
     dilation: int = 0
+    noise: tuple[tuple[float, float, float], ...] = ()
+    weak: float = 1.0
+    grow: int = 0
 
     @property
     def blocks(self) -> bool:
         """Whether it looks at more than a pixel."""
-        return self.block != 1 or self.dilation != 0
+        return self.block != 1 or self.dilation != 0 or self.grow != 0
 
 
 @dataclass(frozen=True)
@@ -202,7 +205,7 @@ class RegionCall:
         """All that a description of the region may depend on.
 
         Thresholds, scales and magnitudes are left out, and of blocks is said only whether there are any: they
-        are told to a kernel when its plan is made.
+        are told to a kernel when its plan is made. Not every backend knows of noise and of hits that grow.
         """
         states = [self.value.name]
         if isinstance(self.source, Computation):
@@ -212,7 +215,8 @@ class RegionCall:
         prediction = None if self.prediction is None else replace(self.prediction, factor=1.0)
         return (
             self.name, self.kind, self.layout, self.value, self.source, self.mask_reads, self.dense,
-            self.device, self.test.blocks, prediction, self.bound is not None, tuple(lie), tuple(sized),
+            self.device, self.test.blocks, bool(self.test.noise), self.test.grow > 0, prediction,
+            self.bound is not None, tuple(lie), tuple(sized),
         )  # fmt: skip
 
 
@@ -230,6 +234,8 @@ class Context:
         masks: (R, H, W) bool by layer name, filled as calls run.
         vicinities: (R, H, W) bool by name, filled as calls run.
         magnitudes: squared magnitudes (R, H, W) float32 by layer name, for predictions.
+        seen: what the tests of frames saw, (R, 4) by layer name; see ``videoeff.kernels.reference.seen``. The
+            memory may be used again for the next frame.
         active: number of computed pixels by layer name, an int or a tensor that is not read yet.
         scheduled: number of pixels the kernel really worked on by layer name, like ``active``.
         keep_active: whether to keep each call's active mask for an observer, in ``active_masks``.
@@ -245,6 +251,7 @@ class Context:
     masks: dict[str, Tensor] = field(default_factory=dict)
     vicinities: dict[str, Tensor] = field(default_factory=dict)
     magnitudes: dict[str, Tensor] = field(default_factory=dict)
+    seen: dict[str, Tensor] = field(default_factory=dict)
     active: dict[str, int | Tensor] = field(default_factory=dict)
     scheduled: dict[str, int | Tensor] = field(default_factory=dict)
     keep_active: bool = False

@@ -10,6 +10,9 @@ from videoeff.ir.layout import PixelLayout
 from videoeff.kernels.call import RegionCall, Test
 from videoeff.kernels.region_spec.codes import CHANGE_TESTS, ChangeTest
 
+#: For each channel gain, floor and black.
+Noise = tuple[tuple[float, float, float], ...]
+
 
 def is_relative(kind: str) -> bool:
     """Whether a kind of test is relative to the scale of its value."""
@@ -61,9 +64,21 @@ def square_mean(new: Tensor, old: Tensor, layout: PixelLayout) -> Tensor:
     return difference.to(wide).square_().mean(-1)
 
 
-def distance(new: Tensor, old: Tensor, layout: PixelLayout, kind: str) -> Tensor:
+def variance_of(old: Tensor, layout: PixelLayout, noise: Noise) -> Tensor:
+    """The noise's variance of each element, (R, H, W, C), from the value kept."""
+    value = pixels_first(old, layout)
+    wide = torch.float64 if value.dtype == torch.float64 else torch.float32
+    gain, floor, black = torch.tensor(noise, dtype=wide, device=value.device).unbind(1)
+    return floor + gain * (value.to(wide) - black).clamp_min_(0)
+
+
+def distance(new: Tensor, old: Tensor, layout: PixelLayout, kind: str, noise: Noise = ()) -> Tensor:
     """The test's quantity per pixel, (R, H, W)."""
     quantity = CHANGE_TESTS[kind]
+    if quantity == ChangeTest.NOISE:
+        difference = _difference(new, old, layout)
+        variance = variance_of(old, layout, noise)
+        return difference.to(variance.dtype).square_().div_(variance).mean(-1).sqrt_()
     if quantity == ChangeTest.RMS:
         return square_mean(new, old, layout).sqrt_()
     difference = _difference(new, old, layout)
@@ -85,21 +100,34 @@ def moved(call: RegionCall, new: Tensor, old: Tensor, scale: Tensor | None) -> T
     test, layout = call.test, call.layout
     if test.threshold == 0.0:
         return (pixels_first(new, layout) != pixels_first(old, layout)).any(-1)
-    amount = distance(new, old, layout, test.kind)
+    amount = distance(new, old, layout, test.kind, test.noise)
     limit = limit_of(test.threshold, scale)
     return blocks_moved(amount, limit, test) if test.blocks else ~(amount <= limit)
 
 
+def block_amounts(amount: Tensor, test: Test) -> Tensor:
+    """Mean distance of each square block, (R, rows of blocks, columns); of the noise's test root mean square."""
+    if test.block == 1:
+        return amount
+    noisy = CHANGE_TESTS[test.kind] == ChangeTest.NOISE
+    pixels = (amount.square() if noisy else amount).unsqueeze(1)
+    mean = F.avg_pool2d(pixels, test.block, ceil_mode=True, count_include_pad=False).squeeze(1)
+    return mean.sqrt_() if noisy else mean
+
+
+def grown(hit: Tensor, weak: Tensor, steps: int) -> Tensor:
+    """Hits (R, h, w) with the weak ones that are, ``steps`` times, among the eight around a hit."""
+    for _ in range(steps):
+        around = F.max_pool2d(hit.to(torch.float32).unsqueeze(1), 3, 1, 1).squeeze(1) > 0
+        hit = hit | (around & weak)
+    return hit
+
+
 def blocks_moved(amount: Tensor, limit: Tensor | float, test: Test) -> Tensor:
-    """Square blocks whose mean distance exceeds the limit, with the blocks around them, as pixels."""
+    """Square blocks whose mean distance exceeds the limit, and those that follow from them, as pixels."""
     height, width = amount.shape[1:]
-    if test.block > 1:
-        mean = F.avg_pool2d(amount.unsqueeze(1), test.block, ceil_mode=True, count_include_pad=False).squeeze(
-            1
-        )
-    else:
-        mean = amount
-    hit = ~(mean <= limit)
+    mean = block_amounts(amount, test)
+    hit = grown(~(mean <= limit), ~(mean <= limit * test.weak), test.grow)
     if test.dilation > 0:
         wide = 2 * test.dilation + 1
         hit = F.max_pool2d(hit.to(torch.float32).unsqueeze(1), wide, 1, test.dilation).squeeze(1) > 0

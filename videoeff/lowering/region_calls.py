@@ -86,6 +86,9 @@ def region_call(region: Region, around: Surroundings) -> RegionCall:
         float(cache_option(cache, "threshold")),
         int(cache_option(cache, "block")),
         int(cache_option(cache, "dilation")),
+        cache_option(cache, "noise"),
+        float(cache_option(cache, "weak")),
+        int(cache_option(cache, "grow")),
     )
     source: Input | Computation[Operand]
     reach, dense = None, ""

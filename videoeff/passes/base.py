@@ -85,7 +85,7 @@ class Pass(ABC):
 
 def _option_text(value: Any) -> str:
     if isinstance(value, tuple):
-        return "+".join(str(v) for v in value)
+        return "+".join(":".join(map(str, v)) if isinstance(v, tuple) else str(v) for v in value)
     return str(value)
 
 
@@ -108,6 +108,15 @@ def parse_options(kind: type[Pass], text: str) -> Pass:
     return kind(**options)
 
 
+#: Between the parts of a list; the plus of an exponent is none.
+_PLUS = re.compile(r"(?<![0-9]e)\+")
+
+
+def _part(text: str) -> Any:
+    """A word of a list, or numbers with colons between."""
+    return tuple(float(v) for v in text.split(":")) if ":" in text else text
+
+
 def _parse_value(name: str, key: str, value: str, default: Any) -> Any:
     try:
         if isinstance(default, bool):
@@ -117,7 +126,7 @@ def _parse_value(name: str, key: str, value: str, default: Any) -> Any:
         if isinstance(default, float):
             return float(value)
         if isinstance(default, tuple):
-            return tuple(v for v in value.split("+") if v)
+            return tuple(_part(v) for v in _PLUS.split(value) if v)
         if default is None:
             return None if value == "None" else float(value)
     except (KeyError, ValueError):

@@ -12,10 +12,23 @@ from videoeff.analysis.regions import region_of
 from videoeff.errors import PassError
 from videoeff.ir import edit
 from videoeff.ir.layout import info
-from videoeff.ir.markers import TESTS, cache_name, cache_option, delta_cache, is_cache, is_threshold
+from videoeff.ir.markers import (
+    TESTS,
+    cache_name,
+    cache_option,
+    channels_of,
+    delta_cache,
+    growth_problem,
+    is_cache,
+    is_threshold,
+    noise_problem,
+)
 from videoeff.ir.program import Program
 from videoeff.ops.base import op_of
 from videoeff.passes.base import Notes, Pass
+
+#: The threshold of a frame's test by noise where none is given, in standard deviations of the noise.
+NOISE_THRESHOLD = 4.0
 
 
 @dataclass(frozen=True)
@@ -32,10 +45,15 @@ class InsertThresholds(Pass):
         predict: π of the predicted changes; 0 switches them off. A convolution whose inputs moved by m
             expects p² = Σ over taps of κ·m², κ being the squared weights of the tap over the output
             channels, adds it to a pending energy per pixel, and computes where √pending exceeds π·τ·scale.
-        input_threshold: threshold of the input's test; None stands for ``threshold``.
+        input_threshold: threshold of the input's test; None stands for ``threshold``, and with ``noise`` for
+            :data:`NOISE_THRESHOLD`.
         input_test: the input's test.
         block: edge of the blocks the input test averages over; 1 tests single pixels.
         dilation: blocks marked around each block that changed.
+        noise: the camera's noise: for each channel (gain, floor, black), the variance of a value x being
+            floor + gain · max(x − black, 0). The input's test is then "noise", its threshold in σ.
+        weak: share of the input's threshold that a block next to a changed one has to exceed.
+        grow: how often changed blocks grow to such neighbours; 0 for never.
     """
 
     threshold: float = 0.0
@@ -45,6 +63,9 @@ class InsertThresholds(Pass):
     input_test: str = "rms-relative"
     block: int = 1
     dilation: int = 0
+    noise: tuple[tuple[float, float, float], ...] = ()
+    weak: float = 1.0
+    grow: int = 0
 
     name: ClassVar[str] = "insert-thresholds"
     needs: ClassVar[frozenset[str]] = frozenset({"caches"})
@@ -78,16 +99,38 @@ class InsertThresholds(Pass):
                 raise PassError(
                     f"insert-thresholds: {option}={value!r}: {option} must be at least {least}, and whole"
                 )
+        if problem := noise_problem(self.noise) or growth_problem(self.weak, self.grow):
+            raise PassError(f"insert-thresholds: {problem}")
+
+    @property
+    def frame_threshold(self) -> float:
+        """The threshold of the frames' test."""
+        if self.input_threshold is not None:
+            return self.input_threshold
+        return NOISE_THRESHOLD if self.noise else self.threshold
+
+    def frame_test(self, cache: fx.Node) -> dict[str, Any]:
+        """All options of a frame's test but its threshold."""
+        options = {"test": self.input_test, "noise": (), "block": self.block, "dilation": self.dilation}
+        if self.noise and not self._other_channels(cache):
+            options |= {"test": "noise", "noise": self.noise}
+        return options | {"weak": self.weak, "grow": self.grow}
+
+    def _other_channels(self, cache: fx.Node) -> str:
+        """Why the noise is not that of a frame, "" if it is."""
+        count = channels_of(info(cache).shape or (), cache_option(cache, "layout"))
+        if not self.noise or count == len(self.noise):
+            return ""
+        return f"its noise is not known: it has {count} channel(s), noise is given for {len(self.noise)}"
 
     def _set(self, program: Program, cache: fx.Node, note: Notes) -> bool:
         name, kind = cache_name(cache), cache_option(cache, "kind")
         if kind == "input" and info(cache).is_spatial:
-            threshold = self.threshold if self.input_threshold is None else self.input_threshold
-            if threshold == 0:
+            if unknown := self._other_channels(cache):
+                note(name, f"threshold kept at 0: {unknown}")
+            if self.frame_threshold == 0 or unknown:
                 return _set_all(cache, test="max", threshold=0.0)
-            return _set_all(
-                cache, test=self.input_test, threshold=threshold, block=self.block, dilation=self.dilation
-            )
+            return _set_all(cache, threshold=self.frame_threshold, **self.frame_test(cache))
         reason = self._declines(program, cache)
         if reason:
             if self.threshold > 0:
@@ -124,7 +167,8 @@ class InsertThresholds(Pass):
 def _set_all(cache: fx.Node, **options: Any) -> bool:
     """Set these options, and those of an earlier run that are not among them back to their defaults."""
     known = delta_cache.__kwdefaults__ or {}
-    left = {o: known[o] for o in ("block", "dilation", "predict") if o in cache.kwargs and o not in options}
+    own = ("block", "dilation", "noise", "weak", "grow", "predict")
+    left = {o: known[o] for o in own if o in cache.kwargs and o not in options}
     return edit.set_option(cache, **left, **options)
 
 

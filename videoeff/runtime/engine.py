@@ -27,6 +27,7 @@ from videoeff.lowering.lower import lower
 from videoeff.lowering.plan import Plan
 from videoeff.runtime.carried import CarriedState
 from videoeff.runtime.counts import Counts
+from videoeff.runtime.events import Recorder
 from videoeff.runtime.moving import retype, sharing
 from videoeff.runtime.outputs import owned
 from videoeff.runtime.outside import OutsideState
@@ -75,6 +76,7 @@ class Engine(nn.Module):
         self.plan: Plan = lower(program, backend, self.answers)
         self.memory = OutputMemory(2 * program.out_spec.num_leaves)
         self.counts = Counts()
+        self.recorder = Recorder()
         self._observer: Observer | None = None
         self._state: dict[str, Tensor] = {}
         with torch.inference_mode(False), torch.no_grad():
@@ -271,6 +273,8 @@ class Engine(nn.Module):
             self.carried.advance(after)
         if not any_fresh:
             self._count(context)
+        if context.seen:
+            self.recorder.add(context.seen)
         if self._observer is not None:
             self._observer(context, outputs)
         return outputs
@@ -304,6 +308,7 @@ class Engine(nn.Module):
         """Start counting anew."""
         self.collect()
         self.counts = Counts()
+        self.recorder = Recorder()
 
     def reset(self, stream: int | None = None) -> None:
         """Forget one stream, or all: its next frame is a first frame, and the model's buffers begin anew."""

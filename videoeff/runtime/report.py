@@ -10,6 +10,7 @@ from typing import Any
 from videoeff.runtime.body import StreamBody
 from videoeff.runtime.carried import CarriedBuffer
 from videoeff.runtime.engine import Engine
+from videoeff.runtime.events import Events
 from videoeff.runtime.fidelity import AuditReport
 
 
@@ -58,6 +59,8 @@ class Report:
         every: the stream looks at every n-th frame.
         held: frames handed out between, without looking.
         audit: what was found by comparing frames with the dense network; None where audits are off.
+        events: scene cuts, steps of the light and pulses of key frames, where frames are tested with a
+            threshold on the CPU or by the reference.
     """
 
     name: str
@@ -71,6 +74,7 @@ class Report:
     every: int = 1
     held: int = 0
     audit: AuditReport | None = None
+    events: tuple[Events, ...] = ()
 
     @property
     def active_share(self) -> float | None:
@@ -121,6 +125,7 @@ class Report:
             "convolutions_streamed": self.convolutions_streamed,
             "eager": [{"part": p, "reason": r} for p, r in self.eager],
             "carried": [asdict(c) for c in self.carried],
+            "events": [asdict(e) for e in self.events],
             "layers": [asdict(x) for x in self.layers],
         }
 
@@ -153,6 +158,7 @@ class Report:
             lines += self.audit.summary()
         if self.carried:
             lines.append(f"carried for the model: {'; '.join(str(c) for c in self.carried)}")
+        lines += [f"seen in the frames: {e}" for e in self.events]
         lines += [f"runs as it is: {part or 'the outermost module'} ({why})" for part, why in self.eager]
         return lines
 
@@ -254,6 +260,7 @@ def report_of(
         every,
         held,
         audit,
+        tuple(event for e in engines.values() for event in e.recorder.events()),
     )
 
 

@@ -150,7 +150,8 @@ def carry_over(old: Engine, new: Engine) -> None:
     settable = new.thresholds()
     for layer in old.thresholds():
         if layer in settable:
-            options = ("test", "threshold", "block", "dilation", "within", "refresh")
+            options: tuple[str, ...] = ("test", "threshold", "block", "dilation", "noise", "weak", "grow")
+            options += ("within", "refresh")
             edit.set_option(after[layer], **{o: cache_option(before[layer], o) for o in options})
     new.relower()
 
@@ -163,8 +164,13 @@ def _set(engines: Engines, values: Mapping[str, float]) -> None:
 
 
 def _set_everywhere(engine: Engine, value: float) -> None:
-    """Set the threshold of every layer that can gain by it, as the pass that set them first would."""
-    chosen = replace(_first_options(engine.program), threshold=value, input_threshold=None)
+    """Set the threshold of every layer that can gain by it, as the pass that set them first would.
+
+    A frame's test by noise keeps its own threshold, which is in other units, unless all is to be exact.
+    """
+    first = _first_options(engine.program)
+    own = first.input_threshold if first.noise and value > 0 else None
+    chosen = replace(first, threshold=value, input_threshold=0.0 if value == 0 else own)
     chosen.rewrite(engine.program, Notes())
     engine.relower()
 
@@ -177,9 +183,7 @@ def _set_layers(engine: Engine, values: Mapping[str, float]) -> None:
         options: dict[str, Any] = {"threshold": value}
         if value > 0 and known[layer] == 0:
             entry = cache_option(caches[layer], "kind") == "input"
-            options["test"] = default.input_test if entry else default.test
-            if entry:
-                options |= {"block": default.block, "dilation": default.dilation}
+            options |= default.frame_test(caches[layer]) if entry else {"test": default.test}
         edit.set_option(caches[layer], **options)
     engine.relower()
 

@@ -164,7 +164,7 @@ def convert(
         raise click.UsageError("--refresh is for what a bounded reach puts off: give --reach PIXELS too")
     _check_early(options)
     set_threads(threads)
-    stream, size, notes = _build(source, reference, key, input_size or None, streams, look, options)
+    stream, size, notes = build_stream(source, reference, key, input_size or None, streams, look, options)
     if target is not None and not dry_run:
         with stage(f"writing {target}"):
             stream.save(target)
@@ -193,7 +193,7 @@ def _check_early(options: dict[str, Any]) -> None:
         read_json_object(options["thresholds_file"])
 
 
-def _build(
+def build_stream(
     path: Path,
     reference: str | None,
     key: str | None,
@@ -202,6 +202,20 @@ def _build(
     look: Look,
     options: dict[str, Any],
 ) -> tuple[StreamingModule, tuple[int, int], tuple[str, ...]]:
+    """Read a model and convert it.
+
+    Args:
+        path: the model's file.
+        reference: what builds the model, for a checkpoint.
+        key: which weights of a checkpoint to take.
+        input_size: (H, W) frames are resized to, None for the model's own.
+        streams: clips in one batch.
+        look: the preprocessing options.
+        options: of ``videoeff.convert``, and ``thresholds_file``.
+
+    Returns:
+        The stream, its input size, and what a user has to know.
+    """
     from videoeff.cli.shared.source import check_fixed, check_frames, example_call, read_source
     from videoeff.conversion import convert as to_stream
     from videoeff.errors import CaptureError

@@ -82,6 +82,10 @@ def inspect(
             click.echo(str(program))
     else:
         show(graph_table(graph, console().width))
+    if "calibration" in stream.extra:
+        from videoeff.calibration.record import summary
+
+        show("calibration", *(f"  {line}" for line in summary(stream.extra["calibration"])))
     if passes:
         show(history_table(stream_history(stream)))
     for path in (html, explorer):

@@ -13,6 +13,7 @@ from ctypes import (
     Structure,
     c_char_p,
     c_double,
+    c_float,
     c_int32,
     c_int64,
     c_void_p,
@@ -29,6 +30,7 @@ from videoeff.kernels.cpp.numbers import (
     MAX_REGS,
     MAX_STAGES,
     MAX_TERMS,
+    SEEN,
     Answer,
     Dtype,
     Flag,
@@ -40,7 +42,7 @@ from videoeff.kernels.region_spec.codes import ChangeTest, EpiOp, Kind, ReachKin
 
 __all__ = [
     "ABI", "ARG", "COUNTS", "FUNCTIONS", "MAX_ARGS", "MAX_EPI", "MAX_REACH", "MAX_REGS", "MAX_STAGES",
-    "MAX_TERMS", "STRUCTURES", "Answer", "ChangeTest", "Dtype", "Epi", "EpiOp", "Flag", "Frame", "Held",
+    "MAX_TERMS", "SEEN", "STRUCTURES", "Answer", "ChangeTest", "Dtype", "Epi", "EpiOp", "Flag", "Frame", "Held",
     "Isa", "Kind", "Mask", "MaskPart", "Near", "Op", "Reach", "ReachKind", "Stage", "Term", "View",
 ]  # fmt: skip
 
@@ -126,6 +128,9 @@ class Op(Structure):
         *((name, c_int32) for name in ("test", "block", "dilation", "relative")),
         ("threshold", c_double),
         ("scale", c_void_p),
+        *((name, c_int32) for name in ("grow", "reserved3")),
+        ("weak", c_double),
+        ("noise", c_void_p),
         *((name, c_int32) for name in ("magnitude", "nsources", "nresiduals", "reserved2")),
         ("sources", Term * MAX_TERMS),
         ("residuals", Term * MAX_TERMS),
@@ -136,7 +141,7 @@ class Op(Structure):
         ("before", Stage * MAX_STAGES),
         *((name, c_int32) for name in ("vicinity", "nnear")),
         *((name, c_void_p) for name in ("near", "deferred")),
-        *((name, c_int32) for name in ("nsweep", "reserved3")),
+        *((name, c_int32) for name in ("nsweep", "reserved4")),
         *((name, c_void_p) for name in ("sweep", "phase")),
     )
 
@@ -174,6 +179,7 @@ FUNCTIONS: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "vf_plan_counts": (POINTER(c_int64), (c_void_p,)),
     "vf_plan_row_blocks": (c_int64, (c_void_p,)),
     "vf_plan_bytes": (c_int64, (c_void_p, c_int32)),
+    "vf_plan_seen": (POINTER(c_float), (c_void_p, c_int64)),
     "vf_mask_read": (c_int32, (c_void_p, c_int32, c_int32, c_void_p)),
     "vf_mask_write": (c_int32, (c_void_p, c_int32, c_void_p)),
     "vf_magnitude_read": (c_int32, (c_void_p, c_int32, c_void_p)),

@@ -26,6 +26,9 @@ ARG = 16
 #: that a change reached, and those computed.
 COUNTS = 4
 
+#: What is told of an input's test, of each row of it.
+SEEN = 4
+
 # What convolutions before an op may be: inputs of the sums of one that is not depthwise, rows and columns
 # that a window covers, and its stride.
 MAX_STAGE_INPUTS = 1024

@@ -83,6 +83,7 @@ class NativePlan(Group):
         self._handle = 0
         self._library: library.Library | None = None
         self._destroy: weakref.finalize[Any, Any] | None = None
+        self._seen: dict[str, Tensor] = {}
         #: From which share of active pixels on everything is computed; None: by the table of costs.
         self.whole_from: float | None = None
         #: Compute 3x3 convolutions by minimal filtering wherever that is served; None: where it is faster.
@@ -140,6 +141,7 @@ class NativePlan(Group):
                 "the stream starts afresh with the next frame"
             )
         self._counted += int(count != 0)
+        context.seen.update(self._seen)
         self._export(context)
 
     def _export(self, context: Context) -> None:
@@ -217,7 +219,7 @@ class NativePlan(Group):
         self._carry()
         if self._destroy is not None:
             self._destroy()
-        self._destroy, self._handle, self._kept = None, 0, []
+        self._destroy, self._handle, self._kept, self._seen = None, 0, [], {}
         self._state = self._constants = None
 
     def _bind(self, state: Mapping[str, Tensor], constants: Mapping[str, Tensor]) -> None:
@@ -235,6 +237,16 @@ class NativePlan(Group):
         self._destroy = weakref.finalize(self, native.vf_plan_destroy, handle)
         self._state, self._constants, self._kept = state, constants, kept
         self._storages = {t.untyped_storage().data_ptr() for t in state.values()}
+        self._seen = dict(self._figures(native, handle))
+
+    def _figures(self, native: library.Library, handle: int) -> Iterable[tuple[str, Tensor]]:
+        """What the tests of frames saw, by layer, (R, SEEN): memory of the plan's own, written by each frame."""
+        for index, call in enumerate(self.calls):
+            place = native.vf_plan_seen(handle, index)
+            if place:
+                rows = call.extent[0]
+                array = ctypes.cast(place, ctypes.POINTER(ctypes.c_float * (rows * abi.SEEN))).contents
+                yield call.name, torch.frombuffer(array, dtype=torch.float32).view(rows, abi.SEEN)
 
     def descriptors(
         self, state: Mapping[str, Tensor], constants: Mapping[str, Tensor]
@@ -381,6 +393,9 @@ class Binder:
     def _fill_test(self, op: Any, call: RegionCall) -> None:
         op.test, op.threshold = CHANGE_TESTS[call.test.kind], call.test.threshold
         op.block, op.dilation = call.test.block, call.test.dilation
+        op.grow, op.weak = call.test.grow, call.test.weak
+        if call.test.noise:
+            op.noise = self.keep(torch.tensor(call.test.noise, dtype=torch.float32)).data_ptr()
         op.magnitude = int(call.wants_magnitude)
         if call.scale:
             op.relative, op.scale = 1, self.keep(self.state[call.scale]).data_ptr()

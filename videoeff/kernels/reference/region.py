@@ -16,6 +16,7 @@ from videoeff.kernels.backend import Accepted, Backend, Declined
 from videoeff.kernels.bounded import bounded
 from videoeff.kernels.call import Context, Input, Prediction, RegionCall
 from videoeff.kernels.change_test import energy_limit_of, mask_like, moved, scale_of, square_mean
+from videoeff.kernels.reference.seen import Watcher
 
 
 class ReferenceBackend(Backend[None]):
@@ -33,7 +34,17 @@ class ReferenceBackend(Backend[None]):
 
     def build(self, accepted: Accepted[None]) -> Callable[[Context], None]:
         """The call as a function of a context."""
-        return lambda context: run(accepted.call, context)
+        call = accepted.call
+        if not isinstance(call.source, Input) or call.test.threshold == 0:
+            return lambda context: run(call, context)
+        watcher = Watcher()
+
+        def watched(context: Context) -> None:
+            assert isinstance(call.source, Input)  # asked above
+            watcher.look(call, context, context.frames[call.source.index], context.state[call.value.name])
+            run(call, context)
+
+        return watched
 
 
 def run(call: RegionCall, context: Context) -> None:

@@ -114,6 +114,8 @@ class ChangeTest(IntEnum):
     L2 = 2
     #: The root of the mean of squares.
     RMS = 3
+    #: That of the differences over the noise's standard deviation; of a block, over all its pixels.
+    NOISE = 4
 
 
 #: Change tests by the words of cache markers; whether a threshold is relative is told apart from them.
@@ -122,4 +124,5 @@ CHANGE_TESTS: Mapping[str, ChangeTest] = {
     "l2": ChangeTest.L2,
     "rms": ChangeTest.RMS,
     "rms-relative": ChangeTest.RMS,
+    "noise": ChangeTest.NOISE,
 }

@@ -49,6 +49,10 @@ def _check(call: RegionCall, spec: RegionSpec) -> None:
     streams = call.layout.streams
     if streams is None or len(streams) != call.extent[0]:
         raise Unserved("its rows mix streams")
+    if call.test.noise:
+        raise Unserved("its change test knows the camera's noise")
+    if call.test.grow:
+        raise Unserved("its change test lets hits grow to their neighbours")
     for instruction in spec.epilogue:
         if instruction is not None and instruction.op in ALONG and instruction.width > WIDEST:
             raise Unserved(f"it looks along {instruction.width} channels, at most {WIDEST} are served")

@@ -344,4 +344,4 @@ def test_a_buffer_that_lies_otherwise_is_refused() -> None:
 def test_grouping_is_the_first_choice_and_needs_no_other() -> None:
     assert kernels.BACKENDS[0].grouping
     assert not kernels.BACKENDS[-1].grouping
-    assert markers.TESTS == ("max", "l2", "rms", "rms-relative")
+    assert markers.TESTS == ("max", "l2", "rms", "rms-relative", "noise")

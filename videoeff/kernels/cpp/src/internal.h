@@ -64,6 +64,9 @@ struct Op {
   std::vector<int32_t> iy, ix;
   std::vector<double> wy, wx;
   std::vector<float> taps;
+  std::vector<float> noise;          // (3, C) gain, floor, black: the descriptor's over noise_unit; the last as it is
+  float noise_unit = 0;              // a variance near those of the noise, so that their products stay in range
+  bool flat_noise = false;           // no gains: the variance of a channel is one number
   int32_t ld = 0;                    // elements (compute type) between the rows of a scratch register
   int32_t block_pixels = 0;          // pixels of a block
   int64_t cycles = 0;                // of a pixel, roughly
@@ -140,6 +143,8 @@ struct Kernels {
   // Add the channels of a run of a view to `sums` (C).
   void (*accumulate)(const vf_view &view, const Run &run, double *sums);
   bool (*all_finite)(const void *data, int64_t count, int32_t dtype);
+  // How alike a frame and the value kept are, of row r, over sums of some pixels' channels: figures 2 and 3 of VF_SEEN.
+  void (*input_alike)(const Op &op, const vf_frame &frame, int32_t r, float *figures);
 };
 
 const Kernels *kernels_portable();

@@ -101,6 +101,9 @@ typedef struct {
   int32_t relative;        // threshold is relative to scale[row]
   double threshold;
   float *scale;            // (R), written when a row is fresh; null: none
+  int32_t grow, reserved3; // VF_INPUT: how often hits grow to neighbours that exceed weak * threshold
+  double weak;
+  const float *noise;      // VF_TEST_NOISE: (C, 3) gain, floor, black; null: none
   // predicted changes
   int32_t magnitude;       // keep the squared magnitude of each change
   int32_t nsources, nresiduals, reserved2;
@@ -122,7 +125,7 @@ typedef struct {
   const vf_near *near;
   uint64_t *deferred;      // (R, H, (W + 63) / 64): a bit for each pixel put off
   int32_t nsweep;          // frames of a sweep, 0: none
-  int32_t reserved3;
+  int32_t reserved4;
   const int32_t *sweep;    // (nsweep + 1): in frame p pixels put off of rows sweep[p] .. sweep[p + 1] - 1 are computed
   const int32_t *phase;    // (streams): frames since the first
 } vf_op;
@@ -168,6 +171,12 @@ VF_API void vf_plan_invalidate(vf_plan *plan);
 VF_API int64_t *vf_plan_counts(vf_plan *plan);
 VF_API int64_t vf_plan_row_blocks(const vf_plan *plan);  // of maps that were computed apart, over all frames
 VF_API int64_t vf_plan_bytes(const vf_plan *plan, int32_t what);  // Held
+
+// What the test of an input saw in the last frame, by op, as (R, VF_SEEN): share of its blocks that moved; share that newly
+// moved a little; and, where at least half moved (else NaN), how alike frame and value were (their correlation) and the
+// share of their squared difference that another light explains (frame = gain value + offset). All are NaN in the first
+// frame of a stream. Null: nothing was tested.
+VF_API const float *vf_plan_seen(const vf_plan *plan, int64_t op);
 
 // Masks as bytes (R, H, W), by mask index. `which`: MaskPart.
 VF_API int32_t vf_mask_read(vf_plan *plan, int32_t mask, int32_t which, uint8_t *bytes);

@@ -28,14 +28,16 @@ struct Amounts {
   }
 };
 
-// The change test's amounts from column `first` on, channels at any stride; whether all values are finite.
+// The change test's amounts from column `first` on, channels at any stride; whether all values are finite. The amount of
+// the noise's test is a square, in units of Op::noise_unit.
 template <class S> bool row_any(const Op &op, const vf_frame &frame, const RowTest &test, int32_t first) {
   using T = compute<S>;
   const vf_op &d = op.d;
   const S *from = static_cast<const S *>(frame.data) + test.r * frame.sr + test.y * frame.sh;
   const S *old = static_cast<const S *>(d.out.data) + test.r * d.out.sr + test.y * d.out.sh;
   const int32_t c = d.out.c;
-  const bool exact = d.threshold == 0, most = d.test == VF_TEST_MAX;
+  const bool exact = d.threshold == 0, most = d.test == VF_TEST_MAX, noisy = !exact && d.test == VF_TEST_NOISE;
+  const float *noise = op.noise.data();
   const Amounts amounts{test};
   T wrong = 0;
   for (int32_t i = first; i < d.out.w; i++) {
@@ -45,10 +47,17 @@ template <class S> bool row_any(const Op &op, const vf_frame &frame, const RowTe
       T now = widen(from[i * frame.sw + j * frame.sc]), was = widen(old[i * d.out.sw + j * d.out.sc]);
       T x = std::fabs(now - was);
       differ |= now != was;
+      if (noisy) {
+        const T over = was - T(noise[2 * c + j]);
+        x /= std::sqrt(T(noise[c + j]) + T(noise[j]) * (over > 0 ? over : T(0)));
+      }
       energy += x * x, bad += x - x, wrong += now * T(0);
       top = x > top ? x : top;
     }
-    amounts.put(i, exact ? float(differ) : most ? float(top + bad) : float(std::sqrt(d.test == VF_TEST_RMS ? energy / T(c) : energy)));
+    amounts.put(i, exact   ? float(differ)
+                   : most  ? float(top + bad)
+                   : noisy ? float(energy / T(c))
+                           : float(std::sqrt(d.test == VF_TEST_RMS ? energy / T(c) : energy)));
   }
   return wrong == 0;
 }
@@ -111,14 +120,43 @@ inline bool is_interleaved(const vf_op &d, const vf_frame &frame) {
 }
 
 #if VF_SHUFFLES
+// What a test in units of the noise asks of the values kept.
+enum class Variance { kNone, kFlat, kLevels };
+
+// Sum over three channels of the squares over the noise's variance, which is told from the values kept: over a common
+// denominator, since a division takes as long as all else. Where no variance depends on the value, by factors.
+template <Variance V> struct Noise3 {
+  vfloat gain[3], floor[3], black[3];
+  explicit Noise3(const float *noise) {
+    for (int j = 0; j < 3; j++) {
+      gain[j] = broadcast(noise[j]), black[j] = broadcast(noise[6 + j]);
+      floor[j] = broadcast(V == Variance::kFlat ? 1 / noise[3 + j] : noise[3 + j]);
+    }
+  }
+  VF_INLINE vfloat operator()(const vfloat (&square)[3], const vfloat (&was)[3]) const {
+    if constexpr (V == Variance::kFlat) return square[0] * floor[0] + square[1] * floor[1] + square[2] * floor[2];
+    vfloat v[3];
+    for (int j = 0; j < 3; j++) {
+      const vfloat over = was[j] - black[j];
+      v[j] = floor[j] + gain[j] * (over > 0.f ? over : broadcast(0.f));
+    }
+    const vfloat last = v[1] * v[2];
+    return (square[0] * last + v[0] * (square[1] * v[2] + square[2] * v[1])) / (v[0] * last);
+  }
+};
+
 // The same for whole vectors of three channels; returns where it stopped.
-template <bool Planes> int32_t row_of_three(const Op &op, const vf_frame &frame, const RowTest &test, bool &finite) {
+template <bool Planes, Variance V>
+int32_t row_of_three(const Op &op, const vf_frame &frame, const RowTest &test, bool &finite) {
   constexpr int L = lanes<float>;
   const vf_op &d = op.d;
   const float *from = static_cast<const float *>(frame.data) + test.r * frame.sr + test.y * frame.sh;
   const float *old = static_cast<const float *>(d.out.data) + test.r * d.out.sr + test.y * d.out.sh;
   const bool exact = d.threshold == 0, most = d.test == VF_TEST_MAX;
-  const float share = d.test == VF_TEST_RMS ? 1.f / 3 : 1.f;
+  const float share = V != Variance::kNone || d.test == VF_TEST_RMS ? 1.f / 3 : 1.f;
+  constexpr bool noisy = V != Variance::kNone;
+  const float none[9] = {};
+  const Noise3<V> over_variance(noisy ? op.noise.data() : none);
   const Amounts amounts{test};
   vfloat wrong = {};
   int32_t i = 0;
@@ -133,6 +171,12 @@ template <bool Planes> int32_t row_of_three(const Op &op, const vf_frame &frame,
       const vfloat e = load(from + 3 * i), f = load(from + 3 * i + L), g = load(from + 3 * i + 2 * L);
       came[0] = gather3<float, 0, true>(e, f, g), came[1] = gather3<float, 1, true>(e, f, g);
       came[2] = gather3<float, 2, true>(e, f, g);
+    }
+    if constexpr (noisy) {
+      vfloat squares[3];
+      for (int j = 0; j < 3; j++) wrong += came[j] * 0.f, squares[j] = (came[j] - kept[j]) * (came[j] - kept[j]);
+      amounts.put(i, over_variance(squares, kept) * share);
+      continue;
     }
     vfloat energy = {}, top = {};
     vint differ = {};
@@ -154,6 +198,13 @@ template <bool Planes> int32_t row_of_three(const Op &op, const vf_frame &frame,
   finite = !any(wrong != 0.f);
   return i;
 }
+
+template <bool Planes> int32_t row_of_three_by(const Op &op, const vf_frame &frame, const RowTest &test, bool &finite) {
+  if (op.d.threshold == 0 || op.d.test != VF_TEST_NOISE)
+    return row_of_three<Planes, Variance::kNone>(op, frame, test, finite);
+  if (op.flat_noise) return row_of_three<Planes, Variance::kFlat>(op, frame, test, finite);
+  return row_of_three<Planes, Variance::kLevels>(op, frame, test, finite);
+}
 #endif
 
 template <class S> bool input_row(const Op &op, const vf_frame &frame, const RowTest &test) {
@@ -161,11 +212,32 @@ template <class S> bool input_row(const Op &op, const vf_frame &frame, const Row
   bool finite = true;
 #if VF_SHUFFLES
   if constexpr (std::is_same<S, float>::value) {
-    if (is_planar(op.d, frame)) done = row_of_three<true>(op, frame, test, finite);
-    if (is_interleaved(op.d, frame)) done = row_of_three<false>(op, frame, test, finite);
+    if (is_planar(op.d, frame)) done = row_of_three_by<true>(op, frame, test, finite);
+    if (is_interleaved(op.d, frame)) done = row_of_three_by<false>(op, frame, test, finite);
   }
 #endif
   return row_any<S>(op, frame, test, done) && finite;
+}
+
+// The correlation of a frame and the value kept, over sums of the channels of every fourth pixel of every fourth row, and
+// the share of their squared difference that frame = gain value + offset explains. Both are 1 where one is the same
+// everywhere, so that a black frame is no other scene.
+template <class S> void input_alike(const Op &op, const vf_frame &frame, int32_t r, float *figures) {
+  const vf_op &d = op.d;
+  double n = 0, a = 0, b = 0, aa = 0, bb = 0, ab = 0;
+  for (int32_t y = 0; y < d.out.h; y += 4)
+    for (int32_t x = 0; x < d.out.w; x += 4) {
+      const S *from = static_cast<const S *>(frame.data) + r * frame.sr + y * frame.sh + x * frame.sw;
+      const S *old = static_cast<const S *>(d.out.data) + r * d.out.sr + y * d.out.sh + x * d.out.sw;
+      double now = 0, was = 0;
+      for (int32_t j = 0; j < d.out.c; j++) now += double(widen(from[j * frame.sc])), was += double(widen(old[j * d.out.sc]));
+      n += 1, a += now, b += was, aa += now * now, bb += was * was, ab += now * was;
+    }
+  const double left = n * aa - a * a, right = n * bb - b * b;
+  const double least = 1e-12 * (n * aa + n * bb), both = n * ab - a * b, apart = n * (aa + bb - 2 * ab);
+  figures[0] = figures[1] = 1;
+  if (!(left > least && right > least && apart > least)) return;
+  figures[0] = float(both / std::sqrt(left * right)), figures[1] = float(1 - (left - both * both / right) / apart);
 }
 
 template <class S> void input_store(const Op &op, const vf_frame &frame, const Run &run, float *squares) {

@@ -172,6 +172,9 @@ static bool any_row(const Op &op, const vf_frame &frame, const RowTest &test) {
     default: return input_row<float>(op, frame, test);
   }
 }
+static void any_alike(const Op &op, const vf_frame &frame, int32_t r, float *figures) {
+  VF_BY_DTYPE(op.d.dtype, input_alike, op, frame, r, figures)
+}
 static void any_store(const Op &op, const vf_frame &frame, const Run &run, float *squares) {
   VF_BY_DTYPE(op.d.dtype, input_store, op, frame, run, squares)
 }
@@ -190,7 +193,8 @@ static bool any_finite(const void *data, int64_t count, int32_t dtype) {
 }
 
 static const Kernels table = {any_prepare, any_block,   any_panel, any_winograd, any_finish,  any_expand,     any_linear,
-                              any_set_row, any_row,     any_store, any_moments, any_accumulate, any_finite};
+                              any_set_row, any_row,     any_store, any_moments, any_accumulate, any_finite,
+                              any_alike};
 
 }  // namespace VF_SPACE
 

@@ -281,15 +281,21 @@ inline bool check_op(const vf_op &d, int64_t index, const vf_mask *masks, int64_
     return problem("op %lld: its mask or dtype does not fit its value", i);
   if ((d.out.r > 1 && !d.out.sr) || (d.out.h > 1 && !d.out.sh) || (d.out.w > 1 && !d.out.sw) || (d.out.c > 1 && !d.out.sc))
     return problem("op %lld: elements of its value share memory", i);
-  if (d.test < VF_TEST_ANY || d.test > VF_TEST_RMS || !(d.threshold >= 0) || (d.relative && !d.scale) ||
+  if (d.test < VF_TEST_ANY || d.test > VF_TEST_NOISE || (d.test == VF_TEST_NOISE && !d.noise) || !(d.threshold >= 0) || (d.relative && !d.scale) ||
       (d.test == VF_TEST_ANY && d.threshold != 0))
     return problem("op %lld: change test %d at %g", i, d.test, d.threshold);
   if (d.magnitude && !own.magnitude) return problem("op %lld: its mask keeps no magnitudes", i);
   if (d.kind == VF_INPUT) {
     if (d.input < 0 || d.input > 1024 || d.block < 1 || d.block > (1 << 15) || d.dilation < 0 || d.dilation > (1 << 15))
       return problem("op %lld: input %d with blocks of %d, dilation %d", i, d.input, d.block, d.dilation);
+    if (d.grow < 0 || d.grow > (1 << 15) || !(d.weak > 0 && d.weak <= 1))
+      return problem("op %lld: hits grow %d times from %g of the threshold", i, d.grow, d.weak);
+    for (int64_t k = 0; d.noise && k < d.out.c; k++)
+      if (!(d.noise[3 * k] >= 0) || !(d.noise[3 * k + 1] > 0) || d.noise[3 * k + 2] - d.noise[3 * k + 2] != 0)
+        return problem("op %lld: noise of channel %lld", i, (long long)k);
     return d.nepi == 0 || problem("op %lld: an input has no instructions", i);
   }
+  if (d.test == VF_TEST_NOISE) return problem("op %lld: a test by noise is for inputs", i);
   if (d.kind != VF_POINTWISE) {
     if (!check_view(d.in, index, "its input", true, problem)) return false;
     if (d.in.dtype != d.dtype || d.in.r != d.out.r) return problem("op %lld: its input does not fit its value", i);

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cmath>
 #include <cstring>
 
 #include "plan.h"
@@ -15,42 +16,91 @@ struct InputWork {
   const Op *op;
   const vf_frame *frame;
   Mask *mask, *hits;      // changed pixels; blocks that exceed the limit
+  Mask *weak;             // blocks that exceed a share of it; without memory where only pixels are tested
   const uint8_t *fresh;   // by row
   int32_t block_rows;     // rows of blocks in a stream
   std::atomic<bool> finite{true};
 };
 
-static float input_limit(const vf_op &d, int32_t row) {
+static void prepare_seen(Seen &seen, const Mask &blocks) {
+  seen.weak.resize(blocks.r, blocks.h, blocks.w, false);
+  seen.before.resize(blocks.r, blocks.h, blocks.w, false);
+  seen.figures.assign(size_t(blocks.r) * VF_SEEN, NAN);
+}
+
+// Whether sums over blocks are compared; without blocks pixels are, as they are read.
+static bool sums_blocks(const vf_op &d) { return d.block > 1 || d.grow > 0; }
+
+// What an amount of isa/input.h has to exceed, for a share of the threshold; amounts of the noise's test are squares.
+static float input_limit(const Op &op, int32_t row, double share) {
+  const vf_op &d = op.d;
   if (d.threshold == 0) return 0.5f;
-  return d.relative ? float(d.threshold) * d.scale[row] : float(d.threshold);
+  const double limit = d.threshold * share;
+  if (d.test == VF_TEST_NOISE) return float(limit * limit * op.noise_unit);
+  return d.relative ? float(limit) * d.scale[row] : float(limit);
+}
+
+// Sums of `B` neighbours; of `b` where B is 0.
+template <int B> static void sum_neighbours(const float *from, int32_t count, int32_t b, float *to) {
+  const int32_t n = B ? B : b;
+  for (int32_t x = 0; x < count; x++) {
+    float sum = 0;
+    for (int32_t k = 0; k < n; k++) sum += from[size_t(x) * n + k];
+    to[x] = sum;
+  }
+}
+
+// Means of blocks: sums of their columns over `rows` rows become those of `b` columns, less where the row ends.
+static void block_means(const float *sums, int32_t width, int32_t b, int32_t rows, float *means) {
+  const int32_t whole = width / b, left = width - whole * b;
+  if (b == 8) sum_neighbours<8>(sums, whole, b, means);
+  else if (b == 4) sum_neighbours<4>(sums, whole, b, means);
+  else sum_neighbours<0>(sums, whole, b, means);
+  const float pixels = float(rows * b);
+  for (int32_t x = 0; x < whole; x++) means[x] /= pixels;
+  if (!left) return;
+  sum_neighbours<0>(sums + size_t(whole) * b, 1, left, means + whole);
+  means[whole] /= float(rows * left);
+}
+
+// Bits of what exceeds a limit; whether there are any.
+static bool exceeding(const float *values, int32_t count, float limit, uint64_t *bits) {
+  uint64_t seen = 0;
+  for (int32_t first = 0; first < count; first += 64) {
+    uint64_t word = 0;
+    const int32_t n = std::min(64, count - first);
+    for (int32_t k = 0; k < n; k++) word |= uint64_t(!(values[first + k] <= limit)) << k;
+    seen |= bits[first >> 6] = word;
+  }
+  return seen != 0;
 }
 
 // Tests one row of blocks against the values kept: which of its blocks exceed the limit, and is it finite.
 static void input_test_task(void *context, int64_t index, int) {
   InputWork &work = *static_cast<InputWork *>(context);
-  const vf_op &d = work.op->d;
+  const Op &op = *work.op;
+  const vf_op &d = op.d;
   const int32_t r = int32_t(index / work.block_rows), by = int32_t(index % work.block_rows), b = d.block;
   const int32_t width = d.out.w, first = by * b, last = std::min(d.out.h, first + b);
-  Mask &hits = *work.hits;
+  const bool blocks = sums_blocks(d);
+  Mask &hits = *work.hits, &weak = *work.weak;
   uint64_t *bits = hits.row(r, by);
-  thread_local std::vector<float> sums;
-  if (b > 1) sums.resize(size_t(width));
-  RowTest test{r, first, input_limit(d, r), b == 1 ? bits : nullptr, sums.data(), true};
+  thread_local std::vector<float> sums, means;
+  if (blocks) sums.resize(size_t(width)), means.resize(size_t(hits.w));
+  RowTest test{r, first, input_limit(op, r, 1), blocks ? nullptr : bits, sums.data(), true};
   bool finite = true;
-  for (; test.y < last; test.y++, test.first = false) finite &= work.plan->kernels->input_row(*work.op, *work.frame, test);
+  for (; test.y < last; test.y++, test.first = false) finite &= work.plan->kernels->input_row(op, *work.frame, test);
   if (!finite) work.finite = false;
   if (work.fresh[r]) {  // nothing is kept to test against; it was read for what is not finite
     std::memset(bits, 0, sizeof(uint64_t) * size_t(hits.words));
     return;
   }
-  if (b > 1)
-    for (int32_t x = 0; x < hits.w; x++) {
-      const int32_t end = std::min(width, (x + 1) * b);
-      float sum = 0;
-      for (int32_t k = x * b; k < end; k++) sum += sums[size_t(k)];
-      const float mean = sum / float((last - first) * (end - x * b));
-      if (!(mean <= test.limit)) bits[x >> 6] |= uint64_t(1) << (x & 63);
-    }
+  if (blocks) {
+    block_means(sums.data(), width, b, last - first, means.data());
+    hits.flag(r, by) = exceeding(means.data(), hits.w, test.limit, bits);
+    weak.flag(r, by) = exceeding(means.data(), hits.w, input_limit(op, r, d.weak), weak.row(r, by));
+    return;
+  }
   uint64_t seen = 0;
   for (int32_t k = 0; k < hits.words; k++) seen |= bits[k];
   hits.flag(r, by) = seen != 0;
@@ -81,21 +131,81 @@ static void input_store_task(void *context, int64_t index, int) {
 }
 
 // Tests a frame and changes nothing but the hits. Returns whether all its values are finite.
-static bool test_input(vf_plan &plan, const Op &op, Mask &hits, const Frame &frame) {
+static bool test_input(vf_plan &plan, const Op &op, Mask &hits, Mask &weak, const Frame &frame) {
   const vf_op &d = op.d;
   const int32_t block_rows = (d.out.h + d.block - 1) / d.block;
-  hits.clear();
-  InputWork work{&plan, &op, frame.frames + d.input, nullptr, &hits, plan.fresh_rows.data(), block_rows};
+  hits.clear(), weak.clear();
+  InputWork work{&plan, &op, frame.frames + d.input, nullptr, &hits, &weak, plan.fresh_rows.data(), block_rows};
   plan.pool.run(int64_t(d.out.r) * block_rows, frame.workers, input_test_task, &work);
-  hits.settle();
+  hits.settle(), weak.settle();
   return work.finite;
 }
 
+// Words of a row: of three rows ORed, each bit with its neighbours to the left and right.
+static uint64_t around(const uint64_t *row, int32_t words, int32_t j) {
+  return row[j] | bits_at(row, words, int64_t(j) * 64 - 1) | bits_at(row, words, int64_t(j) * 64 + 1);
+}
+
+// Adds the weak blocks among the eight around each hit, `steps` times.
+static void grow_hits(Mask &hits, const Mask &weak, int32_t steps, std::vector<uint64_t> &temp) {
+  for (int32_t step = 0; step < steps && hits.any; step++) {
+    const size_t words = size_t(hits.words);
+    temp.assign(hits.bits.begin(), hits.bits.end());
+    temp.resize(hits.bits.size() + words);
+    uint64_t *column = temp.data() + hits.bits.size();
+    bool grew = false;
+    for (int32_t i = 0; i < hits.r; i++)
+      for (int32_t y = 0; y < hits.h; y++) {
+        if (!weak.flag(i, y)) continue;
+        std::memset(column, 0, words * 8);
+        for (int32_t v = std::max(0, y - 1); v <= std::min(hits.h - 1, y + 1); v++)
+          for (size_t j = 0; j < words; j++) column[j] |= temp[(size_t(i) * hits.h + v) * words + j];
+        uint64_t *row = hits.row(i, y), seen = 0;
+        const uint64_t *small = weak.row(i, y);
+        for (size_t j = 0; j < words; j++) {
+          const uint64_t more = around(column, hits.words, int32_t(j)) & small[j] & ~row[j];
+          row[j] |= more, seen |= more;
+        }
+        if (seen) hits.flag(i, y) = 1, grew = true;
+      }
+    if (!grew) return;
+  }
+}
+
+// Figures of the test of each row, before anything is stored. `small`: blocks that moved a little.
+static void note_seen(vf_plan &plan, const Op &op, const Mask &hits, const Mask &small, Seen &seen, const Frame &frame) {
+  for (int32_t i = 0; i < hits.r; i++) {
+    float *figures = seen.figures.data() + size_t(i) * VF_SEEN;
+    std::fill(figures, figures + VF_SEEN, NAN);
+    int64_t strong = 0, rises = 0;
+    const size_t first = size_t(i) * hits.h * hits.words, last = first + size_t(hits.h) * hits.words;
+    for (size_t k = first; k < last; k++) {
+      strong += __builtin_popcountll(hits.bits[k]), rises += __builtin_popcountll(small.bits[k] & ~seen.before.bits[k]);
+      seen.before.bits[k] = small.bits[k];
+    }
+    if (plan.fresh_rows[i]) continue;
+    const int64_t blocks = int64_t(hits.h) * hits.w;
+    figures[0] = float(strong) / float(blocks), figures[1] = float(rises) / float(blocks);
+    if (2 * strong >= blocks) plan.kernels->input_alike(op, frame.frames[op.d.input], i, figures + 2);
+  }
+}
+
+// Sets the bits first .. stop - 1 of a row.
+static void set_bits(uint64_t *row, int32_t first, int32_t stop) {
+  while (first < stop) {
+    const int32_t s = first & 63, n = std::min(64 - s, stop - first);
+    row[first >> 6] |= (n == 64 ? ~uint64_t(0) : (uint64_t(1) << n) - 1) << s;
+    first += n;
+  }
+}
+
 // From the hits to the pixels that changed, which are stored.
-static void run_input(vf_plan &plan, const Op &op, Mask &hits, const Frame &frame) {
+static void run_input(vf_plan &plan, const Op &op, Mask &hits, Seen &seen, const Frame &frame) {
   const vf_op &d = op.d;
   Mask &mask = plan.masks[d.mask];
   const int32_t b = d.block, reach = d.dilation;
+  if (d.threshold > 0) note_seen(plan, op, hits, sums_blocks(d) ? seen.weak : hits, seen, frame);
+  if (d.grow > 0) grow_hits(hits, seen.weak, d.grow, plan.words);
   if (reach > 0 || b > 1) {
     for (int32_t i = 0; i < hits.r && hits.any; i++)
       for (int32_t y = 0; y < hits.h; y++) {
@@ -109,16 +219,17 @@ static void run_input(vf_plan &plan, const Op &op, Mask &hits, const Frame &fram
             for (int32_t s = -reach; s <= reach; s++) plan.words[j] |= bits_at(row, hits.words, int64_t(j) * 64 + s);
         }
         if (!any) continue;
+        uint64_t *to = mask.row(i, y * b);
+        if (b == 1) {
+          for (int32_t j = 0; j < mask.words; j++) to[j] = plan.words[j];
+        } else {
+          each_run(plan.words.data(), hits.words, 0, hits.w, [&](int32_t x, int32_t n) {
+            set_bits(to, x * b, std::min(mask.w, (x + n) * b));
+          });
+        }
+        to[mask.words - 1] &= mask.last();
         for (int32_t py = y * b; py < std::min(mask.h, (y + 1) * b); py++) {
-          uint64_t *to = mask.row(i, py);
-          if (b == 1) {
-            for (int32_t j = 0; j < mask.words; j++) to[j] = plan.words[j];
-          } else {
-            for (int32_t x = 0; x < hits.w; x++)
-              if (plan.words[x >> 6] >> (x & 63) & 1)
-                for (int32_t px = x * b; px < std::min(mask.w, (x + 1) * b); px++) to[px >> 6] |= uint64_t(1) << (px & 63);
-          }
-          to[mask.words - 1] &= mask.last();
+          if (py > y * b) std::memcpy(mask.row(i, py), to, sizeof(uint64_t) * size_t(mask.words));
           mask.flag(i, py) = 1;
         }
         mask.any = true;
@@ -128,7 +239,7 @@ static void run_input(vf_plan &plan, const Op &op, Mask &hits, const Frame &fram
   }
   for (int32_t i = 0; i < d.out.r; i++)
     if (plan.fresh_rows[i]) mask.fill_row(i);
-  InputWork work{&plan, &op, frame.frames + d.input, &mask, &hits, plan.fresh_rows.data(), 0};
+  InputWork work{&plan, &op, frame.frames + d.input, &mask, &hits, nullptr, plan.fresh_rows.data(), 0};
   if (mask.any) plan.pool.run(int64_t(d.out.r) * d.out.h, frame.workers, input_store_task, &work);
 }
 

@@ -59,6 +59,20 @@ static const Kernels *kernels_of(int32_t isa) {
   return isa == VF_ISA_PORTABLE ? kernels_portable() : nullptr;
 }
 
+// The noise, each number of all channels together, in units of its largest floor.
+static void copy_noise(Op &op) {
+  vf_op &d = op.d;
+  const int32_t c = d.out.c;
+  op.noise.resize(size_t(c) * 3), op.noise_unit = 0, op.flat_noise = true;
+  for (int32_t j = 0; j < c; j++) op.noise_unit = std::max(op.noise_unit, d.noise[3 * j + 1]);
+  for (int32_t j = 0; j < c; j++) {
+    op.noise[j] = d.noise[3 * j] / op.noise_unit, op.noise[c + j] = d.noise[3 * j + 1] / op.noise_unit;
+    op.noise[2 * c + j] = d.noise[3 * j + 2];
+    op.flat_noise &= d.noise[3 * j] == 0;
+  }
+  d.noise = op.noise.data();
+}
+
 static void copy_tables(Op &op) {
   vf_op &d = op.d;
   if (d.streams) op.streams.assign(d.streams, d.streams + d.out.r), d.streams = op.streams.data();
@@ -68,6 +82,7 @@ static void copy_tables(Op &op) {
     op.ix.assign(d.ix, d.ix + nx), op.wx.assign(d.wx, d.wx + nx);
     d.iy = op.iy.data(), d.wy = op.wy.data(), d.ix = op.ix.data(), d.wx = op.wx.data();
   }
+  if (d.kind == VF_INPUT && d.noise) copy_noise(op);
   if (d.factor != 0) op.taps.assign(d.taps, d.taps + size_t(d.kh) * d.kw), d.taps = op.taps.data();
 }
 
@@ -94,7 +109,7 @@ static void run_op(vf_plan &plan, size_t index, const Frame &frame, bool count) 
   mask.clear();
   find_fresh(plan, op, frame);
   if (d.kind == VF_INPUT) {
-    run_input(plan, op, active, frame);
+    run_input(plan, op, active, plan.seen[index], frame);
     if (count) plan.counts[VF_COUNTS * index] += total;
     write_scales(plan, op);
     return;
@@ -129,7 +144,7 @@ static int32_t test_frames(vf_plan &plan, const Frame &frame) {
     if (op.d.kind != VF_INPUT) continue;
     auto start = std::chrono::steady_clock::now();
     find_fresh(plan, op, frame);
-    if (!test_input(plan, op, plan.active[op.d.mask], frame) && bad < 0) bad = op.d.input;
+    if (!test_input(plan, op, plan.active[op.d.mask], plan.seen[i].weak, frame) && bad < 0) bad = op.d.input;
     plan.times[i] += since(start);
   }
   return bad;
@@ -155,7 +170,7 @@ static void build(vf_plan &plan, const vf_op *ops, int64_t nops, const vf_mask *
     plan.masks[i].resize(masks[i].r, masks[i].h, masks[i].w, masks[i].magnitude != 0);
     plan.active[i].resize(1, 1, 1, false);
   }
-  plan.ops.resize(size_t(nops)), plan.sums.resize(size_t(nops));
+  plan.ops.resize(size_t(nops)), plan.sums.resize(size_t(nops)), plan.seen.resize(size_t(nops));
   plan.counts.assign(size_t(nops) * VF_COUNTS, 0), plan.times.assign(size_t(nops), 0);
   for (int64_t i = 0; i < nops; i++) {
     Op &op = plan.ops[i];
@@ -163,10 +178,11 @@ static void build(vf_plan &plan, const vf_op *ops, int64_t nops, const vf_mask *
     copy_tables(op);
     make_vicinity(plan, op, masks);
     // blocks and dilation belong to the change test, and at threshold 0 there is none
-    if (op.d.kind != VF_INPUT || op.d.threshold == 0) op.d.block = 1, op.d.dilation = 0;
+    if (op.d.kind != VF_INPUT || op.d.threshold == 0) op.d.block = 1, op.d.dilation = 0, op.d.grow = 0;
     const vf_op &d = op.d;
     const int32_t b = d.block;
     plan.active[d.mask].resize(d.out.r, (d.out.h + b - 1) / b, (d.out.w + b - 1) / b, false);
+    if (d.kind == VF_INPUT && d.threshold > 0) prepare_seen(plan.seen[i], plan.active[d.mask]);
     const int64_t item = d.dtype == VF_F64 ? 8 : d.dtype == VF_F32 ? 4 : 2, r = d.out.r - 1, h = d.out.h - 1;
     advise_large_pages(d.out.data, size_t((r * d.out.sr + h * d.out.sh + d.out.w * d.out.sw) * item));
     if (d.nbefore) make_stages(*plan.kernels, op);
@@ -277,6 +293,11 @@ void vf_plan_invalidate(vf_plan *plan) {
 
 int64_t *vf_plan_counts(vf_plan *plan) { return plan->counts.data(); }
 
+const float *vf_plan_seen(const vf_plan *plan, int64_t op) {
+  if (op < 0 || size_t(op) >= plan->seen.size() || plan->seen[op].figures.empty()) return nullptr;
+  return plan->seen[op].figures.data();
+}
+
 int64_t *vf_plan_times(vf_plan *plan, int32_t reset) {
   if (reset) std::fill(plan->times.begin(), plan->times.end(), 0);
   return plan->times.data();
@@ -295,6 +316,7 @@ int64_t vf_plan_bytes(const vf_plan *plan, int32_t what) {
     for (const auto *masks : {&plan->masks, &plan->active, &plan->reached})
       for (const Mask &m : *masks) total += m.bits.size() * 8 + m.rows.size() + m.squares.size() * 4;
     for (const Vicinity &v : plan->vicinities) total += v.mask.bits.size() * 8 + v.mask.rows.size();
+    for (const Seen &s : plan->seen) total += (s.weak.bits.size() + s.before.bits.size()) * 8 + s.figures.size() * 4;
     for (const Sums &s : plan->sums) total += (s.piece.size() + s.row.size()) * 8;
   } else {
     for (const Worker &w : plan->workers) total += w.registers.bytes + w.temp.bytes + w.rows.bytes + w.line_buffer.bytes;

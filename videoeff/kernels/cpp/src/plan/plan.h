@@ -42,6 +42,12 @@ struct Worker {
   int64_t expanded = 0;  // pixels of stages since they were counted
 };
 
+// What the test of an input saw: blocks that moved a little, in this frame and in the one before, and figures.
+struct Seen {
+  Mask weak, before;
+  std::vector<float> figures;      // (r, VF_SEEN)
+};
+
 // Some rows of results of entry r.
 struct Part {
   int32_t r, first, stop;
@@ -65,6 +71,7 @@ struct vf_plan {
   std::vector<vf::Mask> reached;         // by mask: what changes reach of a first stage that is computed in a line buffer
   std::vector<vf::Vicinity> vicinities;
   std::vector<vf::Sums> sums;            // by op
+  std::vector<vf::Seen> seen;            // by op; of inputs alone
   std::vector<int64_t> counts, times;    // (ops, VF_COUNTS), (ops)
   std::vector<vf::Worker> workers;
   vf::Memory shared;                     // registers that all workers fill together

@@ -1,0 +1,247 @@
+"""The search: which settings keep a budget at the least cost, or are the most faithful at a given cost.
+
+It saves in the order in which saving costs least: a sharp test of the input first, then a bounded reach (and
+how soon what it puts off is refreshed), then thresholds, then predicted changes. Every step tries its values
+on the best few of the step before, on few frames; neighbours of the best follow; and the survivors are run on
+more and more frames, until few are left that have kept the budget on all of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TypeVar
+
+from videoeff.calibration.metrics import Better
+from videoeff.calibration.settings import EXACT, InputTest, Settings, is_coarser
+from videoeff.calibration.trials import Trial
+from videoeff.passes.bound_reach import REFRESH
+
+#: On few frames a loss may be this many times what is allowed, until more frames are run.
+SLACK = 1.25
+#: What loses so many times what is allowed needs no coarser neighbour tried.
+HOPELESS = 2.0
+#: Settings that each step starts from.
+BEAM = 4
+#: Settings that go on to more frames, the first time; half as many the next.
+SURVIVORS = 8
+#: Settings that are run on all frames at least.
+FEW = 3
+
+Value = TypeVar("Value")
+
+
+@dataclass(frozen=True)
+class Space:
+    """The values that are tried.
+
+    Attributes:
+        inputs: tests of the input.
+        reaches: bounds in pixels; None for none.
+        thresholds: of all layers.
+        refreshes: frames within which is computed what a bounded reach puts off.
+        predicts: factors of predicted changes, where there is a threshold.
+    """
+
+    inputs: tuple[InputTest, ...]
+    reaches: tuple[float | None, ...] = (None, 16.0, 8.0, 4.0, 0.0)
+    refreshes: tuple[int, ...] = (REFRESH, 32, 16, 8)
+    thresholds: tuple[float, ...] = (0.0, 0.02, 0.05, 0.1, 0.2)
+    predicts: tuple[float, ...] = (0.0, 1.0, 1.5)
+
+    def steps(self) -> Iterator[Callable[[Settings], list[Settings]]]:
+        """What each step makes of settings, in order."""
+        yield lambda s: [replace(s, input=i) for i in self.inputs]
+        yield lambda s: [replace(s, reach=r) for r in self.reaches]
+        yield lambda s: [replace(s, refresh=n) for n in self.refreshes if s.reach is not None]
+        yield lambda s: [replace(s, threshold=t) for t in self.thresholds]
+        yield lambda s: [replace(s, predict=p) for p in self.predicts if s.threshold or not p]
+
+    def neighbours(self, settings: Settings) -> list[Settings]:
+        """Settings that differ in one value, by one place."""
+        alike = [i for i in self.inputs if not i.levels or i.form == settings.input.form]
+        found = [replace(settings, input=i) for i in _beside(alike, settings.input)]
+        same = [i for i in self.inputs if i.levels == settings.input.levels and i != settings.input]
+        found += [replace(settings, input=i) for i in same]
+        found += [replace(settings, reach=r) for r in _beside(self.reaches, settings.reach)]
+        if settings.reach is not None:
+            found += [replace(settings, refresh=n) for n in _beside(self.refreshes, settings.refresh)]
+        found += [replace(settings, threshold=t) for t in _beside(self.thresholds, settings.threshold)]
+        if settings.threshold:
+            found += [replace(settings, predict=p) for p in _beside(self.predicts, settings.predict)]
+        return [_plain(s) for s in found]
+
+    def size(self) -> int:
+        """About how many trials on few frames the search makes."""
+        each = (self.reaches, self.refreshes, self.thresholds, self.predicts)
+        return 1 + len(self.inputs) + BEAM * sum(len(values) - 1 for values in each)
+
+
+def _plain(settings: Settings) -> Settings:
+    """Without values that do nothing: a refresh without a bound, a prediction without a threshold."""
+    return replace(
+        settings,
+        predict=settings.predict if settings.threshold else 0.0,
+        refresh=REFRESH if settings.reach is None else settings.refresh,
+    )
+
+
+def _beside(values: Sequence[Value], value: Value) -> list[Value]:
+    at = values.index(value) if value in values else -1
+    return [values[i] for i in (at - 1, at + 1) if at >= 0 and 0 <= i < len(values)]
+
+
+@dataclass(frozen=True)
+class Goal:
+    """What is sought.
+
+    Attributes:
+        limit: the figure to keep, or the cost.
+        better: which figures are better.
+        of_cost: the limit is a cost, and the best figure is sought; else the least cost.
+    """
+
+    limit: float
+    better: Better
+    of_cost: bool = False
+
+    def loss(self, figure: float) -> float:
+        """How bad a figure is: smaller is better."""
+        return figure if self.better == "lower" else -figure
+
+    def keeps(self, figure: float, slack: float = 1.0) -> bool:
+        """Whether a figure keeps the limit, if the loss may be ``slack`` times what is allowed."""
+        if self.better == "lower":
+            return figure <= self.limit * (slack if self.limit > 0 else 1.0)
+        allowed = 1.0 - self.limit
+        return figure >= (1.0 - slack * allowed if allowed > 0 else self.limit)
+
+
+@dataclass
+class Search:
+    """Tries settings until few are left.
+
+    Attributes:
+        run: tries settings on the frames of a level, 0 being the fewest.
+        cost: of a trial.
+        goal: what is sought.
+        space: the values to try.
+        levels: how many levels of frames there are.
+        over: whether the time is up.
+        trials: all trials by settings and level.
+    """
+
+    run: Callable[[Settings, int], Trial]
+    cost: Callable[[Trial], float]
+    goal: Goal
+    space: Space
+    levels: int
+    over: Callable[[], bool] = lambda: False
+    trials: dict[tuple[Settings, int], Trial] = field(default_factory=dict)
+
+    def candidates(self) -> list[Trial]:
+        """Settings that keep the budget on all frames, the best first; the exact stream where none does."""
+        self._try(EXACT, 0)
+        for step in self.space.steps():
+            for settings in [s for origin in self._beam() for s in step(origin)]:
+                self._try(settings, 0)
+        self._climb()
+        found = self._survivors()
+        exact = self._try(EXACT, 0 if self.over() else self.levels - 1, always=True)
+        if not self.goal.of_cost or self.cost(exact) <= self.goal.limit:
+            found.append(exact)
+        return found
+
+    def front(self) -> list[Trial]:
+        """The trials on few frames that no other beats in both cost and figure, the cheapest first."""
+        return self._front(t for (_, level), t in self.trials.items() if level == 0)
+
+    def keeps(self, trial: Trial, sure: bool, slack: float = 1.0) -> bool:
+        """Whether a trial keeps the budget.
+
+        Args:
+            trial: the trial.
+            sure: judge by the cautious figure.
+            slack: on what is allowed.
+        """
+        if self.goal.of_cost:
+            return self.cost(trial) <= self.goal.limit * (1.0 if sure else slack)
+        if trial.settings.exact:
+            return True
+        return self.goal.keeps(trial.cautious if sure else trial.figure.value, slack)
+
+    def ranked(self, trials: Iterable[Trial]) -> list[Trial]:
+        """The best first: the cheapest, or the most faithful."""
+
+        def rank(trial: Trial) -> tuple[float, float]:
+            cost, loss = self.cost(trial), self.goal.loss(trial.figure.value)
+            return (loss, cost) if self.goal.of_cost else (cost, loss)
+
+        return sorted(trials, key=rank)
+
+    def _try(self, settings: Settings, level: int, always: bool = False) -> Trial:
+        key = (settings, level)
+        if key not in self.trials and (
+            always or not self.trials or not (self.over() or self._hopeless(settings))
+        ):
+            self.trials[key] = self.run(settings, level)
+        return self.trials.get(key) or self.trials[EXACT, 0]
+
+    def _hopeless(self, settings: Settings) -> bool:
+        """Whether settings that save no more than these have lost far too much."""
+        if self.goal.of_cost:
+            return False
+        return any(
+            is_coarser(settings, tried)
+            for (tried, _), t in self.trials.items()
+            if not tried.exact and not self.goal.keeps(t.figure.value, HOPELESS)
+        )
+
+    def _at(self, level: int) -> list[Trial]:
+        return [t for (_, at), t in self.trials.items() if at == level]
+
+    def _front(self, trials: Iterable[Trial]) -> list[Trial]:
+        found: list[Trial] = []
+        for trial in sorted(trials, key=lambda t: (self.cost(t), self.goal.loss(t.figure.value))):
+            if not found or self.goal.loss(trial.figure.value) < self.goal.loss(found[-1].figure.value):
+                found.append(trial)
+        return found
+
+    def _beam(self) -> list[Settings]:
+        """What the next step starts from: the best so far, and a few that lose less."""
+        front = self._front(t for t in self._at(0) if self.goal.of_cost or self.keeps(t, False, SLACK))
+        if self.goal.of_cost:
+            best = [t for t in front if self.keeps(t, False)][-1:]
+            front = best + [t for t in front if not self.keeps(t, False)]
+        if len(front) > BEAM:
+            front = [front[i * (len(front) - 1) // (BEAM - 1)] for i in range(BEAM)]
+        return [t.settings for t in front] or [EXACT]
+
+    def _climb(self) -> None:
+        """Try the neighbours of the best, until it stays the best."""
+        seen: set[Settings] = set()
+        while not self.over():
+            kept = self.ranked(t for t in self._at(0) if self.keeps(t, False))
+            if not kept or kept[0].settings in seen:
+                return
+            seen.add(kept[0].settings)
+            for settings in self.space.neighbours(kept[0].settings):
+                self._try(settings, 0)
+
+    def _survivors(self) -> list[Trial]:
+        """Settings run on more and more frames, the best first. Takes others where all of them fail."""
+        tried: set[Settings] = {EXACT}
+        while True:
+            waiting = [t for t in self._at(0) if t.settings not in tried and self.keeps(t, False, SLACK)]
+            waiting = self.ranked(waiting)[: FEW if self.over() else SURVIVORS]
+            if not waiting or (self.over() and len(tried) > 1):
+                return []
+            tried |= {t.settings for t in waiting}
+            for level in range(1, self.levels):
+                run = [self.run(t.settings, level) for t in waiting]
+                self.trials |= {(t.settings, level): t for t in run}
+                kept = self.ranked(t for t in run if self.keeps(t, False, SLACK))
+                waiting = kept[: max(FEW, SURVIVORS >> level)]
+            found = [t for t in waiting if self.keeps(t, True)]
+            if found:
+                return found

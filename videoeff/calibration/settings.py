@@ -1,0 +1,197 @@
+"""What calibration chooses: the input's test, the reach, a threshold and the factor of predicted changes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from videoeff.ir.program import PassRecord
+from videoeff.passes.base import Notes, Pass
+from videoeff.passes.bound_reach import REFRESH, BoundReach
+from videoeff.passes.insert_thresholds import InsertThresholds
+from videoeff.runtime.streaming_module import StreamingModule
+from videoeff.video.preprocess import Preprocess
+
+#: Share of the level that a block next to a hit has to exceed, where hits grow.
+WEAK = 0.4
+
+
+@dataclass(frozen=True)
+class InputTest:
+    """Which pixels of a frame count as changed.
+
+    Attributes:
+        levels: root mean square of the difference over the channels, in grey levels 0..255, that a block's
+            mean has to exceed; 0 compares exactly.
+        block: edge of the blocks in pixels.
+        dilation: blocks marked around each.
+        grow: how often hits grow to neighbours that exceed :data:`WEAK` of it.
+        noise: ``levels`` are standard deviations of the camera's noise.
+    """
+
+    levels: float = 0.0
+    block: int = 1
+    dilation: int = 0
+    grow: int = 0
+    noise: bool = False
+
+    @property
+    def form(self) -> tuple[int, int, int, bool]:
+        """All but the level."""
+        return self.block, self.dilation, self.grow, self.noise
+
+    def __str__(self) -> str:
+        if not self.levels:
+            return "exact input"
+        around = f" + {self.dilation}" if self.dilation else " growing" if self.grow else ""
+        return f"input {self.levels:g} {'σ' if self.noise else 'grey levels'}, blocks of {self.block}{around}"
+
+
+@dataclass(frozen=True)
+class Units:
+    """What the input's test is measured in.
+
+    Attributes:
+        level: a grey level 0..255 in units of the network's input.
+        noise: the camera's noise in these units, as ``convert(noise=...)`` takes it; empty where unknown.
+    """
+
+    level: float = 1 / 255
+    noise: tuple[tuple[float, float, float], ...] = ()
+
+
+@dataclass(frozen=True)
+class Settings:
+    """One way to run a stream. The defaults are the exact stream.
+
+    Attributes:
+        input: the input's test.
+        reach: bound of the reach in pixels of the frame; None for none.
+        threshold: τ of all layers.
+        predict: π of the predicted changes.
+        refresh: frames within which what the bound put off is computed.
+        layers: thresholds of single layers, by name, instead of τ.
+    """
+
+    input: InputTest = InputTest()
+    reach: float | None = None
+    threshold: float = 0.0
+    predict: float = 0.0
+    refresh: int = REFRESH
+    layers: Mapping[str, float] = field(default_factory=dict, hash=False)
+
+    @property
+    def exact(self) -> bool:
+        """Whether the stream equals the dense network."""
+        return not (self.input.levels or self.threshold or any(self.layers.values())) and self.reach is None
+
+    def passes(self, units: Units) -> tuple[Pass, ...]:
+        """The passes that set this; thresholds of single layers apart."""
+        own = self.input
+        thresholds = InsertThresholds(
+            self.threshold,
+            predict=self.predict if self.threshold else 0.0,
+            input_threshold=own.levels if own.noise else own.levels * units.level,
+            input_test="rms",
+            block=own.block,
+            dilation=own.dilation,
+            noise=units.noise if own.noise else (),
+            weak=WEAK if own.grow else 1.0,
+            grow=own.grow,
+        )
+        reach = math.inf if self.reach is None else float(self.reach)
+        return thresholds, BoundReach(reach, self.refresh)
+
+    def to_json(self) -> dict[str, Any]:
+        """A plain dictionary."""
+        return {
+            "input_levels": self.input.levels,
+            "block": self.input.block,
+            "dilation": self.input.dilation,
+            "grow": self.input.grow,
+            "noise": self.input.noise,
+            "reach": self.reach,
+            "refresh": self.refresh if self.reach is not None else None,
+            "threshold": self.threshold,
+            "predict": self.predict,
+            "layers": dict(self.layers),
+        }
+
+    def __str__(self) -> str:
+        if self.exact:
+            return "exact"
+        parts = [str(self.input)]
+        if self.reach is not None:
+            parts.append(f"reach {self.reach:g}, refresh {self.refresh}")
+        if self.layers:
+            parts.append(f"τ of {len(self.layers)} layers")
+        elif self.threshold:
+            parts.append(f"τ = {self.threshold:g}")
+        if self.predict and self.threshold:
+            parts.append(f"π = {self.predict:g}")
+        return ", ".join(parts)
+
+
+EXACT = Settings()
+
+
+def is_coarser(one: Settings, other: Settings) -> bool:
+    """Whether ``one`` saves at least as much as ``other`` in every respect, so that it errs at least as much.
+
+    Input tests with other blocks are not compared.
+    """
+    a, b = one.input, other.input
+    if a.form != b.form and b.levels:
+        return False
+    far = (math.inf if s.reach is None else s.reach for s in (one, other))
+    if other.reach is not None and one.refresh < other.refresh:
+        return False
+    return (
+        a.levels >= b.levels
+        and next(far) <= next(far)
+        and one.threshold >= other.threshold
+        and one.predict >= other.predict
+    )
+
+
+def grey_level(preprocess: Preprocess | None) -> float:
+    """A grey level 0..255 in units of a network's input; 1/255 where frames come as tensors of 0..1."""
+    if preprocess is None:
+        return 1 / 255
+    spread = preprocess.std or (1.0,)
+    return abs(preprocess.scale) * len(spread) / sum(spread)
+
+
+def apply(stream: StreamingModule, settings: Settings, units: Units) -> None:
+    """Give a stream settings. It starts afresh.
+
+    Args:
+        stream: the stream.
+        settings: the settings.
+        units: of the input's test.
+    """
+    for engine in stream.engines.values():
+        for chosen in settings.passes(units):
+            chosen.rewrite(engine.program, Notes())
+        engine.relower()
+    if settings.layers:
+        stream.set_thresholds(settings.layers)
+    stream.reset()
+
+
+def keep(stream: StreamingModule, settings: Settings, units: Units) -> None:
+    """Give a stream its final settings, and note them in its history, as if it had been converted so."""
+    apply(stream, settings, units)
+    for engine in stream.engines.values():
+        for chosen in settings.passes(units):
+            notes = Notes()
+            chosen.rewrite(engine.program, notes)
+            record = PassRecord(chosen.name, str(chosen), True, tuple(notes.lines))
+            engine.program = engine.program.recorded(record)
+        engine.relower()
+    if settings.layers:
+        stream.set_thresholds(settings.layers)
+    stream.reset()
+    stream.clear_report()

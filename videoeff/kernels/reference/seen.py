@@ -1,0 +1,60 @@
+"""What the test of a frame saw: figures of which cuts, steps of the light and a codec's pulses are told."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from videoeff.kernels.call import Context, RegionCall
+from videoeff.kernels.change_test import block_amounts, distance, limit_of, pixels_first
+
+#: Rows and columns between the pixels that are compared as pictures.
+_STEP = 4
+
+
+class Watcher:
+    """Figures of one input's test, frame by frame; remembers which blocks moved a little in the frame before."""
+
+    def __init__(self) -> None:
+        self._before: Tensor | None = None
+
+    def look(self, call: RegionCall, context: Context, new: Tensor, old: Tensor) -> None:
+        """Leave the figures of a frame in the context, before it is stored.
+
+        They are (R, 4) float32: the share of blocks that moved; the share that newly moved a little; and,
+        where at least half moved, the correlation of frame and value, and the share of their squared
+        difference that another light explains (frame = gain · value + offset). NaN stands for what is not
+        known: all of it in a stream's first frame.
+        """
+        test, rows = call.test, call.extent[0]
+        scale = context.state[call.scale] if call.scale else None
+        amount = distance(new, old, call.layout, test.kind, test.noise)
+        limit = limit_of(test.threshold, scale)
+        mean = block_amounts(amount, test)
+        hit = ~(mean <= limit)
+        small = ~(mean <= limit * test.weak) if test.block > 1 or test.grow > 0 else hit
+        fresh = context.fresh_rows(call.layout.streams).expand(rows, 1, 1)
+        small = small & ~fresh
+        before = self._before if self._before is not None else torch.zeros_like(small)
+        self._before = small
+        strong = hit.flatten(1).float().mean(1)
+        rises = (small & ~before).flatten(1).float().mean(1)
+        alike = torch.where(strong[:, None] >= 0.5, _alike(new, old, call), torch.nan)
+        figures = torch.cat([torch.stack([strong, rises], 1), alike], 1)
+        context.seen[call.name] = figures.masked_fill(fresh.view(rows, 1), torch.nan)
+
+
+def _alike(new: Tensor, old: Tensor, call: RegionCall) -> Tensor:
+    """Correlation, and share of the difference that a line explains, (R, 2), of sums of some pixels' channels.
+
+    Both are 1 where one is the same everywhere: a black frame is no other scene.
+    """
+    now, was = (
+        pixels_first(v, call.layout)[:, ::_STEP, ::_STEP].double().sum(-1).flatten(1) for v in (new, old)
+    )
+    apart, far = (now - was).square().mean(1), now.square().mean(1) + was.square().mean(1)
+    now, was = now - now.mean(1, keepdim=True), was - was.mean(1, keepdim=True)
+    a, b, both = now.square().mean(1), was.square().mean(1), (now * was).mean(1)
+    plain = torch.minimum(torch.minimum(a, b), apart) <= 1e-12 * far
+    found = torch.stack([both / (a * b).sqrt(), 1 - (a - both.square() / b) / apart], 1)
+    return torch.where(plain[:, None], torch.ones_like(found), found).float()
