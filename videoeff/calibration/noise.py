@@ -189,7 +189,7 @@ def _sampled(frames: Iterable[NDArray[np.uint8]]) -> tuple[Array, dict[int, Arra
 
 
 def _steepness(frame: NDArray[np.uint8]) -> Array:
-    """How much a picture (H, W, C) changes over four pixels around each, (H, W): noise is little beside it."""
+    """How much a picture (H, W, C) changes over four pixels around each, (H, W); noise is little there."""
     padded = np.pad(frame.astype(np.float32), ((2, 2), (2, 2), (0, 0)), mode="edge")
     down = np.abs(padded[4:, 2:-2] - padded[:-4, 2:-2])
     steep: Array = (down + np.abs(padded[2:-2, 4:] - padded[2:-2, :-4])).mean(2)

@@ -176,7 +176,8 @@ class RegionCall:
         prediction = None if self.prediction is None else replace(self.prediction, factor=1.0)
         return (
             self.name, self.kind, self.layout, self.value, self.source, self.mask_reads, self.dense,
-            self.device, self.test.blocks, bool(self.test.noise), self.test.grow > 0, prediction, tuple(lie), tuple(sized),
+            self.device, self.test.blocks, bool(self.test.noise), self.test.grow > 0, prediction,
+            tuple(lie), tuple(sized),
         )  # fmt: skip
 
 

@@ -42,8 +42,8 @@ from videoeff.kernels.region_spec.codes import ChangeTest, EpiOp, Kind, ReachKin
 
 __all__ = [
     "ABI", "ARG", "COUNTS", "FUNCTIONS", "MAX_ARGS", "MAX_EPI", "MAX_REACH", "MAX_REGS", "MAX_STAGES",
-    "MAX_TERMS", "SEEN", "STRUCTURES", "Answer", "ChangeTest", "Dtype", "Epi", "EpiOp", "Flag", "Frame", "Held",
-    "Isa", "Kind", "Mask", "MaskPart", "Op", "Reach", "ReachKind", "Stage", "Term", "View",
+    "MAX_TERMS", "SEEN", "STRUCTURES", "Answer", "ChangeTest", "Dtype", "Epi", "EpiOp", "Flag", "Frame",
+    "Held", "Isa", "Kind", "Mask", "MaskPart", "Op", "Reach", "ReachKind", "Stage", "Term", "View",
 ]  # fmt: skip
 
 
