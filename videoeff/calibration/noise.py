@@ -142,10 +142,9 @@ def estimate_noise(frames: Iterable[NDArray[np.uint8]], *, lag: int = 1, most: i
         points = _levels(level, sigma)
         gain, floor = _line(points)
         expected = np.sqrt(gain * level + floor)
-        still = sigma <= _MOVES * expected
         gains.append(gain)
         floors.append(floor)
-        shares.append(float(still.mean()))
+        shares.append(float((sigma <= _MOVES * expected).mean()))
     still, ratio = min(shares), _edge_ratio(series, edges, lag)
     doubt = ""
     if still < _STILL:
