@@ -311,6 +311,7 @@ def summary(figures: dict[str, Any]) -> list[tuple[str, str]]:
         if error["frames_with_other_shapes"]:
             lines.append(("", f"{error['frames_with_other_shapes']} frame(s) had outputs of other shapes"))
     lines += [("audits" if i == 0 else "", line) for i, line in enumerate(figures["audit_summary"])]
+    lines += [("seen in the frames", event["text"]) for event in figures["events"]]
     lines.append(("state", megabytes(figures["state_bytes"])))
     return lines
 

@@ -330,8 +330,8 @@ def _judgement(found: dict[str, Any]) -> str:
         if not found["holds"]:
             return f"BROKEN: frame 1 must equal the dense model to {found['law']:g}, whatever the thresholds"
         return (
-            "Holds: frame 1 equals the dense model. Thresholds are above 0 or the reach is bounded, so no law "
-            "bounds the later outputs; give --tolerance to set one."
+            "Holds: frame 1 equals the dense model. Thresholds are above 0 or the reach is bounded, so no "
+            "law bounds the later outputs; give --tolerance to set one."
         )
     what = (
         "the law of threshold 0" if found["exact"] and found["tolerance"] == found["law"] else "the tolerance"
