@@ -16,6 +16,7 @@ from videoeff.bench.contenders import Contenders, Note
 from videoeff.bench.figures import compare, summary
 from videoeff.bench.process import WorkerFailed
 from videoeff.bench.spec import STREAM, Job, Model, Settings
+from videoeff.calibration.controls import skip_label
 from videoeff.errors import BackendError
 from videoeff.video.preprocess import Preprocess
 
@@ -257,13 +258,13 @@ def real(
         parity = contenders.parity(clip)
         chosen = {} if settings.input_test is None else {"input_test": dict(settings.input_test)}
         labels = {
-            f"{t:g}" if n == 1 else f"{t:g}, {errors.skip_label(n)}": {"threshold": t, "every": n, **chosen}
+            f"{t:g}" if n == 1 else f"{t:g}, {skip_label(n)}": {"threshold": t, "every": n, **chosen}
             for t in settings.thresholds
             for n in settings.every
             if n < count
         }
         for n in (n for n in settings.every if n >= count):
-            note(f"{job.name}: {errors.skip_label(n)} is left out: the clip has {count} frames")
+            note(f"{job.name}: {skip_label(n)} is left out: the clip has {count} frames")
         rounds = Rounds(contenders, settings, {k: clip for k in labels}, clip, labels, whole=count - 1)
         rounds.run()
         return _common(contenders, rounds, parity) | {

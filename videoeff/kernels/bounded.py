@@ -87,7 +87,8 @@ def _swept(call: RegionCall, bound: Bound, context: Context) -> Tensor:
     assert call.layout.streams is not None  # rows of mixed streams are not bounded
     device = context.fresh.device
     frames = len(bound.sweep) - 1
-    phase = context.state[bound.phase][torch.tensor(call.layout.streams, device=device)].long() % frames
-    sweep = torch.tensor(bound.sweep, device=device)
+    seen = context.state[bound.phase][torch.tensor(call.layout.streams, device=device)].long()
+    phase, sweep = seen % frames, torch.tensor(bound.sweep, device=device)
     row = torch.arange(call.extent[1], device=device)
-    return ((row >= sweep[phase].view(-1, 1)) & (row < sweep[phase + 1].view(-1, 1))).unsqueeze(-1)
+    due = (row >= sweep[phase].view(-1, 1)) & (row < sweep[phase + 1].view(-1, 1)) & (seen >= 0).view(-1, 1)
+    return due.unsqueeze(-1)

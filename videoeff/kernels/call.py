@@ -131,7 +131,7 @@ class Bound:
         deferred: name of the state with a bit for each pixel that was put off, int64 (R, H, ceil(W / 64)),
             bit x % 64 of word x // 64.
         phase: name of the state with the frames (S,) int32 that each stream has seen since its first; it may
-            begin anew after whole sweeps.
+            begin anew after whole sweeps. Negative: nothing of the stream is refreshed in this frame.
         sweep: where the rows of each frame of a sweep begin, and the last ones end, N + 1 numbers. In frame p
             of a sweep of N what was put off of rows ``sweep[p]`` to ``sweep[p + 1] - 1`` is computed wherever
             it lies. Empty: nothing is.

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -278,6 +279,21 @@ class Engine(nn.Module):
         if self._observer is not None:
             self._observer(context, outputs)
         return outputs
+
+    @contextmanager
+    def without_refresh(self, streams: Collection[int]) -> Iterator[None]:
+        """Within the block, compute nothing of these streams that was put off and is not near a change."""
+        phase = self._phase
+        if phase is None or not streams:
+            yield
+            return
+        rows = torch.tensor(sorted(streams), device=phase.device)
+        before = phase[rows]
+        phase[rows] = -1
+        try:
+            yield
+        finally:
+            phase[rows] = before
 
     def _run(self, context: Context) -> tuple[Any, ...]:
         self.plan.run(context)

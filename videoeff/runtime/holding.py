@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -94,7 +95,10 @@ class Hold:
         if len(due) == body.streams:
             return self._look(body, call, look, alias, age=1)
         if due:
-            return self._look(body, _others_held(body, call, held.frames, due), look, alias, held.age + 1)
+            with ExitStack() as stack:
+                for engine in body.engines.values():
+                    stack.enter_context(engine.without_refresh(set(range(body.streams)) - due))
+                return self._look(body, _others_held(body, call, held.frames, due), look, alias, held.age + 1)
         self.looked = False
         self.count += 1
         self._held = replace(held, age=held.age + 1)

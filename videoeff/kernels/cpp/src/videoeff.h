@@ -127,7 +127,7 @@ typedef struct {
   int32_t nsweep;          // frames of a sweep, 0: none
   int32_t reserved4;
   const int32_t *sweep;    // (nsweep + 1): in frame p pixels put off of rows sweep[p] .. sweep[p + 1] - 1 are computed
-  const int32_t *phase;    // (streams): frames since the first
+  const int32_t *phase;    // (streams): frames since the first; negative: no refresh
 } vf_op;
 
 // A mask that the plan does not compute itself but is told, or that only has an extent.

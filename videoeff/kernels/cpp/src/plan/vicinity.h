@@ -84,8 +84,8 @@ static void put_off(vf_plan &plan, const Op &op, Mask &active, RowBlock rows) {
   const bool still = !active.any && !near.any;
   for (int32_t i = 0; i < d.out.r; i++) {
     int32_t first = 0, stop = 0;
-    if (d.nsweep) {
-      const int32_t p = int32_t(uint32_t(d.phase[op.streams[i]]) % uint32_t(d.nsweep));
+    if (d.nsweep && d.phase[op.streams[i]] >= 0) {
+      const int32_t p = d.phase[op.streams[i]] % d.nsweep;
       first = d.sweep[p], stop = d.sweep[p + 1];
     }
     const int32_t begin = still ? std::max(rows.first, first) : rows.first;
