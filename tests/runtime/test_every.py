@@ -115,12 +115,12 @@ def test_reset_looks_at_the_next_frame() -> None:
     assert not stream.looked
 
 
-@pytest.mark.parametrize("predict", [0.0, 1.0])
+@pytest.mark.parametrize("more", [{}, {"predict": 1.0}, {"reach": 0, "refresh": 3}, {"weak": 0.5, "grow": 2}])
 @pytest.mark.parametrize("model", [Plain, Gated])
-def test_one_stream_of_a_batch_is_reset(model: type[nn.Module], predict: float) -> None:
+def test_one_stream_of_a_batch_is_reset(model: type[nn.Module], more: dict[str, Any]) -> None:
     """The one looks at its next frame; the other is as if nothing had happened, then and later."""
     net = lively(model())
-    options: dict[str, Any] = {"threshold": 0.2, "block": 4, "dilation": 1, "predict": predict, "every": 4}
+    options: dict[str, Any] = {"threshold": 0.2, "block": 4, "dilation": 1, "every": 4, **more}
     stream = videoeff.convert(net, torch.rand(PAIR), **options)
     undisturbed = copy.deepcopy(stream)
     frames = list(clip(14, PAIR))
