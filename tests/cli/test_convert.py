@@ -166,7 +166,8 @@ def test_noise_is_measured_on_a_clip(checkpoint: Path, tmp_path: Path) -> None:
     out = tmp_path / "a.veff"
     found = call_json(
         "convert", checkpoint, "--model", REFERENCE, "--input-size", *tiny.SIZE, "-o", out,
-        "--std", 0.5, 0.25, 1, "--noise-of", folder, "--noise-lag", 2, "--block", 4, "--weak", 0.4, "--grow", 1,
+        "--std", 0.5, 0.25, 1,
+        "--noise-of", folder, "--noise-lag", 2, "--block", 4, "--weak", 0.4, "--grow", 1,
     )  # fmt: skip
     assert any("noise σ" in note for note in found["notes"])
     (instruction,) = (i for i in videoeff.load(out).engines[""].plan.instructions if i.call.kind == "input")
