@@ -293,6 +293,7 @@ inline bool check_op(const vf_op &d, int64_t index, const vf_mask *masks, int64_
     for (int64_t k = 0; d.noise && k < d.out.c; k++)
       if (!(d.noise[3 * k] >= 0) || !(d.noise[3 * k + 1] > 0) || d.noise[3 * k + 2] - d.noise[3 * k + 2] != 0)
         return problem("op %lld: noise of channel %lld", i, (long long)k);
+    if (d.nbefore) return problem("op %lld: an input has no stages", i);
     return d.nepi == 0 || problem("op %lld: an input has no instructions", i);
   }
   if (d.test == VF_TEST_NOISE) return problem("op %lld: a test by noise is for inputs", i);
