@@ -10,7 +10,7 @@ import pytest
 
 import videoeff
 from tests.cli.conftest import REFERENCE, call, call_json, refused
-from tests.support import tiny_net as tiny
+from tests.support import tiny_models as tiny
 from videoeff.calibration import calibrate as module
 from videoeff.calibration.search import Space
 from videoeff.calibration.settings import InputTest
