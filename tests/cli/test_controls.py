@@ -61,7 +61,8 @@ def test_controls(artifact: Path, clip: Path, tmp_path: Path) -> None:
     assert "7 frames after the first" in text
     assert "intervals need 41 frames" in text
     assert "adds a delay that no figure here shows" in text
-    assert "calibrated on 8 frame(s) of the clip; it is a simulation (nncf not installed)" in text
+    assert "calibrated on 8 frame(s) of the clip that are judged too; it is a simulation of our own" in text
+    assert "not a runtime (nncf not installed)" in text
     assert "--decoder segmentation" in text
     assert '"comparison"' in report.read_text()
 
@@ -72,8 +73,8 @@ def test_int8_is_calibrated_on_frames_that_are_not_judged(artifact: Path, tmp_pa
     clip = write_clip(tmp_path / "c.avi", 20, (64, 96))
     found = call_json("run", artifact, clip, "--compare", "--controls", "--frames", 5)["comparison"]
     assert found["frames"] == 4
-    assert "calibrated on 5 frame(s)" in rows_of(found)["int8, simulated"]["note"]
-    assert rows_of(found)["int8, simulated"]["note"].endswith("which are not judged")
+    note = rows_of(found)["int8, simulated"]["note"]
+    assert "calibrated on 5 frame(s) of the clip that are not judged" in note
 
 
 def test_the_table(artifact: Path, clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:

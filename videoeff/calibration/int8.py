@@ -45,6 +45,7 @@ class Int8(Control):
         frames: of the clip, to calibrate on.
         threads: OpenVINO may use; as many as PyTorch if left out.
         simulate: simulate even where the packages are installed.
+        origin: what the frames are, for the note.
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class Int8(Control):
         frames: Iterable[Frame],
         threads: int | None = None,
         simulate: bool = False,
+        origin: str = "of the clip",
     ) -> None:
         simulated = Simulated()
         reason = "as asked" if simulate else missing()
@@ -72,11 +74,9 @@ class Int8(Control):
                     reason = str(error)
         self.simulated = run is None
         self.label = "int8, simulated" if run is None else "int8 (OpenVINO)"
-        self.note = f"int8 was calibrated on {count} frame(s) of the clip"
+        self.note = f"int8 was calibrated on {count} frame(s) {origin}"
         if run is None:
-            self.note += (
-                f"; it is a simulation ({reason}): weights and the inputs of convolutions and products"
-            )
+            self.note += f"; it is a simulation of our own, not a runtime ({reason})"
         self._timed = run is not None and stream.device.type == "cpu"
         self._network = Network(stream, feed, simulated if run is None else run)
 

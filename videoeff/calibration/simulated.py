@@ -1,9 +1,9 @@
 """A simulation of post-training quantisation to int8, for where no runtime that quantises is installed.
 
 What it rounds: the weights of convolutions and matrix products, symmetric, a scale for each output channel;
-and what flows into them, one scale and zero point a tensor, from the mean smallest and largest values over
-the calibration frames. All else stays as it is. A real runtime rounds more (sums, pooling) and corrects
-biases, so its error is another one, of about this size.
+and what flows into them, one scale and zero point a tensor, for depthwise convolutions one a channel, from
+the mean smallest and largest values over the calibration frames. All else stays as it is. A real runtime
+rounds more (sums, pooling) and corrects biases, so its error is another one.
 """
 
 from __future__ import annotations
@@ -32,25 +32,39 @@ _PRODUCTS = {
 
 @dataclass
 class Range:
-    """The smallest and largest values of a tensor, summed over frames."""
+    """The smallest and largest values that flow into a layer, summed over frames.
 
-    low: float = 0.0
-    high: float = 0.0
+    Attributes:
+        channels: whether each channel (dimension 1) has a range of its own.
+        low: sum of the smallest values, () or (C,).
+        high: sum of the largest values, () or (C,).
+        frames: how many frames were seen.
+    """
+
+    channels: bool = False
+    low: Tensor = field(default_factory=lambda: torch.zeros(()))
+    high: Tensor = field(default_factory=lambda: torch.zeros(()))
     frames: int = 0
 
     def add(self, value: Tensor) -> None:
         """One more frame."""
-        low, high = value.aminmax()
-        self.low, self.high = self.low + float(low), self.high + float(high)
+        rows = value.float().transpose(0, 1).flatten(1) if self.channels else value.float().reshape(1, -1)
+        low, high = rows.aminmax(dim=1)
+        self.low, self.high = self.low.to(low.device) + low, self.high.to(high.device) + high
         self.frames += 1
 
     def quantised(self, value: Tensor) -> Tensor:
         """A tensor rounded to 256 levels between the mean smallest and largest value; 0 is one of them."""
-        low, high = min(self.low / self.frames, 0.0), max(self.high / self.frames, 0.0)
-        scale = (high - low) / 255
-        if not 0 < scale < float("inf"):
+        low, high = (self.low / self.frames).clamp(max=0), (self.high / self.frames).clamp(min=0)
+        scales = (high - low) / 255
+        if not bool(scales.isfinite().all()):
             return value
-        rounded = torch.fake_quantize_per_tensor_affine(value.float(), scale, round(-low / scale), 0, 255)
+        scales = scales.clamp(min=1e-30)
+        zeros = (-low / scales).round().to(torch.int32)
+        if self.channels:
+            rounded = torch.fake_quantize_per_channel_affine(value.float(), scales, zeros, 1, 0, 255)
+        else:
+            rounded = torch.fake_quantize_per_tensor_affine(value.float(), scales[0], zeros[0], 0, 255)
         return rounded.to(value.dtype)
 
 
@@ -73,11 +87,11 @@ class Simulated:
         """One frame of a Program."""
         return program.parted(tuple(_Interpreter(self, name, program).run(*flat, *carried)))
 
-    def activation(self, engine: str, node: fx.Node, position: int, value: Tensor) -> Tensor:
-        """What flows into a layer: learnt while calibrating, rounded afterwards."""
+    def activation(self, engine: str, node: fx.Node, position: int, value: Tensor, channels: bool) -> Tensor:
+        """What flows into a layer: its range is learnt while calibrating, it is rounded afterwards."""
         key = (engine, node.name, position)
         if self.calibrating:
-            self.ranges.setdefault(key, Range()).add(value)
+            self.ranges.setdefault(key, Range(channels)).add(value)
             return value
         return self.ranges[key].quantised(value) if key in self.ranges else value
 
@@ -115,6 +129,7 @@ class _Interpreter(fx.Interpreter):
             return super().run_node(n)
         args, kwargs = self.fetch_args_kwargs_from_env(n)
         values = list(args)
+        depthwise = is_convolution(n) and _depthwise(values[0], values[1], bool(place[2]))
         for position in place[:2]:
             source, value = n.args[position], values[position]
             if not isinstance(value, Tensor) or not value.is_floating_point():
@@ -122,8 +137,15 @@ class _Interpreter(fx.Interpreter):
             if isinstance(source, fx.Node) and is_const(source):
                 values[position] = self._quantised.weight(self._engine, n, value, place[2])
             else:
-                values[position] = self._quantised.activation(self._engine, n, position, value)
+                channels = depthwise and position == 0
+                values[position] = self._quantised.activation(self._engine, n, position, value, channels)
         return self.call_function(n.target, tuple(values), kwargs)
+
+
+def _depthwise(source: Tensor, weight: Tensor, transposed: bool) -> bool:
+    """Whether a convolution keeps its channels apart; runtimes then round each channel by itself."""
+    apart = weight.shape[1] == 1 and weight.ndim == source.ndim
+    return apart and not transposed and source.shape[1] > 1
 
 
 def _places(node: fx.Node) -> tuple[int, int, int] | None:

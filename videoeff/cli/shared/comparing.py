@@ -63,9 +63,8 @@ class Comparing:
     def _int8(self, stream: StreamingModule, feed: Feed, clip: str, frames: int | None) -> Int8:
         sample = CalibrationFrames(clip, frames, FRAMES, alpha=feed.alpha)
         with stage(f"calibrating int8 on {len(sample)} frames"):
-            made = Int8(stream, feed, sample)
-        made.note += ", which are judged too" if sample.judged else ", which are not judged"
-        return made
+            origin = "of the clip that are judged too" if sample.judged else "of the clip that are not judged"
+            return Int8(stream, feed, sample, origin=origin)
 
     def _metrics(self, dense: Any) -> Sequence[Metric]:
         height, width = self._size
@@ -115,7 +114,7 @@ def table_of(figures: Figures) -> Table:
     from rich.text import Text
 
     names = [m["name"] for m in figures["metrics"]]
-    table = Table(box=box.SIMPLE)
+    table = Table(box=box.SIMPLE, pad_edge=False, collapse_padding=True)
     table.add_column("", style="bold")
     for name in ("work", "ms", *names):
         heading = "\n".join(textwrap.wrap(name, 10, break_long_words=False))
