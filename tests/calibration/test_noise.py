@@ -20,7 +20,8 @@ def scene(height: int = 120, width: int = 200, seed: int = 0) -> Array:
     rng = np.random.default_rng(seed)
     small = torch.from_numpy(rng.normal(size=(1, 3, height // 15, width // 15)))
     large = torch.nn.functional.interpolate(small, (height, width), mode="bicubic")[0].permute(1, 2, 0)
-    return np.clip(128 + 70 * large.numpy(), 12, 243)
+    levels: Array = np.clip(128 + 70 * large.numpy(), 12, 243)
+    return levels
 
 
 def noisy(picture: Array, gain: float, floor: float, rng: np.random.Generator) -> Array:

@@ -6,8 +6,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import save_file
 
 import videoeff
@@ -152,6 +154,27 @@ def test_thresholds_and_options(checkpoint: Path, tmp_path: Path) -> None:
     call_json(*base, "-o", out, "--recipe", "exact", "--nan-policy", "recompute", "--strict", "--name", "me")
     stream = videoeff.load(out)
     assert (stream.name, stream.nan_policy) == ("me", "recompute")
+
+
+def test_noise_is_measured_on_a_clip(checkpoint: Path, tmp_path: Path) -> None:
+    """Of a clip at the model's size, in the model's units."""
+    folder, rng = tmp_path / "clip", np.random.default_rng(0)
+    folder.mkdir()
+    for number in range(20):
+        picture = np.clip(rng.normal(120, 3, (*tiny.SIZE, 3)).round(), 0, 255).astype(np.uint8)
+        Image.fromarray(picture).save(folder / f"{number}.png")
+    out = tmp_path / "a.veff"
+    found = call_json(
+        "convert", checkpoint, "--model", REFERENCE, "--input-size", *tiny.SIZE, "-o", out,
+        "--std", 0.5, 0.25, 1, "--noise-of", folder, "--noise-lag", 2, "--block", 4, "--weak", 0.4, "--grow", 1,
+    )  # fmt: skip
+    assert any("noise σ" in note for note in found["notes"])
+    (instruction,) = (i for i in videoeff.load(out).engines[""].plan.instructions if i.call.kind == "input")
+    test = instruction.call.test
+    assert (test.kind, test.threshold, test.block, test.weak, test.grow) == ("noise", 4.0, 4, 0.4, 1)
+    for (gain, floor, black), std in zip(test.noise, (0.5, 0.25, 1.0), strict=True):
+        sigma = (floor + gain * max(120 / 255 / std - black, 0)) ** 0.5
+        assert sigma == pytest.approx(3 / 255 / std, rel=0.15)
 
 
 def test_dry_run_writes_nothing(checkpoint: Path, tmp_path: Path) -> None:

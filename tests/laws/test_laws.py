@@ -36,6 +36,7 @@ THRESHOLDS = st.sampled_from(
         InsertThresholds(0.05, "max", input_test="max"),
         InsertThresholds(0.2, "rms", 1.5, input_threshold=0.0),
         InsertThresholds(0.2, "l2", block=4, dilation=1),
+        InsertThresholds(0.1, noise=((1e-3, 1e-3, 0.0),) * 3, block=4, weak=0.4, grow=1),
     ]
 )
 LOSSY = THRESHOLDS.filter(lambda t: t.threshold > 0)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,7 +14,8 @@ from videoeff.ir.markers import TESTS, cache_name, cache_option, is_cache
 from videoeff.ir.program import Program
 from videoeff.ops.base import Lambda
 from videoeff.passes.base import PassResult
-from videoeff.passes.insert_thresholds import InsertThresholds
+from videoeff.passes.insert_thresholds import NOISE_THRESHOLD, InsertThresholds
+from videoeff.passes.pipeline import parse_passes
 from videoeff.passes.recompute_expansions import RecomputeExpansions
 from videoeff.runtime.engine import Engine
 from videoeff.runtime.streaming_module import StreamingModule
@@ -44,7 +46,7 @@ def cache(result: PassResult, name: str) -> fx.Node:
     return next(n for n in result.program.nodes if is_cache(n) and cache_name(n) == name)
 
 
-@pytest.mark.parametrize("test", TESTS)
+@pytest.mark.parametrize("test", [t for t in TESTS if t != "noise"])
 def test_threshold_and_test_of_every_layer(test: str) -> None:
     result = insert(InsertThresholds(0.25, test, input_test=test))
     assert options(result, "threshold") == {"input_1": 0.25, "0": 0.25, "2": 0.25, "4": 0.0}
@@ -63,6 +65,32 @@ def test_the_input_has_options_of_its_own() -> None:
     assert options(insert(InsertThresholds(0.0, input_threshold=0.3)), "threshold") == {
         "input_1": 0.3, "0": 0.0, "2": 0.0, "4": 0.0,
     }  # fmt: skip
+
+
+NOISE = ((0.01, 1.0, -2.0), (0.0, 1e-5, 0.0), (0.5, 2.0, 1.0))
+
+
+def test_noise_is_of_the_frame_alone() -> None:
+    item = InsertThresholds(0.25, noise=NOISE, block=8, weak=0.4, grow=1)
+    result = insert(item)
+    frame = cache(result, "input_1")
+    found = {o: cache_option(frame, o) for o in ("test", "threshold", "noise", "block", "weak", "grow")}
+    assert found == {
+        "test": "noise", "threshold": NOISE_THRESHOLD, "noise": NOISE, "block": 8, "weak": 0.4, "grow": 1,
+    }  # fmt: skip
+    assert options(result, "noise")["0"] == ()
+    assert options(result, "grow")["0"] == 0
+    assert options(insert(InsertThresholds(noise=NOISE, input_threshold=7.0)), "threshold")["input_1"] == 7.0
+    exact = insert(InsertThresholds(noise=NOISE, input_threshold=0.0))
+    assert (options(exact, "test")["input_1"], options(exact, "noise")["input_1"]) == ("max", ())
+    assert parse_passes(str(item)) == (item,)
+    assert parse_passes(str(replace(item, noise=((1e16, 1e-30, 0.0),) * 3)))
+
+
+def test_a_frame_of_other_channels_is_tested_exactly() -> None:
+    result = insert(InsertThresholds(0.25, noise=NOISE[:1], grow=1))
+    assert options(result, "threshold")["input_1"] == 0.0
+    assert any("it has 3 channel(s), noise is given for 1" in n for n in result.notes)
 
 
 def test_zero_is_exact_and_says_nothing() -> None:
@@ -88,10 +116,12 @@ def test_what_cannot_be_predicted_is_noted() -> None:
 
 def test_a_second_run_replaces_the_first() -> None:
     """Each run says all options; nothing is left over from the one before."""
-    first = insert(InsertThresholds(0.3, "l2", predict=2.0, block=8, dilation=1))
+    first = insert(
+        InsertThresholds(0.3, "l2", predict=2.0, block=8, dilation=1, noise=NOISE, weak=0.5, grow=2)
+    )
     for item in (InsertThresholds(0.1), InsertThresholds(), InsertThresholds(0.2, "max", input_test="max")):
         again, fresh = item.run(first.program), insert(item)
-        for option in ("threshold", "test", "predict", "block", "dilation"):
+        for option in ("threshold", "test", "predict", "block", "dilation", "noise", "weak", "grow"):
             assert options(again, option) == options(fresh, option)
 
 
@@ -129,6 +159,15 @@ def test_whole_numbers_and_mixed_streams_are_declined() -> None:
         (InsertThresholds(0.1, predict=float("nan")), "predict must be a finite number, 0 or larger"),
         (InsertThresholds(0.1, dilation=-1), "dilation must be at least 0"),
         (InsertThresholds(0.1, block=0), "block must be at least 1"),
+        (InsertThresholds(0.1, grow=-1), "grow must be at least 0, and whole"),
+        (InsertThresholds(0.1, weak=0.0), "weak must be more than 0 and at most 1"),
+        (InsertThresholds(0.1, weak=1.5), "weak must be more than 0 and at most 1"),
+        (InsertThresholds(0.1, noise=((0.0, 0.0, 0.0),)), "give a tuple"),
+        (InsertThresholds(0.1, noise=((-1.0, 1.0, 0.0),)), "give a tuple"),
+        (InsertThresholds(0.1, noise=((0.0, 1.0, float("nan")),)), "give a tuple"),
+        (InsertThresholds(0.1, noise=((0.0, 1.0),)), "give a tuple"),  # type: ignore[arg-type]
+        (InsertThresholds(0.1, input_test="noise"), "input_test='noise' goes with noise="),
+        (InsertThresholds(0.1, "noise"), "test='noise' is none of"),
     ],
     ids=str,
 )

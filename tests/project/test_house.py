@@ -48,7 +48,8 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
         "conversion": "errors ir analysis capture passes lowering runtime",
         "video": "errors",
         "calibration": (
-            "errors ir ops analysis capture passes kernels lowering runtime serialize conversion video testing"
+            "errors ir ops analysis capture passes kernels lowering runtime serialize conversion video "
+            "testing"
         ),
         "testing": "runtime",
     }.items()

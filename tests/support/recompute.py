@@ -16,7 +16,7 @@ def gap(call: RegionCall, engine: Engine, new: Tensor) -> tuple[Tensor, Tensor |
     if call.scale:
         limit = limit * state[call.scale].view(-1, 1, 1)
     kind = call.test.kind if call.test.threshold > 0 else "max"
-    return distance(new, old, call.layout, kind), limit
+    return distance(new, old, call.layout, kind, call.test.noise), limit
 
 
 def recomputed(engine: Engine, call: RegionCall, frame: tuple[Tensor, ...]) -> Tensor:

@@ -142,10 +142,9 @@ def estimate_noise(frames: Iterable[NDArray[np.uint8]], *, lag: int = 1, most: i
         points = _levels(level, sigma)
         gain, floor = _line(points)
         expected = np.sqrt(gain * level + floor)
-        still = sigma <= _MOVES * expected
         gains.append(gain)
         floors.append(floor)
-        shares.append(float(still.mean()))
+        shares.append(float((sigma <= _MOVES * expected).mean()))
     still, ratio = min(shares), _edge_ratio(series, edges, lag)
     doubt = ""
     if still < _STILL:
@@ -189,7 +188,7 @@ def _sampled(frames: Iterable[NDArray[np.uint8]]) -> tuple[Array, dict[int, Arra
 
 
 def _steepness(frame: NDArray[np.uint8]) -> Array:
-    """How much a picture (H, W, C) changes over four pixels around each, (H, W): noise is little beside it."""
+    """How much a picture (H, W, C) changes over four pixels around each, (H, W); noise is little there."""
     padded = np.pad(frame.astype(np.float32), ((2, 2), (2, 2), (0, 0)), mode="edge")
     down = np.abs(padded[4:, 2:-2] - padded[:-4, 2:-2])
     steep: Array = (down + np.abs(padded[2:-2, 4:] - padded[2:-2, :-4])).mean(2)

@@ -106,7 +106,7 @@ def moved(call: RegionCall, new: Tensor, old: Tensor, scale: Tensor | None) -> T
 
 
 def block_amounts(amount: Tensor, test: Test) -> Tensor:
-    """Mean distance of each square block, (R, rows of blocks, columns); of the noise's test root mean square."""
+    """Mean distance of each square block, (R, h, w); of the noise's test the root mean square."""
     if test.block == 1:
         return amount
     noisy = CHANGE_TESTS[test.kind] == ChangeTest.NOISE

@@ -85,8 +85,11 @@ class InsertThresholds(Pass):
             PassError: one of them is not; named.
         """
         for what, test in (("test", self.test), ("input_test", self.input_test)):
-            if test not in TESTS:
-                raise PassError(f"insert-thresholds: {what}={test!r} is none of {', '.join(TESTS)}")
+            if test == "noise" and what == "input_test":
+                raise PassError("insert-thresholds: input_test='noise' goes with noise=; give that alone")
+            if test not in TESTS or test == "noise":
+                known = ", ".join(t for t in TESTS if t != "noise")
+                raise PassError(f"insert-thresholds: {what}={test!r} is none of {known}")
         for option in ("threshold", "input_threshold", "predict"):
             value = getattr(self, option)
             if not is_threshold(value) and not (value is None and option == "input_threshold"):

@@ -1,8 +1,8 @@
 """What happened to the picture as a whole: scene cuts, steps of the light, pulses of a codec's key frames.
 
 They are told from four figures that the test of a frame leaves anyway (``videoeff.kernels.reference.seen``).
-Nothing is done about them: a cut is computed whole because everything moved. They explain a report, and pulses
-say that the test is finer than the codec.
+Nothing is done about them: a cut is computed whole because everything moved. They explain a report, and
+pulses say that the test is finer than the codec.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch import Tensor
 
 #: Frames that are remembered.
 MOST = 4096
-#: At a cut, or a step of the light, at least this share of the blocks moves, and twice that of the frame before.
+#: At a cut, or a step of the light, at least this share of the blocks moves, twice that of the frame before.
 _WHOLE = 0.5
 #: Pictures less alike than the first are of other scenes; those more alike than the second may be of one in
 #: another light, if that explains so much of the difference: a large object that passes does not.
@@ -26,7 +26,7 @@ _OTHER, _ALIKE, _EXPLAINED = 0.5, 0.7, 0.8
 _PULSE, _TIMES = 0.02, 2.0
 #: Frames to each side that a pulse is compared with.
 _AROUND = 15
-#: So many pulses at least; of the frames at their distance this share has one, and of the others at most that.
+#: So many pulses at least; of the frames at their distance this share has one, of the others at most that.
 _FEWEST, _REGULAR, _OTHERS = 5, 0.9, 0.2
 
 
@@ -74,7 +74,7 @@ def _frames(numbers: Sequence[int]) -> str:
 
 @dataclass
 class Recorder:
-    """Collects the figures of the last :data:`MOST` frames of each input; reads none until asked for events."""
+    """Collects the figures of the last :data:`MOST` frames of each input; reads none until asked."""
 
     frames: int = 0
     _figures: dict[str, deque[tuple[int, Tensor]]] = field(default_factory=dict)

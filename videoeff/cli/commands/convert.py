@@ -91,6 +91,34 @@ POSITIVE = click.FloatRange(min=0.0)
     help="With --reach: compute what was put off within so many frames; 0: never.  [default: 64]",
 )
 @click.option(
+    "--noise-of",
+    type=click.Path(path_type=Path),
+    metavar="CLIP",
+    help="Measure the camera's noise on this clip and test frames relative to it; --input-threshold is then "
+    "in standard deviations of the noise, 4 if left out.",
+)
+@click.option(
+    "--noise-lag",
+    type=click.IntRange(1),
+    default=12,
+    show_default=True,
+    help="With --noise-of: compare frames this far apart, further than two key frames; 1 for a camera's own.",
+)
+@click.option(
+    "--weak",
+    type=click.FloatRange(0, 1, min_open=True),
+    default=1.0,
+    show_default=True,
+    help="Share of the frame's threshold that a block next to a changed one has to exceed.",
+)
+@click.option(
+    "--grow",
+    type=click.IntRange(0),
+    default=0,
+    show_default=True,
+    help="How often changed blocks grow to such neighbours.",
+)
+@click.option(
     "--predict",
     type=POSITIVE,
     default=0.0,
@@ -209,7 +237,14 @@ def build_stream(
     size = check_fixed(source, path, input_size, streams)
     pre = look.preprocess(source.channels, source.uint8, size, _decoder(), exported=source.exported)
     options = dict(options)
-    thresholds_file, name = options.pop("thresholds_file"), options.pop("name")
+    thresholds_file, name = options.pop("thresholds_file", None), options.pop("name", "")
+    clip, lag = options.pop("noise_of", None), options.pop("noise_lag", 0)
+    told: tuple[str, ...] = ()
+    if clip is not None:
+        from videoeff.cli.shared.noise import noise_of
+
+        with stage(f"measuring the noise of {clip}"):
+            options["noise"], told = noise_of(clip, lag, pre)
     with stage(f"converting for {streams} stream(s) of {size[0]}x{size[1]}"):
         try:
             stream = to_stream(
@@ -221,7 +256,7 @@ def build_stream(
             raise
     if thresholds_file is not None:
         stream.load_thresholds(thresholds_file)
-    notes = source.notes
+    notes = source.notes + told
     if source.check is not None:
         exact = stream.exact
         with stage("comparing with ONNX Runtime"):

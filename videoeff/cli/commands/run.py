@@ -271,5 +271,6 @@ def summary(figures: dict[str, Any]) -> list[tuple[str, str]]:
         lines.append(("error", f"max {error['max_abs']:.3g}, relative L2 {error['relative_l2']:.3g}"))
         if error["frames_with_other_shapes"]:
             lines.append(("", f"{error['frames_with_other_shapes']} frame(s) had outputs of other shapes"))
+    lines += [("seen in the frames", event["text"]) for event in figures["events"]]
     lines.append(("state", megabytes(figures["state_bytes"])))
     return lines

@@ -224,5 +224,7 @@ def measured(stream: StreamingModule, result: Measurement, compare: bool) -> dic
             "relative_l2": result.errors.relative_l2,
             "frames_with_other_shapes": result.errors.other_shapes,
         }
-    figures["layers"] = report.to_json()["layers"]
+    plain = report.to_json()
+    figures["events"] = [e | {"text": str(x)} for e, x in zip(plain["events"], report.events, strict=True)]
+    figures["layers"] = plain["layers"]
     return figures

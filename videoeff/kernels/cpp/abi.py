@@ -13,7 +13,6 @@ from ctypes import (
     Structure,
     c_char_p,
     c_double,
-    c_float,
     c_int32,
     c_int64,
     c_void_p,
@@ -42,8 +41,8 @@ from videoeff.kernels.region_spec.codes import ChangeTest, EpiOp, Kind, ReachKin
 
 __all__ = [
     "ABI", "ARG", "COUNTS", "FUNCTIONS", "MAX_ARGS", "MAX_EPI", "MAX_REACH", "MAX_REGS", "MAX_STAGES",
-    "MAX_TERMS", "SEEN", "STRUCTURES", "Answer", "ChangeTest", "Dtype", "Epi", "EpiOp", "Flag", "Frame", "Held",
-    "Isa", "Kind", "Mask", "MaskPart", "Near", "Op", "Reach", "ReachKind", "Stage", "Term", "View",
+    "MAX_TERMS", "SEEN", "STRUCTURES", "Answer", "ChangeTest", "Dtype", "Epi", "EpiOp", "Flag", "Frame",
+    "Held", "Isa", "Kind", "Mask", "MaskPart", "Near", "Op", "Reach", "ReachKind", "Stage", "Term", "View",
 ]  # fmt: skip
 
 
@@ -179,7 +178,7 @@ FUNCTIONS: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "vf_plan_counts": (POINTER(c_int64), (c_void_p,)),
     "vf_plan_row_blocks": (c_int64, (c_void_p,)),
     "vf_plan_bytes": (c_int64, (c_void_p, c_int32)),
-    "vf_plan_seen": (POINTER(c_float), (c_void_p, c_int64)),
+    "vf_plan_seen": (c_void_p, (c_void_p, c_int64)),
     "vf_mask_read": (c_int32, (c_void_p, c_int32, c_int32, c_void_p)),
     "vf_mask_write": (c_int32, (c_void_p, c_int32, c_void_p)),
     "vf_magnitude_read": (c_int32, (c_void_p, c_int32, c_void_p)),

@@ -240,7 +240,7 @@ class NativePlan(Group):
         self._seen = dict(self._figures(native, handle))
 
     def _figures(self, native: library.Library, handle: int) -> Iterable[tuple[str, Tensor]]:
-        """What the tests of frames saw, by layer, (R, SEEN): memory of the plan's own, written by each frame."""
+        """What the tests of frames saw, by layer, (R, SEEN): memory of the plan, written by each frame."""
         for index, call in enumerate(self.calls):
             place = native.vf_plan_seen(handle, index)
             if place:

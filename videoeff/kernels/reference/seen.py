@@ -13,7 +13,7 @@ _STEP = 4
 
 
 class Watcher:
-    """Figures of one input's test, frame by frame; remembers which blocks moved a little in the frame before."""
+    """Figures of one input's test; remembers which blocks moved a little in the frame before."""
 
     def __init__(self) -> None:
         self._before: Tensor | None = None
@@ -45,7 +45,7 @@ class Watcher:
 
 
 def _alike(new: Tensor, old: Tensor, call: RegionCall) -> Tensor:
-    """Correlation, and share of the difference that a line explains, (R, 2), of sums of some pixels' channels.
+    """Correlation, and share of the difference that a line explains, (R, 2), over some pixels.
 
     Both are 1 where one is the same everywhere: a black frame is no other scene.
     """

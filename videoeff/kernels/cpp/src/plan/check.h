@@ -288,7 +288,7 @@ inline bool check_op(const vf_op &d, int64_t index, const vf_mask *masks, int64_
   if (d.kind == VF_INPUT) {
     if (d.input < 0 || d.input > 1024 || d.block < 1 || d.block > (1 << 15) || d.dilation < 0 || d.dilation > (1 << 15))
       return problem("op %lld: input %d with blocks of %d, dilation %d", i, d.input, d.block, d.dilation);
-    if (d.grow < 0 || d.grow > (1 << 15) || !(d.weak > 0 && d.weak <= 1))
+    if (d.grow < 0 || d.grow > (1 << 15) || !(d.weak >= 0 && d.weak <= 1))
       return problem("op %lld: hits grow %d times from %g of the threshold", i, d.grow, d.weak);
     for (int64_t k = 0; d.noise && k < d.out.c; k++)
       if (!(d.noise[3 * k] >= 0) || !(d.noise[3 * k + 1] > 0) || d.noise[3 * k + 2] - d.noise[3 * k + 2] != 0)
