@@ -48,7 +48,7 @@ ROUNDING = 1e-4
 #: Frames to calibrate int8 on.
 _INT8_FRAMES = 64
 #: Frames apart that noise is measured over: a codec copies what hardly moves from frame to frame.
-_LAG = 8
+_LAG = 12
 
 #: Told what is done, and the share of all that is done.
 Progress = Callable[[str, float], None]

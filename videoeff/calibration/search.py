@@ -27,6 +27,8 @@ BEAM = 4
 SURVIVORS = 8
 #: Settings that are run on all frames at least.
 FEW = 3
+#: Shares of what is allowed that safer settings lose.
+SAFER = (0.6, 0.3)
 
 Value = TypeVar("Value")
 
@@ -140,13 +142,14 @@ class Search:
     trials: dict[tuple[Settings, int], Trial] = field(default_factory=dict)
 
     def candidates(self) -> list[Trial]:
-        """Settings that keep the budget on all frames, the best first; the exact stream where none does."""
+        """Settings that keep the budget on all frames: the best first, safer ones, the exact stream last."""
         self._try(EXACT, 0)
         for step in self.space.steps():
             for settings in [s for origin in self._beam() for s in step(origin)]:
                 self._try(settings, 0)
         self._climb()
         found = self._survivors()
+        found += self._safer(found)
         exact = self._try(EXACT, 0 if self.over() else self.levels - 1, always=True)
         if not self.goal.of_cost or self.cost(exact) <= self.goal.limit:
             found.append(exact)
@@ -227,6 +230,21 @@ class Search:
             seen.add(kept[0].settings)
             for settings in self.space.neighbours(kept[0].settings):
                 self._try(settings, 0)
+
+    def _safer(self, found: Sequence[Trial]) -> list[Trial]:
+        """Others that stay well within the budget, to step back to; run on all frames, the best first."""
+        taken = {t.settings for t in found} | {EXACT}
+        kept: list[Trial] = []
+        for share in SAFER:
+            able = self.ranked(
+                t for t in self._at(0) if t.settings not in taken and self.keeps(t, False, share)
+            )
+            for trial in able[: 1 if self.over() else FEW - 1]:
+                taken.add(trial.settings)
+                run = self.trials[trial.settings, self.levels - 1] = self.run(trial.settings, self.levels - 1)
+                if self.keeps(run, True):
+                    kept.append(run)
+        return kept
 
     def _survivors(self) -> list[Trial]:
         """Settings run on more and more frames, the best first. Takes others where all of them fail."""

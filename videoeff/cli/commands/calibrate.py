@@ -159,7 +159,7 @@ def _stream(
             )
         with stage(f"loading {path}"):
             return load_stream(path, reference, backend), ()
-    options = {"thresholds_file": None, "name": name, "backend": backend or "auto"}
+    options = {"name": name, "backend": backend or "auto"}
     stream, _, notes = build_stream(path, reference, key, size, 1, look, options)
     return stream, notes
 

@@ -253,9 +253,9 @@ def build_stream(
     size = check_fixed(source, path, input_size, streams)
     pre = look.preprocess(source.channels, source.uint8, size, _decoder(), exported=source.exported)
     options = dict(options)
-    thresholds_file, name = options.pop("thresholds_file"), options.pop("name")
-    every, audit = options.pop("every"), options.pop("audit")
-    clip, lag = options.pop("noise_of"), options.pop("noise_lag")
+    thresholds_file, name = options.pop("thresholds_file", None), options.pop("name", "")
+    every, audit = options.pop("every", 1), options.pop("audit", 0.0)
+    clip, lag = options.pop("noise_of", None), options.pop("noise_lag", 0)
     told: tuple[str, ...] = ()
     if clip is not None:
         from videoeff.cli.shared.noise import noise_of
