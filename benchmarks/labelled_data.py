@@ -1,4 +1,4 @@
-"""Clips with a mask for every frame: reading them, and objects, boxes and tracks that follow from the masks."""
+"""Clips with a mask for every frame: reading them, and the objects, boxes and tracks in the masks."""
 
 from __future__ import annotations
 
@@ -148,7 +148,9 @@ def objects(mask: Array) -> Objects:
         pixels = sums[row, right] - sums[row, left]
         if not pixels.any():
             continue
-        there = np.concatenate([np.nonzero(inside[r, a + 1 : b + 1])[0] + a for r, a, b in zip(row, left, right, strict=True)])
+        there = np.concatenate(
+            [np.nonzero(inside[r, a + 1 : b + 1])[0] + a for r, a, b in zip(row, left, right, strict=True)]
+        )
         full = row[pixels > 0]
         boxes.append([there.min(), full.min(), there.max() + 1, full.max() + 1])
         areas.append(int(pixels.sum()))

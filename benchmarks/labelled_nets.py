@@ -1,4 +1,4 @@
-"""Two small networks of the project's own: a segmenter and a detector of people and vehicles, one frame in."""
+"""Two small networks of the project's own: a segmenter and a detector of people and vehicles."""
 
 from __future__ import annotations
 
@@ -22,6 +22,8 @@ Array = NDArray[Any]
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 #: Height and width of a frame are padded to a multiple of this.
 MULTIPLE = 16
+#: Grey level of the padding.
+PAD = 114
 #: Input pixels of a cell of the detector.
 STRIDE = 8
 #: Blocks of MobileNetV2 up to strides 4, 8 and 16, and their channels.
@@ -40,9 +42,16 @@ def padded(size: tuple[int, int]) -> tuple[int, int]:
     return height, width
 
 
+def pad(frame: Array) -> Array:
+    """A frame (H, W, 3) as large as the networks take it, grey below and to the right."""
+    height, width = frame.shape[:2]
+    high, wide = padded((height, width))
+    return np.pad(frame, ((0, high - height), (0, wide - width), (0, 0)), constant_values=PAD)
+
+
 def preprocess(size: tuple[int, int]) -> Preprocess:
-    """How a frame of ``size`` (height, width) becomes an input: padded below and to the right, not resized."""
-    return Preprocess(size=padded(size), mean=MEAN, std=STD, fit="letterbox-top-left")
+    """How padded frames of ``size`` (height, width) become an input."""
+    return Preprocess(size=padded(size), mean=MEAN, std=STD)
 
 
 def pretrained() -> Path | None:
@@ -95,7 +104,9 @@ class Merge(nn.Module):
 
     def forward(self, coarse: Tensor, fine: Tensor) -> Tensor:
         """(B, 48, h, w) and (B, C, 2h, 2w) to (B, 48, 2h, 2w)."""
-        return self.after(F.interpolate(coarse, scale_factor=2.0, mode="nearest") + self.lateral(fine))
+        doubled = F.interpolate(coarse, scale_factor=2.0, mode="nearest")
+        out: Tensor = self.after(doubled + self.lateral(fine))
+        return out
 
 
 class SegmentHead(nn.Module):
@@ -174,9 +185,9 @@ class Both(nn.Module):
 
     def network(self, kind: str) -> nn.Module:
         """The ``segmenter`` or the ``detector`` alone, in evaluation mode."""
-        made = {"segmenter": lambda: Segmenter(self.backbone, self.segment),
-                "detector": lambda: Boxer(self.backbone, self.detect)}  # fmt: skip
-        return made[kind]().eval()
+        if kind == "segmenter":
+            return Segmenter(self.backbone, self.segment).eval()
+        return Boxer(self.backbone, self.detect).eval()
 
 
 @dataclass(frozen=True)
@@ -194,7 +205,9 @@ class Cells(Detector):
         middle = (np.stack([column, row], 1) + 0.5) * STRIDE
         reach = np.exp(np.minimum(cells[:, 1:], 6)) * STRIDE
         boxes = np.concatenate([middle - reach[:, :2], middle + reach[:, 2:]], 1)
-        return np.clip(boxes, 0, [size[1], size[0], size[1], size[0]])
+        edges = np.array([size[1], size[0], size[1], size[0]])
+        inside: Array = np.clip(boxes, 0, edges)
+        return inside
 
     def classes(self, cells: Array) -> Array:
         """One class."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -83,7 +83,9 @@ class Samples:
             inside = shape == OBJECT
             soft = F.avg_pool2d(inside[None, None].float(), 3, 1, 1)[0, 0]
             picture = torch.lerp(picture, other, soft)
-            mask = torch.where(inside, OBJECT, torch.where((soft > 0) & (mask != OBJECT), UNKNOWN, mask)).byte()
+            mask = torch.where(
+                inside, OBJECT, torch.where((soft > 0) & (mask != OBJECT), UNKNOWN, mask)
+            ).byte()
         return picture, mask
 
     def batches(self, size: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -100,8 +102,9 @@ def _background(frames: Array, masks: Array) -> Array:
     kept = np.linspace(0, len(frames) - 1, min(len(frames), 40)).astype(int)
     some = frames[kept].astype(np.float32)
     hidden = np.ma.masked_array(some, np.broadcast_to((masks[kept] != 0)[..., None], some.shape))
-    median = np.ma.median(hidden, axis=0)
-    return np.where(np.ma.getmaskarray(median), np.median(some, axis=0), median.data).astype(np.uint8)
+    median = cast(Any, np.ma.median)(hidden, axis=0)
+    seen: Array = np.where(np.ma.getmaskarray(median), np.median(some, axis=0), median.data)
+    return seen.astype(np.uint8)
 
 
 def segment_loss(logits: Tensor, masks: Tensor) -> Tensor:
@@ -155,9 +158,10 @@ def detect_loss(cells: Tensor, masks: Tensor) -> Tensor:
     reach = cells[b, 1:, y, x].clamp(max=6).exp() * STRIDE
     found = torch.cat([middle - reach[:, :2], middle + reach[:, 2:]], 1)
     weight = heat[b, y, x]
-    overlap = generalized_box_iou_loss(found, boxes[b, :, y, x], reduction="none")
+    overlap: Tensor = generalized_box_iou_loss(found, boxes[b, :, y, x], reduction="none")
     count = peak.sum().clamp(min=1)
-    return -focal.sum() / count + 2 * (weight * overlap).sum() / weight.sum().clamp(min=1)
+    boxed = (weight * overlap).sum() / weight.sum().clamp(min=1)
+    return 2 * boxed - focal.sum() / count
 
 
 def train(folder: Path, names: Sequence[str], weights: Path | None, note: Note, steps: int = STEPS) -> Both:
@@ -176,14 +180,11 @@ def train(folder: Path, names: Sequence[str], weights: Path | None, note: Note, 
         model.backbone.load(weights)
         model.backbone.stages[0].requires_grad_(False)
     heads = [*model.segment.parameters(), *model.detect.parameters()]
-    groups = [
-        {"params": heads, "lr": RATE},
-        {"params": list(model.backbone.parameters()), "lr": GENTLE if weights is not None else RATE},
-    ]
+    rates = [RATE, GENTLE if weights is not None else RATE]
+    parts = [heads, list(model.backbone.parameters())]
+    groups = [{"params": part, "lr": rate} for part, rate in zip(parts, rates, strict=True)]
     optimiser = torch.optim.AdamW(groups, weight_decay=1e-2)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimiser, [g["lr"] for g in groups], total_steps=steps, pct_start=0.1
-    )
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, rates, total_steps=steps, pct_start=0.1)
     batches = Samples([load(folder, name) for name in names], seed=0).batches(BATCH)
     model.train()
     if weights is not None:  # ImageNet's statistics are better than those of six crops
@@ -196,7 +197,7 @@ def train(folder: Path, names: Sequence[str], weights: Path | None, note: Note, 
         logits, cells = model(pictures)
         losses = segment_loss(logits, masks), detect_loss(cells, masks)
         optimiser.zero_grad()
-        sum(losses).backward()
+        torch.autograd.backward(losses[0] + losses[1])
         nn.utils.clip_grad_norm_(model.parameters(), 5.0)
         optimiser.step()
         schedule.step()

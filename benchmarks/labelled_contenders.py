@@ -1,0 +1,143 @@
+"""Who is judged, as data: the dense network, streams, frame skipping, with a tracker and without."""
+
+from __future__ import annotations
+
+import copy
+import importlib.util
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from benchmarks.detectors_score import Boxes
+from benchmarks.labelled_nets import DETECTOR
+from benchmarks.real_clips import ordinal
+from videoeff.bench.spec import CLIP_INPUT
+
+#: Frames a second of all clips, which the tracker is told.
+RATE = 25.0
+
+
+@dataclass(frozen=True)
+class Contender:
+    """One way to get an answer for every frame.
+
+    Attributes:
+        label: what to call it.
+        options: of ``videoeff.convert``; None for the dense network.
+        every: only every n-th frame is looked at; the last answer is kept, or moved by the tracker.
+        tracker: boxes go through ByteTrack. A segmenter has none.
+    """
+
+    label: str
+    options: Mapping[str, Any] | None = field(default=None, hash=False)
+    every: int = 1
+    tracker: bool = False
+
+    @property
+    def dense(self) -> bool:
+        """Whether it asks the dense network."""
+        return self.options is None
+
+
+def skipping(every: int, tracker: bool = False) -> Contender:
+    """The dense network on every n-th frame."""
+    return Contender(f"every {ordinal(every)} frame{', ByteTrack' if tracker else ''}", None, every, tracker)
+
+
+DENSE = Contender("dense")
+STEPS = (2, 3, 4, 8)
+
+#: One more is one line. A change of options under a kept label needs --again.
+CONTENDERS: tuple[Contender, ...] = (
+    DENSE,
+    Contender("τ = 0", {}),
+    Contender("τ = 0, input test", {"threshold": 0.0, **CLIP_INPUT}),
+    *(Contender(f"τ = {t:g}, input test", {"threshold": t, **CLIP_INPUT}) for t in (0.05, 0.1, 0.2)),
+    *(skipping(n) for n in STEPS),
+    Contender("dense, ByteTrack", None, 1, True),
+    *(skipping(n, True) for n in STEPS),
+    Contender("τ = 0.1, input test, every 2nd frame", {"threshold": 0.1, **CLIP_INPUT}, 2),
+)
+
+
+def no_tracker() -> str:
+    """Why there is no tracker, "" if there is one."""
+    absent = [name for name in ("trackers", "supervision") if importlib.util.find_spec(name) is None]
+    return f"not installed: {', '.join(absent)}; pip install trackers" if absent else ""
+
+
+def hold(answers: Sequence[Any], every: int, frames: int) -> list[Any]:
+    """The last of the answers to frames 0, n, 2n … for every frame."""
+    return [answers[frame // every] for frame in range(frames)]
+
+
+class Tracker:
+    """ByteTrack between and on the frames that a detector looks at.
+
+    On a frame that was looked at the boxes are the detections above the score and those weaker ones that
+    ByteTrack ties to a known object. Between them known objects move on as their Kalman filters say, and
+    detections that are no known object yet stay where they are.
+    """
+
+    def __init__(self) -> None:
+        from trackers import ByteTrackTracker
+
+        self._tracker: Any = ByteTrackTracker(
+            frame_rate=RATE,
+            track_activation_threshold=DETECTOR.score,
+            high_conf_det_threshold=DETECTOR.score,
+            minimum_consecutive_frames=1,
+        )
+        self._last = Boxes(np.empty((0, 4)), np.empty(0), np.empty(0, np.int64))
+        self._identities = np.empty(0, np.int64)
+
+    def see(self, boxes: Boxes, frame: int) -> Boxes:
+        """Take a frame's detections; what is there."""
+        import supervision
+
+        found = self._tracker.update(
+            supervision.Detections(
+                xyxy=boxes.boxes.astype(np.float32).reshape(-1, 4),
+                confidence=boxes.scores.astype(np.float32),
+                class_id=boxes.labels.astype(int),
+            ),
+            timestamp=(frame + 1) / RATE,
+        )
+        identities = np.asarray(found.tracker_id if found.tracker_id is not None else [], np.int64)
+        kept = (found.confidence > DETECTOR.score) | (identities >= 0) if len(found) else np.empty(0, bool)
+        order = np.argsort(-found.confidence[kept], kind="stable") if len(found) else np.empty(0, int)
+        if len(found):
+            self._last = Boxes(
+                found.xyxy[kept][order].astype(np.float64),
+                found.confidence[kept][order].astype(np.float64),
+                found.class_id[kept][order].astype(np.int64),
+            )
+            self._identities = identities[kept][order]
+        else:
+            self._last = Boxes(np.empty((0, 4)), np.empty(0), np.empty(0, np.int64))
+            self._identities = np.empty(0, np.int64)
+        return self._last
+
+    def guess(self, frame: int) -> Boxes:
+        """What is there in a later frame that nobody looked at."""
+        import supervision
+
+        ahead = copy.deepcopy(self._tracker)
+        ahead.update(supervision.Detections.empty(), timestamp=(frame + 1) / RATE)
+        moved = {int(t.tracker_id): t.get_state_bbox() for t in ahead.tracks if t.tracker_id >= 0}
+        boxes = [
+            moved.get(identity, box)
+            for identity, box in zip(self._identities.tolist(), self._last.boxes, strict=True)
+        ]
+        return Boxes(np.array(boxes, np.float64).reshape(-1, 4), self._last.scores, self._last.labels)
+
+
+def follow(answers: Sequence[Boxes], every: int, frames: int) -> list[Boxes]:
+    """The boxes of every frame, of the detections in frames 0, n, 2n …, by ByteTrack."""
+    tracker = Tracker()
+    return [
+        tracker.see(answers[frame // every], frame) if frame % every == 0 else tracker.guess(frame)
+        for frame in range(frames)
+    ]
