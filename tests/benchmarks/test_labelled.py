@@ -206,19 +206,25 @@ def test_speeds_of_what_is_found() -> None:
 # ---------------------------------------------------------------- intervals
 
 
+def interval(*terms: Any, block: int) -> dict[str, float]:
+    """A figure of (found, there) that has an interval."""
+    found = labelled_score.interval(terms, labelled_score.share, block)
+    return {name: value for name, value in found.items() if value is not None}
+
+
 def test_intervals_are_paired_and_of_blocks() -> None:
     rng = np.random.default_rng(1)
     hard = np.repeat(rng.uniform(0.2, 0.9, 40), 10)  # neighbouring frames are alike
     there = np.full(400, 20)
     ours = np.stack([rng.binomial(there, hard), there], 1)
     theirs = np.stack([np.minimum(ours[:, 0] + 1, 20), there], 1)  # a little better on every frame
-    alone = labelled_score.interval([([1.0], [ours])], labelled_score.share, block=10)
+    alone = interval(([1.0], [ours]), block=10)
     assert alone["value"] == pytest.approx(ours[:, 0].sum() / 8000)
-    apart = labelled_score.interval([([1.0], [ours]), ([-1.0], [theirs])], labelled_score.share, block=10)
+    apart = interval(([1.0], [ours]), ([-1.0], [theirs]), block=10)
     width, paired = (f["high"] - f["low"] for f in (alone, apart))
     assert paired < 0.1 * width
     assert apart["low"] <= apart["value"] <= apart["high"] < 0
-    single = labelled_score.interval([([1.0], [ours])], labelled_score.share, block=1)
+    single = interval(([1.0], [ours]), block=1)
     assert single["high"] - single["low"] < 0.6 * width
     assert labelled_score.interval([([1.0], [ours[:40]])], labelled_score.share, block=10)["low"] is None
 
