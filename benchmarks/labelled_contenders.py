@@ -49,16 +49,24 @@ def skipping(every: int, tracker: bool = False) -> Contender:
 DENSE = Contender("dense")
 STEPS = (2, 3, 4, 8)
 
-#: One more is one line. A change of options under a kept label needs --again.
+
+def streaming(threshold: float, every: int = 1, **options: Any) -> Contender:
+    """A stream that tests its input on blocks, with a threshold for all layers and further options."""
+    told = [f"{name} {value:g}" for name, value in options.items()]
+    label = ", ".join(
+        [f"τ = {threshold:g}", *told, *([f"every {ordinal(every)} frame"] if every > 1 else [])]
+    )
+    return Contender(label, {"threshold": threshold, **CLIP_INPUT, **options}, every)
+
+
+#: One more is one line.
 CONTENDERS: tuple[Contender, ...] = (
     DENSE,
-    Contender("τ = 0", {}),
-    Contender("τ = 0, input test", {"threshold": 0.0, **CLIP_INPUT}),
-    *(Contender(f"τ = {t:g}, input test", {"threshold": t, **CLIP_INPUT}) for t in (0.05, 0.1, 0.2)),
+    *(streaming(threshold) for threshold in (0.0, 0.05, 0.1, 0.2)),
+    streaming(0.1, every=2),
     *(skipping(n) for n in STEPS),
     Contender("dense, ByteTrack", None, 1, True),
     *(skipping(n, True) for n in STEPS),
-    Contender("τ = 0.1, input test, every 2nd frame", {"threshold": 0.1, **CLIP_INPUT}, 2),
 )
 
 
