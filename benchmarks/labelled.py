@@ -146,7 +146,7 @@ class Study:
         for clip in self.options.clips:
             digest = hashlib.blake2b(self.checkpoint(clip).read_bytes(), digest_size=6).hexdigest()
             for kind in self.options.networks:
-                streams = [c for c in self._serve(kind) if not c.dense]
+                streams = [c for c in self._serve(kind) if c.timed and not c.dense]
                 row = self.store.section("timed").get(f"{kind}/{clip}", {})
                 known = {"network": digest, "labels": [c.label for c in streams]}
                 if not self.options.again and {k: row.get(k) for k in known} == known:

@@ -5,15 +5,19 @@ from __future__ import annotations
 import copy
 import importlib.util
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from benchmarks.detectors_score import Boxes
 from benchmarks.labelled_nets import DETECTOR
 from benchmarks.real_clips import ordinal
 from videoeff.bench.spec import CLIP_INPUT
+from videoeff.video.preprocess import Preprocess
+
+Array = NDArray[Any]
 
 #: Frames a second of all clips, which the tracker is told.
 RATE = 25.0
@@ -28,12 +32,14 @@ class Contender:
         options: of ``videoeff.convert``; None for the dense network.
         every: only every n-th frame is looked at; the last answer is kept, or moved by the tracker.
         tracker: boxes go through ByteTrack. A segmenter has none.
+        timed: its time is measured too.
     """
 
     label: str
     options: Mapping[str, Any] | None = field(default=None, hash=False)
     every: int = 1
     tracker: bool = False
+    timed: bool = field(default=True, repr=False)
 
     @property
     def dense(self) -> bool:
@@ -47,6 +53,8 @@ def skipping(every: int, tracker: bool = False) -> Contender:
 
 
 DENSE = Contender("dense")
+#: Stands for the noise of the camera as the first third of a clip shows it.
+MEASURED = "measured"
 STEPS = (2, 3, 4, 8)
 
 
@@ -59,15 +67,38 @@ def streaming(threshold: float, every: int = 1, **options: Any) -> Contender:
     return Contender(label, {"threshold": threshold, **CLIP_INPUT, **options}, every)
 
 
+def by_noise(level: float, **options: Any) -> Contender:
+    """A stream at τ = 0 whose input is tested against the noise of the camera, at so many of its σ."""
+    told = [f"{name} {value:g}" for name, value in options.items()]
+    test = {"noise": MEASURED, "input_threshold": level, "block": 4, "weak": 0.4, "grow": 1}
+    return Contender(", ".join(["τ = 0", *told, f"{level:g} σ of the noise"]), {**test, **options})
+
+
 #: One more is one line.
 CONTENDERS: tuple[Contender, ...] = (
     DENSE,
     *(streaming(threshold) for threshold in (0.0, 0.05, 0.1, 0.2)),
-    streaming(0.1, every=2),
+    replace(streaming(0.02), timed=False),
+    replace(streaming(0.1, every=2), timed=False),
+    replace(streaming(0.0, input_threshold=0.25), timed=False),
+    *(streaming(0.0, reach=0, input_threshold=level) for level in (0.125, 0.25, 0.5)),
+    streaming(0.0, every=2, reach=0, input_threshold=0.25),
+    *(by_noise(level, reach=0) for level in (4.0, 8.0)),
     *(skipping(n) for n in STEPS),
     Contender("dense, ByteTrack", None, 1, True),
     *(skipping(n, True) for n in STEPS),
 )
+
+
+def options_on(contender: Contender, frames: Array, look: Preprocess) -> dict[str, Any]:
+    """What ``videoeff.convert`` is told on a clip of frames (T, H, W, 3)."""
+    options = dict(contender.options or {})
+    if options.get("noise") == MEASURED:
+        from videoeff.calibration.noise import estimate_noise
+
+        noise = estimate_noise(frames[: max(2, len(frames) // 3)])
+        options["noise"] = noise.as_model_sees(look)
+    return options
 
 
 def no_tracker() -> str:

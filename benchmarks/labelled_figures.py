@@ -57,7 +57,6 @@ class Figures:
         self.kind, self.truth, self.judged, self.timed = kind, truth, judged, timed
         self.clips = list(judged)
         self.contenders = [c for c in contenders if all(c.label in judged[clip] for clip in self.clips)]
-        self.complete = bool(self.clips) and all(clip in timed for clip in self.clips)
 
     def of(self, contender: Contender) -> list[Judged]:
         """One contender on every clip."""
@@ -86,23 +85,32 @@ class Figures:
             extra = trackers[str(contender.every)]
         return float(times[name] / contender.every + extra)
 
-    def every_ms(self, contender: Contender) -> list[float] | None:
-        """On every clip, None where one is missing."""
-        found = [self.ms(contender, clip) for clip in self.clips]
-        return None if None in found else [float(ms) for ms in found if ms is not None]
+    def every_ms(self, contender: Contender) -> dict[int, float]:
+        """On every clip on which it was timed, by the clip's place."""
+        found = {i: self.ms(contender, clip) for i, clip in enumerate(self.clips)}
+        return {i: ms for i, ms in found.items() if ms is not None}
 
     def over_skipping(self, contender: Contender, statistic: Statistic, tracker: bool) -> Figure | None:
-        """The contender's figure minus that of frame skipping at the same time on each clip."""
+        """The contender's figure minus that of frame skipping at the same time, over the clips timed."""
         ours = self.every_ms(contender)
         rows = {1: DENSE} | {n: skipping(n, tracker) for n in STEPS}
         known = {c.label for c in self.contenders}
-        times = {n: self.every_ms(c) for n, c in rows.items() if c.label in known}
-        skips = {n: ms for n, ms in times.items() if ms is not None}
-        if ours is None or len(skips) < len(rows):
+        if not ours or any(c.label not in known for c in rows.values()):
             return None
-        weights = at_equal_ms(ours, skips)
-        terms: list[Term] = [([1.0] * len(self.clips), self.counts(contender))]
-        terms += [([-w for w in row], self.counts(rows[n])) for n, row in weights.items() if any(row)]
+        times = {n: self.every_ms(c) for n, c in rows.items()}
+        clips = [i for i in ours if all(i in ms for ms in times.values())]
+        if not clips:
+            return None
+        weights = at_equal_ms(
+            [ours[i] for i in clips], {n: [ms[i] for i in clips] for n, ms in times.items()}
+        )
+
+        def counts(one: Contender) -> list[Any]:
+            every = self.counts(one)
+            return [every[i] for i in clips]
+
+        terms: list[Term] = [([1.0] * len(clips), counts(contender))]
+        terms += [([-w for w in row], counts(rows[n])) for n, row in weights.items() if any(row)]
         return interval(terms, statistic)
 
     def figure(self, contender: Contender, statistic: Statistic) -> tuple[Figure, Figure]:
@@ -154,7 +162,8 @@ class Figures:
             "every": contender.every,
             "tracker": contender.tracker,
             "work": float(np.mean([self.judged[clip][contender.label][1] for clip in self.clips])),
-            "ms": None if ms is None else float(np.mean(ms)),
+            "ms": float(np.mean(list(ms.values()))) if ms else None,
+            "timed": [self.clips[i] for i in ms],
             "clips": self.by_clip(contender, main),
             "speeds": self.speeds(contender),
             "later": paired_mean(late.pop("delays"), dense.pop("delays")),

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 import videoeff
 from benchmarks.detectors_score import Boxes
-from benchmarks.labelled_contenders import Contender, follow, hold
+from benchmarks.labelled_contenders import Contender, follow, hold, options_on
 from benchmarks.labelled_nets import DETECTOR, pad, padded, preprocess
 from benchmarks.labelled_score import Judged, Truth, judge_boxes, judge_mask
 from videoeff.serialize.files import write_atomic
@@ -66,7 +66,8 @@ class Judge:
     def stream(self, contender: Contender) -> tuple[list[Any], float]:
         """A stream's answers to frames 0, n, 2n …, and the share of the work of those after the first."""
         example = next(self.inputs())
-        stream = videoeff.convert(self.model, example, **dict(contender.options or {}))
+        options = options_on(contender, self.frames, self.prepare)
+        stream = videoeff.convert(self.model, example, **options)
         with torch.inference_mode():
             answers = [answer(self.kind, stream(x), self.size) for x in self.inputs(contender.every)]
         macs = stream.report().macs

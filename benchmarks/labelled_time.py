@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 import videoeff
-from benchmarks.labelled_contenders import STEPS, Contender, Tracker
+from benchmarks.labelled_contenders import STEPS, Contender, Tracker, options_on
 from benchmarks.labelled_nets import DETECTOR, pad, padded, preprocess
 from videoeff.bench import network
 from videoeff.bench.clip_frames import save_frames
@@ -35,7 +35,7 @@ Array = NDArray[Any]
 Note = Callable[[str], None]
 
 #: Windows spread over a clip, frames timed in each, and how often; of the passes the quickest counts.
-WINDOWS, FRAMES, PASSES = 3, 25, 2
+WINDOWS, FRAMES, PASSES = 3, 25, 3
 SECONDS = 300.0
 
 
@@ -96,6 +96,7 @@ class Timing:
         self.failed: dict[str, str] = {}
         self.processes: dict[str, Process] = {}
         look = preprocess(self.size)
+        self.options = {c.label: options_on(c, frames, look) for c in self.streams}
         job = Job(
             str(reference.resolve()), "", padded(self.size), threads, str(cache.resolve()),
             reference.stem, preprocess=look.to_json(),
@@ -139,7 +140,7 @@ class Timing:
         return self.folder / f"every-{every}.npy"
 
     def _configure(self, contender: Contender) -> None:
-        self.processes[STREAM].ask("configure", SECONDS, options=dict(contender.options or {}))
+        self.processes[STREAM].ask("configure", SECONDS, options=self.options[contender.label])
 
     def measure(self) -> dict[str, Any]:
         """Mean milliseconds of a frame of every dense runtime and every stream, and of the tracker."""
