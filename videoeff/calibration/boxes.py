@@ -55,17 +55,24 @@ def from_centres(centres: Array, sizes: Array) -> Array:
     return np.concatenate([centres - sizes / 2, centres + sizes / 2], 1)
 
 
-def pairs(found: Boxes, truth: Boxes) -> int:
-    """How many of two sets of boxes are the same objects, each paired once, the largest overlap first."""
+def pairing(found: Boxes, truth: Boxes) -> list[tuple[int, int]]:
+    """Which of two sets of boxes are the same objects, each paired once, the largest overlap first."""
     if not len(found) or not len(truth):
-        return 0
+        return []
     overlap = box_iou(torch.from_numpy(found.boxes), torch.from_numpy(truth.boxes)).numpy()
     overlap[found.labels[:, None] != truth.labels[None]] = 0
     left, right = np.nonzero(overlap > SAME)
     order = np.argsort(-overlap[left, right], kind="stable")
     used: tuple[set[int], set[int]] = set(), set()
+    paired = []
     for i, j in zip(left[order].tolist(), right[order].tolist(), strict=True):
         if i not in used[0] and j not in used[1]:
             used[0].add(i)
             used[1].add(j)
-    return len(used[0])
+            paired.append((i, j))
+    return paired
+
+
+def pairs(found: Boxes, truth: Boxes) -> int:
+    """How many of two sets of boxes are the same objects."""
+    return len(pairing(found, truth))
