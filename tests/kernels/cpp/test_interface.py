@@ -61,7 +61,7 @@ def test_structures_are_those_of_the_header() -> None:
     plain = {"int32_t": ctypes.c_int32, "int64_t": ctypes.c_int64, "double": ctypes.c_double}
     structures = {
         f"vf_{s.__name__.lower()}": s
-        for s in (abi.Epi, abi.View, abi.Reach, abi.Term, abi.Stage, abi.Op, abi.Mask, abi.Frame)
+        for s in abi.STRUCTURES
     }
     there = re.findall(r"typedef struct \{([^}]*)\} (\w+);", header())
     assert {name for _, name in there} == structures.keys()

@@ -37,16 +37,19 @@ __attribute__((noinline)) void micro(const S *const *base, const S *const *edge,
       }
     bias = nullptr;
   };
-  int64_t left = kChain;
+  int64_t boundary = 0;  // where a chain ends, in rows of the panel: the same ones whatever segments are left out
   for (int s = 0; s < count; s++) {
     const S *p[MR];
 #pragma GCC unroll 16
     for (int i = 0; i < MR; i++) p[i] = edge ? edge[s * MR + i] : base[i] + segments[s].offset;
-    const T *w = panel + int64_t(segments[s].k) * (NV * L);
-    const int64_t length = segments[s].length;
+    const int64_t first = segments[s].k, length = segments[s].length;
+    const T *w = panel + first * (NV * L);
     for (int64_t k = 0; k < length;) {
-      const int64_t stop = length - k < left ? length : k + left;
-      left -= stop - k;
+      if (first + k >= boundary) {
+        if (s || k) add_to_rows();
+        boundary = ((first + k) / kChain + 1) * kChain;
+      }
+      const int64_t stop = length < boundary - first ? length : boundary - first;
       for (; k < stop; k++) {
         vec<T> b[NV];
 #pragma GCC unroll 16
@@ -60,10 +63,9 @@ __attribute__((noinline)) void micro(const S *const *base, const S *const *edge,
           for (int j = 0; j < NV; j++) acc[i][j] += a * b[j];
         }
       }
-      if (!left) add_to_rows(), left = kChain;
     }
   }
-  if (left < kChain || bias) add_to_rows();
+  add_to_rows();
 }
 
 // The few output channels after the last whole vector: with a vector of zeros to fill, a layer of 18 channels would cost
