@@ -1,8 +1,8 @@
 """Bounded reach: which pixels lie near what changed, and which of those that changes reach are put off.
 
-Three kernels. ``pack`` makes bits of what changed in a source, 64 pixels a word; ``gather`` makes those of the
-pixels near it, once for all maps of one size; ``put_off`` decides before each region what of it is due. What is
-due is kept as bits, too: where a tile holds pixels that are not, ``device.pixels`` leaves these out.
+Three kernels. ``pack`` makes bits of what changed in a source, 64 pixels a word; ``gather`` makes those of
+the pixels near it, once for all maps of one size; ``put_off`` decides before each region what of it is due.
+What is due is kept as bits, too: where a tile holds pixels that are not, ``device.pixels`` leaves them out.
 """
 
 from __future__ import annotations
@@ -173,7 +173,7 @@ class NearArgs(NamedTuple):
 
 
 class MapArgs(NamedTuple):
-    """A map whose pixels are near something: lines of all rows, of a row, pixels and words of a line; coded."""
+    """A map of which pixels are near: lines of all rows, lines, pixels of a line, words of a line; coded."""
 
     lines: Any
     height: Any
