@@ -137,7 +137,7 @@ class TritonPlan(Group):
     def _source(self, name: str, spec: RegionSpec) -> Source:
         """What a vicinity is found by, with a list of the squares in which it changed."""
         source = self.imports.get(name) or self.worklists[name]
-        squares = self._list(vicinity.changed(name), source.extent, vicinity.WORD)
+        squares = self._list(vicinity.changed(name), source.extent, vicinity.SQUARE)
         self._follow(name, ReachKind.SAME, squares, spec)
         return Source(source, squares)
 

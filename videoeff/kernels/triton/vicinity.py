@@ -26,6 +26,9 @@ from videoeff.kernels.triton.order import Step
 from videoeff.kernels.triton.worklist import Worklist
 from videoeff.ops.home import Near
 
+#: Edge of a source's squares in which it is told whether anything changed.
+SQUARE = WORD
+
 #: Lines packed at once, and lines of a map whose surroundings are gathered at once.
 PACKED, GATHERED = 16, 4
 
@@ -305,14 +308,17 @@ def _near_args(near: Near, tensors: dict[str, Tensor], lines: Tensor, memory: Me
         return NearArgs(packed, rows)
     (top, bottom), (first, last) = near.rows, near.columns
     return NearArgs(
-        packed,
-        rows,
-        coded(near.extent[1]),
-        coded(words_of(near.extent[2])),
-        *(memory.keep(t.to(torch.int32)) for t in (top, bottom, first, last)),
-        coded(int((bottom - top).max()) + 1),
-        coded(int((last // WORD - first // WORD).max()) + 1),
-        lines,
+        packed=packed,
+        rows=rows,
+        height=coded(near.extent[1]),
+        words=coded(words_of(near.extent[2])),
+        top=memory.keep(top.to(torch.int32)),
+        bottom=memory.keep(bottom.to(torch.int32)),
+        first=memory.keep(first.to(torch.int32)),
+        last=memory.keep(last.to(torch.int32)),
+        most_lines=coded(int((bottom - top).max()) + 1),
+        most_words=coded(int((last // WORD - first // WORD).max()) + 1),
+        lines=lines,
     )
 
 

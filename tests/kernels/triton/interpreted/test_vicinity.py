@@ -41,7 +41,8 @@ def squares(mask: Tensor, edge: int) -> Tensor:
     """Which squares of a mask (R, H, W) hold anything, (R, rows, columns)."""
     _, height, width = mask.shape
     padded = torch.nn.functional.pad(mask, (0, -width % edge, 0, -height % edge))
-    return padded.unflatten(1, (-1, edge)).unflatten(3, (-1, edge)).amax((2, 4))
+    high, wide = padded.shape[1] // edge, padded.shape[2] // edge
+    return padded.view(-1, high, edge, wide, edge).amax((2, 4))
 
 
 def sparse(shape: tuple[int, ...], one_in: int) -> Tensor:
@@ -82,11 +83,11 @@ def test_what_lies_near(
     found = Vicinity("v", (rows, *size), tuple(near))
     memory, lists = memory_of({}, 4, {}), {}
     for number, (name, mask) in enumerate(masks.items()):
-        source = Worklist(name, mask.shape, 1, 2 * number, tensors={"mask": stamped(mask)})
-        lists[vicinity.changed(name)] = listed = Worklist(
-            vicinity.changed(name), mask.shape, vicinity.WORD, 2 * number + 1,
-            tensors={"stamps": stamped(squares(mask, vicinity.WORD))},
-        )  # fmt: skip
+        extent = sources[number][0]
+        source = Worklist(name, (rows, *extent), 1, 2 * number, tensors={"mask": stamped(mask)})
+        listed = Worklist(vicinity.changed(name), (rows, *extent), vicinity.SQUARE, 2 * number + 1)
+        listed.tensors = {"stamps": stamped(squares(mask, vicinity.SQUARE))}
+        lists[listed.name] = listed
         launch = vicinity.pack_launch(vicinity.Source(source, listed), memory)
         listed.tensors["words"].fill_(-1)  # what another frame left
         launch.run(full=False, counting=True)
@@ -114,7 +115,8 @@ def test_what_is_put_off(
     from videoeff.kernels.triton.worklist import Worklist
 
     torch.manual_seed(seed)
-    streams, extent = (2, 0), (2, *size)  # of three streams, this value's rows belong to two
+    streams: tuple[int, ...] = (2, 0)  # of three streams, this value's rows belong to two
+    extent = (2, *size)
     marks, near = (sparse(extent, many) for _ in range(2))
     tiles = squares(sparse(extent, 3 * many), tile)
     reached = tiles.repeat_interleave(tile, 1).repeat_interleave(tile, 2)[:, : size[0], : size[1]]
@@ -131,8 +133,7 @@ def test_what_is_put_off(
     state = {"d": packed(marks), "p": phase}
     if fresh:  # which hold nothing yet
         state["d"][context.fresh_rows(streams).flatten()] = -1
-    rows = {streams: context.fresh_rows(streams).flatten().to(torch.uint8)}
-    memory = memory_of(state, 2, rows)
+    memory = memory_of(state, 2, {streams: context.fresh_rows(streams).flatten().to(torch.uint8)})
     memory.vicinities["v"] = packed(near).flatten()
     own = Worklist("x", extent, tile, 0)
     own.tensors = {
