@@ -60,7 +60,8 @@ def node_errors(stream: StreamingModule, seen: Observation) -> dict[str, float]:
 
     Args:
         stream: a stream of which the last frame was observed.
-        seen: what that frame did. Behind a threshold only the pixels that it passed on are compared.
+        seen: what that frame did. Behind a threshold only the pixels that it passed on are compared, within a
+            bounded reach only those that were computed.
 
     Returns:
         By layer, frames left out, the relative error.
@@ -75,8 +76,9 @@ def node_errors(stream: StreamingModule, seen: Observation) -> dict[str, float]:
             with torch.no_grad():
                 truth = call.source.run(reads, {c: widened(constants[c]) for c in call.source.constants})
             stored = engine.state[call.value.name]
-            if call.test.threshold > 0:
-                passed = mask_like(seen.changed[call.name], stored, call.layout)
+            if call.test.threshold > 0 or call.bound is not None:
+                some = seen.changed if call.test.threshold > 0 else seen.active
+                passed = mask_like(some[call.name], stored, call.layout)
                 stored = torch.where(passed, stored, truth.to(stored.dtype))
             truth = truth.to(torch.float64 if stored.is_floating_point() else stored.dtype)
             errors[call.name] = relative_error(widened(stored), truth)

@@ -198,6 +198,16 @@ REGIONS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], torch.dtype, 
         ),
         (1, 128, 34, 60), HALF, "relative",
     ),
+    "bottleneck-bounded": (lambda: Residual(256, 64), (1, 256, 270, 480), HALF, "bounded-relative"),
+    "inverted-bounded": (lambda: Inverted(40, 240, 5, 2), (1, 40, 68, 120), HALF, "bounded"),
+    "decoder-bounded": (Decoder, (1, 128, 68, 120), HALF, "bounded-relative"),
+    "bottleneck-bounded-predicted": (
+        lambda: Residual(256, 64), (1, 256, 68, 120), HALF, "bounded-predicted",
+    ),
+    "transposed-bounded": (
+        lambda: nn.Sequential(nn.ConvTranspose2d(128, 64, 4, 2, 1), nn.MaxPool2d(3, 2, 1)),
+        (1, 128, 34, 60), HALF, "bounded-relative",
+    ),
     "classes": (
         lambda: nn.Sequential(nn.Conv2d(256, 21, 1), nn.Softmax(1)), (1, 256, 68, 120), HALF, "max",
     ),

@@ -15,6 +15,7 @@ from videoeff.kernels.call import RegionCall
 from videoeff.kernels.change_test import distance
 from videoeff.kernels.triton.plan import TritonPlan
 from videoeff.passes import Pass, recipe
+from videoeff.passes.bound_reach import BoundReach
 from videoeff.passes.insert_thresholds import InsertThresholds
 from videoeff.runtime.observation import Observation
 from videoeff.runtime.streaming_module import StreamingModule
@@ -35,10 +36,19 @@ THRESHOLDS: dict[str, InsertThresholds] = {
     "predicted": InsertThresholds(0.2, predict=1.0),
 }
 
+#: A bounded reach, with the change test that it is put behind.
+BOUNDS: dict[str, tuple[str, BoundReach]] = {
+    "bounded": ("exact", BoundReach(2, 6)),
+    "bounded-relative": ("relative", BoundReach(1, 4)),
+    "bounded-blocks": ("blocks", BoundReach(0, 0)),
+    "bounded-predicted": ("predicted", BoundReach(2, 5)),
+}
+
 
 def passes(how: str) -> list[Pass]:
-    """The usual passes with one of ``THRESHOLDS``."""
-    return [*recipe("delta")[:-1], THRESHOLDS[how]]
+    """The usual passes with one of ``THRESHOLDS``, or of ``BOUNDS``."""
+    test, *bound = BOUNDS.get(how, (how,))
+    return [*recipe("delta")[:-1], THRESHOLDS[test], *bound]
 
 
 def calls(stream: StreamingModule) -> dict[str, RegionCall]:

@@ -24,6 +24,7 @@ from videoeff.kernels.triton.records import (
     EdgeArgs,
     GateArgs,
     InstructionStatic,
+    ListArgs,
     OffsetArgs,
     RowEdgeArgs,
     SiteArgs,
@@ -99,6 +100,7 @@ class Memory:
         stale: int32 (lists * APART,): whether what is kept of a list's tiles beside the state is out of date.
         shared: scratch by purpose, as large as its largest user needs; for launches that follow one another.
         lane: of the step whose launches are being made; steps of other lanes have scratch of their own.
+        vicinities: by name, what lies near what changed: words (R H words) of a bit for each pixel.
         kept: what addresses point to.
         processors: multiprocessors of the device.
         tf32: whether float32 products may be rounded to tf32, as PyTorch's setting for convolutions says.
@@ -116,6 +118,7 @@ class Memory:
     tf32: bool = False
     shared: dict[str, Tensor] = field(default_factory=dict)
     lane: int = 0
+    vicinities: dict[str, Tensor] = field(default_factory=dict)
     kept: list[Tensor] = field(default_factory=list)
 
     def scratch(self, purpose: str, count: int, dtype: torch.dtype) -> Tensor:
@@ -134,6 +137,11 @@ class Memory:
     def count(self, worklist: Worklist) -> Tensor:
         """The length of a list, and what lies behind it."""
         return self.lists[self.place(worklist) :]
+
+    def list_of(self, worklist: Worklist) -> ListArgs:
+        """A list as kernels append to it."""
+        tensors = worklist.tensors
+        return ListArgs(tensors["listed"], tensors["stamps"], self.count(worklist))
 
     def keep(self, tensor: Tensor) -> Tensor:
         """On the device, for as long as the plan."""
@@ -179,6 +187,7 @@ class Binding:
         before: the list of what is computed ahead of it: the tiles of a mean, or what changes reach where the
             region's list is of what they are predicted to change.
         masks: the lists by name of those whose masks it may follow.
+        unbounded: the list of what changes reach, where the region's list is of what lies within its bound.
     """
 
     call: RegionCall
@@ -188,6 +197,7 @@ class Binding:
     memory: Memory
     before: Worklist | None = None
     masks: Mapping[str, Worklist] = field(default_factory=dict)
+    unbounded: Worklist | None = None
 
     @property
     def channels(self) -> int:
@@ -312,6 +322,7 @@ class Binding:
             pixels=memory.pixels[memory.place(worklist) :],
             switch=coded(switch),
             ordered=int(self.call.prediction is None or worklist is not self.worklist),
+            due=worklist.tensors.get("due"),
         )
 
     def test(self, blocks: int, per_group: int, chunks: int, together: bool) -> ChangeTestArgs:

@@ -63,5 +63,7 @@ def _check(call: RegionCall, spec: RegionSpec) -> None:
             raise Unserved("a linear layer behind another operator")
         if spec.out.extent[3] > WIDEST:
             raise Unserved(f"rows of {spec.out.extent[3]} channels, at most {WIDEST} are served")
+    if call.bound is not None and isinstance(spec.producer, Mean):
+        raise Unserved("its reach is bounded, and it is a mean")
     if call.prediction is not None and any(name not in spec.extents for name in call.prediction.layers):
         raise Unserved("its changes are predicted from those of a map that it does not read")

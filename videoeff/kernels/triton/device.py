@@ -90,7 +90,25 @@ def flags(flag, BM: tl.constexpr):
 
 @triton.jit
 def pixels(chunk, tiles, whole, worklist, site, U: tl.constexpr, BM: tl.constexpr):
-    """Row, line and column of a chunk's pixels, and which of them exist."""
+    """Row, line and column of a chunk's pixels, and which of them are to be computed."""
+    r, y, x, valid = listed_pixels(chunk, tiles, whole, worklist, site, U, BM)
+    return r, y, x, valid & is_due(r, y, x, valid, worklist, site)
+
+
+@triton.jit
+def is_due(r, y, x, valid, worklist, site):
+    """Which pixels of listed tiles are to be computed."""
+    if worklist.due is None:
+        return valid
+    else:
+        word = (r * site.height + y) * ((site.width + 63) // 64) + x // 64
+        held = tl.load(worklist.due + word, mask=valid, other=0)
+        return ((held >> (x % 64).to(tl.int64)) & 1) != 0
+
+
+@triton.jit
+def listed_pixels(chunk, tiles, whole, worklist, site, U: tl.constexpr, BM: tl.constexpr):
+    """Row, line and column of the pixels of a chunk's tiles, and which of them exist."""
     slot = chunk * (BM // (U * U)) + tl.arange(0, BM) // (U * U)
     inside = slot < tiles
     listed = tl.load(worklist.listed + slot, mask=inside, other=0)

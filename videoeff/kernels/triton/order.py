@@ -59,6 +59,8 @@ def step_of(
         writes.add(f"value {call.value.name}")
         if call.prediction is not None:
             reads |= {f"mask {source}" for source in call.prediction.layers}
+        if call.bound is not None:
+            reads.add(f"vicinity {call.bound.vicinity.name}")
     return Step(frozenset(reads), frozenset(writes))
 
 

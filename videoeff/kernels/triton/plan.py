@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from videoeff.kernels.backend import Accepted, Counted, Group
-from videoeff.kernels.call import Context, RegionCall
+from videoeff.kernels.bounded import unpacked, words
+from videoeff.kernels.call import Context, RegionCall, Vicinity
 from videoeff.kernels.change_test import scale_of
 from videoeff.kernels.region_spec.codes import ReachKind
 from videoeff.kernels.region_spec.frames import index_of, readers_of
@@ -37,11 +38,13 @@ from videoeff.kernels.triton import (
     resampling,
     rows,
     transposed,
+    vicinity,
 )
 from videoeff.kernels.triton.binding import APART, Binding, Launch, Memory, edge_arguments, site_of
 from videoeff.kernels.triton.compiling import compile_all
 from videoeff.kernels.triton.configs import Config, by_channel, by_rows, choose, present
 from videoeff.kernels.triton.order import LANES, OPENING, Slot, Step, chain, side_by_side, slots, step_of
+from videoeff.kernels.triton.vicinity import Source
 from videoeff.kernels.triton.worklist import Edge, Worklist, edge, edges_of
 
 #: How masks made elsewhere are read.
@@ -80,9 +83,12 @@ class TritonPlan(Group):
         self.readers = readers_of(self.calls, self.calls[0].device)
         self.worklists: dict[str, Worklist] = {}
         self.before: dict[str, Worklist] = {}
+        self.unbounded: dict[str, Worklist] = {}
         self.imports: dict[str, Worklist] = {}
+        #: What follows the opening of a frame.
+        self.parts: list[Worklist | Source | Vicinity | RegionCall] = []
         self._lay_out()
-        self.steps = [OPENING, *self._steps()]
+        self.steps = [OPENING, *(self._step(part) for part in self.parts)]
         self._storages: set[int] = set()
         self._counted = 0
         self.memory: Memory | None = None
@@ -102,13 +108,19 @@ class TritonPlan(Group):
     def _lay_out(self) -> None:
         """A list for each region, and the edges between them."""
         own = {c.name for c in self.calls}
-        for call in self.calls:
+        for call, sources, near in vicinity.ahead(self.calls):
             spec, config = self.specs[call.name], self.configs[call.name]
-            for mask, extent in spec.extents.items():
+            places = {n.layer: n.extent for n in near.near} if near is not None else {}
+            for mask, extent in (places | dict(spec.extents)).items():
                 if mask not in own and mask not in self.imports:
                     number = len(self.worklists) + len(self.imports)
                     self.imports[mask] = Worklist(mask, extent, IMPORT.U, number)
+            self.parts += [self._source(name, spec) for name in sources]
+            self.parts += [call] if near is None else [near, call]
             first = self._list(call.name, call.extent, config.U)
+            if call.bound is not None:
+                first = self._list(vicinity.reached(call.name), call.extent, config.U)
+                self.unbounded[call.name] = first
             if call.prediction is not None:
                 tile = prediction.sizes(call).U
                 first = self._before(call, prediction.reached(call.name), call.extent, tile)
@@ -120,6 +132,14 @@ class TritonPlan(Group):
                 for mask in spec.extents:
                     same = spec.extents[mask] == extent
                     self._follow(mask, ReachKind.SAME if same else ReachKind.WHOLE, tiles, spec)
+        self.parts[:0] = self.imports.values()
+
+    def _source(self, name: str, spec: RegionSpec) -> Source:
+        """What a vicinity is found by, with a list of the squares in which it changed."""
+        source = self.imports.get(name) or self.worklists[name]
+        squares = self._list(vicinity.changed(name), source.extent, vicinity.SQUARE)
+        self._follow(name, ReachKind.SAME, squares, spec)
+        return Source(source, squares)
 
     def _before(self, call: RegionCall, name: str, extent: tuple[int, int, int], tile: int) -> Worklist:
         """A list that is worked on ahead of a region's own."""
@@ -137,13 +157,16 @@ class TritonPlan(Group):
                 found, self.configs[mask] = smaller, replace(config, long_BM=0, long_BN=0)
         source.feeds.append(found)
 
-    def _steps(self) -> Iterable[Step]:
-        """What follows the opening: masks made elsewhere, then the regions."""
-        for worklist in self.imports.values():
-            yield step_of(worklist.name, (worklist,))
-        for call in self.calls:
-            own = [self.worklists[call.name], *filter(None, [self.before.get(call.name)])]
-            yield step_of(call.name, own, call, self.specs[call.name])
+    def _step(self, part: Worklist | Source | Vicinity | RegionCall) -> Step:
+        if isinstance(part, Source):
+            return part.step
+        if isinstance(part, Vicinity):
+            return vicinity.step_of_vicinity(part)
+        if isinstance(part, Worklist):
+            return step_of(part.name, (part,))
+        lists = (self.worklists, self.before, self.unbounded)
+        own = [found[part.name] for found in lists if part.name in found]
+        return step_of(part.name, own, part, self.specs[part.name])
 
     # -- binding -----------------------------------------------------------------------------------------
 
@@ -181,6 +204,10 @@ class TritonPlan(Group):
                     wanted |= set(call.prediction.layers)
             for worklist in every:
                 self._allocate(worklist, worklist.name in wanted, device)
+            for name in self.unbounded:
+                rows, height, width = self.worklists[name].extent
+                due = torch.zeros(rows * height * words(width), dtype=torch.int64, device=device)
+                self.worklists[name].tensors["due"] = due
             self.memory = memory
             self.slots = slots(self.steps, self.lanes)
             self.launches = tuple(self._launches(memory))
@@ -213,21 +240,28 @@ class TritonPlan(Group):
         number = memory.lists.numel()
         opening = {"frame": memory.frame, "counts": memory.lists, "number": number, "BLOCK": 1024}
         yield Launch("", pointwise.begin, 1, opening, {"num_warps": 4}, ())
-        parts: list[Worklist | RegionCall] = [*self.imports.values(), *self.calls]
         masks = self.worklists | self.imports
-        for step, (part, slot) in enumerate(zip(parts, self.slots[1:], strict=True), 1):
+        for step, (part, slot) in enumerate(zip(self.parts, self.slots[1:], strict=True), 1):
             memory.lane = slot.lane  # its scratch
+            made: Iterable[Launch]
             if isinstance(part, Worklist):
-                made: Iterable[Launch] = [self._import(part, memory)]
+                made = [self._import(part, memory)]
+            elif isinstance(part, Source):
+                made = [vicinity.pack_launch(part, memory)]
+            elif isinstance(part, Vicinity):
+                made = [vicinity.gather_launch(part, self.worklists, memory)]
             else:
                 made = self._region(part, memory, masks)
             yield from (replace(launch, step=step) for launch in made)
 
     def _region(self, call: RegionCall, memory: Memory, masks: Mapping[str, Worklist]) -> Iterable[Launch]:
         spec, worklist, before = self.specs[call.name], self.worklists[call.name], self.before.get(call.name)
-        b = Binding(call, spec, self.configs[call.name], worklist, memory, before, masks)
+        unbounded = self.unbounded.get(call.name)
+        b = Binding(call, spec, self.configs[call.name], worklist, memory, before, masks, unbounded)
         if call.prediction is not None and isinstance(spec.producer, Convolution):
             yield prediction.launch(b, spec.producer, call.prediction)
+        if call.bound is not None:
+            yield vicinity.launch(b, call.bound)
         if isinstance(spec.producer, Input):
             number = index_of(call, tuple(r.call for r in self.readers))
             yield from input.launches(b, self._frames, number, self._bad)
@@ -382,6 +416,8 @@ class TritonPlan(Group):
         if context.all_fresh or call.kind in ("input", "state"):
             return torch.ones(1, 1, 1, dtype=torch.bool, device=memory.device).expand(call.extent)
         rows, height, width = call.extent
+        if (due := worklist.tensors.get("due")) is not None:
+            return unpacked(due.view(rows, height, -1), width)
         tiles = (worklist.tensors["stamps"] == memory.frame).view(rows, *worklist.grid)
         spread = tiles.repeat_interleave(worklist.tile, 1).repeat_interleave(worklist.tile, 2)
         return spread[:, :height, :width]

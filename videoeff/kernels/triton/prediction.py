@@ -28,14 +28,6 @@ def sizes(call: RegionCall) -> Config:
     return special("prediction", call.extent, 1, present(call.device))
 
 
-class DueArgs(NamedTuple):
-    """The region's own list, whose tiles are single pixels: pointers to what it consists of."""
-
-    listed: Any
-    stamps: Any
-    length: Any
-
-
 class EnergyArgs(NamedTuple):
     """Which energy is due.
 
@@ -86,7 +78,7 @@ def predicted(
     In a full frame all pixels are looked at. All of rows without a past are due.
 
     Args:
-        due: ``DueArgs``.
+        due: ``ListArgs`` of the pixels that are due: tiles of one pixel.
         test: ``EnergyArgs``.
         pending: (R, H, W) float32.
         taps: (KH KW) float32, the energy that a tap passes on.
@@ -140,12 +132,12 @@ def launch(b: Binding, found: Convolution, prediction: Prediction) -> Launch:
         weight = memory.constants[prediction.weight].detach().to(torch.float32)
         taps = memory.keep(weight.square().sum((0, 1)).flatten() / weight.shape[0])
     config = sizes(call)
-    own, (kh, kw) = b.worklist.tensors, weight.shape[2:]
+    due, (kh, kw) = b.unbounded or b.worklist, weight.shape[2:]
     pads = (prediction.padding[0][0], prediction.padding[1][0])
     given = {
         "site": site_of(worklist),
         "worklist": b.worklist_of(worklist),
-        "due": DueArgs(own["listed"], own["stamps"], memory.count(b.worklist)),
+        "due": memory.list_of(due),
         "test": EnergyArgs(
             energy_limit_of(prediction.factor, call.test.threshold),
             memory.state[call.scale] if call.scale else None,

@@ -40,6 +40,8 @@ class WorklistArgs(NamedTuple):
         pixels: pointer to the counter of pixels computed.
         switch: the length from which on the list is not looked at and all tiles are computed in order; coded.
         ordered: whether that is so in every full frame, too (1), or the list holds then (0).
+        due: pointer to the pixels that are to be computed, words (R, H, words) of a bit each; None: all are
+            that are listed.
     """
 
     length: Any
@@ -48,6 +50,15 @@ class WorklistArgs(NamedTuple):
     pixels: Any
     switch: Any
     ordered: Any
+    due: Any = None
+
+
+class ListArgs(NamedTuple):
+    """A list of tiles to append to: pointers to what it consists of."""
+
+    listed: Any
+    stamps: Any
+    length: Any
 
 
 class ViewArgs(NamedTuple):

@@ -41,8 +41,6 @@ class TritonBackend(Backend[RegionSpec]):
 
     def accept(self, call: RegionCall) -> Accepted[RegionSpec] | Declined:
         """The region's spec."""
-        if call.bound is not None:
-            return Declined("its reach is bounded")
         return describe(call)
 
     def build(self, accepted: Accepted[RegionSpec]) -> Callable[[Context], None]:

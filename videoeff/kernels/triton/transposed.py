@@ -13,7 +13,15 @@ from torch import Tensor
 from videoeff.kernels.region_spec.producers import TransposedConvolution
 from videoeff.kernels.region_spec.values import combined
 from videoeff.kernels.triton.binding import Binding, Launch, offsets_of
-from videoeff.kernels.triton.device import block_columns, commit, count_pixels, length, pixels, plain_site
+from videoeff.kernels.triton.device import (
+    block_columns,
+    commit,
+    count_pixels,
+    is_due,
+    length,
+    listed_pixels,
+    plain_site,
+)
 from videoeff.kernels.triton.epilogue import begin_of, epilogue
 
 
@@ -83,10 +91,11 @@ def transposed(
         block = t % NB
         first_y = (chunk % (APART * APART)) // APART
         first_x = chunk % APART
-        r, y, x, valid = pixels(chunk // (APART * APART), tiles, whole, worklist, site, V, BM)
+        r, y, x, valid = listed_pixels(chunk // (APART * APART), tiles, whole, worklist, site, V, BM)
         y = y * APART + first_y
         x = x * APART + first_x
         valid = valid & (y < site.height) & (x < site.width)
+        valid = valid & is_due(r, y, x, valid, worklist, site)
         count_pixels(worklist, valid, block, counting)
         cols, exists = block_columns(block, shape.per_group, shape.blocks, BN)
         base = 0

@@ -27,7 +27,9 @@ def plan_of(stream: Any) -> Any:
 @pytest.mark.parametrize(
     ("name", "how"),
     [(n, h) for n in (*NETS, "branches") for h in ("exact", "relative")]
-    + [("residual", "predicted"), ("gates", "blocks"), ("branches", "predicted"), ("branches", "rms")],
+    + [("residual", "predicted"), ("gates", "blocks"), ("branches", "predicted"), ("branches", "rms")]
+    + [(n, "bounded-relative") for n in (*NETS, "branches")]
+    + [("branches", "bounded-predicted")],
 )
 def test_steps_side_by_side_share_nothing(name: str, how: str) -> None:
     """As measured: what each launch of a frame read and wrote."""
