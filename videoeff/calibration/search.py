@@ -8,6 +8,7 @@ more and more frames, until few are left that have kept the budget on all of the
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
@@ -29,6 +30,10 @@ SURVIVORS = 8
 FEW = 3
 #: Shares of what is allowed that safer settings lose.
 SAFER = (0.6, 0.3)
+#: A trial takes about this share of the first, which computes the dense outputs too.
+_LATER = 0.5
+#: Share of the time that the trials on few frames may take.
+_STEPS = 0.6
 
 Value = TypeVar("Value")
 
@@ -72,6 +77,16 @@ class Space:
         if settings.threshold:
             found += [replace(settings, predict=p) for p in _beside(self.predicts, settings.predict)]
         return [_plain(s) for s in found]
+
+    def thinned(self) -> Space:
+        """About every other value, for where trials are slow."""
+        return Space(
+            self.inputs[:1] + self.inputs[1::2],
+            self.reaches[::2],
+            self.refreshes[::2],
+            self.thresholds[:1] + self.thresholds[2:4],
+            self.predicts[:2],
+        )
 
     def size(self) -> int:
         """About how many trials on few frames the search makes."""
@@ -129,7 +144,7 @@ class Search:
         goal: what is sought.
         space: the values to try.
         levels: how many levels of frames there are.
-        over: whether the time is up.
+        left: seconds until the time is up.
         trials: all trials by settings and level.
     """
 
@@ -138,12 +153,18 @@ class Search:
     goal: Goal
     space: Space
     levels: int
-    over: Callable[[], bool] = lambda: False
+    left: Callable[[], float] = lambda: math.inf
     trials: dict[tuple[Settings, int], Trial] = field(default_factory=dict)
 
     def candidates(self) -> list[Trial]:
         """Settings that keep the budget on all frames: the best first, safer ones, the exact stream last."""
+        before = self.left()
         self._try(EXACT, 0)
+        if (
+            math.isfinite(before)
+            and self.space.size() * (before - self.left()) * _LATER > _STEPS * self.left()
+        ):
+            self.space = self.space.thinned()
         for step in self.space.steps():
             for settings in [s for origin in self._beam() for s in step(origin)]:
                 self._try(settings, 0)
@@ -154,6 +175,10 @@ class Search:
         if not self.goal.of_cost or self.cost(exact) <= self.goal.limit:
             found.append(exact)
         return found
+
+    def over(self) -> bool:
+        """Whether the time is up."""
+        return self.left() <= 0
 
     def front(self) -> list[Trial]:
         """The trials on few frames that no other beats in both cost and figure, the cheapest first."""
