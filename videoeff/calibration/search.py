@@ -51,18 +51,22 @@ class Space:
     """
 
     inputs: tuple[InputTest, ...]
-    reaches: tuple[float | None, ...] = (None, 16.0, 8.0, 4.0, 0.0)
-    refreshes: tuple[int, ...] = (REFRESH, 32, 16, 8)
+    reaches: tuple[float | None, ...] = (None, 16.0, 8.0, 0.0)
+    refreshes: tuple[int, ...] = (REFRESH, 16, 4)
     thresholds: tuple[float, ...] = (0.0, 0.02, 0.05, 0.1, 0.2)
     predicts: tuple[float, ...] = (0.0, 1.0, 1.5)
 
     def steps(self) -> Iterator[Callable[[Settings], list[Settings]]]:
         """What each step makes of settings, in order."""
         yield lambda s: [replace(s, input=i) for i in self.inputs]
-        yield lambda s: [replace(s, reach=r) for r in self.reaches]
-        yield lambda s: [replace(s, refresh=n) for n in self.refreshes if s.reach is not None]
+        yield lambda s: [replace(s, reach=r, refresh=n) for r, n in self.bounds()]
         yield lambda s: [replace(s, threshold=t) for t in self.thresholds]
         yield lambda s: [replace(s, predict=p) for p in self.predicts if s.threshold or not p]
+
+    def bounds(self) -> list[tuple[float | None, int]]:
+        """Reaches, each with its refreshes, the most faithful first."""
+        found = [(r, n) for r in self.reaches if r is not None for n in reversed(self.refreshes)]
+        return [(None, REFRESH), *found]
 
     def neighbours(self, settings: Settings) -> list[Settings]:
         """Settings that differ in one value, by one place."""
@@ -82,16 +86,16 @@ class Space:
         """About every other value, for where trials are slow."""
         return Space(
             self.inputs[:1] + self.inputs[1::2],
-            self.reaches[::2],
-            self.refreshes[::2],
+            self.reaches[:1] + self.reaches[2:],
+            self.refreshes[:2],
             self.thresholds[:1] + self.thresholds[2:4],
             self.predicts[:2],
         )
 
     def size(self) -> int:
         """About how many trials on few frames the search makes."""
-        each = (self.reaches, self.refreshes, self.thresholds, self.predicts)
-        return 1 + len(self.inputs) + BEAM * sum(len(values) - 1 for values in each)
+        each = len(self.bounds()) + len(self.thresholds) + len(self.predicts)
+        return 1 + len(self.inputs) + BEAM * (each - 3)
 
 
 def _plain(settings: Settings) -> Settings:
