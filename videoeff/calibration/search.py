@@ -260,13 +260,26 @@ class Search:
             for settings in self.space.neighbours(kept[0].settings):
                 self._try(settings, 0)
 
+    def _refuted(self, settings: Settings) -> bool:
+        """Whether settings that save no more than these did not keep the budget on more frames."""
+        if self.goal.of_cost:
+            return False
+        last = self.levels - 1
+        return any(
+            is_coarser(settings, tried)
+            for (tried, level), t in self.trials.items()
+            if level and not self.keeps(t, level == last, 1.0 if level == last else SLACK)
+        )
+
     def _safer(self, found: Sequence[Trial]) -> list[Trial]:
         """Others that stay well within the budget, to step back to; run on all frames, the best first."""
         taken = {t.settings for t in found} | {EXACT}
         kept: list[Trial] = []
         for share in SAFER:
             able = self.ranked(
-                t for t in self._at(0) if t.settings not in taken and self.keeps(t, False, share)
+                t
+                for t in self._at(0)
+                if t.settings not in taken and self.keeps(t, False, share) and not self._refuted(t.settings)
             )
             for trial in able[: 1 if self.over() else FEW - 1]:
                 taken.add(trial.settings)
@@ -278,10 +291,13 @@ class Search:
     def _survivors(self) -> list[Trial]:
         """Settings run on more and more frames, the best first. Takes others where all of them fail."""
         tried: set[Settings] = {EXACT}
+        late = 0
         while True:
             waiting = [t for t in self._at(0) if t.settings not in tried and self.keeps(t, False, SLACK)]
-            waiting = self.ranked(waiting)[: FEW if self.over() else SURVIVORS]
-            if not waiting or (self.over() and len(tried) > 1):
+            waiting = self.ranked(t for t in waiting if not self._refuted(t.settings))
+            waiting = waiting[: FEW if self.over() else SURVIVORS]
+            late += self.over()
+            if not waiting or late > 2:
                 return []
             tried |= {t.settings for t in waiting}
             for level in range(1, self.levels):
