@@ -6,7 +6,7 @@ import pytest
 
 from videoeff.calibration.cost import Sample
 from videoeff.calibration.intervals import Interval
-from videoeff.calibration.search import Goal, Search, Space
+from videoeff.calibration.search import SURVIVORS, Goal, Search, Space
 from videoeff.calibration.settings import EXACT, InputTest, Settings, is_coarser
 from videoeff.calibration.trials import Trial
 
@@ -146,3 +146,13 @@ def test_coarser_settings() -> None:
     assert not is_coarser(Settings(INPUTS[2], 8.0, refresh=4), fine)
     assert not is_coarser(Settings(InputTest(9.0, 8, 0), 0.0), fine)
     assert is_coarser(Settings(InputTest(9.0, 8, 0), 0.0), EXACT)
+
+
+def test_nothing_coarser_than_what_failed_on_more_frames_is_run_on_them() -> None:
+    """Where the first survivors all fail, those that save more than one of them are left out."""
+    clip = Clip(extra=1.0)
+    clip.search(Goal(0.97, "higher")).candidates()
+    run = [s for s, level in clip.runs if level == 1]
+    first, later = run[:SURVIVORS], run[SURVIVORS:]
+    assert later
+    assert not any(is_coarser(s, f) for s in later for f in first)
