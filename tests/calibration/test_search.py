@@ -6,7 +6,7 @@ import pytest
 
 from videoeff.calibration.cost import Sample
 from videoeff.calibration.intervals import Interval
-from videoeff.calibration.search import Goal, Search, Space
+from videoeff.calibration.search import SURVIVORS, Goal, Search, Space
 from videoeff.calibration.settings import EXACT, InputTest, Settings, is_coarser
 from videoeff.calibration.trials import Trial
 
@@ -94,11 +94,26 @@ def test_nothing_coarser_than_what_is_hopeless_is_tried() -> None:
     assert not [s for s, _ in clip.runs if s.input.levels == 8.0]
 
 
+def test_slow_trials_try_fewer_values() -> None:
+    """Where the first trial takes a tenth of the time, about every other value is left out."""
+    clip, time = Clip(), [100.0]
+
+    def run(settings: Settings, level: int) -> Trial:
+        time[0] -= 10.0 if len(clip.runs) == 0 else 1.0
+        return clip.run(settings, level)
+
+    search = Search(run, lambda t: t.work, Goal(0.98, "higher"), Space(INPUTS), 3, lambda: time[0])
+    found = search.candidates()
+    assert search.space == Space(INPUTS).thinned()
+    assert not [s for s, _ in clip.runs if s.input == INPUTS[2]]
+    assert found[0].work < 0.9
+
+
 def test_the_search_ends_when_the_time_is_up() -> None:
     """Then the exact stream is all there is."""
     clip = Clip()
     search = clip.search(Goal(0.98, "higher"))
-    search.over = lambda: True
+    search.left = lambda: 0.0
     assert [t.settings for t in search.candidates()] == [EXACT]
     assert len(clip.runs) == 1
 
@@ -131,3 +146,13 @@ def test_coarser_settings() -> None:
     assert not is_coarser(Settings(INPUTS[2], 8.0, refresh=4), fine)
     assert not is_coarser(Settings(InputTest(9.0, 8, 0), 0.0), fine)
     assert is_coarser(Settings(InputTest(9.0, 8, 0), 0.0), EXACT)
+
+
+def test_nothing_coarser_than_what_failed_on_more_frames_is_run_on_them() -> None:
+    """Where the first survivors all fail, those that save more than one of them are left out."""
+    clip = Clip(extra=1.0)
+    clip.search(Goal(0.97, "higher")).candidates()
+    run = [s for s, level in clip.runs if level == 1]
+    first, later = run[:SURVIVORS], run[SURVIVORS:]
+    assert later
+    assert not any(is_coarser(s, f) for s in later for f in first)

@@ -178,14 +178,15 @@ class _Work:
             self.progress(f"trying {settings}", 0.15 + 0.6 * min(1.0, done / space.size()))
             return self.bench.run(settings, self.parts.search[: self.plan.levels[level]])
 
-        return Search(run, self.cost, self.goal, space, len(self.plan.levels), self._over)
+        return Search(run, self.cost, self.goal, space, len(self.plan.levels), self._left)
 
     def _takes_pictures(self) -> bool:
         """Whether a grey level means something for the input."""
         return all(spec.dtype.is_floating_point for spec in self.stream.body.signature.frame_specs)
 
-    def _over(self) -> bool:
-        return time.monotonic() - self.began > 0.75 * self.time_limit
+    def _left(self) -> float:
+        """Seconds that the search may still take."""
+        return self.began + 0.75 * self.time_limit - time.monotonic()
 
     def _control(self) -> Control:
         if not self.frames.decoded:

@@ -11,6 +11,8 @@ from typing import Any
 from videoeff.errors import ArtifactError
 from videoeff.serialize.files import write_atomic, write_text
 
+#: Greek letters as words.
+_SPELT = str.maketrans({"τ": "threshold", "π": "prediction", "σ": "sigma"})
 #: Size of the picture, of a panel's margins, and of text, in pixels.
 _WIDTH, _HEIGHT = 920, 420
 _LEFT, _RIGHT, _TOP, _BOTTOM = 70, 20, 64, 56
@@ -132,7 +134,8 @@ def _paint(canvas: Any, part: Line | Mark | Text, scale: int) -> None:
     else:
         font = ImageFont.load_default(size=scale * part.size)
         anchor = {"start": "ls", "middle": "ms", "end": "rs"}[part.anchor]
-        canvas.text((scale * part.x, scale * part.y), part.text, fill=part.colour, font=font, anchor=anchor)
+        text = part.text.translate(_SPELT)  # Pillow's own font has no Greek letters
+        canvas.text((scale * part.x, scale * part.y), text, fill=part.colour, font=font, anchor=anchor)
 
 
 Point = tuple[float, float]

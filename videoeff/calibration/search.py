@@ -8,6 +8,7 @@ more and more frames, until few are left that have kept the budget on all of the
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
@@ -29,6 +30,10 @@ SURVIVORS = 8
 FEW = 3
 #: Shares of what is allowed that safer settings lose.
 SAFER = (0.6, 0.3)
+#: A trial takes about this share of the first, which computes the dense outputs too.
+_LATER = 0.5
+#: Share of the time that the trials on few frames may take.
+_STEPS = 0.6
 
 Value = TypeVar("Value")
 
@@ -46,18 +51,22 @@ class Space:
     """
 
     inputs: tuple[InputTest, ...]
-    reaches: tuple[float | None, ...] = (None, 16.0, 8.0, 4.0, 0.0)
-    refreshes: tuple[int, ...] = (REFRESH, 32, 16, 8)
+    reaches: tuple[float | None, ...] = (None, 16.0, 8.0, 0.0)
+    refreshes: tuple[int, ...] = (REFRESH, 16, 4)
     thresholds: tuple[float, ...] = (0.0, 0.02, 0.05, 0.1, 0.2)
     predicts: tuple[float, ...] = (0.0, 1.0, 1.5)
 
     def steps(self) -> Iterator[Callable[[Settings], list[Settings]]]:
         """What each step makes of settings, in order."""
         yield lambda s: [replace(s, input=i) for i in self.inputs]
-        yield lambda s: [replace(s, reach=r) for r in self.reaches]
-        yield lambda s: [replace(s, refresh=n) for n in self.refreshes if s.reach is not None]
+        yield lambda s: [replace(s, reach=r, refresh=n) for r, n in self.bounds()]
         yield lambda s: [replace(s, threshold=t) for t in self.thresholds]
         yield lambda s: [replace(s, predict=p) for p in self.predicts if s.threshold or not p]
+
+    def bounds(self) -> list[tuple[float | None, int]]:
+        """Reaches, each with its refreshes, the most faithful first."""
+        found = [(r, n) for r in self.reaches if r is not None for n in reversed(self.refreshes)]
+        return [(None, REFRESH), *found]
 
     def neighbours(self, settings: Settings) -> list[Settings]:
         """Settings that differ in one value, by one place."""
@@ -73,10 +82,20 @@ class Space:
             found += [replace(settings, predict=p) for p in _beside(self.predicts, settings.predict)]
         return [_plain(s) for s in found]
 
+    def thinned(self) -> Space:
+        """About every other value, for where trials are slow."""
+        return Space(
+            self.inputs[:1] + self.inputs[1::2],
+            self.reaches[:1] + self.reaches[2:],
+            self.refreshes[:2],
+            self.thresholds[:1] + self.thresholds[2:4],
+            self.predicts[:2],
+        )
+
     def size(self) -> int:
         """About how many trials on few frames the search makes."""
-        each = (self.reaches, self.refreshes, self.thresholds, self.predicts)
-        return 1 + len(self.inputs) + BEAM * sum(len(values) - 1 for values in each)
+        each = len(self.bounds()) + len(self.thresholds) + len(self.predicts)
+        return 1 + len(self.inputs) + BEAM * (each - 3)
 
 
 def _plain(settings: Settings) -> Settings:
@@ -129,7 +148,7 @@ class Search:
         goal: what is sought.
         space: the values to try.
         levels: how many levels of frames there are.
-        over: whether the time is up.
+        left: seconds until the time is up.
         trials: all trials by settings and level.
     """
 
@@ -138,12 +157,18 @@ class Search:
     goal: Goal
     space: Space
     levels: int
-    over: Callable[[], bool] = lambda: False
+    left: Callable[[], float] = lambda: math.inf
     trials: dict[tuple[Settings, int], Trial] = field(default_factory=dict)
 
     def candidates(self) -> list[Trial]:
         """Settings that keep the budget on all frames: the best first, safer ones, the exact stream last."""
+        before = self.left()
         self._try(EXACT, 0)
+        if (
+            math.isfinite(before)
+            and self.space.size() * (before - self.left()) * _LATER > _STEPS * self.left()
+        ):
+            self.space = self.space.thinned()
         for step in self.space.steps():
             for settings in [s for origin in self._beam() for s in step(origin)]:
                 self._try(settings, 0)
@@ -154,6 +179,10 @@ class Search:
         if not self.goal.of_cost or self.cost(exact) <= self.goal.limit:
             found.append(exact)
         return found
+
+    def over(self) -> bool:
+        """Whether the time is up."""
+        return self.left() <= 0
 
     def front(self) -> list[Trial]:
         """The trials on few frames that no other beats in both cost and figure, the cheapest first."""
@@ -231,13 +260,26 @@ class Search:
             for settings in self.space.neighbours(kept[0].settings):
                 self._try(settings, 0)
 
+    def _refuted(self, settings: Settings) -> bool:
+        """Whether settings that save no more than these did not keep the budget on more frames."""
+        if self.goal.of_cost:
+            return False
+        last = self.levels - 1
+        return any(
+            is_coarser(settings, tried)
+            for (tried, level), t in self.trials.items()
+            if level and not self.keeps(t, level == last, 1.0 if level == last else SLACK)
+        )
+
     def _safer(self, found: Sequence[Trial]) -> list[Trial]:
         """Others that stay well within the budget, to step back to; run on all frames, the best first."""
         taken = {t.settings for t in found} | {EXACT}
         kept: list[Trial] = []
         for share in SAFER:
             able = self.ranked(
-                t for t in self._at(0) if t.settings not in taken and self.keeps(t, False, share)
+                t
+                for t in self._at(0)
+                if t.settings not in taken and self.keeps(t, False, share) and not self._refuted(t.settings)
             )
             for trial in able[: 1 if self.over() else FEW - 1]:
                 taken.add(trial.settings)
@@ -249,10 +291,13 @@ class Search:
     def _survivors(self) -> list[Trial]:
         """Settings run on more and more frames, the best first. Takes others where all of them fail."""
         tried: set[Settings] = {EXACT}
+        late = 0
         while True:
             waiting = [t for t in self._at(0) if t.settings not in tried and self.keeps(t, False, SLACK)]
-            waiting = self.ranked(waiting)[: FEW if self.over() else SURVIVORS]
-            if not waiting or (self.over() and len(tried) > 1):
+            waiting = self.ranked(t for t in waiting if not self._refuted(t.settings))
+            waiting = waiting[: FEW if self.over() else SURVIVORS]
+            late += self.over()
+            if not waiting or late > 2:
                 return []
             tried |= {t.settings for t in waiting}
             for level in range(1, self.levels):
