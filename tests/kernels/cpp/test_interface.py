@@ -59,10 +59,7 @@ def test_every_field_is_compared() -> None:
 
 def test_structures_are_those_of_the_header() -> None:
     plain = {"int32_t": ctypes.c_int32, "int64_t": ctypes.c_int64, "double": ctypes.c_double}
-    structures = {
-        f"vf_{s.__name__.lower()}": s
-        for s in abi.STRUCTURES
-    }
+    structures = {f"vf_{s.__name__.lower()}": s for s in abi.STRUCTURES}
     there = re.findall(r"typedef struct \{([^}]*)\} (\w+);", header())
     assert {name for _, name in there} == structures.keys()
     for body, name in there:
