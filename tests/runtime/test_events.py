@@ -110,8 +110,10 @@ def test_native_figures_are_those_of_the_reference(options: dict[str, object], d
                 if number == 6:
                     stream.reset(stream=1)
                 stream(torch.cat([a, b]).to(dtype))
-        (kept,) = stream.engines[""].recorder._figures.values()
-        figures.append(torch.stack([f for _, f in kept]))
+        engine = stream.engines[""]
+        numbers, series = engine.recorder.series(engine.plan.instructions[0].call.name)
+        assert list(numbers) == list(range(12))
+        figures.append(series)
     known = figures[0].isnan()
     assert torch.equal(known, figures[1].isnan())
     assert known[0].all()
@@ -132,6 +134,17 @@ def test_only_the_last_frames_are_remembered() -> None:
         recorder.add({"x": torch.tensor([[float(number == 5 or number == MOST), 0.0, 0.1, 0.0]])})
     (events,) = recorder.events()
     assert events.cuts == (MOST,)
+
+
+def test_frames_without_a_test_are_left_out() -> None:
+    """An input whose threshold was 0 for some frames has no figures of them."""
+    recorder = Recorder()
+    moved = torch.tensor([[0.6, 0.0, 0.1, 0.0]])
+    for number in range(8):
+        recorder.add({} if 2 <= number < 5 else {"x": moved})
+    numbers, series = recorder.series("x")
+    assert list(numbers) == list(range(8))
+    assert [bool(f.isnan().all()) for f in series] == [2 <= n < 5 for n in range(8)]
 
 
 def test_many_events_are_cut_short_in_text() -> None:

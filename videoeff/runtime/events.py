@@ -7,8 +7,8 @@ pulses say that the test is finer than the codec.
 
 from __future__ import annotations
 
+import math
 import statistics
-from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -77,20 +77,37 @@ class Recorder:
     """Collects the figures of the last :data:`MOST` frames of each input; reads none until asked."""
 
     frames: int = 0
-    _figures: dict[str, deque[tuple[int, Tensor]]] = field(default_factory=dict)
+    #: By input (MOST, rows, 4); the figures of frame n lie at n modulo MOST.
+    _figures: dict[str, Tensor] = field(default_factory=dict)
+    #: By input the frames that its figures reach from and to.
+    _first: dict[str, int] = field(default_factory=dict)
+    _last: dict[str, int] = field(default_factory=dict)
 
     def add(self, seen: Mapping[str, Tensor]) -> None:
         """The figures of the next frame, (rows, 4) by input; their memory may be used again."""
         for name, figures in seen.items():
-            self._figures.setdefault(name, deque(maxlen=MOST)).append((self.frames, figures.clone()))
+            ring = self._figures.get(name)
+            if ring is None:
+                ring = self._figures[name] = figures.new_empty(MOST, *figures.shape)
+                self._first[name] = self.frames
+            else:
+                for missed in range(max(self._last[name] + 1, self.frames - MOST), self.frames):
+                    ring[missed % MOST].fill_(math.nan)  # it had no threshold then
+            ring[self.frames % MOST].copy_(figures)
+            self._last[name] = self.frames
         self.frames += 1
+
+    def series(self, name: str) -> tuple[Sequence[int], Tensor]:
+        """The frames of an input that are remembered, and their figures (frames, rows, 4) on the host."""
+        ring, last = self._figures[name], self._last[name]
+        numbers = range(max(self._first[name], last + 1 - MOST), last + 1)
+        return numbers, ring[torch.tensor([n % MOST for n in numbers], device=ring.device)].cpu()
 
     def events(self) -> tuple[Events, ...]:
         """What happened, of each input and stream of which something is to be told; waits for the device."""
         found = []
-        for name, kept in self._figures.items():
-            numbers = [number for number, _ in kept]
-            series = torch.stack([figures for _, figures in kept]).cpu()
+        for name in self._figures:
+            numbers, series = self.series(name)
             for row in range(series.shape[1]):
                 parts = [name] if len(self._figures) > 1 else []
                 parts += [f"stream {row}"] if series.shape[1] > 1 else []
