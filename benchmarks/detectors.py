@@ -7,7 +7,8 @@
 FOLDER holds FastestDet and YOLOX-Nano as exported programs, and the clips; where a file is absent the script
 says where it comes from. On every clip and for every network
 
-- the stream at τ = 0 (exact), 0.05 and 0.1 (with one input test for all clips, ``CLIP_INPUT``),
+- the stream at τ = 0 (exact), 0.05 and 0.1, and at τ = 0 with a reach of 0 pixels (the last three with one
+  input test for all clips, ``CLIP_INPUT``),
 - eager PyTorch, torch.compile, ONNX Runtime, OpenVINO in float32, and OpenVINO in bfloat16 and in int8 (NNCF,
   calibrated on frames of the clip that are not judged),
 - every 2nd and every 4th frame of the fastest float32 runtime

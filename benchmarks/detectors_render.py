@@ -30,6 +30,7 @@ SHORT = (
     ("videoeff, τ = 0", "videoeff, τ = 0"),
     ("videoeff, τ = 0.05", "videoeff, τ = 0.05"),
     ("videoeff, τ = 0.1", "videoeff, τ = 0.1"),
+    ("videoeff, reach 0", "videoeff, reach 0"),
 )
 SHORT_TEXT = (
     "*ms* a frame, the median, and in brackets the share of the dense network's multiply-accumulates. Frame "

@@ -6,7 +6,7 @@ import contextlib
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -22,14 +22,20 @@ from videoeff.bench.contenders import PAUSE, TOLERANCE, difference
 from videoeff.bench.figures import best, summary
 from videoeff.bench.precision import explained
 from videoeff.bench.process import Process, WorkerFailed
-from videoeff.bench.spec import COARSE, DENSE, EAGER, OPENVINO_INT8, SKIPS, STREAM, Job
+from videoeff.bench.spec import CLIP_INPUT, COARSE, DENSE, EAGER, OPENVINO_INT8, SKIPS, STREAM, Job
 from videoeff.calibration.controls import skip_label
 from videoeff.errors import BackendError
 from videoeff.rounding import Rounding
 from videoeff.video.preprocess import Preprocess
 from videoeff.video.source import open_clip
 
-THRESHOLDS = (0.0, 0.05, 0.1)
+#: The streams by label: how each is configured. The reach is in pixels, and goes with the clips' input test.
+STREAMS: Mapping[str, Mapping[str, Any]] = {
+    f"{STREAM}, τ = 0": {"threshold": 0.0},
+    f"{STREAM}, τ = 0.05": {"threshold": 0.05},
+    f"{STREAM}, τ = 0.1": {"threshold": 0.1},
+    f"{STREAM}, reach 0": {"threshold": 0.0, "reach": 0.0, "input_test": dict(CLIP_INPUT)},
+}
 #: A pixel changed if a channel moved by more grey levels than this.
 VISIBLE = 8
 #: Frames of the clip on which every pixel changes.
@@ -37,11 +43,6 @@ CUT = 5
 
 Frame = NDArray[np.uint8]
 Note = Callable[[str], None]
-
-
-def stream_label(threshold: float) -> str:
-    """``videoeff, τ = 0.05``."""
-    return f"{STREAM}, τ = {threshold:g}"
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,7 @@ class Contender:
 
     Attributes:
         process: its own.
-        threshold: of a stream, None for a dense runtime.
+        options: how a stream is configured, None for a dense runtime.
         times: of frames, ms.
         worst: of frames on which everything changes, ms.
         shares: of the work needed and scheduled, a pair for each turn.
@@ -92,7 +93,7 @@ class Contender:
     """
 
     process: Process
-    threshold: float | None = None
+    options: Mapping[str, Any] | None = None
     times: list[float] = field(default_factory=list)
     worst: list[float] = field(default_factory=list)
     shares: list[tuple[float, float]] = field(default_factory=list)
@@ -169,13 +170,12 @@ class Bench:
             self.detector.name, str(calibration),
         )  # fmt: skip
         setting.cache.mkdir(parents=True, exist_ok=True)
-        thresholds: dict[str, float | None] = dict.fromkeys(setting.peers)
-        thresholds |= {stream_label(t): t for t in THRESHOLDS}
-        for number, (label, threshold) in enumerate(thresholds.items()):
-            kind = label if threshold is None else STREAM
+        everybody: dict[str, Mapping[str, Any] | None] = {**dict.fromkeys(setting.peers), **STREAMS}
+        for number, (label, options) in enumerate(everybody.items()):
+            kind = label if options is None else STREAM
             process = Process(kind, self.folder / f"{number}.log", setting.threads, setting.cache)
             stack.callback(process.stop)
-            self.contenders[label] = Contender(process, threshold)
+            self.contenders[label] = Contender(process, options)
             process.send("prepare", job=job.to_json())
         for label in list(self.contenders):
             with self._dropping(label):
@@ -184,9 +184,9 @@ class Bench:
                     "prepare_seconds": round(answer["seconds"], 1),
                     **answer["notes"],
                 }
-                if self.contenders[label].threshold is not None:
-                    self._ask(label, "configure", threshold=self.contenders[label].threshold)
-        missing = [k for k in (EAGER, *map(stream_label, THRESHOLDS)) if k in self.failed]
+                if (options := self.contenders[label].options) is not None:
+                    self._ask(label, "configure", **options)
+        missing = [k for k in (EAGER, *STREAMS) if k in self.failed]
         if missing:
             raise BackendError("; ".join(f"{k} cannot run: {self.failed[k]}" for k in missing))
 
@@ -206,7 +206,7 @@ class Bench:
     @property
     def streams(self) -> list[str]:
         """Labels of the streams."""
-        return [k for k, c in self.contenders.items() if c.threshold is not None]
+        return [k for k, c in self.contenders.items() if c.options is not None]
 
     def _outputs(self, label: str, file: str, first: int, count: int) -> list[NDArray[Any]]:
         """The only output of some frames."""
@@ -279,7 +279,7 @@ class Bench:
     @property
     def _exact(self) -> list[str]:
         """Those that have to compute what eager PyTorch computes."""
-        return [k for k in self.contenders if k in DENSE or self.contenders[k].threshold == 0]
+        return [k for k, c in self.contenders.items() if k in DENSE or c.options == {"threshold": 0.0}]
 
     def _check(self) -> None:
         contenders = {k: self.contenders[k] for k in self._exact}

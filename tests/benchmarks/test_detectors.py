@@ -123,6 +123,7 @@ def document() -> dict[str, Any]:
         told("videoeff, τ = 0", "stream", 1.0, needed=0.8, scheduled=0.8, **ms(9.0)),
         told("videoeff, τ = 0.05", "stream", 0.9999, needed=0.3, scheduled=0.31, **ms(3.0)),
         told("videoeff, τ = 0.1", "stream", 0.94, needed=0.2, scheduled=0.2, **ms(2.5)),
+        told("videoeff, reach 0", "stream", 0.93, needed=0.1, scheduled=0.1, **ms(2.0)),
         told("noise, σ = 2", "control", 0.97),
     ]
     row = {
@@ -145,7 +146,7 @@ def cells(line: str) -> list[str]:
 
 def test_the_short_table(scripts: dict[str, ModuleType]) -> None:
     lines = scripts["detectors_render"].short(document()).splitlines()
-    head, rows = cells(lines[0]), [cells(line) for line in lines[2:10]]
+    head, rows = cells(lines[0]), [cells(line) for line in lines[2:11]]
     assert len(head) == 8
     assert head[2::3] == ["FastestDet: ms (MACs)", "YOLOX-Nano: ms (MACs)"]
     assert [row[:5] for row in rows] == [
@@ -158,10 +159,11 @@ def test_the_short_table(scripts: dict[str, ModuleType]) -> None:
         # The quickest that agrees no less than int8; .9999 is not rounded to 1.
         ["", "videoeff, τ = 0.05", "**3.00** (30 %)", ".999 / .999", "0.02"],
         ["", "videoeff, τ = 0.1", "2.50 (20 %)", ".940 / .940", "0.02"],
+        ["", "videoeff, reach 0", "2.00 (10 %)", ".930 / .930", "0.02"],
     ]
     assert all(row[5:] == ["–", "–", "–"] for row in rows)  # YOLOX-Nano failed there
-    assert lines[10] == ""
-    assert "noise of σ = 2 grey levels: campus .970 / .970 and –." in lines[11]
+    assert lines[11] == ""
+    assert "noise of σ = 2 grey levels: campus .970 / .970 and –." in lines[12]
 
 
 def test_the_short_table_of_all_clips_is_small(scripts: dict[str, ModuleType]) -> None:
@@ -174,7 +176,7 @@ def test_the_short_table_of_all_clips_is_small(scripts: dict[str, ModuleType]) -
     }
     lines = scripts["detectors_render"].short(everything).splitlines()
     table = [cells(line) for line in lines if line.startswith("|")][2:]
-    assert len(table) == 32
+    assert len(table) == 36
     assert [row[0] for row in table if row[0]] == list(scripts["detectors_data"].CLIPS)
     assert all(row[2:5] == row[5:] and "–" not in row for row in table)
 
@@ -241,7 +243,7 @@ def test_float64_tells_rounding_from_a_fault(
 
     class Bench(run.Bench):  # type: ignore[misc,name-defined]  # a module that is imported by name
         def __init__(self) -> None:
-            self.contenders = {"stream": run.Contender(None, threshold)}
+            self.contenders = {"stream": run.Contender(None, {"threshold": threshold})}
             self.detector = type("Net", (), {"name": "net"})
             self.setting = type("Setting", (), {"clip": Path("clip.avi")})
             self.notes: list[str] = []
@@ -283,7 +285,7 @@ def test_a_run(shared_data: Path, tmp_path: Path) -> None:
     found = {c["label"]: c for c in row["contenders"]}
     assert list(found) == [
         "eager", "every 2nd frame", "every 4th frame", "videoeff, τ = 0", "videoeff, τ = 0.05",
-        "videoeff, τ = 0.1", "noise, σ = 1", "noise, σ = 2", "JPEG 95",
+        "videoeff, τ = 0.1", "videoeff, reach 0", "noise, σ = 1", "noise, σ = 2", "JPEG 95",
     ]  # fmt: skip
     assert row["frames"] == [301, 305]
     assert found["eager"]["spread"]["count"] == 5

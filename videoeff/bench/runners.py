@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import math
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -264,24 +265,27 @@ class Stream(Runner):
         return sum(sum(g.times(True).values()) for g in groups if isinstance(g, NativePlan))
 
     def configure(self, options: Mapping[str, Any]) -> None:
-        """Set one threshold everywhere and start afresh.
+        """Set one threshold and one reach everywhere and start afresh.
 
         The frame's own test is that of the options' ``input_test``, or the clips' where the threshold is
-        above 0. Without a threshold in the options the one there is stays. ``every`` is how many frames pass
-        from one that the stream looks at to the next.
+        above 0. Without a threshold in the options all stays as it is. ``reach`` is in pixels; without it
+        there is no bound. ``every`` is how many frames pass from one that the stream looks at to the next.
         """
         if "threshold" not in options:
             self.stream.reset()
             return
         from videoeff.passes.base import Notes
+        from videoeff.passes.bound_reach import BoundReach
         from videoeff.passes.insert_thresholds import InsertThresholds
 
         threshold = float(options["threshold"])
         extra = dict(options.get("input_test") or (CLIP_INPUT if threshold > 0 else {}))
         extra.setdefault("predict", float(options.get("predict", 0.0)))
         chosen = InsertThresholds(threshold, **extra)
+        bound = BoundReach(float(options.get("reach", math.inf)))
         for engine in self.stream.engines.values():
             chosen.rewrite(engine.program, Notes())
+            bound.rewrite(engine.program, Notes())
             engine.relower()
         self.stream.every(int(options.get("every", 1)))
         self.stream.reset()
