@@ -88,7 +88,9 @@ class Recorder:
         for name, figures in seen.items():
             ring = self._figures.get(name)
             if ring is None:
-                ring = self._figures[name] = figures.new_empty(MOST, *figures.shape)
+                with torch.inference_mode(False):  # made under it, it could not be written outside
+                    ring = torch.empty(MOST, *figures.shape, dtype=figures.dtype, device=figures.device)
+                self._figures[name] = ring
                 self._first[name] = self.frames
             else:
                 for missed in range(max(self._last[name] + 1, self.frames - MOST), self.frames):
