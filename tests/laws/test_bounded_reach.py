@@ -131,6 +131,26 @@ def test_streams_of_a_batch_do_not_influence_each_other(
         assert relative_error(entry(outputs, 1), entry(expected, 0)) <= 1e-12
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+@given(spec=specs(), pixels=st.sampled_from([0.0, 2.0]), refresh=st.integers(1, 5))
+@FEW
+def test_a_stream_without_refresh_stays_as_it_is(
+    backend: str, spec: Spec, pixels: float, refresh: int
+) -> None:
+    """Shown its frame again, it computes nothing and its sweep waits."""
+    spec = Spec(spec.blocks, spec.seed, 2, spec.inputs, spec.outputs)
+    stream, frames = make(spec, BoundReach(pixels, refresh), backend=backend), clip(spec, 4)
+    undisturbed = make(spec, BoundReach(pixels, refresh), backend=backend)
+    for frame in frames:
+        outputs, expected = stream(*frame), undisturbed(*frame)
+    with stream.engines[""].without_refresh({0}):
+        again = stream(*frames[-1])
+    assert same(entry(again, 0), entry(outputs, 0))
+    for frame in frames:
+        assert same(entry(stream(*frame), 0), entry(undisturbed(*frame), 0))
+    assert same(entry(outputs, 0), entry(expected, 0))
+
+
 @given(spec=specs(), bound=BOUNDS)
 @FEW
 def test_a_snapshot_covers_what_was_put_off(spec: Spec, bound: BoundReach) -> None:

@@ -140,6 +140,22 @@ def test_a_clip_that_stands_still_becomes_exact(name: str, refresh: int, device:
     assert not any(bool(m.any()) for n, m in seen.active.items() if calls(stream)[n].kind != "input")
 
 
+def test_a_stream_without_refresh_stays_as_it_is(device: torch.device) -> None:
+    """Shown its frame again, it computes nothing; the other stream is refreshed."""
+    stream, frames = make("residual", device, BoundReach(0, 5)), clip(4, device)
+    for frame in frames:
+        outputs = stream(frame)
+    before = deferred(stream)
+    assert all(any(bool(m[row].any()) for m in before.values()) for row in (0, 1))
+    for _ in range(5):
+        with stream.engines[""].without_refresh({0}):
+            found = stream(frames[-1])
+    assert same(entry(found, 0), entry(outputs, 0))
+    after = deferred(stream)
+    assert all(torch.equal(m[0], before[layer][0]) for layer, m in after.items())
+    assert not any(bool(m[1].any()) for m in after.values())
+
+
 @pytest.mark.parametrize("how", ["exact", "predicted"])
 def test_streams_do_not_influence_each_other(how: str, device: torch.device) -> None:
     """Another clip in one stream, and its reset half-way, change nothing in the other."""

@@ -329,7 +329,7 @@ class SweepArgs(NamedTuple):
     """Whose turn it is.
 
     Attributes:
-        phase: pointer to the frames that each stream has seen.
+        phase: pointer to the frames that each stream has seen; negative: nothing is refreshed.
         streams: pointer to the stream of each row.
         starts: pointer to the lines at which each frame of a sweep begins, and the last one ends.
         frames: of a sweep; coded.
@@ -395,11 +395,11 @@ def put_off(
         if sweep is not None:
             frames = plain(sweep.frames)
             stream = tl.load(sweep.streams + r, mask=exists, other=0)
-            phase = tl.load(sweep.phase + stream, mask=exists, other=0) % frames
-            phase = tl.where(phase < 0, phase + frames, phase)
+            seen = tl.load(sweep.phase + stream, mask=exists, other=0)
+            phase = tl.where(seen < 0, 0, seen) % frames
             first = tl.load(sweep.starts + phase)[:, None]
             stop = tl.load(sweep.starts + phase + 1)[:, None]
-            allowed = tl.where((y >= first) & (y < stop), ones[:, None], allowed)
+            allowed = tl.where((y >= first) & (y < stop) & (seen >= 0)[:, None], ones[:, None], allowed)
         begins = (tl.load(fresh + r, mask=exists, other=0) != 0)[:, None]
         wanted = tl.where(begins, inside, wanted & inside)
         allowed = tl.where(begins, ones[:, None], allowed)
