@@ -140,14 +140,15 @@ def test_a_clip_that_stands_still_becomes_exact(name: str, refresh: int, device:
     assert not any(bool(m.any()) for n, m in seen.active.items() if calls(stream)[n].kind != "input")
 
 
-def test_a_stream_without_refresh_stays_as_it_is(device: torch.device) -> None:
+@pytest.mark.parametrize("length", [4, 5])
+def test_a_stream_without_refresh_stays_as_it_is(length: int, device: torch.device) -> None:
     """Shown its frame again, it computes nothing; the other stream is refreshed."""
-    stream, frames = make("residual", device, BoundReach(0, 5)), clip(4, device)
+    stream, frames = make("residual", device, BoundReach(0, 3)), clip(length, device)
     for frame in frames:
         outputs = stream(frame)
     before = deferred(stream)
-    assert all(any(bool(m[row].any()) for m in before.values()) for row in (0, 1))
-    for _ in range(5):
+    assert any(bool(m[0].any()) for m in before.values())
+    for _ in range(3):
         with stream.engines[""].without_refresh({0}):
             found = stream(frames[-1])
     assert same(entry(found, 0), entry(outputs, 0))
