@@ -192,11 +192,8 @@ def flat(outputs: Any) -> list[Tensor]:
 
 def channels_last(values: Any) -> Any:
     """The same values, pictures (B, C, H, W) with their channels last in memory."""
-    return pytree.tree_map(
-        lambda v: (
-            v.contiguous(memory_format=torch.channels_last) if isinstance(v, Tensor) and v.ndim == 4 else v
-        ),
-        values,
+    return pytree.tree_map_only(
+        Tensor, lambda v: v.contiguous(memory_format=torch.channels_last) if v.ndim == 4 else v, values
     )
 
 

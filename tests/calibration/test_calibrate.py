@@ -14,7 +14,8 @@ from torch import Tensor, nn
 import videoeff
 from videoeff.calibration import calibrate as module
 from videoeff.calibration import int8
-from videoeff.calibration.calibrate import Calibration, calibrate
+from videoeff.calibration.calibrate import calibrate
+from videoeff.calibration.record import Calibration
 from videoeff.calibration.search import Space
 from videoeff.calibration.settings import InputTest
 from videoeff.calibration.trials import Bench

@@ -16,7 +16,7 @@ INPUTS = (InputTest(), InputTest(2.0, 4, 1), InputTest(4.0, 4, 1), InputTest(8.0
 def trial(settings: Settings, loss: float, work: float) -> Trial:
     """One of a metric of which higher figures are better."""
     found = Interval(1.0 - loss, None, None, 10)
-    return Trial(settings, found, found.value, Sample({}, {}, 0.0, work, 10), ())
+    return Trial(settings, found, found.value, Sample({}, {}, 0.0, work, 10))
 
 
 def loss_of(settings: Settings) -> float:

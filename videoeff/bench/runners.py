@@ -274,19 +274,16 @@ class Stream(Runner):
         if "threshold" not in options:
             self.stream.reset()
             return
-        from videoeff.passes.base import Notes
         from videoeff.passes.bound_reach import BoundReach
         from videoeff.passes.insert_thresholds import InsertThresholds
+        from videoeff.runtime.thresholds import rewrite
 
         threshold = float(options["threshold"])
         extra = dict(options.get("input_test") or (CLIP_INPUT if threshold > 0 else {}))
         extra.setdefault("predict", float(options.get("predict", 0.0)))
-        chosen = InsertThresholds(threshold, **extra)
-        bound = BoundReach(float(options.get("reach", math.inf)))
+        chosen = InsertThresholds(threshold, **extra), BoundReach(float(options.get("reach", math.inf)))
         for engine in self.stream.engines.values():
-            chosen.rewrite(engine.program, Notes())
-            bound.rewrite(engine.program, Notes())
-            engine.relower()
+            rewrite(engine, *chosen)
         self.stream.every(int(options.get("every", 1)))
         self.stream.reset()
 

@@ -16,13 +16,12 @@ from videoeff.calibration.controls import SKIPS, Control, Feed, Held, Network, N
 from videoeff.calibration.feed import feed_of
 from videoeff.calibration.frames import Frames, Parts, clip_length, is_source, part, read_frames
 from videoeff.calibration.int8 import Int8
-from videoeff.calibration.intervals import Interval
 from videoeff.calibration.noise import Noise as CameraNoise
 from videoeff.calibration.noise import estimate_noise
 from videoeff.calibration.plan import Plan, plan
 from videoeff.calibration.record import Calibration, Judged, Outcome, record_of
 from videoeff.calibration.search import Goal, Search, Space
-from videoeff.calibration.settings import EXACT, InputTest, Settings, Units, grey_level, keep
+from videoeff.calibration.settings import EXACT, InputTest, Settings, Units, apply, grey_level
 from videoeff.calibration.trials import Bench, Trial
 from videoeff.conversion import Model, convert
 from videoeff.errors import MetricError, VideoEffError
@@ -164,7 +163,7 @@ class _Work:
         if self.budget.kind in ("int8", "noise"):
             self.control = self._control()
             self.progress(f"measuring the error of {self.control.label}", 0.1)
-            found, _ = self.bench.control(self.control, self.parts.search)
+            found = self.bench.control(self.control, self.parts.search)
             limit = found.value
         assert limit is not None  # parse_budget saw to it
         self.goal = Goal(limit, self.metric.better, self.budget.of_cost)
@@ -234,7 +233,9 @@ class _Work:
         chosen, judged, steps = self._step_back(search, candidates, held_limit)
         curve = self._curve(search, judged)
         controls = self._controls()
-        keep(self.stream, chosen.settings, self.bench.units)
+        apply(self.stream, EXACT, self.bench.units)  # what the record says changed, changed from this
+        apply(self.stream, chosen.settings, self.bench.units, record=True)
+        self.stream.clear_report()
         outcome = Outcome(
             budget=self.budget,
             metric=self.metric,
@@ -258,7 +259,7 @@ class _Work:
     def _held_limit(self) -> float:
         if self.control is None:
             return self.goal.limit
-        found, _ = self.bench.control(self.control, self.parts.held)
+        found = self.bench.control(self.control, self.parts.held)
         return found.value
 
     def _kept(self, trial: Trial, limit: float) -> bool:
@@ -340,10 +341,10 @@ class _Work:
         if not network.remembers:
             for step in SKIPS:
                 control = Held(step)
-                figure, _ = self.bench.control(control, self.parts.held)
+                figure = self.bench.control(control, self.parts.held)
                 found.append(Judged(control.label, {}, figure, 1 / step, dense_ms / step))
         if self.control is not None:
-            figure, _ = self.bench.control(self.control, self.parts.held)
+            figure = self.bench.control(self.control, self.parts.held)
             found.append(Judged(self.control.label, {}, figure, self.control.work, None))
         return found
 
@@ -386,6 +387,3 @@ def _converted(
     stream = convert(model, chosen(first), **options)
     stream.extra.update(preprocess=chosen.to_json())
     return stream
-
-
-__all__ = ["Calibration", "Interval", "calibrate"]

@@ -12,12 +12,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-import torch
-import torch.utils._pytree as pytree
 from numpy.typing import NDArray
-from torch import Tensor
 
-from videoeff.runtime.dense import Carried, RunProgram, run_dense, run_plainly
+from videoeff.runtime.dense import Carried, RunProgram, channels_last, run_dense, run_plainly
 from videoeff.runtime.streaming_module import StreamingModule
 
 Frame = NDArray[np.uint8]
@@ -67,18 +64,11 @@ class Network:
 
     def __call__(self, frame: Frame) -> Any:
         """The outputs for a frame (H, W, 3), uint8."""
-        args, kwargs = pytree.tree_map(_channels_last, self._feed(frame))
+        args, kwargs = channels_last(self._feed(frame))
         begin = time.perf_counter()
         outputs = run_dense(self._body, args, kwargs, self._carried, self._run)
         self.ms.append(1e3 * (time.perf_counter() - begin))
         return outputs
-
-
-def _channels_last(value: Any) -> Any:
-    """A picture laid out as dense convolutions like it best."""
-    if isinstance(value, Tensor) and value.ndim == 4:
-        return value.contiguous(memory_format=torch.channels_last)
-    return value
 
 
 class Control(abc.ABC):

@@ -14,6 +14,7 @@ import torch.utils._pytree as pytree
 from torch import Tensor
 
 from videoeff.calibration.controls import Feed
+from videoeff.calibration.sample import frame_count
 from videoeff.errors import VideoError
 from videoeff.video.source import open_clip
 
@@ -33,12 +34,7 @@ def clip_length(clip: Any) -> int:
     Raises:
         VideoError: it cannot be read, or is too short.
     """
-    if not is_source(clip):
-        count = len(clip)
-    else:
-        with open_clip(clip) as source:
-            known = source.frame_count
-            count = known if known is not None else sum(1 for _ in source)
+    count = frame_count(clip) if is_source(clip) else len(clip)
     if count < FEWEST:
         raise VideoError(
             f"the clip has {count} frame(s); calibration searches on two thirds and judges on one, and needs "

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
-from videoeff.ir.program import PassRecord
-from videoeff.passes.base import Notes, Pass
+from videoeff.passes.base import Pass
 from videoeff.passes.bound_reach import REFRESH, BoundReach
 from videoeff.passes.insert_thresholds import InsertThresholds
 from videoeff.runtime.streaming_module import StreamingModule
+from videoeff.runtime.thresholds import rewrite
 from videoeff.video.preprocess import Preprocess
 
 #: Share of the level that a block next to a hit has to exceed, where hits grow.
@@ -72,7 +71,6 @@ class Settings:
         threshold: τ of all layers.
         predict: π of the predicted changes.
         refresh: frames within which what the bound put off is computed.
-        layers: thresholds of single layers, by name, instead of τ.
     """
 
     input: InputTest = InputTest()
@@ -80,15 +78,14 @@ class Settings:
     threshold: float = 0.0
     predict: float = 0.0
     refresh: int = REFRESH
-    layers: Mapping[str, float] = field(default_factory=dict, hash=False)
 
     @property
     def exact(self) -> bool:
         """Whether the stream equals the dense network."""
-        return not (self.input.levels or self.threshold or any(self.layers.values())) and self.reach is None
+        return not (self.input.levels or self.threshold) and self.reach is None
 
     def passes(self, units: Units) -> tuple[Pass, ...]:
-        """The passes that set this; thresholds of single layers apart."""
+        """The passes that set this."""
         own = self.input
         thresholds = InsertThresholds(
             self.threshold,
@@ -116,7 +113,6 @@ class Settings:
             "refresh": self.refresh if self.reach is not None else None,
             "threshold": self.threshold,
             "predict": self.predict,
-            "layers": dict(self.layers),
         }
 
     def __str__(self) -> str:
@@ -125,9 +121,7 @@ class Settings:
         parts = [str(self.input)]
         if self.reach is not None:
             parts.append(f"reach {self.reach:g}, refresh {self.refresh}")
-        if self.layers:
-            parts.append(f"τ of {len(self.layers)} layers")
-        elif self.threshold:
+        if self.threshold:
             parts.append(f"τ = {self.threshold:g}")
         if self.predict and self.threshold:
             parts.append(f"π = {self.predict:g}")
@@ -164,34 +158,15 @@ def grey_level(preprocess: Preprocess | None) -> float:
     return abs(preprocess.scale) * len(spread) / sum(spread)
 
 
-def apply(stream: StreamingModule, settings: Settings, units: Units) -> None:
+def apply(stream: StreamingModule, settings: Settings, units: Units, record: bool = False) -> None:
     """Give a stream settings. It starts afresh.
 
     Args:
         stream: the stream.
         settings: the settings.
         units: of the input's test.
+        record: note them in the stream's history, as if it had been converted so.
     """
     for engine in stream.engines.values():
-        for chosen in settings.passes(units):
-            chosen.rewrite(engine.program, Notes())
-        engine.relower()
-    if settings.layers:
-        stream.set_thresholds(settings.layers)
+        rewrite(engine, *settings.passes(units), record=record)
     stream.reset()
-
-
-def keep(stream: StreamingModule, settings: Settings, units: Units) -> None:
-    """Give a stream its final settings, and note them in its history, as if it had been converted so."""
-    apply(stream, settings, units)
-    for engine in stream.engines.values():
-        for chosen in settings.passes(units):
-            notes = Notes()
-            chosen.rewrite(engine.program, notes)
-            record = PassRecord(chosen.name, str(chosen), True, tuple(notes.lines))
-            engine.program = engine.program.recorded(record)
-        engine.relower()
-    if settings.layers:
-        stream.set_thresholds(settings.layers)
-    stream.reset()
-    stream.clear_report()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -36,14 +36,12 @@ class Trial:
         cautious: the figure halfway to the worse end of its interval.
         sample: what it cost.
         work: multiply-accumulates needed over those of the dense network.
-        scores: of the frames judged.
     """
 
     settings: Settings
     figure: Interval
     cautious: float
     sample: Sample
-    scores: tuple[Score, ...]
 
     @property
     def work(self) -> float:
@@ -57,7 +55,6 @@ class Bench:
     Attributes:
         metric: judges; to be set before the first trial.
         times: the lines of time over active share, from all trials.
-        frames_run: frames streamed so far.
 
     Args:
         stream: the stream; its settings change.
@@ -70,7 +67,6 @@ class Bench:
     def __init__(self, stream: StreamingModule, frames: Frames, units: Units) -> None:
         self.stream, self.frames, self.units = stream, frames, units
         self.times = LayerTimes()
-        self.frames_run = 0
         self._network = Network(stream, frames.feed)
         self._dense: dict[int, Any] = {}
         self._memory = self._network.remembers
@@ -92,15 +88,12 @@ class Bench:
             return replace(found, cells=())
         return found
 
-    def run(
-        self, settings: Settings, blocks: Sequence[range], tick: Callable[[], None] | None = None
-    ) -> Trial:
+    def run(self, settings: Settings, blocks: Sequence[range]) -> Trial:
         """Judge and time settings.
 
         Args:
             settings: the settings.
             blocks: of frames; each begins with a first frame.
-            tick: called after every block.
         """
         stream = self.stream
         apply(stream, settings, self.units)
@@ -126,16 +119,10 @@ class Bench:
             sample = cost.take(stream, ms)
             samples.append(sample)
             self.times.add(sample)
-            self.frames_run += len(block)
-            if tick is not None:
-                tick()
-        return Trial(settings, *self._judged(scores), joined(samples), tuple(scores))
-
-    def _judged(self, scores: Sequence[Score]) -> tuple[Interval, float]:
         found = interval(self.metric, scores, BLOCK)
-        return found, cautious(found, self.metric)
+        return Trial(settings, found, cautious(found, self.metric), joined(samples))
 
-    def control(self, control: Control, blocks: Sequence[range]) -> tuple[Interval, tuple[Score, ...]]:
+    def control(self, control: Control, blocks: Sequence[range]) -> Interval:
         """What a control gives on the frames that a trial judges."""
         scores = []
         number = 0
@@ -147,7 +134,7 @@ class Bench:
                 number += 1
                 if place >= warm:
                     scores.append(self.metric.frame(self.read(outputs), dense[place]))
-        return interval(self.metric, scores, BLOCK), tuple(scores)
+        return interval(self.metric, scores, BLOCK)
 
     def ms(self, trial: Trial) -> float:
         """Milliseconds of a frame, by all that is known of the layers by now."""

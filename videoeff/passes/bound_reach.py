@@ -5,13 +5,15 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Any, ClassVar
+from typing import ClassVar
+
+from torch import fx
 
 from videoeff.analysis.regions import regions
 from videoeff.analysis.vicinity import placed
 from videoeff.errors import PassError
 from videoeff.ir import edit
-from videoeff.ir.markers import cache_name, cache_option, is_cache
+from videoeff.ir.markers import cache_option
 from videoeff.ir.program import Program
 from videoeff.passes.base import Notes, Pass
 
@@ -60,23 +62,32 @@ class BoundReach(Pass):
         """Whether it sets a bound; else it takes bounds away."""
         return math.isfinite(self.pixels)
 
-    @property
-    def options(self) -> dict[str, Any]:
-        """The options of a cache with this bound."""
-        if self.bounds:
-            return {"within": float(self.pixels), "refresh": self.refresh}
-        return {"within": None, "refresh": 0}
-
     def rewrite(self, program: Program, note: Notes) -> bool:
         """Bound every map that can be placed over the frame."""
         self.check()
-        found, changed = placed(regions(program)), False
-        for cache in (n for n in program.nodes if is_cache(n)):
-            name = cache_name(cache)
-            if cache_option(cache, "recompute") or not fnmatchcase(name, self.layers):
-                continue  # what is computed anew is so for its reader, which has a bound
-            if name in found.homes and (self.bounds or cache_option(cache, "within") is not None):
-                changed |= edit.set_option(cache, **self.options)
-            elif name in found.why_not and self.bounds:
-                note(name, f"its reach is not bounded: {found.why_not[name]}")
+        able, why_not = boundable(program)
+        changed = False
+        for name, cache in able.items():
+            if fnmatchcase(name, self.layers) and (self.bounds or cache_option(cache, "within") is not None):
+                changed |= self.set(cache)
+        for name, why in why_not.items():
+            if fnmatchcase(name, self.layers) and self.bounds:
+                note(name, f"its reach is not bounded: {why}")
         return changed
+
+    def set(self, cache: fx.Node) -> bool:
+        """Give one cache the bound, or take its bound away; True if that is new."""
+        if self.bounds:
+            return edit.set_option(cache, within=float(self.pixels), refresh=self.refresh)
+        return edit.set_option(cache, within=None, refresh=0)
+
+
+def boundable(program: Program) -> tuple[dict[str, fx.Node], dict[str, str]]:
+    """The caches that may have a bound, by layer name; and why other maps may not.
+
+    What is computed anew has none: it is computed for its reader, which has one.
+    """
+    places = placed(regions(program))
+    kept = {n: c for n, c in edit.cache_by_name(program).items() if not cache_option(c, "recompute")}
+    why_not = {n: why for n, why in places.why_not.items() if n in kept}
+    return {n: c for n, c in kept.items() if n in places.homes}, why_not

@@ -86,3 +86,10 @@ def run_dense(
         finally:
             outside.restore(streams)
     return outputs
+
+
+def channels_last(values: Any) -> Any:
+    """The same values, pictures (B, C, H, W) with their channels last in memory, as dense layers like."""
+    return pytree.tree_map_only(
+        Tensor, lambda v: v.contiguous(memory_format=torch.channels_last) if v.ndim == 4 else v, values
+    )

@@ -12,14 +12,14 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from videoeff.analysis.regions import regions
-from videoeff.analysis.vicinity import placed
+from torch import fx
+
 from videoeff.errors import PassError, StateError
 from videoeff.ir import edit
 from videoeff.ir.markers import cache_option, is_threshold
-from videoeff.ir.program import Program
-from videoeff.passes.base import Notes
-from videoeff.passes.bound_reach import BoundReach
+from videoeff.ir.program import PassRecord, Program
+from videoeff.passes.base import Notes, Pass
+from videoeff.passes.bound_reach import BoundReach, boundable
 from videoeff.passes.insert_thresholds import InsertThresholds
 from videoeff.passes.pipeline import parse_passes
 from videoeff.runtime.engine import Engine
@@ -29,14 +29,30 @@ from videoeff.serialize.files import read_json_object
 Engines = Mapping[str, Engine]
 
 
+def rewrite(engine: Engine, *passes: Pass, record: bool = False) -> None:
+    """Run passes that only set options of caches, and lower again; buffers that still fit are kept.
+
+    Args:
+        engine: whose Program they rewrite.
+        passes: the passes, in order.
+        record: note them in the Program's history, as if it had been converted with them.
+    """
+    for chosen in passes:
+        notes = Notes()
+        changed = chosen.rewrite(engine.program, notes)
+        if record:
+            done = PassRecord(chosen.name, str(chosen), changed, tuple(notes.lines))
+            engine.program = engine.program.recorded(done)
+    engine.relower()
+
+
 def reaches_of(engines: Engines) -> dict[str, float | None]:
     """The bound of every layer that may have one, in pixels of the frame; None where it has none."""
-    found: dict[str, float | None] = {}
-    for prefix, engine in engines.items():
-        caches = edit.cache_by_name(engine.program)
-        for layer in placed(regions(engine.program)).homes:
-            found[layer_name(prefix, layer)] = cache_option(caches[layer], "within")
-    return found
+    return {
+        layer_name(prefix, layer): cache_option(cache, "within")
+        for prefix, engine in engines.items()
+        for layer, cache in boundable(engine.program)[0].items()
+    }
 
 
 def is_exact(engines: Engines) -> bool:
@@ -51,21 +67,23 @@ def set_reach(name: str, engines: Engines, pixels: float | None, refresh: int, p
     Raises:
         StateError: no layer matches, or the bound or the refresh is none.
     """
-    known = reaches_of(engines)
-    chosen = [n for n in known if pattern is None or fnmatchcase(n, pattern) or n == pattern]
-    if not chosen:
-        raise StateError(f"{name}: no layer matches {pattern!r}; stream.reaches() lists the names")
     bound = BoundReach(math.inf if pixels is None else pixels, refresh)
     try:
         bound.check()
     except PassError as error:
         raise StateError(f"{name}: {error}") from None
+    chosen: dict[str, list[fx.Node]] = {}
     for prefix, engine in engines.items():
-        caches = edit.cache_by_name(engine.program)
-        for layer, cache in caches.items():
-            if layer_name(prefix, layer) in chosen and not cache_option(cache, "recompute"):
-                edit.set_option(cache, **bound.options)
-        engine.relower()
+        for layer, cache in boundable(engine.program)[0].items():
+            full = layer_name(prefix, layer)
+            if pattern is None or fnmatchcase(full, pattern) or full == pattern:
+                chosen.setdefault(prefix, []).append(cache)
+    if not chosen:
+        raise StateError(f"{name}: no layer matches {pattern!r}; stream.reaches() lists the names")
+    for prefix, caches in chosen.items():
+        for cache in caches:
+            bound.set(cache)
+        engines[prefix].relower()
 
 
 def check_threshold(where: str, layer: str, value: Any) -> float:
@@ -171,8 +189,7 @@ def _set_everywhere(engine: Engine, value: float) -> None:
     first = _first_options(engine.program)
     own = first.input_threshold if first.noise and value > 0 else None
     chosen = replace(first, threshold=value, input_threshold=0.0 if value == 0 else own)
-    chosen.rewrite(engine.program, Notes())
-    engine.relower()
+    rewrite(engine, chosen)
 
 
 def _set_layers(engine: Engine, values: Mapping[str, float]) -> None:

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from videoeff.cli.shared.dense import Dense
 from videoeff.errors import VideoEffError, first_line
-from videoeff.rounding import Doubled, NoFloat64, Rounding, channels_last, flat, run_double
+from videoeff.rounding import Doubled, NoFloat64, Rounding, flat, run_double
+from videoeff.runtime.dense import channels_last
 
 if TYPE_CHECKING:
     from videoeff.runtime.streaming_module import StreamingModule

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-import torch.utils._pytree as pytree
 from numpy.typing import NDArray
 from torch import Tensor
 
 from videoeff.cli.shared.dense import Dense, Errors, tensors_of
 from videoeff.cli.shared.feed import Feed
+from videoeff.runtime.dense import channels_last
 from videoeff.video.overlay import legend, overlay_heat
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ class Streamer:
     def _one(self, frame: Frame, result: Measurement, dense: Dense) -> None:
         args, kwargs = self.feed(frame)
         reference, dense_ms = None, 0.0
-        dense_args, dense_kwargs = _channels_last((args, kwargs)) if self.compare else (args, kwargs)
+        dense_args, dense_kwargs = channels_last((args, kwargs)) if self.compare else (args, kwargs)
         first_dense = self.compare and result.frames % 2 == 1
         if first_dense:
             reference, dense_ms = self._timed(lambda: dense(dense_args, dense_kwargs))
@@ -163,17 +163,6 @@ class Streamer:
             if index == len(result.outputs):
                 result.outputs.append([])
             result.outputs[index].append(_to_numpy(tensor))
-
-
-def _channels_last(call: Any) -> Any:
-    """The same call with its pictures laid out as dense convolutions like them best."""
-
-    def laid_out(value: Any) -> Any:
-        if isinstance(value, Tensor) and value.ndim == 4:
-            return value.contiguous(memory_format=torch.channels_last)
-        return value
-
-    return pytree.tree_map(laid_out, call)
 
 
 def _to_numpy(tensor: Tensor) -> NDArray[Any]:

@@ -190,15 +190,6 @@ static void note_seen(vf_plan &plan, const Op &op, const Mask &hits, const Mask 
   }
 }
 
-// Sets the bits first .. stop - 1 of a row.
-static void set_bits(uint64_t *row, int32_t first, int32_t stop) {
-  while (first < stop) {
-    const int32_t s = first & 63, n = std::min(64 - s, stop - first);
-    row[first >> 6] |= (n == 64 ? ~uint64_t(0) : (uint64_t(1) << n) - 1) << s;
-    first += n;
-  }
-}
-
 // From the hits to the pixels that changed, which are stored.
 static void run_input(vf_plan &plan, const Op &op, Mask &hits, Seen &seen, const Frame &frame) {
   const vf_op &d = op.d;

@@ -86,6 +86,15 @@ inline uint64_t bits_at(const uint64_t *row, int32_t words, int64_t x) {
   return low >> s | high << (64 - s);
 }
 
+// Sets the bits first .. stop - 1 of a row.
+inline void set_bits(uint64_t *row, int32_t first, int32_t stop) {
+  while (first < stop) {
+    const int32_t s = first & 63, n = std::min(64 - s, stop - first);
+    row[first >> 6] |= (n == 64 ? ~uint64_t(0) : (uint64_t(1) << n) - 1) << s;
+    first += n;
+  }
+}
+
 // The bits first .. stop - 1 of a row as runs, to `add(x, n)`.
 template <class F> inline void each_run(const uint64_t *row, int32_t words, int32_t first, int32_t stop, F add) {
   for (int32_t x = first; x < stop;) {

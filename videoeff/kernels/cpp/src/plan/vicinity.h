@@ -30,13 +30,6 @@ static void make_vicinity(vf_plan &plan, Op &op, const vf_mask *masks) {
   }
 }
 
-static void fill_bits(uint64_t *row, int32_t first, int32_t last) {
-  for (int32_t x = first; x <= last; x = (x / 64 + 1) * 64) {
-    const int32_t end = std::min(last, x / 64 * 64 + 63);
-    row[x >> 6] |= ~uint64_t(0) >> (63 - (end - x)) << (x & 63);
-  }
-}
-
 // The pixels near what has changed so far in this frame.
 static const Mask &vicinity_of(vf_plan &plan, const Op &op) {
   Vicinity &v = plan.vicinities[op.d.vicinity - 1];
@@ -67,7 +60,7 @@ static const Mask &vicinity_of(vf_plan &plan, const Op &op) {
         uint64_t *out = to.row(i, y);
         each_run(plan.words.data(), from.words, 0, from.w, [&](int32_t x, int32_t n) {
           const int32_t first = near.first[x], last = near.last[x + n - 1];  // neither ever falls
-          if (first <= last) fill_bits(out, first, last), to.flag(i, y) = 1, to.any = true;
+          if (first <= last) set_bits(out, first, last + 1), to.flag(i, y) = 1, to.any = true;
         });
       }
     }
