@@ -90,15 +90,15 @@ def convert(
             ``noise`` it is in standard deviations of the noise, 4 if None.
         block: edge in pixels of the blocks the input's test averages over; 8 suits noisy video.
         dilation: blocks computed around each changed block.
-        reach: compute only what lies within so many pixels of the frame of what changed, and put off what
-            changes reach beyond; None: compute all that they reach. 0 to 16 save most on busy clips.
-        refresh: with a ``reach``, what was put off is computed within so many frames; 0: never.
         noise: the camera's noise, (gain, floor, black) of each channel of the input, as
             ``videoeff.calibration.noise`` measures it: the variance of a value x is
             floor + gain · max(x − black, 0). The input's test is then relative to it.
         weak: share of the input's threshold that a block next to a changed one has to exceed to be computed.
         grow: how often changed blocks grow to such neighbours; 1 with ``weak=0.4`` instead of ``dilation=1``
             computes less at the same agreement.
+        reach: compute only what lies within so many pixels of the frame of what changed, and put off what
+            changes reach beyond; None: compute all that they reach. 0 to 16 save most on busy clips.
+        refresh: with a ``reach``, what was put off is computed within so many frames; 0: never.
         alias_outputs: return the buffers themselves, which the next frame overwrites.
         nan_policy: "error" or "recompute".
         on_resize: "error", or "replan" to convert anew for a frame of another size.

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from videoeff.cli.commands.convert import build_stream
+from videoeff.cli.shared.building import build_stream
 from videoeff.cli.shared.output import (
+    DONE,
+    FAILED,
     Command,
     emit,
     json_option,
@@ -135,7 +137,7 @@ def calibrate(
 
         write_text(report, json_text(found.record))
     _report(found, notes, [p for p in (target, picture, report) if p is not None], as_json)
-    click.get_current_context().exit(0 if found.kept else 1)
+    click.get_current_context().exit(DONE if found.kept else FAILED)
 
 
 def _stream(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from videoeff.cli.shared.building import build_stream
 from videoeff.cli.shared.output import (
     Command,
     emit,
@@ -19,7 +20,7 @@ from videoeff.cli.shared.output import (
     threads_option,
     writable,
 )
-from videoeff.cli.shared.preprocessing import Look, notes_on, preprocess_options
+from videoeff.cli.shared.preprocessing import Look, preprocess_options
 
 if TYPE_CHECKING:
     from videoeff.runtime.streaming_module import StreamingModule
@@ -199,12 +200,6 @@ def convert(
     _report(stream, size, target if not dry_run else None, notes, dry_run, as_json)
 
 
-def _decoder() -> str:
-    from importlib.metadata import version
-
-    return f"pyav {version('av')}"
-
-
 def _check_early(options: dict[str, Any]) -> None:
     """Refuse wrong words before a model is read."""
     from videoeff.lowering.choose import choose_backends
@@ -219,79 +214,6 @@ def _check_early(options: dict[str, Any]) -> None:
         from videoeff.serialize.files import read_json_object
 
         read_json_object(options["thresholds_file"])
-
-
-def build_stream(
-    path: Path,
-    reference: str | None,
-    key: str | None,
-    input_size: tuple[int, int] | None,
-    streams: int,
-    look: Look,
-    options: dict[str, Any],
-) -> tuple[StreamingModule, tuple[int, int], tuple[str, ...]]:
-    """Read a model and convert it.
-
-    Args:
-        path: the model's file.
-        reference: what builds the model, for a checkpoint.
-        key: which weights of a checkpoint to take.
-        input_size: (H, W) frames are resized to, None for the model's own.
-        streams: clips in one batch.
-        look: the preprocessing options.
-        options: of ``videoeff.convert``, and ``thresholds_file``.
-
-    Returns:
-        The stream, its input size, and what a user has to know.
-    """
-    from videoeff.cli.shared.source import check_fixed, check_frames, example_call, read_source
-    from videoeff.conversion import convert as to_stream
-    from videoeff.errors import CaptureError
-
-    with stage(f"reading {path}"):
-        source = read_source(path, reference, key)
-    size = check_fixed(source, path, input_size, streams)
-    pre = look.preprocess(source.channels, source.uint8, size, _decoder(), exported=source.exported)
-    options = dict(options)
-    thresholds_file, name = options.pop("thresholds_file", None), options.pop("name", "")
-    every, audit = options.pop("every", 1), options.pop("audit", 0.0)
-    clip, lag = options.pop("noise_of", None), options.pop("noise_lag", 0)
-    told: tuple[str, ...] = ()
-    if clip is not None:
-        from videoeff.cli.shared.noise import noise_of
-
-        with stage(f"measuring the noise of {clip}"):
-            options["noise"], told = noise_of(clip, lag, pre)
-    with stage(f"converting for {streams} stream(s) of {size[0]}x{size[1]}"):
-        try:
-            stream = to_stream(
-                source.model, example_call(source, pre, streams), name=name or source.name, **options
-            )
-        except CaptureError as error:
-            if "fails on the example" in str(error) and any(side % 32 for side in size):
-                raise CaptureError(f"{error}; {_in_steps(size)}") from error
-            raise
-    if thresholds_file is not None:
-        stream.load_thresholds(thresholds_file)
-    notes = source.notes + told
-    if source.check is not None:
-        exact = stream.exact
-        with stage("comparing with ONNX Runtime"):
-            notes += (source.check(stream, check_frames(source, pre, streams, 3 if exact else 1)),)
-        stream.reset()
-        stream.clear_report()
-    stream.every(every).audit(audit)
-    stream.extra.update(preprocess=pre.to_json(), model=reference, source=path.name, input_size=list(size))
-    return stream, size, (*notes, *notes_on(pre, stream))
-
-
-def _in_steps(size: tuple[int, int]) -> str:
-    """What to try where a model cannot take a size that does not halve five times."""
-    height, width = (max(1, round(side / 32)) * 32 for side in size)
-    return (
-        f"{size[0]}x{size[1]} is no multiple of 32, and models that join maps of several sizes need one: try "
-        f"--input-size {height} {width}"
-    )
 
 
 def _report(
