@@ -16,8 +16,8 @@ from videoeff.calibration import calibrate as module
 from videoeff.calibration import int8
 from videoeff.calibration.calibrate import calibrate
 from videoeff.calibration.record import Calibration
-from videoeff.calibration.search import Space
 from videoeff.calibration.settings import InputTest
+from videoeff.calibration.space import Space
 from videoeff.calibration.trials import Bench
 from videoeff.errors import MetricError, VideoEffError
 

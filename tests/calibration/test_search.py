@@ -6,8 +6,9 @@ import pytest
 
 from videoeff.calibration.cost import Sample
 from videoeff.calibration.intervals import Interval
-from videoeff.calibration.search import SURVIVORS, Goal, Search, Space
+from videoeff.calibration.search import SURVIVORS, Goal, Search
 from videoeff.calibration.settings import EXACT, InputTest, Settings, is_coarser
+from videoeff.calibration.space import Space
 from videoeff.calibration.trials import Trial
 
 INPUTS = (InputTest(), InputTest(2.0, 4, 1), InputTest(4.0, 4, 1), InputTest(8.0, 4, 1))
@@ -146,6 +147,44 @@ def test_coarser_settings() -> None:
     assert not is_coarser(Settings(INPUTS[2], 8.0, refresh=4), fine)
     assert not is_coarser(Settings(InputTest(9.0, 8, 0), 0.0), fine)
     assert is_coarser(Settings(InputTest(9.0, 8, 0), 0.0), EXACT)
+
+
+def test_the_bound_of_the_last_layers_is_compared() -> None:
+    """None stands for the same bound as in the others; one that is smaller than the reach does nothing."""
+    wide = Settings(INPUTS[1], 0.0, late=16.0)
+    assert is_coarser(Settings(INPUTS[1], 0.0), wide)
+    assert not is_coarser(wide, Settings(INPUTS[1], 0.0))
+    assert not is_coarser(wide, Settings(INPUTS[1], 8.0))
+    assert is_coarser(Settings(INPUTS[1], 8.0, late=4.0), Settings(INPUTS[1], 8.0))
+    assert is_coarser(wide, Settings(INPUTS[1], None, late=4.0))
+
+
+def test_neighbours_differ_by_one_place() -> None:
+    """None of them is the settings themselves, and none sets what does nothing."""
+    space = Space(INPUTS)
+    found = space.neighbours(Settings(INPUTS[2], 8.0, 0.05))
+    assert Settings(INPUTS[3], 8.0, 0.05) in found
+    assert Settings(INPUTS[2], 0.0, 0.05) in found
+    assert Settings(INPUTS[2], 8.0, 0.05, late=8.0) not in found
+    assert Settings(INPUTS[2], 8.0, 0.05) not in found
+    assert len(set(found)) == len(found)
+    assert all(s.late is None and s.refresh == 64 for s in space.neighbours(EXACT))
+
+
+def test_the_best_gets_better_on_all_frames() -> None:
+    """What fails on few frames by chance is found next to what keeps the budget on all of them."""
+    clip = Clip()
+    settings = (Settings(i, r) for i in INPUTS for r in (None, 16.0, 8.0, 0.0))
+    best = min((s for s in settings if loss_of(s) <= 0.02), key=work_of)
+
+    def run(settings: Settings, level: int) -> Trial:
+        found = clip.run(settings, level)
+        unlucky = settings == best and level == 0
+        return trial(settings, 1.5 * 0.02, found.work) if unlucky else found
+
+    space = Space(INPUTS, lates=(None,), refreshes=(64,), thresholds=(0.0,))
+    search = Search(run, lambda t: t.work, Goal(0.98, "higher"), space, 2)
+    assert search.candidates()[0].settings == best
 
 
 def test_nothing_coarser_than_what_failed_on_more_frames_is_run_on_them() -> None:

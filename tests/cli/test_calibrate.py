@@ -12,8 +12,8 @@ import videoeff
 from tests.cli.conftest import REFERENCE, call, call_json, refused
 from tests.support import tiny_models as tiny
 from videoeff.calibration import calibrate as module
-from videoeff.calibration.search import Space
 from videoeff.calibration.settings import InputTest
+from videoeff.calibration.space import Space
 from videoeff.demo.synth import write_clip
 
 

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 from tests.support.nets import ZOO, network
 from tests.support.streams import captured, planned
+from videoeff.analysis.behind import work_behind
+from videoeff.analysis.regions import regions
 from videoeff.errors import PassError
 from videoeff.ir import edit
 from videoeff.ir.markers import cache_name, cache_option
@@ -44,6 +46,19 @@ def test_a_pattern_chooses_layers() -> None:
     found = bounds(BoundReach(0, 5, names[-1]).run(program).program)
     assert found[names[-1]] == (0.0, 5)
     assert all(found[n] == (4.0, 64) for n in names[:-1])
+
+
+def test_the_last_layers() -> None:
+    """Those with at most a share of the work behind them; the others keep the bound they have."""
+    program = BoundReach(0).run(plain()).program
+    behind = work_behind(regions(program))
+    cut = sorted(behind.values())[len(behind) // 2]
+    found = bounds(BoundReach(16, 5, last=cut).run(program).program)
+    maps = [n for n, (within, _) in bounds(program).items() if within is not None]
+    assert {found[n] for n in maps if behind[n] <= cut} == {(16.0, 5)}
+    assert {found[n] for n in maps if behind[n] > cut} == {(0.0, 64)}
+    taken = bounds(BoundReach(math.inf, last=0.0).run(program).program)
+    assert [n for n in maps if taken[n] == (None, 0)] == [n for n in maps if behind[n] == 0]
 
 
 def test_no_bound_takes_it_away() -> None:
@@ -91,6 +106,8 @@ def test_a_map_that_cannot_be_placed_is_told() -> None:
     [
         ("bound-reach{pixels=-1}", "pixels=-1.0: give a number of pixels, 0 or more"),
         ("bound-reach{pixels=nan}", "pixels=nan: give a number of pixels, 0 or more"),
+        ("bound-reach{last=1.5}", "last=1.5: give a share of the work, 0 to 1"),
+        ("bound-reach{last=nan}", "last=nan: give a share of the work, 0 to 1"),
         ("bound-reach{refresh=-2}", "refresh=-2: give a whole number of frames, 0 or more"),
     ],
 )
@@ -100,5 +117,5 @@ def test_wrong_options(text: str, message: str) -> None:
 
 
 def test_text() -> None:
-    for bound in (BoundReach(), BoundReach(0, 1), BoundReach(2.5, 0, "layer4.*")):
+    for bound in (BoundReach(), BoundReach(0, 1), BoundReach(2.5, 0, "layer4.*", 0.3)):
         assert parse_passes(str(bound)) == (bound,)

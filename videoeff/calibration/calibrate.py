@@ -17,11 +17,12 @@ from videoeff.calibration.feed import feed_of
 from videoeff.calibration.frames import Frames, Parts, clip_length, is_source, part, read_frames
 from videoeff.calibration.int8 import Int8
 from videoeff.calibration.noise import Noise as CameraNoise
-from videoeff.calibration.noise import estimate_noise
+from videoeff.calibration.noise import estimate_noise, resized
 from videoeff.calibration.plan import Plan, plan
 from videoeff.calibration.record import Calibration, Judged, Outcome, record_of
-from videoeff.calibration.search import Goal, Search, Space
+from videoeff.calibration.search import BEAM, Goal, Search
 from videoeff.calibration.settings import EXACT, InputTest, Settings, Units, apply, grey_level
+from videoeff.calibration.space import Space
 from videoeff.calibration.trials import Bench, Trial
 from videoeff.conversion import Model, convert
 from videoeff.errors import MetricError, VideoEffError
@@ -32,12 +33,13 @@ from videoeff.video.source import open_clip
 #: Tests of the input to try: grey levels, edge of the blocks, blocks marked around each.
 INPUTS = (
     InputTest(),
-    *(InputTest(levels, 4, 1) for levels in (2.0, 3.0, 4.0, 6.0, 8.0, 12.0)),
-    *(InputTest(levels, 4, 0, 1) for levels in (2.0, 3.0, 4.0, 6.0, 8.0, 12.0)),
-    *(InputTest(levels, 8, 1) for levels in (2.0, 4.0, 6.0)),
+    *(InputTest(levels, 8, 1) for levels in (2.0, 4.0, 6.0, 8.0, 12.0, 16.0)),
+    *(InputTest(levels, 4, 1) for levels in (2.0, 4.0, 6.0, 8.0, 12.0)),
+    *(InputTest(levels, 8, 0, 1) for levels in (2.0, 4.0, 6.0, 8.0)),
+    *(InputTest(levels, 4, 0, 1) for levels in (2.0, 4.0, 6.0, 8.0)),
 )
 #: The same in standard deviations of the camera's noise, where that is known.
-NOISY = tuple(InputTest(sigmas, 4, 0, 1, True) for sigmas in (3.0, 4.0, 6.0))
+NOISY = tuple(InputTest(sigmas, 8, 0, 1, True) for sigmas in (3.0, 4.0, 6.0, 10.0, 16.0))
 #: Candidates that are judged on the part that is held back, before the exact stream is taken.
 STEPS_BACK = 5
 #: Points of the curve.
@@ -143,11 +145,7 @@ class _Work:
         self.parts: Parts = part(self.total, self.plan.length, self.plan.levels[-1], self.plan.held)
         alpha = bool(getattr(feed, "alpha", False))
         self.frames: Frames = read_frames(self.clip, self.parts.wanted(), feed, alpha)
-        self.noise = self._measured_noise()
-        known: tuple[tuple[float, float, float], ...] = ()
-        if self.noise is not None and self.preprocess is not None and not self.noise.doubt:
-            known = self.noise.as_model_sees(self.preprocess) if self.preprocess.channels == 3 else ()
-        self.bench = Bench(self.stream, self.frames, Units(grey_level(self.preprocess), known))
+        self.bench = Bench(self.stream, self.frames, Units(grey_level(self.preprocess), self._noise_seen()))
 
     def choose_metric(self, own: Any, decoder: str | None) -> None:
         """The metric that judges, and the control whose error is the budget."""
@@ -174,7 +172,7 @@ class _Work:
         def run(settings: Settings, level: int) -> Trial:
             nonlocal done
             done += 1
-            self.progress(f"trying {settings}", 0.15 + 0.6 * min(1.0, done / space.size()))
+            self.progress(f"trying {settings}", 0.15 + 0.6 * min(1.0, done / space.size(BEAM)))
             return self.bench.run(settings, self.parts.search[: self.plan.levels[level]])
 
         return Search(run, self.cost, self.goal, space, len(self.plan.levels), self._left)
@@ -199,22 +197,36 @@ class _Work:
             self.progress("quantising to int8", 0.03)
             some = numbers[:: max(1, len(numbers) // _INT8_FRAMES)]
             return Int8(self.stream, feed, [self.frames.pictures[i] for i in some])
-        if self.noise is None:
+        noise = self._measured_noise()
+        if noise is None:
             raise MetricError(
                 f"budget {self.budget}: the clip is too short to measure its noise; give a longer one, or a "
                 "figure such as error=0.03"
             )
-        sigma = round(float(np.mean(self.noise.sigma(128))), 2)
-        self.notes.append(str(self.noise))
+        sigma = round(float(np.mean(noise.sigma(128))), 2)
+        self.notes.append(str(noise))
         return Noise(sigma, Network(self.stream, feed))
 
-    def _measured_noise(self) -> CameraNoise | None:
-        """The camera's noise on a block of the frames searched on; None where it cannot be told."""
+    def _noise_seen(self) -> tuple[tuple[float, float, float], ...]:
+        """The camera's noise after the resize, as the model sees it; empty where that cannot be told."""
+        preprocess = self.preprocess
+        if preprocess is None or preprocess.channels != 3:
+            return ()
+        found = self._measured_noise(preprocess)
+        return () if found is None or found.doubt else found.as_model_sees(preprocess)
+
+    def _measured_noise(self, preprocess: Preprocess | None = None) -> CameraNoise | None:
+        """The camera's noise on a block of the frames searched on; None where it cannot be told.
+
+        Args:
+            preprocess: measure frames as it resizes them; None measures them as they come.
+        """
         block = max(self.parts.search, key=len)
         lag = min(_LAG, len(block) - 4)
         if not self.frames.decoded or lag < 1:
             return None
-        return estimate_noise((self.frames.pictures[i] for i in block), lag=lag)
+        pictures = (self.frames.pictures[i] for i in block)
+        return estimate_noise(pictures if preprocess is None else resized(pictures, preprocess), lag=lag)
 
     def cost(self, trial: Trial) -> float:
         """What is saved on, or kept."""

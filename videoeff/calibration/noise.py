@@ -14,8 +14,8 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -78,7 +78,7 @@ class Noise:
         """The noise in the units of a model's input: what ``convert(noise=...)`` takes.
 
         A resize that makes the picture smaller averages noise away, which is not counted here: estimate on
-        frames that were resized already.
+        frames that were :func:`resized` already.
 
         Returns:
             For each channel of the model (gain, floor, black): σ² = floor + gain · max(x − black, 0).
@@ -108,6 +108,20 @@ class Noise:
             f"{self.frames} frames, {100 * self.still:.0f} % of the pixels still"
         )
         return f"{text}; not to be relied on: {self.doubt}" if self.doubt else text
+
+
+def resized(frames: Iterable[NDArray[np.uint8]], preprocess: Preprocess) -> Iterator[NDArray[np.uint8]]:
+    """Frames (H, W, 3) of the model's size in grey levels, red first; without the borders of a letterbox.
+
+    Args:
+        frames: pictures (H, W, C), uint8.
+        preprocess: of the model.
+    """
+    plain = replace(
+        preprocess, scale=1.0, mean=None, std=None, bgr=False, fit="stretch", channels=3, dtype="uint8"
+    )
+    for frame in frames:
+        yield plain(frame)[0].permute(1, 2, 0).numpy()
 
 
 def estimate_noise(frames: Iterable[NDArray[np.uint8]], *, lag: int = 1, most: int = 96) -> Noise:

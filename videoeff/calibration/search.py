@@ -1,25 +1,29 @@
 """The search: which settings keep a budget at the least cost, or are the most faithful at a given cost.
 
-It saves in the order in which saving costs least: a sharp test of the input first, then a bounded reach (and
-how soon what it puts off is refreshed), then thresholds, then predicted changes. Every step tries its values
-on the best few of the step before, on few frames; neighbours of the best follow; and the survivors are run on
-more and more frames, until few are left that have kept the budget on all of them.
+It saves in the order in which saving costs least: a sharp test of the input first, then a bounded reach (in
+the last layers another one; and how soon what it puts off is refreshed), then thresholds, then predicted
+changes. Every step tries its values on the best few of the step before, on few frames; neighbours of the best
+follow; and the survivors are run on more and more frames, until few are left that have kept the budget on all
+of them. Of these again the best one's neighbours are tried, on all frames.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
-from typing import TypeVar
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 
 from videoeff.calibration.metrics import Better
-from videoeff.calibration.settings import EXACT, InputTest, Settings, is_coarser
+from videoeff.calibration.settings import EXACT, Settings, is_coarser
+from videoeff.calibration.space import Space
 from videoeff.calibration.trials import Trial
-from videoeff.passes.bound_reach import REFRESH
 
 #: On few frames a loss may be this many times what is allowed, until more frames are run.
 SLACK = 1.25
+#: The same where what lies next to it kept the budget on all frames.
+LOOSE = 2.0
+#: So many of the best have their neighbours tried.
+CLIMBERS = 3
 #: What loses so many times what is allowed needs no coarser neighbour tried.
 HOPELESS = 2.0
 #: Settings that each step starts from.
@@ -34,82 +38,6 @@ SAFER = (0.6, 0.3)
 _LATER = 0.5
 #: Share of the time that the trials on few frames may take.
 _STEPS = 0.6
-
-Value = TypeVar("Value")
-
-
-@dataclass(frozen=True)
-class Space:
-    """The values that are tried.
-
-    Attributes:
-        inputs: tests of the input.
-        reaches: bounds in pixels; None for none.
-        thresholds: of all layers.
-        refreshes: frames within which is computed what a bounded reach puts off.
-        predicts: factors of predicted changes, where there is a threshold.
-    """
-
-    inputs: tuple[InputTest, ...]
-    reaches: tuple[float | None, ...] = (None, 16.0, 8.0, 0.0)
-    refreshes: tuple[int, ...] = (REFRESH, 16, 4)
-    thresholds: tuple[float, ...] = (0.0, 0.02, 0.05, 0.1, 0.2)
-    predicts: tuple[float, ...] = (0.0, 1.0, 1.5)
-
-    def steps(self) -> Iterator[Callable[[Settings], list[Settings]]]:
-        """What each step makes of settings, in order."""
-        yield lambda s: [replace(s, input=i) for i in self.inputs]
-        yield lambda s: [replace(s, reach=r, refresh=n) for r, n in self.bounds()]
-        yield lambda s: [replace(s, threshold=t) for t in self.thresholds]
-        yield lambda s: [replace(s, predict=p) for p in self.predicts if s.threshold or not p]
-
-    def bounds(self) -> list[tuple[float | None, int]]:
-        """Reaches, each with its refreshes, the most faithful first."""
-        found = [(r, n) for r in self.reaches if r is not None for n in reversed(self.refreshes)]
-        return [(None, REFRESH), *found]
-
-    def neighbours(self, settings: Settings) -> list[Settings]:
-        """Settings that differ in one value, by one place."""
-        alike = [i for i in self.inputs if not i.levels or i.form == settings.input.form]
-        found = [replace(settings, input=i) for i in _beside(alike, settings.input)]
-        same = [i for i in self.inputs if i.levels == settings.input.levels and i != settings.input]
-        found += [replace(settings, input=i) for i in same]
-        found += [replace(settings, reach=r) for r in _beside(self.reaches, settings.reach)]
-        if settings.reach is not None:
-            found += [replace(settings, refresh=n) for n in _beside(self.refreshes, settings.refresh)]
-        found += [replace(settings, threshold=t) for t in _beside(self.thresholds, settings.threshold)]
-        if settings.threshold:
-            found += [replace(settings, predict=p) for p in _beside(self.predicts, settings.predict)]
-        return [_plain(s) for s in found]
-
-    def thinned(self) -> Space:
-        """About every other value, for where trials are slow."""
-        return Space(
-            self.inputs[:1] + self.inputs[1::2],
-            self.reaches[:1] + self.reaches[2:],
-            self.refreshes[:2],
-            self.thresholds[:1] + self.thresholds[2:4],
-            self.predicts[:2],
-        )
-
-    def size(self) -> int:
-        """About how many trials on few frames the search makes."""
-        each = len(self.bounds()) + len(self.thresholds) + len(self.predicts)
-        return 1 + len(self.inputs) + BEAM * (each - 3)
-
-
-def _plain(settings: Settings) -> Settings:
-    """Without values that do nothing: a refresh without a bound, a prediction without a threshold."""
-    return replace(
-        settings,
-        predict=settings.predict if settings.threshold else 0.0,
-        refresh=REFRESH if settings.reach is None else settings.refresh,
-    )
-
-
-def _beside(values: Sequence[Value], value: Value) -> list[Value]:
-    at = values.index(value) if value in values else -1
-    return [values[i] for i in (at - 1, at + 1) if at >= 0 and 0 <= i < len(values)]
 
 
 @dataclass(frozen=True)
@@ -166,14 +94,14 @@ class Search:
         self._try(EXACT, 0)
         if (
             math.isfinite(before)
-            and self.space.size() * (before - self.left()) * _LATER > _STEPS * self.left()
+            and self.space.size(BEAM) * (before - self.left()) * _LATER > _STEPS * self.left()
         ):
             self.space = self.space.thinned()
         for step in self.space.steps():
             for settings in [s for origin in self._beam() for s in step(origin)]:
                 self._try(settings, 0)
         self._climb()
-        found = self._survivors()
+        found = self._refined(self._survivors())
         found += self._safer(found)
         exact = self._try(EXACT, 0 if self.over() else self.levels - 1, always=True)
         if not self.goal.of_cost or self.cost(exact) <= self.goal.limit:
@@ -250,15 +178,37 @@ class Search:
         return [t.settings for t in front] or [EXACT]
 
     def _climb(self) -> None:
-        """Try the neighbours of the best, until it stays the best."""
+        """Try the neighbours of the best few, until they stay the best."""
         seen: set[Settings] = set()
         while not self.over():
-            kept = self.ranked(t for t in self._at(0) if self.keeps(t, False))
-            if not kept or kept[0].settings in seen:
+            kept = self.ranked(t for t in self._at(0) if self.keeps(t, False))[:CLIMBERS]
+            new = [t.settings for t in kept if t.settings not in seen]
+            if not new:
                 return
-            seen.add(kept[0].settings)
-            for settings in self.space.neighbours(kept[0].settings):
+            seen.add(new[0])
+            for settings in self.space.neighbours(new[0]):
                 self._try(settings, 0)
+
+    def _refined(self, found: list[Trial]) -> list[Trial]:
+        """With what lies next to the best and keeps the budget on all frames, while that betters the best."""
+        last = self.levels - 1
+        while found and not self.over():
+            best = found[0]
+            for settings in self.space.neighbours(best.settings):
+                few = self._try(settings, 0)
+                if few.settings != settings or (settings, last) in self.trials or self.over():
+                    continue
+                if not self.keeps(few, False, LOOSE) or self._refuted(settings):
+                    continue
+                if last and self.ranked([few, self.trials[best.settings, 0]])[0] is not few:
+                    continue
+                trial = self.trials[settings, last] = self.run(settings, last)
+                if self.keeps(trial, True):
+                    found.append(trial)
+            found = self.ranked(found)
+            if found[0] is best:
+                break
+        return found
 
     def _refuted(self, settings: Settings) -> bool:
         """Whether settings that save no more than these did not keep the budget on more frames."""

@@ -13,6 +13,8 @@ from videoeff.runtime.streaming_module import StreamingModule
 from videoeff.runtime.thresholds import rewrite
 from videoeff.video.preprocess import Preprocess
 
+#: The last layers are those with at most this share of the work behind them.
+LAST = 0.3
 #: Share of the level that a block next to a hit has to exceed, where hits grow.
 WEAK = 0.4
 
@@ -71,6 +73,8 @@ class Settings:
         threshold: τ of all layers.
         predict: π of the predicted changes.
         refresh: frames within which what the bound put off is computed.
+        late: bound of the last layers in pixels, larger than the reach; None for the same.
+        last: share of the work behind which a layer is one of the last.
     """
 
     input: InputTest = InputTest()
@@ -78,6 +82,8 @@ class Settings:
     threshold: float = 0.0
     predict: float = 0.0
     refresh: int = REFRESH
+    late: float | None = None
+    last: float = LAST
 
     @property
     def exact(self) -> bool:
@@ -99,7 +105,10 @@ class Settings:
             grow=own.grow,
         )
         reach = math.inf if self.reach is None else float(self.reach)
-        return thresholds, BoundReach(reach, self.refresh)
+        found: tuple[Pass, ...] = (thresholds, BoundReach(reach, self.refresh))
+        if self.late is not None and self.reach is not None:
+            found += (BoundReach(self.late, self.refresh, last=self.last),)
+        return found
 
     def to_json(self) -> dict[str, Any]:
         """A plain dictionary."""
@@ -111,6 +120,8 @@ class Settings:
             "noise": self.input.noise,
             "reach": self.reach,
             "refresh": self.refresh if self.reach is not None else None,
+            "late": self.late if self.reach is not None else None,
+            "last": self.last if self.reach is not None and self.late is not None else None,
             "threshold": self.threshold,
             "predict": self.predict,
         }
@@ -120,7 +131,8 @@ class Settings:
             return "exact"
         parts = [str(self.input)]
         if self.reach is not None:
-            parts.append(f"reach {self.reach:g}, refresh {self.refresh}")
+            late = "" if self.late is None else f" ({self.late:g} in the last layers)"
+            parts.append(f"reach {self.reach:g}{late}, refresh {self.refresh}")
         if self.threshold:
             parts.append(f"τ = {self.threshold:g}")
         if self.predict and self.threshold:
@@ -139,15 +151,21 @@ def is_coarser(one: Settings, other: Settings) -> bool:
     a, b = one.input, other.input
     if a.form != b.form and b.levels:
         return False
-    far = (math.inf if s.reach is None else s.reach for s in (one, other))
     if other.reach is not None and one.refresh < other.refresh:
         return False
     return (
         a.levels >= b.levels
-        and next(far) <= next(far)
+        and all(x <= y for x, y in zip(_bounds(one), _bounds(other), strict=True))
         and one.threshold >= other.threshold
         and one.predict >= other.predict
     )
+
+
+def _bounds(settings: Settings) -> tuple[float, float]:
+    """The bound of the first layers and of the last ones."""
+    reach = math.inf if settings.reach is None else settings.reach
+    late = reach if settings.late is None or settings.reach is None else settings.late
+    return reach, max(late, reach)
 
 
 def grey_level(preprocess: Preprocess | None) -> float:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import ClassVar
 
 from torch import fx
 
+from videoeff.analysis.behind import work_behind
 from videoeff.analysis.regions import regions
 from videoeff.analysis.vicinity import placed
 from videoeff.errors import PassError
@@ -36,6 +38,8 @@ class BoundReach(Pass):
         pixels: the bound, in pixels of the frame; ``inf`` takes it away.
         refresh: in frames; 0: never, so that what is put off may stay old for ever. 1 is exact.
         layers: a pattern; the bound is set, or taken away, of layers whose name matches.
+        last: of those, only layers behind which at most this share of the network's multiply-accumulates
+            lies; 1 stands for all. What windows reach in the last layers matters most, and costs least.
     """
 
     name: ClassVar[str] = "bound-reach"
@@ -44,6 +48,7 @@ class BoundReach(Pass):
     pixels: float = 8.0
     refresh: int = REFRESH
     layers: str = "*"
+    last: float = 1.0
 
     def check(self) -> None:
         """Raise unless the options are legal.
@@ -56,6 +61,8 @@ class BoundReach(Pass):
             raise PassError(f"{self.name}: pixels={pixels!r}: give a number of pixels, 0 or more")
         if isinstance(refresh, bool) or not isinstance(refresh, int) or refresh < 0:
             raise PassError(f"{self.name}: refresh={refresh!r}: give a whole number of frames, 0 or more")
+        if not 0 <= self.last <= 1:
+            raise PassError(f"{self.name}: last={self.last!r}: give a share of the work, 0 to 1")
 
     @property
     def bounds(self) -> bool:
@@ -66,14 +73,18 @@ class BoundReach(Pass):
         """Bound every map that can be placed over the frame."""
         self.check()
         able, why_not = boundable(program)
+        behind = work_behind(regions(program)) if self.last < 1 else {}
         changed = False
         for name, cache in able.items():
-            if fnmatchcase(name, self.layers) and (self.bounds or cache_option(cache, "within") is not None):
+            if self._takes(name, behind) and (self.bounds or cache_option(cache, "within") is not None):
                 changed |= self.set(cache)
         for name, why in why_not.items():
-            if fnmatchcase(name, self.layers) and self.bounds:
+            if self._takes(name, behind) and self.bounds:
                 note(name, f"its reach is not bounded: {why}")
         return changed
+
+    def _takes(self, name: str, behind: Mapping[str, float]) -> bool:
+        return fnmatchcase(name, self.layers) and behind.get(name, 0.0) <= self.last
 
     def set(self, cache: fx.Node) -> bool:
         """Give one cache the bound, or take its bound away; True if that is new."""
