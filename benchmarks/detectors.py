@@ -7,13 +7,14 @@
 FOLDER holds FastestDet and YOLOX-Nano as exported programs, and the clips; where a file is absent the script
 says where it comes from. On every clip and for every network
 
-- the stream at τ = 0 (exact), 0.05 and 0.1, and at τ = 0 with a reach of 0 pixels (the last three with one
-  input test for all clips, ``CLIP_INPUT``),
+- the stream at τ = 0 (exact), at 0.1 with one input test for all clips (``CLIP_INPUT``), and calibrated to a
+  settled agreement and to int8's error,
 - eager PyTorch, torch.compile, ONNX Runtime, OpenVINO in float32, and OpenVINO in bfloat16 and in int8 (NNCF,
   calibrated on frames of the clip that are not judged),
 - every 2nd and every 4th frame of the fastest float32 runtime
 
-are judged against the dense network on the same frames and timed, block of frames by block of frames in turn.
+are judged against the dense network on the last third of the clip, on which calibration chose nothing, and
+timed, block of frames by block of frames in turn.
 The network on slightly disturbed frames is the noise floor beside which an agreement means something.
 """
 
@@ -26,15 +27,18 @@ import time
 from pathlib import Path
 from typing import Any
 
+from benchmarks.detectors_calibrate import BUDGETS, budget_of
 from benchmarks.detectors_data import CLIPS, Clip, missing
 from benchmarks.detectors_render import render
 from benchmarks.detectors_run import Bench, Setting
 from benchmarks.detectors_score import BLOCK, DETECTORS, Detector
 from benchmarks.store import Store
 from videoeff.bench.machine import describe
-from videoeff.bench.spec import CLIP_INPUT, EAGER, PEERS
+from videoeff.bench.spec import CLIP_INPUT, EAGER, PEERS, STREAM
 from videoeff.errors import VideoEffError
 
+#: Of calibrated streams, by the word of their budget.
+LABELS = {"settled": f"{STREAM}, settled kept", "int8": f"{STREAM}, as close as int8"}
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -54,6 +58,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--networks", nargs="+", default=list(DETECTORS), choices=list(DETECTORS))
     parser.add_argument("--clips", nargs="+", default=list(CLIPS), choices=list(CLIPS))
     parser.add_argument("--peers", nargs="+", default=list(PEERS), choices=PEERS, help="dense runtimes")
+    parser.add_argument(
+        "--budgets", nargs="*", default=list(BUDGETS), choices=BUDGETS, help="of calibrated streams"
+    )
     parser.add_argument("--frames", type=int, help="frames judged and timed; each clip's own if left out")
     parser.add_argument("--block", type=int, default=BLOCK, help="consecutive frames of a turn")
     parser.add_argument("--passes", type=int, default=2, help="how often each frame is timed")
@@ -86,6 +93,11 @@ def setting_of(options: argparse.Namespace, detector: Detector, clip: Clip) -> S
         threads=options.threads,
         cache=options.cache,
         peers=tuple(p for p in PEERS if p == EAGER or p in options.peers),
+        budgets={
+            LABELS[word]: budget_of(word, detector.name, name)
+            for word in ([] if options.prepare else options.budgets)
+            for name in [next(k for k, v in CLIPS.items() if v is clip)]
+        },
     )
 
 
@@ -125,7 +137,7 @@ def measure(options: argparse.Namespace, store: Store) -> int:
             f"{absent}\n\nPut the files into a folder and name it: "
             "python benchmarks/detectors.py --data FOLDER"
         )
-    kept = {k: getattr(options, k) for k in ("frames", "block", "passes", "threads", "peers")}
+    kept = {k: getattr(options, k) for k in ("frames", "block", "passes", "threads", "peers", "budgets")}
     told = {k: v for k, v in kept.items() if k in ("frames", "passes", "threads") and v is not None}
     command = " ".join(
         ["python benchmarks/detectors.py --data FOLDER", *(f"--{k} {v}" for k, v in told.items())]

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.detectors_calibrate import calibrated
 from benchmarks.detectors_data import CONTROLS
 from benchmarks.detectors_score import Agreement, Detector, Judge
 from videoeff.bench.clip_frames import save_frames, write_calibration
@@ -22,19 +23,17 @@ from videoeff.bench.contenders import PAUSE, TOLERANCE, difference
 from videoeff.bench.figures import best, summary
 from videoeff.bench.precision import explained
 from videoeff.bench.process import Process, WorkerFailed
-from videoeff.bench.spec import CLIP_INPUT, COARSE, DENSE, EAGER, OPENVINO_INT8, SKIPS, STREAM, Job
+from videoeff.bench.spec import COARSE, DENSE, EAGER, OPENVINO_INT8, SKIPS, STREAM, Job
 from videoeff.calibration.controls import skip_label
 from videoeff.errors import BackendError
 from videoeff.rounding import Rounding
 from videoeff.video.preprocess import Preprocess
 from videoeff.video.source import open_clip
 
-#: The streams by label: how each is configured. The reach is in pixels, and goes with the clips' input test.
+#: The streams that are not calibrated, by label: how each is configured.
 STREAMS: Mapping[str, Mapping[str, Any]] = {
     f"{STREAM}, τ = 0": {"threshold": 0.0},
-    f"{STREAM}, τ = 0.05": {"threshold": 0.05},
     f"{STREAM}, τ = 0.1": {"threshold": 0.1},
-    f"{STREAM}, reach 0": {"threshold": 0.0, "reach": 0.0, "input_test": dict(CLIP_INPUT)},
 }
 #: A pixel changed if a channel moved by more grey levels than this.
 VISIBLE = 8
@@ -60,6 +59,7 @@ class Setting:
         threads: of each contender.
         cache: folder for exports and compiled code.
         peers: the dense runtimes.
+        budgets: by the label of a calibrated stream.
     """
 
     file: Path
@@ -72,6 +72,7 @@ class Setting:
     threads: int
     cache: Path
     peers: tuple[str, ...]
+    budgets: Mapping[str, str] = field(default_factory=dict)
 
     def blocks(self) -> list[tuple[int, int]]:
         """First frame and number of frames of each block; frame 0 comes before them all."""
@@ -128,6 +129,10 @@ class Bench:
             self.folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="videoeff-bench-")))
             self.preprocess = Preprocess(size=setting.size, bgr=True, scale=detector.scale)
             self.pictures = self._frames()
+            self.calibrations = {
+                label: calibrated(setting.file, setting.clip, self.preprocess, budget, setting.threads, note)
+                for label, budget in setting.budgets.items()
+            }
             self._start(stack)
             self._stack = stack.pop_all()
 
@@ -171,6 +176,7 @@ class Bench:
         )  # fmt: skip
         setting.cache.mkdir(parents=True, exist_ok=True)
         everybody: dict[str, Mapping[str, Any] | None] = {**dict.fromkeys(setting.peers), **STREAMS}
+        everybody |= {k: c.options for k, c in self.calibrations.items()}
         for number, (label, options) in enumerate(everybody.items()):
             kind = label if options is None else STREAM
             process = Process(kind, self.folder / f"{number}.log", setting.threads, setting.cache)
@@ -364,6 +370,7 @@ class Bench:
             "best": exact,
             "contenders": rows,
             "failed_contenders": self.failed,
+            "calibrations": {k: c.told for k, c in self.calibrations.items()},
         }
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
+import torch
 
-from videoeff.calibration.frames import clip_length, part, read_frames
-from videoeff.calibration.plan import LEVELS, plan
+from videoeff.calibration.frames import Frames, busiest_first, clip_length, part, read_frames
+from videoeff.calibration.plan import LEVELS, plan, usual_limit
 from videoeff.errors import VideoError
 
 
@@ -30,11 +33,27 @@ def test_the_first_blocks_are_spread() -> None:
     assert found[0].start < 300 <= found[1].start
 
 
+def test_the_busiest_block_comes_first() -> None:
+    """Then one from the middle; nothing is lost. Frames may be pictures or tensors."""
+    clip: list[Any] = [np.full((8, 8, 3), 100 + (i % 2) * (i // 10), np.uint8) for i in range(40)]
+    blocks = [range(i, i + 10) for i in range(0, 40, 10)]
+    for frames in (clip, [(torch.from_numpy(f).permute(2, 0, 1)[None].float(),) for f in clip]):
+        found = busiest_first(blocks, Frames(dict(enumerate(frames)), lambda f: ((f,), {}), ""))
+        assert found == (range(30, 40), range(10, 20), range(20, 30), range(0, 10))
+
+
+def test_time_that_is_not_given() -> None:
+    """It grows with the network and has an end."""
+    assert usual_limit(5.0) == 80.0
+    assert usual_limit(1000.0) == 540.0
+
+
 def test_more_time_looks_at_more() -> None:
     """A slow network is tried on shorter blocks and judged on fewer frames."""
     fast, slow = plan(900, 2.0, 1000, 300.0), plan(900, 400.0, 1000, 300.0)
     assert (fast.length, fast.held) > (slow.length, slow.held)
-    assert fast.levels == LEVELS
+    assert plan(9000, 2.0, 1000, 300.0).levels == LEVELS
+    assert slow.levels[-1] < LEVELS[-1]
     assert plan(900, 2.0, 10**8, 300.0).held == 4  # no memory for more
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
+from dataclasses import replace
+
 import pytest
 
 from videoeff.calibration.cost import Sample
 from videoeff.calibration.intervals import Interval
-from videoeff.calibration.search import SURVIVORS, Goal, Search
+from videoeff.calibration.search import LADDER, NEAR, RUNG, SAFER, SURVIVORS, Goal, Search
 from videoeff.calibration.settings import EXACT, InputTest, Settings, is_coarser
 from videoeff.calibration.space import Space
 from videoeff.calibration.trials import Trial
@@ -185,6 +188,36 @@ def test_the_best_gets_better_on_all_frames() -> None:
     space = Space(INPUTS, lates=(None,), refreshes=(64,), thresholds=(0.0,))
     search = Search(run, lambda t: t.work, Goal(0.98, "higher"), space, 2)
     assert search.candidates()[0].settings == best
+
+
+def test_there_is_something_to_step_back_to() -> None:
+    """Each is dearer than the one before by a quarter at least, and well within the budget."""
+    found = Clip().search(Goal(0.9, "higher")).candidates()
+    safe = [t for t in found[:-1] if loss_of(t.settings) <= SAFER * 0.1 and t.work >= RUNG * found[0].work]
+    assert safe
+    assert all(b.work >= RUNG * a.work for a, b in itertools.pairwise(safe[-LADDER:]) if b.work > a.work)
+
+
+def test_thresholds_layer_by_layer_are_scaled_to_the_limit() -> None:
+    """The common factor is the largest that keeps the budget, up to a tenth; for a cost the smallest."""
+    clip = Clip()
+
+    def layerwise(settings: Settings) -> list[Settings]:
+        return [replace(settings, threshold=0.02, layers=(("a", 1.0),))]
+
+    for goal in (Goal(0.95, "higher"), Goal(0.4, "higher", of_cost=True)):
+        search = clip.search(goal)
+        search.layerwise = layerwise
+        own = [t for t in search.candidates() if t.settings.layers]
+        assert own
+        best = own[0].settings
+        factors = {t.settings.threshold for (_, level), t in search.trials.items() if t.settings.layers}
+        assert len(factors) > 2
+        if goal.of_cost:
+            assert all(t.work <= 0.4 for t in own)
+            assert loss_of(best) == min(loss_of(t.settings) for t in own)
+        else:
+            assert loss_of(replace(best, threshold=NEAR * best.threshold)) > 0.05
 
 
 def test_nothing_coarser_than_what_failed_on_more_frames_is_run_on_them() -> None:

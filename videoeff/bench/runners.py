@@ -5,9 +5,9 @@ from __future__ import annotations
 import abc
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -30,6 +30,9 @@ from videoeff.bench.spec import (
 from videoeff.errors import BackendError
 from videoeff.kernels.cpp.plan import NativePlan
 from videoeff.rounding import Doubled, NoFloat64
+
+if TYPE_CHECKING:
+    from videoeff.passes.base import Pass
 
 Array = NDArray[Any]
 
@@ -270,21 +273,33 @@ class Stream(Runner):
         The frame's own test is that of the options' ``input_test``, or the clips' where the threshold is
         above 0. Without a threshold in the options all stays as it is. ``reach`` is in pixels; without it
         there is no bound. ``every`` is how many frames pass from one that the stream looks at to the next.
+        Or ``passes``, the text of passes that set all of this, and ``layers``, thresholds by layer name.
         """
+        if "passes" in options:
+            from videoeff.passes.pipeline import parse_passes
+
+            self._set(parse_passes(options["passes"]), options.get("layers", {}))
+            return
         if "threshold" not in options:
             self.stream.reset()
             return
         from videoeff.passes.bound_reach import BoundReach
         from videoeff.passes.insert_thresholds import InsertThresholds
-        from videoeff.runtime.thresholds import rewrite
 
         threshold = float(options["threshold"])
         extra = dict(options.get("input_test") or (CLIP_INPUT if threshold > 0 else {}))
         extra.setdefault("predict", float(options.get("predict", 0.0)))
         chosen = InsertThresholds(threshold, **extra), BoundReach(float(options.get("reach", math.inf)))
+        self._set(chosen, {}, int(options.get("every", 1)))
+
+    def _set(self, passes: Sequence[Pass], layers: Mapping[str, float], every: int = 1) -> None:
+        from videoeff.runtime.thresholds import rewrite
+
         for engine in self.stream.engines.values():
-            rewrite(engine, *chosen)
-        self.stream.every(int(options.get("every", 1)))
+            rewrite(engine, *passes)
+        if layers:
+            self.stream.set_thresholds(layers)
+        self.stream.every(every)
         self.stream.reset()
 
 

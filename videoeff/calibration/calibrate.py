@@ -11,14 +11,23 @@ from typing import Any
 import numpy as np
 import torch
 
+from videoeff.calibration import innovations
 from videoeff.calibration.budget import Budget, MetricLike, metric_of, own_metric, parse_budget
 from videoeff.calibration.controls import SKIPS, Control, Feed, Held, Network, Noise
 from videoeff.calibration.feed import feed_of
-from videoeff.calibration.frames import Frames, Parts, clip_length, is_source, part, read_frames
+from videoeff.calibration.frames import (
+    Frames,
+    Parts,
+    busiest_first,
+    clip_length,
+    is_source,
+    part,
+    read_frames,
+)
 from videoeff.calibration.int8 import Int8
 from videoeff.calibration.noise import Noise as CameraNoise
 from videoeff.calibration.noise import estimate_noise, resized
-from videoeff.calibration.plan import Plan, plan
+from videoeff.calibration.plan import Plan, plan, usual_limit
 from videoeff.calibration.record import Calibration, Judged, Outcome, record_of
 from videoeff.calibration.search import BEAM, Goal, Search
 from videoeff.calibration.settings import EXACT, InputTest, Settings, Units, apply, grey_level
@@ -26,6 +35,7 @@ from videoeff.calibration.space import Space
 from videoeff.calibration.trials import Bench, Trial
 from videoeff.conversion import Model, convert
 from videoeff.errors import MetricError, VideoEffError
+from videoeff.passes.pipeline import passes_to_text
 from videoeff.runtime.streaming_module import StreamingModule
 from videoeff.video.preprocess import Preprocess
 from videoeff.video.source import open_clip
@@ -42,10 +52,14 @@ INPUTS = (
 NOISY = tuple(InputTest(sigmas, 8, 0, 1, True) for sigmas in (3.0, 4.0, 6.0, 10.0, 16.0))
 #: Candidates that are judged on the part that is held back, before the exact stream is taken.
 STEPS_BACK = 5
+#: Each of them is at least so much dearer than the one before.
+_DEARER = 1.1
 #: Points of the curve.
 CURVE = 6
 #: What an exact stream may be off by rounding.
 ROUNDING = 1e-4
+#: Of thresholds layer by layer, how much the error weighs against the cost, and powers of what that suggests.
+_WEIGHT, _DAMPED = 100.0, (1.0, 0.5)
 #: Frames to calibrate int8 on.
 _INT8_FRAMES = 64
 #: Frames apart that noise is measured over: a codec copies what hardly moves from frame to frame.
@@ -60,7 +74,7 @@ def calibrate(
     clip: Any,
     budget: str | float = "int8",
     metric: MetricLike = None,
-    time_limit: float = 300.0,
+    time_limit: float | None = None,
     *,
     decoder: str | None = None,
     preprocess: Preprocess | None = None,
@@ -83,7 +97,8 @@ def calibrate(
             the most faithful stream is sought: "work=0.1" (share of the dense multiply-accumulates), "ms=5".
         metric: a function of (outputs, dense outputs) that returns a number, or "file.py:function". By
             default settled agreement of detections, pixel agreement of label maps, else the relative error.
-        time_limit: seconds the search may take.
+        time_limit: seconds all of it may take, about; None: half a minute, and ten seconds for each
+            millisecond that a frame takes, but no more than nine minutes.
         decoder: how outputs are read, as in ``videoeff run --decoder``; recognised if None.
         preprocess: from a uint8 frame to the input, for a model; a stream knows its own.
         by: "time": cost is measured time per layer on this machine; or "work": multiply-accumulates.
@@ -111,9 +126,11 @@ def calibrate(
 class _Work:
     """One calibration."""
 
-    def __init__(self, clip: Any, budget: Budget, time_limit: float, by: str, progress: Progress) -> None:
+    def __init__(
+        self, clip: Any, budget: Budget, time_limit: float | None, by: str, progress: Progress
+    ) -> None:
         self.clip, self.budget, self.by, self.progress = clip, budget, by, progress
-        self.time_limit = time_limit
+        self.asked_limit = time_limit
         self.began = time.monotonic()
         self.notes: list[str] = []
         self.control: Control | None = None
@@ -138,13 +155,13 @@ class _Work:
             self.stream = _converted(model, first, preprocess, options)
         feed: Feed = feed_of(self.stream, self.stream.name) if pictures else _as_call
         self.preprocess = getattr(feed, "preprocess", None)
-        network = Network(self.stream, feed)
-        for _ in range(2):
-            network(first)
-        self.plan: Plan = plan(self.total, max(0.05, min(network.ms)), _bytes(first), self.time_limit)
+        ms = _whole_frame(self.stream, feed(first))
+        self.time_limit = usual_limit(ms) if self.asked_limit is None else self.asked_limit
+        self.plan: Plan = plan(self.total, ms, _bytes(first), self.time_limit)
         self.parts: Parts = part(self.total, self.plan.length, self.plan.levels[-1], self.plan.held)
         alpha = bool(getattr(feed, "alpha", False))
         self.frames: Frames = read_frames(self.clip, self.parts.wanted(), feed, alpha)
+        self.parts = replace(self.parts, search=busiest_first(self.parts.search, self.frames))
         self.bench = Bench(self.stream, self.frames, Units(grey_level(self.preprocess), self._noise_seen()))
 
     def choose_metric(self, own: Any, decoder: str | None) -> None:
@@ -175,7 +192,27 @@ class _Work:
             self.progress(f"trying {settings}", 0.15 + 0.6 * min(1.0, done / space.size(BEAM)))
             return self.bench.run(settings, self.parts.search[: self.plan.levels[level]])
 
-        return Search(run, self.cost, self.goal, space, len(self.plan.levels), self._left)
+        search = Search(run, self.cost, self.goal, space, len(self.plan.levels), self._left)
+        search.layerwise = self._layerwise
+        return search
+
+    def _layerwise(self, settings: Settings) -> list[Settings]:
+        """The settings with thresholds layer by layer, as what each layer does to the outputs suggests."""
+        reason = innovations.why_not(self.bench.stream)
+        if reason:
+            self.notes.append(f"one threshold serves all layers: {reason}")
+            return []
+        self.progress("measuring what the threshold of each layer does", 0.7)
+        base = replace(settings, threshold=max(settings.threshold, innovations.USUAL))
+        blocks = self.parts.search[: self.plan.levels[0]]
+        found = innovations.measure(self.bench, base, blocks, self.bench.layer_costs(self._by_work))
+        factors = found.factors(_WEIGHT)
+        return [replace(base, layers=tuple((n, f**p) for n, f in factors.items())) for p in _DAMPED]
+
+    @property
+    def _by_work(self) -> bool:
+        """Whether cost is work, and not time."""
+        return self.budget.kind == "work" or (self.by == "work" and self.budget.kind != "ms")
 
     def _takes_pictures(self) -> bool:
         """Whether a grey level means something for the input."""
@@ -230,9 +267,7 @@ class _Work:
 
     def cost(self, trial: Trial) -> float:
         """What is saved on, or kept."""
-        if self.budget.kind == "work" or (self.by == "work" and self.budget.kind != "ms"):
-            return trial.work
-        return self.bench.ms(trial)
+        return trial.work if self._by_work else self.bench.ms(trial)
 
     # -- after the search --------------------------------------------------------------------------------
 
@@ -261,6 +296,7 @@ class _Work:
             notes=[*steps, *self.notes],
             searched=search.trials,
             seconds=(seconds, time.monotonic() - self.began),
+            passes=passes_to_text(chosen.settings.passes(self.bench.units)),
         )
         clip = str(self.clip) if is_source(self.clip) else f"{self.total} frames"
         record = record_of(outcome, clip, self.frames.digest, self.total, self.parts, self.by)
@@ -317,9 +353,11 @@ class _Work:
         return exact, held, steps
 
     def _is_safer(self, trial: Trial, other: Trial) -> bool:
+        """Whether one that is to be tried after another has failed is another matter."""
         if self.goal.of_cost:
             return self.cost(trial) < self.cost(other)
-        return self.goal.loss(trial.figure.value) < self.goal.loss(other.figure.value)
+        dearer = self.cost(trial) >= _DEARER * self.cost(other)
+        return dearer and self.goal.loss(trial.figure.value) <= self.goal.loss(other.figure.value)
 
     def _amount(self, trial: Trial) -> str:
         if self.goal.of_cost:
@@ -371,6 +409,22 @@ class _Work:
 def _as_call(frame: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """A frame that is the model's own input."""
     return (frame if isinstance(frame, tuple) else (frame,)), {}
+
+
+def _whole_frame(stream: StreamingModule, call: tuple[tuple[Any, ...], dict[str, Any]]) -> float:
+    """Milliseconds of a frame that is computed whole."""
+    args, kwargs = call
+    found = []
+    for _ in range(4):
+        stream.reset()
+        begin = time.perf_counter()
+        with torch.no_grad():
+            stream(*args, **kwargs)
+        if stream.device.type == "cuda":
+            torch.cuda.synchronize(stream.device)
+        found.append(1e3 * (time.perf_counter() - begin))
+    stream.reset()
+    return min(found[1:])
 
 
 def _first_frame(clip: Any) -> Any:

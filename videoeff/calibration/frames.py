@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.utils._pytree as pytree
+from numpy.typing import NDArray
 from torch import Tensor
 
 from videoeff.calibration.controls import Feed
@@ -24,6 +26,8 @@ Call = tuple[tuple[Any, ...], dict[str, Any]]
 HELD = 1 / 3
 #: Fewer frames are no clip to calibrate on.
 FEWEST = 12
+#: Of a frame every so many-th row and column is compared with the next frame's.
+_SKETCH = 4
 #: Bytes of calls that are kept, so that they need not be made again.
 _KEPT = 1_000_000_000
 
@@ -126,10 +130,35 @@ class Frames:
                 self._calls[number], self._bytes = found, self._bytes + size
         return found
 
+    def sketch(self, number: int) -> NDArray[np.float32]:
+        """Some of a frame's values, to compare it with others."""
+        picture = self.pictures[number]
+        value = picture if isinstance(picture, np.ndarray) else _first_tensor(picture)
+        rows, columns = (-3, -2) if isinstance(picture, np.ndarray) else (-2, -1)
+        at = [slice(None)] * value.ndim
+        for axis in (rows, columns):
+            if value.ndim >= -axis:
+                at[axis] = slice(None, None, _SKETCH)
+        return np.asarray(value[tuple(at)], dtype=np.float32)
+
     @property
     def decoded(self) -> bool:
         """Whether frames are pictures of grey levels, so that a camera's noise can be measured and added."""
         return all(isinstance(p, np.ndarray) and p.dtype == np.uint8 for p in self.pictures.values())
+
+
+def busiest_first(blocks: Sequence[range], frames: Frames) -> tuple[range, ...]:
+    """The same blocks: first the one in which most moves, then ones spread over all by how much moves.
+
+    On a few blocks, settings are to be told apart by what they lose of what moves.
+    """
+
+    def activity(block: range) -> float:
+        pictures = [frames.sketch(i) for i in block]
+        moved = [np.abs(a - b).mean() for a, b in itertools.pairwise(pictures)]
+        return float(np.mean(moved)) if moved else 0.0
+
+    return tuple(_scattered(sorted(blocks, key=activity, reverse=True)))
 
 
 def read_frames(clip: Any, wanted: Sequence[int], feed: Feed, alpha: bool) -> Frames:
@@ -158,6 +187,14 @@ def read_frames(clip: Any, wanted: Sequence[int], feed: Feed, alpha: bool) -> Fr
             f"{wanted[-1] + 1} at least; write it anew"
         )
     return Frames(pictures, feed, _digest_of_file(Path(clip)))
+
+
+def _first_tensor(frame: Any) -> Any:
+    """The first tensor of a call, on the CPU; zeros where it has none."""
+    for value in pytree.tree_leaves(frame):
+        if isinstance(value, Tensor):
+            return value.detach().cpu().float().numpy()
+    return np.zeros(1, np.float32)
 
 
 def _digest_of_file(path: Path) -> str:

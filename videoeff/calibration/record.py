@@ -18,7 +18,8 @@ from videoeff.runtime.streaming_module import StreamingModule
 
 METHOD = (
     "input test, then bounded reach, then one threshold, then predicted changes; neighbours of the best; "
-    "survivors on more and more frames; the result judged on the last third of the clip"
+    "survivors on more and more frames; thresholds layer by layer from innovations; the result judged on the "
+    "last third of the clip"
 )
 
 
@@ -62,6 +63,7 @@ class Outcome:
         notes: what happened.
         searched: all trials.
         seconds: of the search, and of all.
+        passes: text of the passes that set what was chosen.
     """
 
     budget: Budget
@@ -76,6 +78,7 @@ class Outcome:
     notes: Sequence[str]
     searched: Mapping[tuple[Settings, int], Trial]
     seconds: tuple[float, float]
+    passes: str
 
 
 def record_of(outcome: Outcome, clip: str, digest: str, total: int, parts: Parts, by: str) -> dict[str, Any]:
@@ -97,6 +100,7 @@ def record_of(outcome: Outcome, clip: str, digest: str, total: int, parts: Parts
         },
         "method": METHOD,
         "settings": dict(outcome.chosen.settings),
+        "passes": outcome.passes,
         "chosen": outcome.chosen.to_json(),
         "held": outcome.held.to_json(),
         "curve": [j.to_json() for j in outcome.curve],

@@ -4,14 +4,15 @@ It saves in the order in which saving costs least: a sharp test of the input fir
 the last layers another one; and how soon what it puts off is refreshed), then thresholds, then predicted
 changes. Every step tries its values on the best few of the step before, on few frames; neighbours of the best
 follow; and the survivors are run on more and more frames, until few are left that have kept the budget on all
-of them. Of these again the best one's neighbours are tried, on all frames.
+of them. Of these again the best one's neighbours are tried, on all frames; and at last the best one with
+thresholds layer by layer.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from videoeff.calibration.metrics import Better
 from videoeff.calibration.settings import EXACT, Settings, is_coarser
@@ -24,6 +25,10 @@ SLACK = 1.25
 LOOSE = 2.0
 #: So many of the best have their neighbours tried.
 CLIMBERS = 3
+#: Factors of thresholds layer by layer that are tried, from one to the next, and when they are near enough.
+SCALES, SCALE, NEAR = 6, 1.5, 1.1
+#: The first of them.
+FIRST = 0.7
 #: What loses so many times what is allowed needs no coarser neighbour tried.
 HOPELESS = 2.0
 #: Settings that each step starts from.
@@ -32,8 +37,10 @@ BEAM = 4
 SURVIVORS = 8
 #: Settings that are run on all frames at least.
 FEW = 3
-#: Shares of what is allowed that safer settings lose.
-SAFER = (0.6, 0.3)
+#: What is to step back to loses at most this share of what is allowed.
+SAFER = 0.6
+#: So many are sought, each so much dearer than the one before.
+LADDER, RUNG = 4, 1.25
 #: A trial takes about this share of the first, which computes the dense outputs too.
 _LATER = 0.5
 #: Share of the time that the trials on few frames may take.
@@ -78,6 +85,7 @@ class Search:
         levels: how many levels of frames there are.
         left: seconds until the time is up.
         trials: all trials by settings and level.
+        layerwise: of settings, the same with thresholds layer by layer, whose common factor is to be set.
     """
 
     run: Callable[[Settings, int], Trial]
@@ -87,6 +95,7 @@ class Search:
     levels: int
     left: Callable[[], float] = lambda: math.inf
     trials: dict[tuple[Settings, int], Trial] = field(default_factory=dict)
+    layerwise: Callable[[Settings], list[Settings]] = lambda _: []
 
     def candidates(self) -> list[Trial]:
         """Settings that keep the budget on all frames: the best first, safer ones, the exact stream last."""
@@ -97,12 +106,16 @@ class Search:
             and self.space.size(BEAM) * (before - self.left()) * _LATER > _STEPS * self.left()
         ):
             self.space = self.space.thinned()
-        for step in self.space.steps():
+        for number, step in enumerate(self.space.steps()):
             for settings in [s for origin in self._beam() for s in step(origin)]:
                 self._try(settings, 0)
+            if number == 0 and not any(s.input.levels for s in self._beam()):
+                for settings in self.space.unbounded():
+                    self._try(settings, 0)
         self._climb()
-        found = self._refined(self._survivors())
+        found = self._scaled(self._refined(self._survivors()))
         found += self._safer(found)
+        found = list({t.settings: t for t in found}.values())
         exact = self._try(EXACT, 0 if self.over() else self.levels - 1, always=True)
         if not self.goal.of_cost or self.cost(exact) <= self.goal.limit:
             found.append(exact)
@@ -125,7 +138,7 @@ class Search:
             slack: on what is allowed.
         """
         if self.goal.of_cost:
-            return self.cost(trial) <= self.goal.limit * (1.0 if sure else slack)
+            return self.cost(trial) <= self.goal.limit * (1.0 if sure else max(1.0, slack))
         if trial.settings.exact:
             return True
         return self.goal.keeps(trial.cautious if sure else trial.figure.value, slack)
@@ -210,6 +223,31 @@ class Search:
                 break
         return found
 
+    def _scaled(self, found: list[Trial]) -> list[Trial]:
+        """Also the best one with thresholds layer by layer, at the factors that just keep the budget."""
+        if not found or self.over():
+            return found
+        last, best = self.levels - 1, found[0].settings
+        for settings in self.layerwise(best):
+            factor, kept, missed = FIRST, 0.0, 0.0
+            for _ in range(SCALES):
+                if self.over():
+                    break
+                scaled = replace(settings, threshold=factor * settings.threshold)
+                trial = self.trials[scaled, last] = self.run(scaled, last)
+                if self.keeps(trial, True):
+                    found.append(trial)
+                    kept = factor
+                else:
+                    missed = factor
+                if kept and missed:
+                    if max(kept, missed) < NEAR * min(kept, missed):
+                        break
+                    factor = math.sqrt(kept * missed)
+                else:
+                    factor *= SCALE if bool(kept) != self.goal.of_cost else 1 / SCALE
+        return self.ranked(found)
+
     def _refuted(self, settings: Settings) -> bool:
         """Whether settings that save no more than these did not keep the budget on more frames."""
         if self.goal.of_cost:
@@ -222,20 +260,26 @@ class Search:
         )
 
     def _safer(self, found: Sequence[Trial]) -> list[Trial]:
-        """Others that stay well within the budget, to step back to; run on all frames, the best first."""
-        taken = {t.settings for t in found} | {EXACT}
+        """Others to step back to, each further from the limit than the one before; run on all frames."""
+        if not found:
+            return []
+        last, of_cost = self.levels - 1, self.goal.of_cost
+        cost = self.cost(found[0])
         kept: list[Trial] = []
-        for share in SAFER:
-            able = self.ranked(
-                t
-                for t in self._at(0)
-                if t.settings not in taken and self.keeps(t, False, share) and not self._refuted(t.settings)
-            )
-            for trial in able[: 1 if self.over() else FEW - 1]:
-                taken.add(trial.settings)
-                run = self.trials[trial.settings, self.levels - 1] = self.run(trial.settings, self.levels - 1)
-                if self.keeps(run, True):
-                    kept.append(run)
+        for _ in range(2 * LADDER):
+            if len(kept) == LADDER or (self.over() and kept):
+                break
+            rung = cost / RUNG if of_cost else cost * RUNG
+            able = [t for t in self._at(0) if (self.cost(t) <= rung if of_cost else self.cost(t) >= rung)]
+            able = [t for t in able if self.keeps(t, False, SAFER) and not self._refuted(t.settings)]
+            able = self.ranked(t for t in able if not t.settings.exact)
+            if not able:
+                break
+            settings, cost = able[0].settings, self.cost(able[0])
+            run = self.trials.get((settings, last)) or self.run(settings, last)
+            self.trials[settings, last] = run
+            if self.keeps(run, True, SAFER):
+                kept.append(run)
         return kept
 
     def _survivors(self) -> list[Trial]:

@@ -75,6 +75,7 @@ class Settings:
         refresh: frames within which what the bound put off is computed.
         late: bound of the last layers in pixels, larger than the reach; None for the same.
         last: share of the work behind which a layer is one of the last.
+        layers: multiples of the threshold, by layer name; 1 for others.
     """
 
     input: InputTest = InputTest()
@@ -84,6 +85,7 @@ class Settings:
     refresh: int = REFRESH
     late: float | None = None
     last: float = LAST
+    layers: tuple[tuple[str, float], ...] = ()
 
     @property
     def exact(self) -> bool:
@@ -124,6 +126,7 @@ class Settings:
             "last": self.last if self.reach is not None and self.late is not None else None,
             "threshold": self.threshold,
             "predict": self.predict,
+            "layers": {name: self.threshold * factor for name, factor in self.layers},
         }
 
     def __str__(self) -> str:
@@ -134,7 +137,8 @@ class Settings:
             late = "" if self.late is None else f" ({self.late:g} in the last layers)"
             parts.append(f"reach {self.reach:g}{late}, refresh {self.refresh}")
         if self.threshold:
-            parts.append(f"τ = {self.threshold:g}")
+            own = ", layer by layer" if self.layers else ""
+            parts.append(f"τ = {self.threshold:.3g}{own}")
         if self.predict and self.threshold:
             parts.append(f"π = {self.predict:g}")
         return ", ".join(parts)
@@ -151,7 +155,7 @@ def is_coarser(one: Settings, other: Settings) -> bool:
     a, b = one.input, other.input
     if a.form != b.form and b.levels:
         return False
-    if other.reach is not None and one.refresh < other.refresh:
+    if one.layers != other.layers or (other.reach is not None and one.refresh < other.refresh):
         return False
     return (
         a.levels >= b.levels
@@ -187,4 +191,7 @@ def apply(stream: StreamingModule, settings: Settings, units: Units, record: boo
     """
     for engine in stream.engines.values():
         rewrite(engine, *settings.passes(units), record=record)
+    if settings.layers and settings.threshold:
+        known = stream.thresholds()
+        stream.set_thresholds({n: settings.threshold * f for n, f in settings.layers if n in known})
     stream.reset()

@@ -36,14 +36,17 @@ class Space:
     def steps(self) -> Iterator[Callable[[Settings], list[Settings]]]:
         """What each step makes of settings, in order.
 
-        Tests of the input are tried with the smallest reach too: without a bound what they mark grows over
-        most of the picture, and the sharpest costs hardly less than the others.
+        Tests of the input are tried with the smallest reach: without a bound what they mark grows over most
+        of the picture, and the sharpest costs hardly less than the others.
         """
-        reaches = dict.fromkeys([None, self.reaches[-1]])
-        yield lambda s: [replace(s, input=i, reach=r) for r in reaches for i in self.inputs]
+        yield lambda s: [replace(s, input=i, reach=self.reaches[-1]) for i in self.inputs]
         yield lambda s: [replace(s, reach=r, refresh=n, late=f) for r, n, f in self.bounds()]
         yield lambda s: [replace(s, threshold=t) for t in self.thresholds]
         yield lambda s: [replace(s, predict=p) for p in self.predicts if s.threshold or not p]
+
+    def unbounded(self) -> list[Settings]:
+        """The tests of the input alone, for where no bound is small enough to do without."""
+        return [Settings(i) for i in self.inputs]
 
     def bounds(self) -> list[tuple[float | None, int, float | None]]:
         """Reaches, each with its refreshes or else with its bounds of the last layers."""
@@ -83,7 +86,7 @@ class Space:
     def size(self, beam: int) -> int:
         """About how many trials on few frames the search makes, with so many settings in each step."""
         each = len(self.bounds()) + len(self.thresholds) + len(self.predicts)
-        return 1 + 2 * len(self.inputs) + beam * (each - 3)
+        return 1 + len(self.inputs) + beam * (each - 3)
 
 
 def _plain(settings: Settings) -> Settings:

@@ -22,6 +22,9 @@ from videoeff.runtime.streaming_module import StreamingModule
 
 #: Share of a block that is run before its frames are judged: the first frame of a stream is exact.
 WARM = 0.25
+#: How far a figure is moved to the worse end of its interval, before it is asked whether it keeps a budget.
+#: What is chosen has to keep it once more, on frames that were held back.
+CAUTION = 0.25
 #: Consecutive frames that an interval draws together.
 BLOCK = 8
 
@@ -33,7 +36,7 @@ class Trial:
     Attributes:
         settings: the settings.
         figure: of the metric, with its interval.
-        cautious: the figure halfway to the worse end of its interval.
+        cautious: the figure moved by :data:`CAUTION` to the worse end of its interval.
         sample: what it cost.
         work: multiply-accumulates needed over those of the dense network.
     """
@@ -136,6 +139,17 @@ class Bench:
                     scores.append(self.metric.frame(self.read(outputs), dense[place]))
         return interval(self.metric, scores, BLOCK)
 
+    def layer_costs(self, by_work: bool) -> dict[str, float]:
+        """What computing each layer whole costs, by layer name: its multiply-accumulates, or nanoseconds.
+
+        Args:
+            by_work: the former; also where times are not known.
+        """
+        lines, _ = self.times.lines()
+        if lines and not by_work:
+            return {layer: slope for layer, (_, slope) in lines.items()}
+        return {x.name: x.macs_dense for x in self.stream.report().layers}
+
     def ms(self, trial: Trial) -> float:
         """Milliseconds of a frame, by all that is known of the layers by now."""
         return self.times.ms(trial.sample)
@@ -147,9 +161,9 @@ def warm_frames(length: int) -> int:
 
 
 def cautious(found: Interval, metric: Metric) -> float:
-    """A figure halfway to the worse end of its interval: better than it in five of six draws of frames."""
+    """A figure moved to the worse end of its interval: about two of three draws of frames are better."""
     worse = found.low if metric.better == "higher" else found.high
-    return found.value if worse is None else (found.value + worse) / 2
+    return found.value if worse is None else found.value + CAUTION * (worse - found.value)
 
 
 def joined(samples: Iterable[Sample]) -> Sample:

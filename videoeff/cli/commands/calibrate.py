@@ -51,10 +51,8 @@ if TYPE_CHECKING:
 @click.option(
     "--time-limit",
     type=click.FloatRange(min=1.0),
-    default=300.0,
-    show_default=True,
     metavar="SECONDS",
-    help="For the search.",
+    help="For all of it, about.  [default: 30, and 10 for each ms of a frame, at most 540]",
 )
 @click.option(
     "--by",
@@ -87,7 +85,7 @@ def calibrate(
     budget: str,
     metric: str | None,
     decoder: str | None,
-    time_limit: float,
+    time_limit: float | None,
     by: str,
     picture: Path | None,
     report: Path | None,
