@@ -38,9 +38,9 @@ SHORT_TEXT = (
     "it computes take as long as ever. *F1* is the agreement of detections with the dense network at one "
     "score; *settled*: of the detections above a high score, the share that the other has above a low one. "
     "*Error* is the output's, relative, where the dense network detects. **Bold** is the shortest time of "
-    "those whose settled agreement is at least int8's. *settled kept* and *as close as int8* are calibrated on "
-    "the frames before the judged ones: to a settled agreement of .99 (YOLOX-Nano) and .97 (FastestDet, .98 on "
-    "campus), and to that of int8."
+    "those whose settled agreement is at least int8's. *settled kept* and *as close as int8* are calibrated "
+    "on the frames before the judged ones: to a settled agreement of .99 (YOLOX-Nano) and .97 (FastestDet, "
+    ".98 on campus), and to that of int8."
 )
 #: The disturbance that stands for the noise floor in the short table.
 FLOOR = "noise, σ = 2"

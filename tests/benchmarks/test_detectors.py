@@ -274,8 +274,8 @@ def test_a_run(shared_data: Path, tmp_path: Path) -> None:
     page.write_text("<!-- detectors:begin --><!-- detectors:end -->")
     command = [
         sys.executable, ROOT / "benchmarks" / "detectors.py", "--data", shared_data, "--networks",
-        "fastestdet", "--clips", "campus", "--peers", "eager", "--budgets", "--frames", 5, "--block", 2, "--passes", 1,
-        "--threads", 1, "--cache", tmp_path / "cache", "--json", result, "--pages", page,
+        "fastestdet", "--clips", "campus", "--peers", "eager", "--budgets", "--frames", 5, "--block", 2,
+        "--passes", 1, "--threads", 1, "--cache", tmp_path / "cache", "--json", result, "--pages", page,
     ]  # fmt: skip
     subprocess.run([str(c) for c in command], check=True, timeout=280, capture_output=True, cwd=ROOT)
     text = result.read_text()

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import itertools
 from dataclasses import replace
 
 import pytest
 
 from videoeff.calibration.cost import Sample
 from videoeff.calibration.intervals import Interval
-from videoeff.calibration.search import LADDER, NEAR, RUNG, SAFER, SURVIVORS, Goal, Search
+from videoeff.calibration.search import NEAR, SURVIVORS, Goal, Search
 from videoeff.calibration.settings import EXACT, InputTest, Settings, is_coarser
 from videoeff.calibration.space import Space
 from videoeff.calibration.trials import Trial
@@ -190,12 +189,31 @@ def test_the_best_gets_better_on_all_frames() -> None:
     assert search.candidates()[0].settings == best
 
 
-def test_there_is_something_to_step_back_to() -> None:
-    """Each is dearer than the one before by a quarter at least, and well within the budget."""
-    found = Clip().search(Goal(0.9, "higher")).candidates()
-    safe = [t for t in found[:-1] if loss_of(t.settings) <= SAFER * 0.1 and t.work >= RUNG * found[0].work]
-    assert safe
-    assert all(b.work >= RUNG * a.work for a, b in itertools.pairwise(safe[-LADDER:]) if b.work > a.work)
+def test_the_next_safer_setting() -> None:
+    """Where twice as much was lost on other frames, the cheapest that loses half of what may be lost."""
+    search = Clip().search(Goal(0.96, "higher"))
+    first = search.candidates()[0]
+    assert search.strain(first) == pytest.approx(loss_of(first.settings) / 0.04)
+    found = search.safer([(first, 2 * search.strain(first))])
+    assert found is not None
+    assert found.work > first.work
+    able = [s for s, _ in search.trials if loss_of(s) < loss_of(first.settings) and not s.exact]
+    assert loss_of(first.settings) <= 0.02
+    assert found.work == pytest.approx(min(map(work_of, able)))
+    assert (found.settings, 2) in search.trials
+    again = search.safer([(first, 2 * search.strain(first)), (found, 3 * search.strain(found))])
+    assert again is None or loss_of(again.settings) <= 0.04 / 3
+    assert search.safer([(first, 1e6)]) is None
+
+
+def test_the_next_that_costs_less() -> None:
+    """Where the cost was a quarter higher on other frames, the most faithful that costs so much less."""
+    search = Clip().search(Goal(0.5, "higher", of_cost=True))
+    first = search.candidates()[0]
+    found = search.safer([(first, 1.25 * search.strain(first))])
+    assert found is not None
+    assert found.work <= 0.4
+    assert loss_of(found.settings) >= loss_of(first.settings)
 
 
 def test_thresholds_layer_by_layer_are_scaled_to_the_limit() -> None:

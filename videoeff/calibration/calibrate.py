@@ -52,8 +52,6 @@ INPUTS = (
 NOISY = tuple(InputTest(sigmas, 8, 0, 1, True) for sigmas in (3.0, 4.0, 6.0, 10.0, 16.0))
 #: Candidates that are judged on the part that is held back, before the exact stream is taken.
 STEPS_BACK = 5
-#: Each of them is at least so much dearer than the one before.
-_DEARER = 1.1
 #: Points of the curve.
 CURVE = 6
 #: What an exact stream may be off by rounding.
@@ -321,22 +319,25 @@ class _Work:
     def _step_back(
         self, search: Search, candidates: Sequence[Trial], limit: float
     ) -> tuple[Trial, Trial, list[str]]:
-        """The first candidate that keeps the budget on the frames held back, and what it gave there."""
+        """The best that keeps the budget on the frames held back, and what it gave there."""
+        goal = replace(self.goal, limit=limit)
         steps: list[str] = []
-        last: Trial | None = None
-        for trial in candidates:
-            if last is not None and not trial.settings.exact and not self._is_safer(trial, last):
-                continue
-            if len(steps) >= STEPS_BACK and not trial.settings.exact:
-                continue
+        failed: list[tuple[Trial, float]] = []
+        trial: Trial | None = candidates[0] if candidates else None
+        while trial is not None:
             held = self.bench.run(trial.settings, self.parts.held)
             if self._kept(held, limit):
                 return trial, held, steps
+            if trial.settings.exact:
+                break
             steps.append(
                 f"{trial.settings}: kept the budget on the frames searched on, but not on those held back "
                 f"({self._amount(held)}), so a safer setting was taken"
             )
-            last = trial
+            failed.append((trial, replace(search, goal=goal).strain(held)))
+            trial = search.safer(failed) if len(failed) < STEPS_BACK else None
+            if trial is None and candidates[-1].settings.exact:
+                trial = candidates[-1]
         exact = search.trials[EXACT, 0]
         held = self.bench.run(EXACT, self.parts.held)
         if self.goal.of_cost:
@@ -351,13 +352,6 @@ class _Work:
                 f"{held.figure.value:.4g}. The stream is the exact one"
             )
         return exact, held, steps
-
-    def _is_safer(self, trial: Trial, other: Trial) -> bool:
-        """Whether one that is to be tried after another has failed is another matter."""
-        if self.goal.of_cost:
-            return self.cost(trial) < self.cost(other)
-        dearer = self.cost(trial) >= _DEARER * self.cost(other)
-        return dearer and self.goal.loss(trial.figure.value) <= self.goal.loss(other.figure.value)
 
     def _amount(self, trial: Trial) -> str:
         if self.goal.of_cost:

@@ -37,10 +37,12 @@ BEAM = 4
 SURVIVORS = 8
 #: Settings that are run on all frames at least.
 FEW = 3
-#: What is to step back to loses at most this share of what is allowed.
-SAFER = 0.6
-#: So many are sought, each so much dearer than the one before.
-LADDER, RUNG = 4, 1.25
+#: What lost less than this share of what is allowed is taken to lose as much, when frames are compared.
+FLOOR = 0.1
+#: What lost no less on the frames searched on is safer only if it costs so much more.
+DEARER = 1.25
+#: Trials on all frames that the next safer setting is sought with.
+LOOKS = 4
 #: A trial takes about this share of the first, which computes the dense outputs too.
 _LATER = 0.5
 #: Share of the time that the trials on few frames may take.
@@ -64,6 +66,13 @@ class Goal:
     def loss(self, figure: float) -> float:
         """How bad a figure is: smaller is better."""
         return figure if self.better == "lower" else -figure
+
+    def share(self, figure: float) -> float:
+        """What a figure loses, over what is allowed: 1 at the limit, 0 for no loss."""
+        lost, allowed = (figure, self.limit) if self.better == "lower" else (1 - figure, 1 - self.limit)
+        if allowed <= 0:
+            return 0.0 if self.keeps(figure) else math.inf
+        return max(0.0, lost) / allowed
 
     def keeps(self, figure: float, slack: float = 1.0) -> bool:
         """Whether a figure keeps the limit, if the loss may be ``slack`` times what is allowed."""
@@ -98,7 +107,7 @@ class Search:
     layerwise: Callable[[Settings], list[Settings]] = lambda _: []
 
     def candidates(self) -> list[Trial]:
-        """Settings that keep the budget on all frames: the best first, safer ones, the exact stream last."""
+        """Settings that keep the budget on all frames, the best first, the exact stream last."""
         before = self.left()
         self._try(EXACT, 0)
         if (
@@ -114,12 +123,50 @@ class Search:
                     self._try(settings, 0)
         self._climb()
         found = self._scaled(self._refined(self._survivors()))
-        found += self._safer(found)
-        found = list({t.settings: t for t in found}.values())
         exact = self._try(EXACT, 0 if self.over() else self.levels - 1, always=True)
         if not self.goal.of_cost or self.cost(exact) <= self.goal.limit:
             found.append(exact)
         return found
+
+    def strain(self, trial: Trial) -> float:
+        """How near the limit a trial is: 1 at it, above 1 beyond it."""
+        return (
+            self.cost(trial) / self.goal.limit if self.goal.of_cost else self.goal.share(trial.figure.value)
+        )
+
+    def safer(self, failed: Sequence[tuple[Trial, float]]) -> Trial | None:
+        """The best that should keep the budget on other frames, where some that kept it here did not there.
+
+        What they lost there over what they lost here is expected of all.
+
+        Args:
+            failed: what was tried there, and its strain there.
+
+        Returns:
+            A trial on all frames, None if there is nothing left.
+        """
+        worse = max(there / max(self.strain(trial), FLOOR) for trial, there in failed)
+        tried, (last, _) = {t.settings for t, _ in failed}, failed[-1]
+        for _ in range(LOOKS):
+            most: dict[Settings, Trial] = {}  # each on the most frames it was run on
+            for (settings, _), trial in sorted(self.trials.items(), key=lambda item: item[0][1]):
+                most[settings] = trial
+            able = [t for t in most.values() if t.settings not in tried and not t.settings.exact]
+            able = [t for t in able if self.strain(t) * worse <= 1 and self._beyond(t, last)]
+            if not able:
+                return None
+            best = self.ranked(able)[0]
+            key = best.settings, self.levels - 1
+            if key in self.trials:
+                return best
+            self.trials[key] = self.run(*key)
+        return None
+
+    def _beyond(self, trial: Trial, other: Trial) -> bool:
+        """Whether one is another matter than another that failed, and not the same once more."""
+        if self.strain(trial) < self.strain(other):
+            return True
+        return not self.goal.of_cost and self.cost(trial) >= DEARER * self.cost(other)
 
     def over(self) -> bool:
         """Whether the time is up."""
@@ -258,29 +305,6 @@ class Search:
             for (tried, level), t in self.trials.items()
             if level and not self.keeps(t, level == last, 1.0 if level == last else SLACK)
         )
-
-    def _safer(self, found: Sequence[Trial]) -> list[Trial]:
-        """Others to step back to, each further from the limit than the one before; run on all frames."""
-        if not found:
-            return []
-        last, of_cost = self.levels - 1, self.goal.of_cost
-        cost = self.cost(found[0])
-        kept: list[Trial] = []
-        for _ in range(2 * LADDER):
-            if len(kept) == LADDER or (self.over() and kept):
-                break
-            rung = cost / RUNG if of_cost else cost * RUNG
-            able = [t for t in self._at(0) if (self.cost(t) <= rung if of_cost else self.cost(t) >= rung)]
-            able = [t for t in able if self.keeps(t, False, SAFER) and not self._refuted(t.settings)]
-            able = self.ranked(t for t in able if not t.settings.exact)
-            if not able:
-                break
-            settings, cost = able[0].settings, self.cost(able[0])
-            run = self.trials.get((settings, last)) or self.run(settings, last)
-            self.trials[settings, last] = run
-            if self.keeps(run, True, SAFER):
-                kept.append(run)
-        return kept
 
     def _survivors(self) -> list[Trial]:
         """Settings run on more and more frames, the best first. Takes others where all of them fail."""
