@@ -191,7 +191,72 @@ def clips(_: Row) -> str:
     )
 
 
-PARTS = {"tables": tables, "machine": machine, "clips": clips}
+CALIBRATED_HEAD = [
+    "clip, network", "budget", "settled (95 %)", "MACs", "ms", "beside it: every 2nd frame", "int8",
+    "chosen", "seconds",
+]  # fmt: skip
+
+
+def calibrations(document: Row) -> str:
+    """What calibration chose on each clip, and what that gives on the frames it had not seen."""
+    rows = []
+    for row in rows_of(document):
+        for label, told in row.get("calibrations", {}).items():
+            ours = _found(row, label)
+            if ours is None:
+                continue
+            others = []
+            for other in ("every 2nd frame", "openvino-int8"):
+                one = _found(row, other)
+                others.append("–" if one is None else f"{interval_value(one)}, {milliseconds(one['ms'])} ms")
+            rows.append(
+                [
+                    f"{row['clip']}, {DETECTORS[row['network']].title}",
+                    _budget(told),
+                    interval(ours["settled"]),
+                    percent(ours["needed"]),
+                    milliseconds(ours["ms"]),
+                    *others,
+                    told["held"]["label"],
+                    f"{told['seconds'][1]:.0f}",
+                ]
+            )
+    return markdown(CALIBRATED_HEAD, rows)
+
+
+def _budget(told: Row) -> str:
+    text = str(told["budget"])
+    if text == "int8":
+        text += f" ({_short(told['held_limit'])})"
+    return text if told["kept"] else f"{text}: not kept"
+
+
+def interval_value(one: Row) -> str:
+    """The settled agreement alone."""
+    return _short(one["settled"]["value"])
+
+
+def curves(document: Row) -> str:
+    """How work and fidelity go together on the frames held back, in the order of work."""
+    rows = []
+    for row in rows_of(document):
+        points: dict[str, Row] = {}
+        for told in row.get("calibrations", {}).values():
+            points |= {p["label"]: p for p in told["curve"]}
+        name = f"{row['clip']}, {DETECTORS[row['network']].title}"
+        for point in sorted(points.values(), key=lambda p: float(p["work"])):
+            rows.append([name, point["label"], percent(point["work"]), interval(point["figure"])])
+            name = ""
+    return markdown(["clip, network", "settings", "MACs", "settled (95 %)"], rows)
+
+
+PARTS = {
+    "tables": tables,
+    "machine": machine,
+    "clips": clips,
+    "calibrations": calibrations,
+    "curves": curves,
+}
 
 
 def render(document: Row, target: Path, pages: Sequence[Path]) -> list[Path]:

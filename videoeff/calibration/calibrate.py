@@ -32,7 +32,7 @@ from videoeff.calibration.record import Calibration, Judged, Outcome, record_of
 from videoeff.calibration.search import BEAM, Goal, Search
 from videoeff.calibration.settings import EXACT, InputTest, Settings, Units, apply, grey_level
 from videoeff.calibration.space import Space
-from videoeff.calibration.trials import Bench, Trial
+from videoeff.calibration.trials import Bench, Trial, cautious
 from videoeff.conversion import Model, convert
 from videoeff.errors import MetricError, VideoEffError
 from videoeff.passes.pipeline import passes_to_text
@@ -89,8 +89,8 @@ def calibrate(
         model_or_stream: a model, or a stream, which stays as it is.
         clip: a video file or a folder of images; or a sequence of frames, each uint8 (H, W, 3) red first, or
             the model's own input (a tensor, or a tuple of positional arguments).
-        budget: "int8": as close to the dense network as int8 quantisation would be on this clip. "noise": as
-            close as the camera's own noise leaves it. Or a figure to keep: "error=0.03", "f1=0.98",
+        budget: "int8": as close to the dense network as int8 quantisation would be on this clip, as far as the
+            clip can tell them apart. "noise": as close as the camera's own noise leaves it. Or a figure to keep: "error=0.03", "f1=0.98",
             "settled=0.99", "miou=0.95", "pixels=0.99", with a metric of your own a number. Or a cost of which
             the most faithful stream is sought: "work=0.1" (share of the dense multiply-accumulates), "ms=5".
         metric: a function of (outputs, dense outputs) that returns a number, or "file.py:function". By
@@ -177,7 +177,7 @@ class _Work:
             self.control = self._control()
             self.progress(f"measuring the error of {self.control.label}", 0.1)
             found = self.bench.control(self.control, self.parts.search)
-            limit = found.value
+            limit = cautious(found, self.metric)
         assert limit is not None  # parse_budget saw to it
         self.goal = Goal(limit, self.metric.better, self.budget.of_cost)
         inputs = INPUTS + (NOISY if self.bench.units.noise else ())
@@ -305,8 +305,7 @@ class _Work:
     def _held_limit(self) -> float:
         if self.control is None:
             return self.goal.limit
-        found = self.bench.control(self.control, self.parts.held)
-        return found.value
+        return cautious(self.bench.control(self.control, self.parts.held), self.metric)
 
     def _kept(self, trial: Trial, limit: float) -> bool:
         if self.goal.of_cost:
