@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 from dataclasses import replace
 
 import pytest
@@ -159,6 +161,15 @@ def test_the_bound_of_the_last_layers_is_compared() -> None:
     assert not is_coarser(wide, Settings(INPUTS[1], 8.0))
     assert is_coarser(Settings(INPUTS[1], 8.0, late=4.0), Settings(INPUTS[1], 8.0))
     assert is_coarser(wide, Settings(INPUTS[1], None, late=4.0))
+
+
+def test_settings_are_plain_json() -> None:
+    """Also where the last layers have no bound."""
+    free = Settings(INPUTS[1], 0.0, late=math.inf)
+    assert json.loads(json.dumps(free.to_json(), allow_nan=False))["late"] == "none"
+    assert "reach 0 (none in the last layers)" in str(free)
+    assert Settings(INPUTS[1], 0.0, late=16.0).to_json()["late"] == 16.0
+    assert Settings(INPUTS[1]).to_json()["late"] is None
 
 
 def test_neighbours_differ_by_one_place() -> None:

@@ -112,6 +112,9 @@ class Settings:
             found += (BoundReach(self.late, self.refresh, last=self.last),)
         return found
 
+    def _late(self) -> str:
+        return "none" if self.late == math.inf else f"{self.late:g}"
+
     def to_json(self) -> dict[str, Any]:
         """A plain dictionary."""
         return {
@@ -122,7 +125,7 @@ class Settings:
             "noise": self.input.noise,
             "reach": self.reach,
             "refresh": self.refresh if self.reach is not None else None,
-            "late": self.late if self.reach is not None else None,
+            "late": None if self.reach is None or self.late is None else _plain(self.late),
             "last": self.last if self.reach is not None and self.late is not None else None,
             "threshold": self.threshold,
             "predict": self.predict,
@@ -134,7 +137,7 @@ class Settings:
             return "exact"
         parts = [str(self.input)]
         if self.reach is not None:
-            late = "" if self.late is None else f" ({self.late:g} in the last layers)"
+            late = "" if self.late is None else f" ({self._late()} in the last layers)"
             parts.append(f"reach {self.reach:g}{late}, refresh {self.refresh}")
         if self.threshold:
             own = ", layer by layer" if self.layers else ""
@@ -163,6 +166,11 @@ def is_coarser(one: Settings, other: Settings) -> bool:
         and one.threshold >= other.threshold
         and one.predict >= other.predict
     )
+
+
+def _plain(pixels: float) -> float | str:
+    """A bound as JSON can say it."""
+    return pixels if math.isfinite(pixels) else "none"
 
 
 def _bounds(settings: Settings) -> tuple[float, float]:
