@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -39,6 +41,18 @@ def test_a_trial_is_timed_by_all_of_them() -> None:
     slow = Sample({"a": 0.3, "b": 1.0}, {"a": 90e6, "b": 40e6}, 150.0, 0.3, 10)
     times.add(slow)
     assert times.ms(slow) == pytest.approx(1 + 4 * 0.3 + 2 + 0.5, rel=0.1)
+
+
+def test_what_is_done_beside_computing_costs() -> None:
+    """Trials of one kind share what lies off the lines, though another kind has as much to compute."""
+    times = LayerTimes()
+    for share in (0.1, 0.2, 0.3, 0.5, 0.7, 0.9):
+        for kind, more in (("", 0.0), ("predict", 0.6)):
+            layers = {"a": 1e6 * (1 + 4 * share + more), "b": 2e6}
+            times.add(Sample({"a": share, "b": 1.0}, layers, sum(layers.values()) / 1e6, share, 10, kind))
+    plain = Sample({"a": 0.4, "b": 1.0}, {"a": 1.0, "b": 1.0}, 0.0, 0.4, 10)
+    assert times.ms(replace(plain, kind="predict")) - times.ms(plain) == pytest.approx(0.6, rel=0.2)
+    assert times.ms(plain) == pytest.approx(1 + 4 * 0.4 + 2, rel=0.1)
 
 
 def test_without_times_of_layers_a_call_counts() -> None:

@@ -90,10 +90,10 @@ def calibrate(
         clip: a video file or a folder of images; or a sequence of frames, each uint8 (H, W, 3) red first, or
             the model's own input (a tensor, or a tuple of positional arguments).
         budget: "int8": as close to the dense network as int8 quantisation would be on this clip, as far as
-            the clip can tell them apart. "noise": as close as the camera's own noise leaves it. Or a figure to
-            keep: "error=0.03", "f1=0.98", "settled=0.99", "miou=0.95", "pixels=0.99", with a metric of your own
-            a number. Or a cost of which the most faithful stream is sought: "work=0.1" (share of the dense
-            multiply-accumulates), "ms=5".
+            the clip can tell them apart. "noise": as close as the camera's own noise leaves it. Or a figure
+            to keep: "error=0.03", "f1=0.98", "settled=0.99", "miou=0.95", "pixels=0.99", with a metric of
+            your own a number. Or a cost of which the most faithful stream is sought: "work=0.1" (share of the
+            dense multiply-accumulates), "ms=5".
         metric: a function of (outputs, dense outputs) that returns a number, or "file.py:function". By
             default settled agreement of detections, pixel agreement of label maps, else the relative error.
         time_limit: seconds all of it may take, about; None: half a minute, and ten seconds for each

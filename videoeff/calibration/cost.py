@@ -2,7 +2,8 @@
 
 A time measured once is worth little where other programs run. All trials of a search together give each layer
 many pairs of share and time; a line through them, time = fixed + slope · share, that does not mind outliers
-tells settings apart which differ by less than a single measurement does.
+tells settings apart which differ by less than a single measurement does. What a threshold, a prediction or a
+bound costs by itself, however little is computed, is told from how far the trials with it lie off the line.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ class Sample:
         ms: median of a whole call.
         work: multiply-accumulates needed over those of the dense network.
         frames: how many were run.
+        kind: what the stream did besides computing: samples of one kind share what that costs.
     """
 
     shares: Mapping[str, float]
@@ -42,6 +44,7 @@ class Sample:
     ms: float
     work: float
     frames: int
+    kind: str = ""
 
     @property
     def outside(self) -> float:
@@ -59,12 +62,13 @@ def start(stream: StreamingModule) -> None:
                 times(reset=True)
 
 
-def take(stream: StreamingModule, ms: list[float]) -> Sample:
+def take(stream: StreamingModule, ms: list[float], kind: str = "") -> Sample:
     """What the frames since :func:`start` cost.
 
     Args:
         stream: the stream.
         ms: time of each call.
+        kind: of the sample.
     """
     report = stream.report()
     frames = max(1, report.frames)
@@ -80,7 +84,7 @@ def take(stream: StreamingModule, ms: list[float]) -> Sample:
                 nanoseconds |= {layer_name(name, k): t / frames for k, t in times().items()}
     dense = report.macs["dense"] or 1.0
     return Sample(
-        shares, nanoseconds, float(np.median(ms)) if ms else 0.0, report.macs["needed"] / dense, frames
+        shares, nanoseconds, float(np.median(ms)) if ms else 0.0, report.macs["needed"] / dense, frames, kind
     )
 
 
@@ -100,8 +104,13 @@ class LayerTimes:
         if not sample.nanoseconds or len(self.samples) < _POINTS:
             return sample.ms
         lines, outside = self.lines()
-        inside = sum(fixed + slope * sample.shares.get(layer, 1.0) for layer, (fixed, slope) in lines.items())
-        return inside / 1e6 + outside
+        alike = [s for s in self.samples if s.nanoseconds and s.kind == sample.kind]
+        inside = sum(_at(line, sample, layer) for layer, line in lines.items())
+        off = [sum(t - _at(lines[k], s, k) for k, t in s.nanoseconds.items()) for s in alike]
+        beside = [s.outside - outside for s in alike]
+        trust = len(alike) / (len(alike) + 1)
+        extra = trust * (float(np.median(off)) / 1e6 + float(np.median(beside))) if alike else 0.0
+        return inside / 1e6 + outside + extra
 
     def lines(self) -> tuple[dict[str, tuple[float, float]], float]:
         """Fixed part and slope of each layer in nanoseconds, and the milliseconds outside the layers."""
@@ -117,6 +126,11 @@ class LayerTimes:
             outside = float(np.median([s.outside for s in timed])) if timed else 0.0
             self._fitted = (len(self.samples), lines, outside)
         return self._fitted[1], self._fitted[2]
+
+
+def _at(found: tuple[float, float], sample: Sample, layer: str) -> float:
+    """Nanoseconds of a layer by its line, at the share of a sample."""
+    return found[0] + found[1] * sample.shares.get(layer, 1.0)
 
 
 def line(shares: Array, times: Array) -> tuple[float, float]:

@@ -92,6 +92,19 @@ class Settings:
         """Whether the stream equals the dense network."""
         return not (self.input.levels or self.threshold) and self.reach is None
 
+    @property
+    def kind(self) -> str:
+        """What the stream does besides computing; settings of one kind share what that costs."""
+        parts = {
+            "test": self.input.levels,
+            "grow": self.input.grow,
+            "noise": self.input.noise,
+            "reach": self.reach is not None,
+            "threshold": self.threshold,
+            "predict": self.threshold and self.predict,
+        }
+        return " ".join(name for name, used in parts.items() if used)
+
     def passes(self, units: Units) -> tuple[Pass, ...]:
         """The passes that set this."""
         own = self.input

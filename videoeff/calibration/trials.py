@@ -119,7 +119,7 @@ class Bench:
                 if place >= warm:
                     ms.append(1e3 * (time.perf_counter() - begin))
                     scores.append(self.metric.frame(self.read(outputs), dense[place]))
-            sample = cost.take(stream, ms)
+            sample = cost.take(stream, ms, settings.kind)
             samples.append(sample)
             self.times.add(sample)
         found = interval(self.metric, scores, BLOCK)
@@ -176,4 +176,4 @@ def joined(samples: Iterable[Sample]) -> Sample:
 
     shares = {k: mean(s.shares.get(k, 0.0) for s in found) for k in found[0].shares}
     times = {k: mean(s.nanoseconds.get(k, 0.0) for s in found) for k in found[0].nanoseconds}
-    return Sample(shares, times, mean(s.ms for s in found), mean(s.work for s in found), total)
+    return Sample(shares, times, mean(s.ms for s in found), mean(s.work for s in found), total, found[0].kind)
