@@ -104,6 +104,16 @@ def test_disturbances(scripts: dict[str, ModuleType]) -> None:
 # ---------------------------------------------------------------- tables
 
 
+def calibration() -> dict[str, Any]:
+    def point(label: str, work: float, settled: float) -> dict[str, Any]:
+        figure = {"value": settled, "low": settled - 0.01, "high": settled, "frames": 9}
+        return {"label": label, "work": work, "figure": figure, "ms": 1.0}
+
+    held = point("input 12 grey levels, reach 0", 0.3, 0.9999)
+    return {"budget": "settled=0.97", "kept": False, "limit": 0.97, "held_limit": 0.97, "held": held,
+            "curve": [point("exact", 0.8, 1.0), held], "seconds": [30.2, 40.6], "notes": []}  # fmt: skip
+
+
 def document() -> dict[str, Any]:
     def told(label: str, group: str, settled: float, **more: Any) -> dict[str, Any]:
         figure = {"value": settled, "low": settled - 0.01, "high": min(1.0, settled + 0.01)}
@@ -130,6 +140,7 @@ def document() -> dict[str, Any]:
         "network": "fastestdet", "clip": "campus", "size": [352, 480], "frames": [301, 420], "changed": 0.025,
         "detections": 20.0, "best": "openvino", "contenders": contenders, "run": 0,
         "failed_contenders": {"compile": "RuntimeError: no compiler"},
+        "calibrations": {"videoeff, settled kept": calibration()},
     }  # fmt: skip
     about = {"cpu": "a CPU", "cores": 2, "instruction_sets": ["avx2"], "threads": 2, "python": "3",
              "caches": {"L2": "1M"}, "versions": {"torch": "2"}}  # fmt: skip
@@ -189,6 +200,32 @@ def test_the_full_table(scripts: dict[str, ModuleType]) -> None:
     assert "| *every 2nd frame* | 4.00 | 8.00 | 50 % |  | 0.960 (0.950–0.970) |" in line
     assert "| +0.020 (−0.010 to +0.040) | 0.02 |" in line
     assert "| openvino, the best | 8.00 (8.00–8.00) |" in text
+
+
+def test_the_table_of_calibrations(scripts: dict[str, ModuleType]) -> None:
+    """A line for each: what it gave where nothing was chosen, what stands beside it, whether it kept."""
+    lines = scripts["detectors_render"].calibrations(document()).splitlines()
+    assert [cells(line) for line in lines[2:]] == [
+        ["campus, FastestDet", "settled=0.97: not kept", "1.000 (0.990–1.000)", "30 %", "3.00",
+         ".960, 4.00 ms", ".950, 4.00 ms", "input 12 grey levels, reach 0", "41"]
+    ]  # fmt: skip
+
+
+def test_the_curves(scripts: dict[str, ModuleType]) -> None:
+    """In the order of work; the clip is named once."""
+    lines = scripts["detectors_render"].curves(document()).splitlines()
+    rows = [cells(line) for line in lines[2:]]
+    assert [row[0] for row in rows] == ["campus, FastestDet", ""]
+    assert [row[2] for row in rows] == ["30 %", "80 %"]
+
+
+def test_budgets(scripts: dict[str, ModuleType]) -> None:
+    """A word stands for a figure that depends on network and clip; int8 is itself."""
+    budget_of = importlib.import_module("detectors_calibrate").budget_of
+    assert budget_of("settled", "yolox_nano", "campus") == "settled=0.99"
+    assert budget_of("settled", "fastestdet", "campus") == "settled=0.98"
+    assert budget_of("settled", "fastestdet", "car") == "settled=0.97"
+    assert budget_of("int8", "fastestdet", "car") == "int8"
 
 
 def test_pages_are_filled_where_they_are_marked(scripts: dict[str, ModuleType], tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from hypothesis import given
@@ -18,6 +20,7 @@ from videoeff.passes.insert_thresholds import InsertThresholds
 from videoeff.passes.recompute_expansions import RecomputeExpansions
 from videoeff.runtime.engine import Engine
 from videoeff.runtime.streaming_module import StreamingModule
+from videoeff.runtime.thresholds import rewrite
 from videoeff.testing import TOLERANCES, poison, relative_error
 
 Frames = list[tuple[Tensor, ...]]
@@ -77,6 +80,24 @@ def test_a_clip_that_stands_still_becomes_exact(
     for frame in frames:
         stream(*frame)
     for _ in range(refresh):
+        outputs = stream(*frames[-1])
+    assert relative_error(outputs, dense(spec, frames[-1])) <= 1e-9
+    assert deferred(stream) == 0
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@given(spec=specs(), last=st.sampled_from([0.1, 0.4]), wider=st.sampled_from([4.0, math.inf]))
+@FEW
+def test_another_bound_in_the_last_layers(backend: str, spec: Spec, last: float, wider: float) -> None:
+    """With two bounds in a network a clip that stands still becomes exact within ``refresh`` frames, too."""
+    stream, frames = make(spec, BoundReach(0, 5), backend=backend), clip(spec, 4)
+    for engine in stream.engines.values():
+        rewrite(engine, BoundReach(wider, 5, last=last))
+    bounds = {pixels for pixels in stream.reaches().values()}
+    assert bounds <= {0.0, None if math.isinf(wider) else wider}
+    for frame in frames:
+        stream(*frame)
+    for _ in range(5):
         outputs = stream(*frames[-1])
     assert relative_error(outputs, dense(spec, frames[-1])) <= 1e-9
     assert deferred(stream) == 0

@@ -39,6 +39,8 @@ SURVIVORS = 8
 FEW = 3
 #: What lost less than this share of what is allowed is taken to lose as much, when frames are compared.
 FLOOR = 0.1
+#: How much of it is expected of others after the first failure and after the second, as a power.
+EXPECTED = (0.4, 0.7)
 #: What lost no less on the frames searched on is safer only if it costs so much more.
 DEARER = 1.25
 #: Trials on all frames that the next safer setting is sought with.
@@ -137,7 +139,8 @@ class Search:
     def safer(self, failed: Sequence[tuple[Trial, float]]) -> Trial | None:
         """The best that should keep the budget on other frames, where some that kept it here did not there.
 
-        What they lost there over what they lost here is expected of all.
+        What they lost there over what they lost here is expected of all: a part of that at first, since
+        others need not fail alike, and all of it after three failures.
 
         Args:
             failed: what was tried there, and its strain there.
@@ -146,6 +149,7 @@ class Search:
             A trial on all frames, None if there is nothing left.
         """
         worse = max(there / max(self.strain(trial), FLOOR) for trial, there in failed)
+        worse = max(1.0, worse) ** (EXPECTED[len(failed) - 1] if len(failed) <= len(EXPECTED) else 1.0)
         tried, (last, _) = {t.settings for t, _ in failed}, failed[-1]
         for _ in range(LOOKS):
             most: dict[Settings, Trial] = {}  # each on the most frames it was run on
