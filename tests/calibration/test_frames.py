@@ -24,6 +24,8 @@ def test_the_last_third_is_held_back(total: int) -> None:
     assert max(searched) < total - total // 3 <= min(held)
     assert max(held) == total - 1
     assert found.wanted() == sorted({*searched, *held})
+    assert sorted(searched) == [i for block in found.long for i in block]
+    assert len(found.long) <= len(found.search)
 
 
 def test_the_first_blocks_are_spread() -> None:

@@ -177,7 +177,7 @@ class _Work:
         if self.budget.kind in ("int8", "noise"):
             self.control = self._control()
             self.progress(f"measuring the error of {self.control.label}", 0.1)
-            found = self.bench.control(self.control, self.parts.search)
+            found = self.bench.control(self.control, self.parts.long)
             limit = cautious(found, self.metric)
         assert limit is not None  # parse_budget saw to it
         self.goal = Goal(limit, self.metric.better, self.budget.of_cost)
@@ -189,6 +189,8 @@ class _Work:
             nonlocal done
             done += 1
             self.progress(f"trying {settings}", 0.15 + 0.6 * min(1.0, done / space.size(BEAM)))
+            if level == len(self.plan.levels) - 1:
+                return self.bench.run(settings, self.parts.long)
             return self.bench.run(settings, self.parts.search[: self.plan.levels[level]])
 
         search = Search(run, self.cost, self.goal, space, len(self.plan.levels), self._left)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +25,8 @@ Call = tuple[tuple[Any, ...], dict[str, Any]]
 
 #: Share of the clip that is held back: its last part.
 HELD = 1 / 3
+#: Blocks to search on that lie side by side, as one long one.
+_TOGETHER = 6
 #: Fewer frames are no clip to calibrate on.
 FEWEST = 12
 #: Of a frame every so many-th row and column is compared with the next frame's.
@@ -58,10 +61,12 @@ class Parts:
 
     Attributes:
         search: blocks of consecutive frames to search on, in the order in which they are added.
+        long: the same frames in fewer, longer blocks, which also show what is lost only slowly.
         held: blocks that are held back.
     """
 
     search: tuple[range, ...]
+    long: tuple[range, ...]
     held: tuple[range, ...]
 
     def wanted(self) -> list[int]:
@@ -79,8 +84,13 @@ def part(total: int, length: int, blocks: int, held: int) -> Parts:
         held: frames held back that are judged, at most; where there are more, several blocks over the part.
     """
     first_held = total - max(1, int(total * HELD))
+    count = max(1, math.ceil(blocks / _TOGETHER))
+    together = max(1, min(math.ceil(blocks / count), first_held // count // length))
+    long = _spread(0, first_held, together * length, count)
+    short = [range(i, min(i + length, b.stop)) for b in long for i in range(b.start, b.stop, length)]
     return Parts(
-        tuple(_scattered(_spread(0, first_held, length, blocks))),
+        tuple(_scattered(short)),
+        long,
         _spread(first_held, total, held, 1)
         if total - first_held <= held
         else _spread(first_held, total, max(1, held // 4), 4),

@@ -95,7 +95,7 @@ def record_of(outcome: Outcome, clip: str, digest: str, total: int, parts: Parts
             "name": Path(clip).name,
             "sha256": digest,
             "frames": total,
-            "searched": [[b.start, b.stop] for b in sorted(parts.search, key=lambda b: b.start)],
+            "searched": [[b.start, b.stop] for b in parts.long],
             "held": [[b.start, b.stop] for b in parts.held],
         },
         "method": METHOD,

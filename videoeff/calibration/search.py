@@ -146,7 +146,7 @@ class Search:
             failed: what was tried there, and its strain there.
 
         Returns:
-            A trial on all frames, None if there is nothing left.
+            A trial on all frames, None if there is nothing left that lies further from the limit.
         """
         worse = max(there / max(self.strain(trial), FLOOR) for trial, there in failed)
         worse = max(1.0, worse) ** (EXPECTED[len(failed) - 1] if len(failed) <= len(EXPECTED) else 1.0)
@@ -157,6 +157,9 @@ class Search:
                 most[settings] = trial
             able = [t for t in most.values() if t.settings not in tried and not t.settings.exact]
             able = [t for t in able if self.strain(t) * worse <= 1 and self._beyond(t, last)]
+            if not able:  # then what is furthest from the limit, once
+                rest = (t for t in most.values() if t.settings not in tried and not t.settings.exact)
+                able = sorted((t for t in rest if self._beyond(t, last)), key=self.strain)[:1]
             if not able:
                 return None
             best = self.ranked(able)[0]
