@@ -27,18 +27,16 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks.detectors_calibrate import BUDGETS, budget_of
-from benchmarks.detectors_data import CLIPS, Clip, missing
+from benchmarks.detectors_calibrate import BUDGETS, LABELS, budget_of
+from benchmarks.detectors_data import CLIPS, missing
 from benchmarks.detectors_render import render
 from benchmarks.detectors_run import Bench, Setting
 from benchmarks.detectors_score import BLOCK, DETECTORS, Detector
 from benchmarks.store import Store
 from videoeff.bench.machine import describe
-from videoeff.bench.spec import CLIP_INPUT, EAGER, PEERS, STREAM
+from videoeff.bench.spec import CLIP_INPUT, EAGER, PEERS
 from videoeff.errors import VideoEffError
 
-#: Of calibrated streams, by the word of their budget.
-LABELS = {"settled": f"{STREAM}, settled kept", "int8": f"{STREAM}, as close as int8"}
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -80,8 +78,9 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def setting_of(options: argparse.Namespace, detector: Detector, clip: Clip) -> Setting:
-    """What is measured of a network on a clip."""
+def setting_of(options: argparse.Namespace, detector: Detector, name: str) -> Setting:
+    """What is measured of a network on a clip of this name."""
+    clip = CLIPS[name]
     return Setting(
         file=options.data / f"{detector.name}.pt2",
         clip=options.data / clip.file,
@@ -96,7 +95,6 @@ def setting_of(options: argparse.Namespace, detector: Detector, clip: Clip) -> S
         budgets={
             LABELS[word]: budget_of(word, detector.name, name)
             for word in ([] if options.prepare else options.budgets)
-            for name in [next(k for k, v in CLIPS.items() if v is clip)]
         },
     )
 
@@ -108,11 +106,11 @@ def cleaned(text: str, options: argparse.Namespace) -> str:
     return text
 
 
-def one(detector: Detector, clip: Clip, options: argparse.Namespace) -> dict[str, Any]:
-    """One network on one clip."""
+def one(detector: Detector, name: str, options: argparse.Namespace) -> dict[str, Any]:
+    """One network on the clip of a name."""
     began = time.monotonic()
     try:
-        with Bench(detector, setting_of(options, detector, clip), note) as bench:
+        with Bench(detector, setting_of(options, detector, name), note) as bench:
             ready = time.monotonic()
             if options.prepare:
                 return {"seconds": round(ready - began, 1)}
@@ -121,7 +119,7 @@ def one(detector: Detector, clip: Clip, options: argparse.Namespace) -> dict[str
             bench.measure()
             row = bench.row()
     except VideoEffError as error:
-        return {"network": detector.name, "clip": clip.file, "failed": cleaned(str(error), options)}
+        return {"network": detector.name, "clip": CLIPS[name].file, "failed": cleaned(str(error), options)}
     ended = time.monotonic()
     row["failed_contenders"] = {k: cleaned(v, options) for k, v in row.pop("failed_contenders").items()}
     seconds = {"prepare": ready - began, "judge": judged - ready, "time": ended - judged}
@@ -140,7 +138,11 @@ def measure(options: argparse.Namespace, store: Store) -> int:
     kept = {k: getattr(options, k) for k in ("frames", "block", "passes", "threads", "peers", "budgets")}
     told = {k: v for k, v in kept.items() if k in ("frames", "passes", "threads") and v is not None}
     command = " ".join(
-        ["python benchmarks/detectors.py --data FOLDER", *(f"--{k} {v}" for k, v in told.items())]
+        [
+            "python benchmarks/detectors.py --data FOLDER",
+            *(f"--{k} {v}" for k, v in told.items()),
+            " ".join(["--budgets", *options.budgets]),
+        ]
     )
     number = 0
     if not options.prepare:
@@ -153,7 +155,7 @@ def measure(options: argparse.Namespace, store: Store) -> int:
             if not options.prepare and store.known("detectors", key):
                 note(f"{key}: known")
                 continue
-            row = one(DETECTORS[network], CLIPS[clip], options)
+            row = one(DETECTORS[network], clip, options)
             bad += "failed" in row
             note(f"{key}: {row.get('failed') or row['seconds']}")
             if not options.prepare:

@@ -9,11 +9,13 @@ from typing import Any
 
 import torch
 
+from videoeff.bench.spec import STREAM
 from videoeff.calibration.calibrate import calibrate
 from videoeff.video.preprocess import Preprocess
 
-#: Budgets by the word they are asked for by.
-BUDGETS = ("settled", "int8")
+#: What calibrated streams are called, by the word of their budget.
+LABELS = {"settled": f"{STREAM}, settled kept", "int8": f"{STREAM}, as close as int8"}
+BUDGETS = tuple(LABELS)
 #: Settled agreement that is to be kept: of a network, and on one clip.
 SETTLED: Mapping[str, float] = {"fastestdet": 0.97, "yolox_nano": 0.99, "fastestdet/campus": 0.98}
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.cpu_render import run_line
+from benchmarks.detectors_calibrate import LABELS
 from benchmarks.detectors_data import CLIPS
 from benchmarks.detectors_score import DETECTORS
 from benchmarks.pages import fill
@@ -29,8 +30,7 @@ SHORT = (
     ("every 4th frame", "every 4th frame"),
     ("videoeff, τ = 0", "videoeff, τ = 0"),
     ("videoeff, τ = 0.1", "videoeff, τ = 0.1"),
-    ("videoeff, settled kept", "videoeff, settled kept"),
-    ("videoeff, as close as int8", "videoeff, as close as int8"),
+    *((label, label) for label in LABELS.values()),
 )
 SHORT_TEXT = (
     "*ms* a frame, the median, and in brackets the share of the dense network's multiply-accumulates. Frame "

@@ -93,24 +93,33 @@ class LayerTimes:
     """Lines of time over active share, one a layer, from all samples so far."""
 
     samples: list[Sample] = field(default_factory=list)
+    _extra: dict[str, float] = field(default_factory=dict)
     _fitted: tuple[int, dict[str, tuple[float, float]], float] | None = None
 
     def add(self, sample: Sample) -> None:
         """One more sample."""
         self.samples.append(sample)
+        self._extra.clear()
 
     def ms(self, sample: Sample) -> float:
         """Milliseconds of a frame at the shares of a sample."""
         if not sample.nanoseconds or len(self.samples) < _POINTS:
             return sample.ms
         lines, outside = self.lines()
-        alike = [s for s in self.samples if s.nanoseconds and s.kind == sample.kind]
         inside = sum(_at(line, sample, layer) for layer, line in lines.items())
+        if sample.kind not in self._extra:
+            self._extra[sample.kind] = self._off_the_lines(sample.kind)
+        return inside / 1e6 + outside + self._extra[sample.kind]
+
+    def _off_the_lines(self, kind: str) -> float:
+        """Milliseconds that samples of a kind take beyond the lines, less of it the fewer there are."""
+        alike = [s for s in self.samples if s.nanoseconds and s.kind == kind]
+        if not alike:
+            return 0.0
+        lines, outside = self.lines()
         off = [sum(t - _at(lines[k], s, k) for k, t in s.nanoseconds.items()) for s in alike]
-        beside = [s.outside - outside for s in alike]
-        trust = len(alike) / (len(alike) + 1)
-        extra = trust * (float(np.median(off)) / 1e6 + float(np.median(beside))) if alike else 0.0
-        return inside / 1e6 + outside + extra
+        found = float(np.median(off)) / 1e6 + float(np.median([s.outside - outside for s in alike]))
+        return found * len(alike) / (len(alike) + 1)
 
     def lines(self) -> tuple[dict[str, tuple[float, float]], float]:
         """Fixed part and slope of each layer in nanoseconds, and the milliseconds outside the layers."""

@@ -74,7 +74,6 @@ class Settings:
         predict: π of the predicted changes.
         refresh: frames within which what the bound put off is computed.
         late: bound of the last layers in pixels, larger than the reach; None for the same.
-        last: share of the work behind which a layer is one of the last.
         layers: multiples of the threshold, by layer name; 1 for others.
     """
 
@@ -84,7 +83,6 @@ class Settings:
     predict: float = 0.0
     refresh: int = REFRESH
     late: float | None = None
-    last: float = LAST
     layers: tuple[tuple[str, float], ...] = ()
 
     @property
@@ -122,7 +120,7 @@ class Settings:
         reach = math.inf if self.reach is None else float(self.reach)
         found: tuple[Pass, ...] = (thresholds, BoundReach(reach, self.refresh))
         if self.late is not None and self.reach is not None:
-            found += (BoundReach(self.late, self.refresh, last=self.last),)
+            found += (BoundReach(self.late, self.refresh, last=LAST),)
         return found
 
     def _late(self) -> str:
@@ -139,7 +137,7 @@ class Settings:
             "reach": self.reach,
             "refresh": self.refresh if self.reach is not None else None,
             "late": None if self.reach is None or self.late is None else _plain(self.late),
-            "last": self.last if self.reach is not None and self.late is not None else None,
+            "last": LAST if self.reach is not None and self.late is not None else None,
             "threshold": self.threshold,
             "predict": self.predict,
             "layers": {name: self.threshold * factor for name, factor in self.layers},
