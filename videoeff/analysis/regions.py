@@ -121,6 +121,8 @@ def planned_slice(node: fx.Node) -> tuple[str, int, int, int, int] | None:
         into = cache_option(part, "into") if is_cache(part) else None
         if into is None or into[2] != step or into[3] != dim:
             return None
+        if cache_option(part, "grid") != cache_option(parts[0], "grid"):
+            return None
         size = (info(part).shape or ())[dim]
         if expected is None:
             first = into[1]

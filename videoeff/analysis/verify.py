@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import fx
 
 from videoeff.errors import VerifyError
+from videoeff.ir.grids import grid_of, grid_problem
 from videoeff.ir.layout import info
 from videoeff.ir.markers import (
     KINDS,
@@ -85,10 +86,28 @@ def _verify_cache(program: Program, node: fx.Node) -> None:
     shape = info(node).shape
     if shape is None:
         raise VerifyError(f"{name}: it keeps {node.args[0]}, which is not a tensor")
+    _verify_grid(node, shape)
     _verify_input_test(node, shape)
     _verify_layout(program, node, shape)
     if cache_option(node, "streams") is None and threshold > 0:
         raise VerifyError(f"{name}: its streams are mixed, so its threshold must stay 0 (it is {threshold})")
+
+
+def _verify_grid(node: fx.Node, shape: tuple[int, ...]) -> None:
+    """A grid is one, and has a scale for each channel or one for all."""
+    name, option = cache_name(node), cache_option(node, "grid")
+    if problem := grid_problem(option):
+        raise VerifyError(f"{name}: {problem}")
+    grid = grid_of(option)
+    if grid is None:
+        return
+    if cache_option(node, "kind") in ("input", "state"):
+        raise VerifyError(f"{name}: what is given from outside is kept as it is, without a grid")
+    if grid.dim >= len(shape) or (grid.dim >= 0 and len(grid.scales) != shape[grid.dim]):
+        count = len(grid.scales)
+        raise VerifyError(f"{name}: a grid of {count} scale(s) for dimension {grid.dim} of {list(shape)}")
+    if grid.dim >= 0 and grid.dim in cache_option(node, "layout"):
+        raise VerifyError(f"{name}: the scales of its grid follow pixels or streams, not channels")
 
 
 def _verify_input_test(node: fx.Node, shape: tuple[int, ...]) -> None:

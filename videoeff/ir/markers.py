@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
+from videoeff.ir.grids import grid_of
+
 #: Change tests of a cache, over the channels of a pixel: largest, Euclidean, root mean square, root mean
 #: square relative to the standard deviation of the node's own first value, and, for frames alone, root mean
 #: square relative to the camera's noise.
@@ -44,6 +46,7 @@ def delta_cache(
     recompute: bool = False,
     within: float | None = None,
     refresh: int = 0,
+    grid: tuple[Any, ...] = (),
 ) -> Tensor:
     """Keep the value last propagated, and pass on only what changed.
 
@@ -71,11 +74,14 @@ def delta_cache(
         within: a pixel is computed only if it lies within so many pixels of the frame of what changed there
             (or in a value that is computed whole); what is reached beyond is put off. None: without bound.
         refresh: what was put off is computed within so many frames all the same; 0: only when it is reached.
+        grid: (scales, zeros, low, high, dimension of the channels) of the 8-bit numbers that the value is
+            kept as, as of :class:`~videoeff.ir.grids.Grid`; () keeps it as it is.
 
     Returns:
-        ``value``.
+        ``value``, rounded to its grid where it has one.
     """
-    return value
+    kept = grid_of(grid)
+    return value if kept is None else kept.decode(kept.encode(value), value.dtype)
 
 
 def concat(parts: Sequence[Tensor], name: str, *, dim: int, step: int = 1) -> Tensor:

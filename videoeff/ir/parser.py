@@ -31,7 +31,7 @@ from videoeff.ir.program import Program, set_tensor
 _FORBIDDEN = {"from_file", "save", "_cudnn_init_dropout_state"}
 _UNSAFE = ("_unsafe_view", "_unsafe_index")  # named so, but checked like others
 _PATH = re.compile(r"\w+(\.\w+)*")  # what fx may write into generated code as it stands
-_NAMESPACES = ("aten", "torchvision", "prims")
+_NAMESPACES = ("aten", "torchvision", "prims", "quantized_decomposed")
 
 
 def text_to_target(text: str) -> Any:

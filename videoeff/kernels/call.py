@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from videoeff.ir.grids import Grid, option_of
 from videoeff.ir.layout import PixelLayout
 from videoeff.kernels.computation import Computation, Operand
 from videoeff.ops.home import Near
@@ -30,6 +31,7 @@ class StateSpec:
         channels_last: whether a (B, C, H, W) buffer lies channels-last in memory.
         pixel_stride: of such a buffer, elements from one pixel to the next where they are more than its
             channels; what lies between is zero and never written.
+        grid: what the numbers that it holds stand for; None where they are the values themselves.
     """
 
     name: str
@@ -40,6 +42,7 @@ class StateSpec:
     channels: tuple[int, int, int] | None = None
     channels_last: bool = False
     pixel_stride: int = 0
+    grid: Grid | None = None
 
     @property
     def nbytes(self) -> int:
@@ -58,6 +61,7 @@ class StateSpec:
             "dtype": str(self.dtype).removeprefix("torch."),
             "parent": self.parent,
             "channels": None if self.channels is None else list(self.channels),
+            **({} if self.grid is None else {"grid": list(option_of(self.grid))}),
         }
 
 
@@ -194,6 +198,11 @@ class RegionCall:
     buffers: Mapping[str, Tensor] = field(default_factory=dict)
     specs: Mapping[str, StateSpec] = field(default_factory=dict)
     device: str = "cpu"
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype of the value: float32 where it is kept as 8-bit numbers."""
+        return self.value.dtype if self.value.grid is None else torch.float32
 
     @property
     def extent(self) -> tuple[int, int, int]:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, fx
 from torch.fx.node import map_aggregate
 
+from videoeff.ir.grids import Grid
 from videoeff.ir.layout import PixelLayout
 from videoeff.ops.base import bound_arguments, op_name, overload_name
 
@@ -21,10 +22,15 @@ _BY_LAYOUT = ("upsample_nearest2d", "_upsample_nearest_exact2d")
 
 @dataclass(frozen=True)
 class Read:
-    """A buffer a call reads: a state by name, or a slice (dim, first, last + 1) of it."""
+    """A buffer a call reads: a state by name, or a slice (dim, first, last + 1) of it.
+
+    With a grid it holds numbers, which stand for values of ``dtype``.
+    """
 
     state: str
     part: tuple[int, int, int] | None = None
+    grid: Grid | None = None
+    dtype: torch.dtype | None = None
 
     def of(self, buffers: Mapping[str, Tensor]) -> Tensor:
         """The buffer, or a view of the slice."""
@@ -33,6 +39,11 @@ class Read:
             return buffer
         dim, first, last = self.part
         return buffer.narrow(dim, first, last - first)
+
+    def value(self, buffers: Mapping[str, Tensor]) -> Tensor:
+        """What it holds: the same, or what its numbers stand for."""
+        found = self.of(buffers)
+        return found if self.grid is None else self.grid.decode(found, self.dtype or torch.float32)
 
 
 @dataclass(frozen=True)
@@ -131,7 +142,7 @@ class Computation(Generic[Result]):
 
     def run(self, buffers: Mapping[str, Tensor], constants: Mapping[str, Tensor]) -> Any:
         """The result, in plain PyTorch."""
-        reads = (r.of(buffers) for r in self.reads)
+        reads = (r.value(buffers) for r in self.reads)
         return self.function(*reads, *(constants[c] for c in self.constants))
 
     @cached_property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -10,12 +11,16 @@ from torch import Tensor, fx, nn
 
 from videoeff.analysis.regions import Region
 from videoeff.errors import LoweringError
+from videoeff.ir.grids import CODES, grid_of
 from videoeff.ir.layout import PixelLayout, streamed_info
 from videoeff.ir.markers import cache_option
 from videoeff.kernels import Backend
 from videoeff.kernels.bounded import words
 from videoeff.kernels.call import Bound, Prediction, StateSpec
 from videoeff.kernels.change_test import is_relative
+
+#: Numbers behind a buffer of them.
+_ROOM = 64
 
 
 def device_of(module: nn.Module) -> torch.device:
@@ -62,8 +67,19 @@ def _buffer(spec: StateSpec, device: torch.device) -> Tensor:
         rows, channels, height, width = spec.shape
         pixels = torch.zeros(rows, height, width, spec.pixel_stride, dtype=spec.dtype, device=device)
         return pixels[..., :channels].permute(0, 3, 1, 2)
+    if spec.grid is not None:
+        return _numbers(spec, device)
     lies = torch.channels_last if spec.channels_last else torch.contiguous_format
     return torch.empty(spec.shape, dtype=spec.dtype, device=device, memory_format=lies)
+
+
+def _numbers(spec: StateSpec, device: torch.device) -> Tensor:
+    """A buffer of 8-bit numbers, with room behind the last pixel: kernels read some numbers at a time."""
+    memory = torch.empty(math.prod(spec.shape) + _ROOM, dtype=spec.dtype, device=device)
+    if not spec.channels_last:
+        return memory[: math.prod(spec.shape)].view(spec.shape)
+    rows, channels, height, width = spec.shape
+    return memory[: math.prod(spec.shape)].view(rows, height, width, channels).permute(0, 3, 1, 2)
 
 
 def pixel_stride(backends: Sequence[Backend[Any]], channels: int, device: str) -> int:
@@ -101,14 +117,15 @@ def state_specs(
         shape = list(value.shape)
         ends = (start + (streamed_info(n).shape[dim] - 1) * step + 1 for n, (_, start, step, _) in members)
         shape[dim] = max(ends)
-        last = _channels_last(value.layout, len(shape))
+        last, grid = _channels_last(value.layout, len(shape)), grid_of(cache_option(node, "grid"))
         specs[f"{name}.buffer"] = StateSpec(
             f"{name}.buffer",
             tuple(shape),
-            value.dtype,
+            value.dtype if grid is None else CODES,
             value.layout.rows,
             channels_last=last,
             pixel_stride=stride(shape[1]) if last else 0,
+            grid=grid,
         )
     for region in found:
         cache, value = region.cache, streamed_info(region.cache)
@@ -118,7 +135,9 @@ def state_specs(
         key = f"{region.name}.value"
         last = _channels_last(value.layout, len(value.shape))
         gap = stride(value.shape[1]) if last and parent is None else 0
-        specs[key] = StateSpec(key, value.shape, value.dtype, value.layout.rows, parent, part, last, gap)
+        grid = grid_of(cache_option(cache, "grid"))
+        dtype = value.dtype if grid is None else CODES
+        specs[key] = StateSpec(key, value.shape, dtype, value.layout.rows, parent, part, last, gap, grid)
         rows = value.layout.extent(value.shape)[0]
         if needs_scale(cache):
             key = f"{region.name}.scale"

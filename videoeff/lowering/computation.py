@@ -9,8 +9,9 @@ from torch import fx
 
 from videoeff.analysis.regions import planned_slice
 from videoeff.errors import LoweringError
+from videoeff.ir.grids import grid_of
 from videoeff.ir.layout import info
-from videoeff.ir.markers import cache_name, is_cache
+from videoeff.ir.markers import cache_name, cache_option, is_cache
 from videoeff.ir.program import arguments
 from videoeff.kernels.computation import (
     Computation,
@@ -35,6 +36,12 @@ def outputs_of(values: Iterable[Any]) -> Computation[tuple[Any, ...]]:
     walk = _Walk([n for n in leaves if isinstance(n, fx.Node)])
     result = tuple(walk.operand(n) if isinstance(n, fx.Node) else n for n in leaves)
     return Computation(walk.steps(), result, walk.reads, walk.constants)
+
+
+def _read(node: fx.Node, state: str, part: tuple[int, int, int] | None, cache: fx.Node) -> Read:
+    """A read of a buffer that is kept as ``cache`` says."""
+    grid = grid_of(cache_option(cache, "grid"))
+    return Read(state, part) if grid is None else Read(state, part, grid, info(node).dtype)
 
 
 class _Walk:
@@ -64,12 +71,12 @@ class _Walk:
 
     def _ends(self, node: fx.Node) -> bool:
         if is_cache(node):
-            self._read[node] = Read(f"{cache_name(node)}.value")
+            self._read[node] = _read(node, f"{cache_name(node)}.value", None, node)
         elif node.op == "get_attr":
             self._constant[node] = str(node.target)
         elif (part := planned_slice(node)) is not None:
             buffer, dim, first, _, last = part
-            self._read[node] = Read(f"{buffer}.buffer", (dim, first, last))
+            self._read[node] = _read(node, f"{buffer}.buffer", (dim, first, last), arguments(node)[0][0])
         else:
             return False
         return True

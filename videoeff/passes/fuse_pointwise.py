@@ -51,6 +51,8 @@ def _scales_a_convolution(cache: fx.Node) -> bool:
     user, scaled = next(iter(cache.users), None), input_node(cache)
     if len(cache.users) != 1 or user is None or overload_name(user) != "conv2d.default":
         return False
+    if cache_option(cache, "grid"):
+        return False
     bound = bind(user)
     weight = bound["weight"]
     plain = not any(pair(bound["padding"])) and int(bound["groups"]) == 1 and weight.op == "get_attr"
@@ -70,7 +72,7 @@ def _drop(program: Program, cache: fx.Node) -> None:
 
 def _why_not(cache: fx.Node) -> str | None:
     """None if the cache can go, a reason if a user might wonder, "" if nothing follows pointwise."""
-    if len(cache.users) != 1 or cache_option(cache, "kind") != "map":
+    if len(cache.users) != 1 or cache_option(cache, "kind") != "map" or cache_option(cache, "grid"):
         return ""
     user = next(iter(cache.users))
     op = op_of(user)

@@ -13,7 +13,7 @@ from videoeff.ir import edit
 from videoeff.ir.layout import info
 from videoeff.ir.markers import cache_option, concat, delta_cache, is_cache
 from videoeff.ir.program import Program, arguments, input_node, module_path
-from videoeff.ops.base import bind, normal, op_name, overload_name
+from videoeff.ops.base import bind, normal, op_name, op_of, overload_name
 from videoeff.passes.base import Notes, Pass
 
 
@@ -172,16 +172,32 @@ def _give_places(
     program: Program, made: fx.Node, parts: list[fx.Node], dim: int, step: int, note: Notes
 ) -> list[fx.Node]:
     buffer, start, placed = str(made.args[1]), 0, []
+    grids = [_grid(part) for part in parts]
+    common = grids[0] if all(g == grids[0] for g in grids) else ()
     for index, part in enumerate(parts):
         size = (info(part).shape or ())[dim]
         free = is_cache(part) and cache_option(part, "into") is None and cache_option(part, "kind") == "map"
-        if not free or part in placed or not _same_buffer_layout(part, made):
-            note(buffer, f"part {index} is copied where it changes: {_why_copied(part)}")
-            part = _copy(program, made, part, f"{buffer}/part{index}")
+        alike = not is_cache(part) or cache_option(part, "grid") == common
+        if not free or part in placed or not alike or not _same_buffer_layout(part, made):
+            why = _why_copied(part) if alike else "another part is kept on another grid, or on none"
+            note(buffer, f"part {index} is copied where it changes: {why}")
+            part = _copy(program, made, part, f"{buffer}/part{index}", common)
         edit.set_option(part, into=(buffer, start, step, dim))
         placed.append(part)
         start += 1 if step > 1 else size
     return placed
+
+
+def _grid(node: fx.Node) -> tuple[Any, ...]:
+    """The grid, of one scale, that a value lies on: a cache's own, a view's if all it shows lies on it."""
+    if is_cache(node):
+        grid = tuple(cache_option(node, "grid"))
+        return grid if grid and grid[-1] < 0 else ()
+    op = op_of(node)
+    if op is None or op.role != "layout":
+        return ()
+    found = {_grid(source) for source in node.all_input_nodes}
+    return found.pop() if len(found) == 1 else ()
 
 
 def _why_copied(part: fx.Node) -> str:
@@ -199,7 +215,7 @@ def _same_buffer_layout(part: fx.Node, made: fx.Node) -> bool:
     return a.extent(info(part).shape or ()) == b.extent(info(made).shape or ())
 
 
-def _copy(program: Program, made: fx.Node, part: fx.Node, name: str) -> fx.Node:
+def _copy(program: Program, made: fx.Node, part: fx.Node, name: str, grid: tuple[Any, ...]) -> fx.Node:
     layout, value = info(part).layout, info(part)
     assert layout is not None  # checked by the caller
     options: dict[str, Any] = {
@@ -208,6 +224,8 @@ def _copy(program: Program, made: fx.Node, part: fx.Node, name: str) -> fx.Node:
     }
     if layout.streams is not None:
         options["streams"] = layout.streams
+    if grid:
+        options["grid"] = grid
     with program.graph.inserting_before(made):
         cache = program.graph.call_function(delta_cache, (part, name), options)
     cache.meta["module"] = made.meta.get("module", "")

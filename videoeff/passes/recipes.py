@@ -8,6 +8,7 @@ from videoeff.passes.bound_reach import BoundReach
 from videoeff.passes.drop_noops import DropNoops
 from videoeff.passes.fold_batchnorm import FoldBatchnorm
 from videoeff.passes.fuse_pointwise import FusePointwise
+from videoeff.passes.fuse_quantized import FuseQuantized
 from videoeff.passes.hold_gates import HoldGates
 from videoeff.passes.insert_delta_caches import InsertDeltaCaches
 from videoeff.passes.insert_thresholds import InsertThresholds
@@ -24,6 +25,7 @@ PASSES: dict[str, type[Pass]] = {
         DropNoops,
         TraceChannels,
         InsertDeltaCaches,
+        FuseQuantized,
         FusePointwise,
         PlanLayout,
         HoldGates,
@@ -39,6 +41,7 @@ RECIPES: dict[str, tuple[Pass, ...]] = {
         DropNoops(),
         TraceChannels(),
         InsertDeltaCaches(),
+        FuseQuantized(),
         FusePointwise(),
         PlanLayout(),
         HoldGates(),
@@ -50,6 +53,7 @@ RECIPES: dict[str, tuple[Pass, ...]] = {
         DropNoops(),
         TraceChannels(),
         InsertDeltaCaches(),
+        FuseQuantized(),
         FusePointwise(),
         PlanLayout(),
         HoldGates(),

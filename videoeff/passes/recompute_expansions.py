@@ -83,7 +83,7 @@ def _place(cache: fx.Node) -> str:
     user = next(iter(cache.users), None)
     if len(cache.users) != 1 or user is None or cache_option(cache, "kind") != "map":
         return ""
-    if cache_option(cache, "into") is not None or cache_option(cache, "dense"):
+    if any(cache_option(cache, option) for option in ("into", "dense", "grid")):
         return ""
     region = region_of(cache)
     if len(region.anchors) != 1 or len(region.reads) != 1 or len(region.nodes) > 2:

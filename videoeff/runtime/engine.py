@@ -100,6 +100,7 @@ class Engine(nn.Module):
         self._constants: Mapping[str, Tensor] = dict(self.network.named_buffers(remove_duplicate=False))
         tensors = [*self._state.values(), *self._constants.values()]
         self.storages = {t.untyped_storage().data_ptr() for t in tensors}  # memory that outputs may lie in
+        self._grids = {spec.name: spec.grid for spec in self.plan.state if spec.grid is not None}
         bounds = [i.call.bound for i in self.plan.instructions if i.call.bound is not None]
         sweeps = {len(b.sweep) - 1 for b in bounds if b.sweep}
         #: Where each stream is in the sweeps of a bounded reach, and after how many frames all begin anew.
@@ -392,7 +393,7 @@ class Engine(nn.Module):
                 if what == "value":  # one that was recomputed so far: nobody knows it
                     self.forget()
                 elif what == "scale" and settled:
-                    self._state[name].copy_(scale_of(self._state[f"{layer}.value"], layouts[layer]))
+                    self._state[name].copy_(scale_of(self._value(f"{layer}.value"), layouts[layer]))
                 elif what in ("pending", "deferred", "phase"):
                     self._state[name].zero_()
         held = {spec.name for spec in self.plan.state}
@@ -403,8 +404,12 @@ class Engine(nn.Module):
         self._bind()
 
     def values(self) -> dict[str, Tensor]:
-        """The values last propagated by layer name: the buffers themselves."""
-        return {i.call.name: self._state[i.call.value.name] for i in self.plan.instructions}
+        """The values last propagated by layer name: the buffers, or what their numbers stand for."""
+        return {i.call.name: self._value(i.call.value.name) for i in self.plan.instructions}
+
+    def _value(self, name: str) -> Tensor:
+        grid = self._grids.get(name)
+        return self._state[name] if grid is None else grid.decode(self._state[name])
 
     def thresholds(self) -> dict[str, float]:
         """Thresholds by layer name, those that may be set."""

@@ -86,9 +86,9 @@ def test_what_the_compiler_said(sources: Path, tmp_path: Path) -> None:
     [
         (
             "videoeff.h",
-            "reserved;\n} vf_view",
-            "reserved;\n  double more;\n} vf_view",
-            "its vf_view has 80 bytes",
+            "null\n} vf_view",
+            "null\n  double more;\n} vf_view",
+            "its vf_view has 88 bytes",
         ),
         ("videoeff.h", "int32_t op, dst,", "int32_t dst, op,", "its vf_epi.op lies at 4, wanted is 0"),
         ("videoeff.h", "int32_t nepi, nargs", "int32_t nepi, count", "it has no vf_op.nargs"),

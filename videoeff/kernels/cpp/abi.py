@@ -33,6 +33,7 @@ from videoeff.kernels.cpp.numbers import (
     Answer,
     Dtype,
     Flag,
+    GridRow,
     Held,
     Isa,
     MaskPart,
@@ -42,7 +43,8 @@ from videoeff.kernels.region_spec.codes import ChangeTest, EpiOp, Kind, ReachKin
 __all__ = [
     "ABI", "ARG", "COUNTS", "FUNCTIONS", "MAX_ARGS", "MAX_EPI", "MAX_REACH", "MAX_REGS", "MAX_STAGES",
     "MAX_TERMS", "SEEN", "STRUCTURES", "Answer", "ChangeTest", "Dtype", "Epi", "EpiOp", "Flag", "Frame",
-    "Held", "Isa", "Kind", "Mask", "MaskPart", "Near", "Op", "Reach", "ReachKind", "Stage", "Term", "View",
+    "GridRow", "Held", "Isa", "Kind", "Mask", "MaskPart", "Near", "Op", "Reach", "ReachKind", "Stage",
+    "Term", "View",
 ]  # fmt: skip
 
 
@@ -64,6 +66,7 @@ class View(Structure):
         ("data", c_void_p),
         *((name, c_int64) for name in ("size", "sr", "sh", "sw", "sc")),
         *((name, c_int32) for name in ("r", "h", "w", "c", "dtype", "reserved")),
+        ("grid", c_void_p),
     )
 
 
@@ -109,12 +112,12 @@ class Op(Structure):
 
     __slots__ = ()
     _fields_ = (
-        *((name, c_int32) for name in ("kind", "dtype", "mask", "reserved")),
+        *((name, c_int32) for name in ("kind", "dtype", "mask", "integer")),
         ("out", View),
         ("in_", View),
         ("input", c_int32),
         *((name, c_int32) for name in ("kh", "kw", "sy", "sx", "py", "px", "dy", "dx", "groups", "gate")),
-        *((name, c_void_p) for name in ("weight", "bias")),
+        *((name, c_void_p) for name in ("weight", "bias", "factors")),
         *((name, c_int32) for name in ("ty", "tx")),
         *((name, c_void_p) for name in ("iy", "ix", "wy", "wx")),
         *((name, c_int32) for name in ("nepi", "nargs")),
@@ -168,6 +171,7 @@ FUNCTIONS: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "vf_layout": (c_int64, (c_char_p,)),
     "vf_best_isa": (c_int32, ()),
     "vf_use_openmp": (None, (c_void_p,)),
+    "vf_use_dots": (None, (c_int32,)),
     "vf_plan_create": (
         c_void_p,
         (POINTER(Op), c_int64, POINTER(Mask), c_int64, c_int32, c_char_p, c_int64),

@@ -47,6 +47,7 @@ PREFIXES = {
     "Answer": "ANSWER_",
     "MaskPart": "MASK_",
     "Held": "HELD_",
+    "GridRow": "GRID_",
 }
 LIBRARY = FOLDER / "_native.so"
 COMMAND = "python -m videoeff.kernels.cpp.build"

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
+from videoeff.ir.grids import Grid
 from videoeff.kernels.backend import Accepted, Declined
 from videoeff.kernels.call import RegionCall
 from videoeff.kernels.cpp.abi import MAX_ARGS, MAX_REACH, MAX_STAGES, MAX_TERMS, Dtype, EpiOp
@@ -20,7 +21,7 @@ from videoeff.kernels.region_spec.producers import (
     Window,
 )
 from videoeff.kernels.region_spec.spec import RegionSpec, region_spec_of
-from videoeff.kernels.region_spec.values import Unserved, dtype_name
+from videoeff.kernels.region_spec.values import Constant, Unserved, View, dtype_name
 
 DTYPES = {torch.float32: Dtype.F32, torch.float64: Dtype.F64, torch.bfloat16: Dtype.BF16}
 
@@ -32,10 +33,14 @@ class Description:
     Attributes:
         spec: the region.
         epilogue: what follows the producer, in registers.
+        numbers: whether its value is kept as 8-bit numbers.
+        reads_numbers: whether its producer reads such.
     """
 
     spec: RegionSpec
     epilogue: Epilogue
+    numbers: bool = False
+    reads_numbers: bool = False
 
     @property
     def expands(self) -> bool:
@@ -45,7 +50,7 @@ class Description:
     @property
     def number(self) -> int:
         """The dtype's number in the native interface."""
-        return DTYPES[self.spec.dtype]
+        return Dtype.U8 if self.numbers else DTYPES[self.spec.dtype]
 
 
 def describe(call: RegionCall) -> Accepted[Description] | Declined:
@@ -59,9 +64,10 @@ def describe(call: RegionCall) -> Accepted[Description] | Declined:
 def _describe(call: RegionCall) -> Description:
     if call.device != "cpu":
         raise Unserved(f"the stream lies on {call.device}")
-    if call.value.dtype not in DTYPES:
-        raise Unserved(f"its value is {dtype_name(call.value.dtype)}")
+    if call.dtype not in DTYPES:
+        raise Unserved(f"its value is {dtype_name(call.dtype)}")
     spec = region_spec_of(call)
+    _check_grids(call, spec)
     if isinstance(spec.producer, Input):
         epilogue = Epilogue((), (0, 0, 0, 0))
     else:
@@ -76,7 +82,33 @@ def _describe(call: RegionCall) -> Description:
     prediction = call.prediction
     if prediction is not None and max(len(prediction.sources), len(prediction.residuals)) > MAX_TERMS:
         raise Unserved(f"its prediction has more than {MAX_TERMS} terms")
-    return Description(spec, epilogue)
+    reads = spec.input is not None and grid_of(call, spec.input) is not None
+    return Description(spec, epilogue, call.value.grid is not None, reads)
+
+
+def grid_of(call: RegionCall, view: View) -> Grid | None:
+    """What the numbers of a view stand for, None where it has values."""
+    return None if isinstance(view.source, Constant) else call.specs[view.source].grid
+
+
+def _check_grids(call: RegionCall, spec: RegionSpec) -> None:
+    """Whether what is kept as 8-bit numbers is used in ways that are served."""
+    views = [spec.out, *spec.arguments, *([] if spec.input is None else [spec.input])]
+    grids = [(view, grid) for view in views if (grid := grid_of(call, view)) is not None]
+    if not grids:
+        return
+    if spec.stages:
+        raise Unserved("convolutions that read one another, of 8-bit numbers")
+    for view, grid in grids:
+        whole = view.offset == 0 and view.extent[3] == len(grid.scales) and view.strides[3] == 1
+        if grid.dim >= 0 and not whole:
+            raise Unserved("a part of the channels of 8-bit numbers that have a scale for each")
+    if spec.input is None or grid_of(call, spec.input) is None:
+        return
+    if isinstance(spec.producer, TransposedConvolution):
+        raise Unserved("a transposed convolution of 8-bit numbers")
+    if isinstance(spec.producer, Convolution) and spec.producer.gate is not None:
+        raise Unserved("a convolution of 8-bit numbers times a gate")
 
 
 #: What may follow a stage.

@@ -43,6 +43,7 @@ class Library:
     """
 
     vf_use_openmp: Callable[[int | None], None]
+    vf_use_dots: Callable[[int], None]
     vf_plan_create: Callable[..., int | None]
     vf_plan_destroy: Callable[[int], None]
     vf_plan_run: Callable[..., int]

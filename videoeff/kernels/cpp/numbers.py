@@ -9,7 +9,7 @@ from __future__ import annotations
 from enum import IntEnum
 
 #: Of the interface. Whoever changes a structure, a function or the meaning of a number counts it up.
-ABI = 9
+ABI = 10
 
 # Sizes of the arrays in a descriptor, which is how many of each an op may have.
 MAX_ARGS = 6
@@ -25,6 +25,9 @@ ARG = 16
 #: Counters of an op: pixels that were active, and pixels computed; of its stage in a line buffer the pixels
 #: that a change reached, and those computed.
 COUNTS = 4
+
+#: Rows of a view's grid: `GridRow`.
+GRID_ROWS = 5
 
 #: What is told of an input's test, of each row of it.
 SEEN = 4
@@ -46,6 +49,22 @@ class Dtype(IntEnum):
     F32 = 0
     F64 = 1
     BF16 = 2
+    #: Numbers of a grid, which a view has with them.
+    U8 = 3
+
+
+class GridRow(IntEnum):
+    """The rows of a view's grid, each with a number for every channel.
+
+    A number q stands for (q - ZERO) SCALE; a value x becomes the nearest of LOW .. HIGH to x INVERSE, and
+    ZERO more.
+    """
+
+    SCALE = 0
+    ZERO = 1
+    INVERSE = 2
+    LOW = 3
+    HIGH = 4
 
 
 class Isa(IntEnum):

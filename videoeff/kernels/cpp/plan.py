@@ -12,11 +12,13 @@ import torch
 from torch import Tensor
 
 from videoeff.errors import LoweringError, StateError
+from videoeff.ir.grids import Grid
 from videoeff.kernels.backend import Accepted, Counted, Group, NotFinite
 from videoeff.kernels.call import Context, RegionCall
 from videoeff.kernels.cpp import abi, costs, library
-from videoeff.kernels.cpp.abi import Kind
-from videoeff.kernels.cpp.describe import DTYPES, Description
+from videoeff.kernels.cpp.abi import Dtype, Kind
+from videoeff.kernels.cpp.describe import DTYPES, Description, grid_of
+from videoeff.kernels.cpp.integers import as_integers, grid_table
 from videoeff.kernels.cpp.winograd import fits_winograd, uses_winograd
 from videoeff.kernels.region_spec.codes import CHANGE_TESTS
 from videoeff.kernels.region_spec.frames import index_of, readers_of
@@ -340,7 +342,7 @@ class Binder:
         op.out = self.view(spec.out, found.number, call)
         if spec.input is not None:
             op.in_ = self.view(spec.input, found.number, call)
-        self._fill_producer(op, spec.producer, found.number)
+        self._fill_producer(op, spec.producer, found.number, call)
         op.nbefore = len(spec.stages)
         for i, stage in enumerate(spec.stages):
             self._fill_stage(op.before[i], stage, found.number)
@@ -360,11 +362,13 @@ class Binder:
         self._fill_prediction(op, call, masks)
         self._fill_bound(op, call, masks)
 
-    def _fill_producer(self, op: Any, producer: Producer, dtype: int) -> None:
+    def _fill_producer(self, op: Any, producer: Producer, dtype: int, call: RegionCall) -> None:
         match producer:
             case Convolution() | TransposedConvolution():
                 _fill_window(op, producer.window)
                 self._fill_weights(op, producer, dtype)
+                if isinstance(producer, Convolution) and (grid := grid_of(call, producer.input)) is not None:
+                    self._fill_integers(op, producer, grid)
                 if isinstance(producer, Convolution) and producer.gate is not None:
                     op.gate = 1 + producer.gate
             case MaxPool():
@@ -389,6 +393,17 @@ class Binder:
         into.groups, into.weight = found.groups, self.constant(found.weight, dtype).data_ptr()
         if found.bias is not None:
             into.bias = self.constant(found.bias, dtype).data_ptr()
+
+    def _fill_integers(self, op: Any, producer: Convolution, grid: Grid) -> None:
+        """Integer weights where they are such; else what they are serves, with the numbers decoded."""
+        found = as_integers(self.constant(producer.weight, Dtype.F32))
+        deep = producer.groups == producer.input.extent[3] == producer.weight.shape[0] > 1
+        if found is None or not (deep or grid.uniform):
+            return
+        codes, steps = found
+        op.factors = self.keep(steps).data_ptr()
+        op.integer = int(not deep)
+        op.weight = self.keep(codes.to(torch.float32) if deep else codes).data_ptr()
 
     def _fill_test(self, op: Any, call: RegionCall) -> None:
         op.test, op.threshold = CHANGE_TESTS[call.test.kind], call.test.threshold
@@ -446,18 +461,23 @@ class Binder:
         """A constant in memory: contiguous, in the op's dtype (float32 where bfloat16 would round it)."""
         with torch.no_grad(), torch.inference_mode(False):
             made = constant.make(*(self.constants[n].detach() for n in constant.names))
-            wanted = next(d for d, number in DTYPES.items() if number == dtype)
+            wanted = next((d for d, number in DTYPES.items() if number == dtype), torch.float32)
             if dtype == _BF16 and made.dtype != torch.bfloat16:
                 wanted = torch.float32
             return self.keep(made.to(wanted).contiguous())
 
     def view(self, view: View, dtype: int, call: RegionCall) -> Any:
         """A view with its address."""
+        table = None
         if isinstance(view.source, Constant):
             tensor = self.constant(view.source, dtype)
             base, size = tensor.data_ptr(), max(1, tensor.numel())
             dtype = DTYPES[tensor.dtype]
         else:
+            grid = grid_of(call, view)
+            dtype = DTYPES[self.state[view.source].dtype] if grid is None else int(Dtype.U8)
+            if grid is not None:
+                table = self.keep(grid_table(grid, view.extent[3])).data_ptr()
             tensor, planned = self.state[view.source], call.buffers[view.source]
             here = (tensor.stride(), tensor.shape, tensor.device.type)
             if here != (planned.stride(), planned.shape, "cpu"):
@@ -470,4 +490,4 @@ class Binder:
             size -= int(tensor.storage_offset()) - int(planned.storage_offset())
             self.keep(tensor)
         address = base + view.offset * tensor.element_size()
-        return abi.View(address, size - view.offset, *view.strides, *view.extent, dtype, 0)
+        return abi.View(address, size - view.offset, *view.strides, *view.extent, dtype, 0, table)

@@ -23,7 +23,7 @@ def fits_winograd(found: Description) -> bool:
     return (
         isinstance(producer, Convolution)
         and found.spec.dtype == torch.float32
-        and not found.spec.stages
+        and not (found.spec.stages or found.numbers or found.reads_numbers)
         and producer.gate is None
         and producer.input.strides[3] == 1
         and fits_window(producer.window, producer.groups, producer.input.extent[3])

@@ -133,16 +133,23 @@ def nothing(call: RegionCall, context: Context, active: Tensor) -> None:
         context.magnitudes[call.name] = torch.zeros(call.extent, device=active.device)
 
 
+def _as_it_is(value: Tensor) -> Tensor:
+    return value
+
+
 def commit(call: RegionCall, context: Context, new: Tensor, old: Tensor, active: Tensor | None) -> None:
     """Store the new value where it is active and moved; leave the mask and the counts."""
-    state, extent = context.state, call.extent
+    state, extent, grid = context.state, call.extent, call.value.grid
+    if grid is not None:
+        new = grid.encode(new)
+    real = _as_it_is if grid is None else grid.decode
     scale = state[call.scale] if call.scale else None
     pixels = extent[0] * extent[1] * extent[2]
     everything = torch.ones(1, 1, 1, dtype=torch.bool, device=old.device)
     if context.all_fresh:
         old.copy_(new)
         if scale is not None:
-            scale.copy_(scale_of(old, call.layout))
+            scale.copy_(scale_of(real(old), call.layout))
         changed = active = everything
         context.active[call.name] = pixels
         if call.prediction is not None:
@@ -154,12 +161,12 @@ def commit(call: RegionCall, context: Context, new: Tensor, old: Tensor, active:
         if fresh is not None:
             if scale is not None:
                 rows = fresh.flatten()
-                scale.copy_(torch.where(rows, scale_of(new, call.layout), scale))
+                scale.copy_(torch.where(rows, scale_of(real(new), call.layout), scale))
             if call.prediction is not None:
                 state[call.prediction.pending].masked_fill_(fresh, 0.0)
-            changed = moved(call, new, old, scale) | fresh
+            changed = moved(call, real(new), real(old), scale) | fresh
         else:
-            changed = moved(call, new, old, scale)
+            changed = moved(call, real(new), real(old), scale)
         if active is not None:
             changed = changed & active
             count = active.expand(extent).sum()
@@ -168,7 +175,7 @@ def commit(call: RegionCall, context: Context, new: Tensor, old: Tensor, active:
             context.active[call.name] = pixels
             active = everything
         if call.wants_magnitude:
-            energy = square_mean(new, old, call.layout).to(torch.float32)
+            energy = square_mean(real(new), real(old), call.layout).to(torch.float32)
             told = changed & ~fresh if fresh is not None else changed  # a first frame is no change of size
             context.magnitudes[call.name] = torch.where(told, energy, torch.zeros_like(energy))
         torch.where(mask_like(changed, old, call.layout), new, old, out=old)

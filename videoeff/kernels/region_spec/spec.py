@@ -89,7 +89,7 @@ def region_spec_of(call: RegionCall) -> RegionSpec:
         raise Unserved("its value is empty")
     out = side_by_side(view_of(call.buffers[call.value.name], call.layout, call.value.name))
     _check_out(call, out)
-    dtype = call.value.dtype
+    dtype = call.dtype
     if isinstance(call.source, FrameInput):
         return RegionSpec(dtype, out, Input())
     if call.test.blocks:

@@ -48,7 +48,7 @@ class Builder:
     def __init__(self, call: RegionCall, computation: Computation[Operand]) -> None:
         self.call, self.computation = call, computation
         self.extent: Extent = call.extent
-        self.dtype = call.value.dtype
+        self.dtype = call.dtype
         self.producer: Producer = Pointwise()
         self.channels = 0  # of the producer's result
         self.epilogue: list[Instruction | None] = []  # None: the producer's result

@@ -27,6 +27,11 @@ struct bf16 {
   uint16_t bits;
 };
 
+// A number of a grid (vf_view::grid), which it needs to mean something.
+struct u8 {
+  uint8_t code;
+};
+
 // The compute type of a storage type.
 template <class S> struct Compute {
   using type = S;
@@ -34,6 +39,13 @@ template <class S> struct Compute {
 template <> struct Compute<bf16> {
   using type = float;
 };
+template <> struct Compute<u8> {
+  using type = float;
+};
+
+// Numbers in a row of a grid, those behind the channels included.
+inline int64_t grid_row(int64_t channels) { return (channels + 15) / 16 * 16 + 16; }
+inline int64_t item_of(int32_t dtype) { return dtype == VF_F64 ? 8 : dtype == VF_F32 ? 4 : dtype == VF_BF16 ? 2 : 1; }
 
 // Memory aligned to a cache line.
 struct Memory {
@@ -76,12 +88,17 @@ struct Op {
   std::vector<int32_t> panels;       // widths of the panels of output channels, in vectors
   int32_t rest = 0;                  // output channels after the panels, each computed along the reduction
   bool depthwise = false;
+  bool decodes = false;              // numbers of a grid are turned into what they stand for as they are gathered
+  bool dots = false;                 // products of 8-bit numbers by the processor's instruction for them
+  Memory zeros;                      // numbers that stand for zero, which taps outside the input read
   bool gather = false;               // input pixels are copied together first: their channels are not neighbours
   bool asks_old = false;             // a convolution that asks for the values kept while it computes
   int32_t reduction = 0;             // kh kw I / groups
   std::vector<std::vector<Segment>> inner, edge;  // by block of the reduction; transposed: edge by phase
   std::vector<uint8_t> whole;        // by row: the last frame computed everything because most of it was active
   int32_t narrow = 0;                // pointwise over few channels (narrow.h): vectors that hold whole pixels, else 0
+  enum { kComputes, kCopies, kEncodes, kPicks };
+  int32_t copies = kComputes;        // copies.h
   int32_t winograd_tiles = 0;        // by minimal filtering (winograd.h): tiles of 2x2 results, at most so many a block
   size_t temp_bytes = 0;             // of Scratch::temp
   int32_t span = 0;                  // separable sums: columns that a stretch of pixels reads, 0: pixel by pixel
@@ -146,6 +163,8 @@ struct Kernels {
   // How alike a frame and the value kept are, of row r, over sums of some pixels' channels: figures 2 and 3 of VF_SEEN.
   void (*input_alike)(const Op &op, const vf_frame &frame, int32_t r, float *figures);
 };
+
+bool may_use_dots();
 
 const Kernels *kernels_portable();
 const Kernels *kernels_avx2();

@@ -37,6 +37,7 @@ typedef struct {
   int32_t r, h, w, c;      // extent; 1 where broadcast
   int32_t dtype;
   int32_t reserved;
+  const float *grid;       // VF_U8: what its numbers stand for, (VF_GRID_ROWS, C rounded up to 16, and 16 more); else null
 } vf_view;
 
 // How pixels of a result follow from a mask.
@@ -72,7 +73,7 @@ typedef struct {
 typedef struct {
   int32_t kind, dtype; // Kind, Dtype
   int32_t mask;        // index of this op's own mask, unique in the plan
-  int32_t reserved;
+  int32_t integer;     // VF_CONV that reads VF_U8 with one scale: `weight` holds int8_t
   vf_view out;
   vf_view in;          // the producer's input; for VF_INPUT strides are given per frame
   int32_t input;       // VF_INPUT: which frame
@@ -81,6 +82,7 @@ typedef struct {
   int32_t gate;        // VF_CONV: 1 + the argument (R, 1, 1, C) that the input's channels are multiplied with, 0: none
   const void *weight;  // contiguous, of the op's dtype (float32 or float64; bfloat16 ops have bfloat16 weights)
   const void *bias;    // (C) or null
+  const float *factors;    // VF_CONV that reads VF_U8: (C) what a weight of 1 stands for; null: 1
   // tables (VF_SEPARABLE): ty taps a row, tx a column
   int32_t ty, tx;
   const int32_t *iy, *ix;  // (H, ty), (W, tx)
@@ -152,6 +154,10 @@ VF_API int32_t vf_best_isa(void);  // Isa
 // their own. A forked child goes back to its own.
 typedef void (*vf_parallel)(void (*function)(void *), void *data, unsigned threads, unsigned flags);
 VF_API void vf_use_openmp(vf_parallel parallel);
+
+// Whether plans made from now on use the processor's instruction for products of 8-bit numbers, where it has one: to
+// compare with. They do if nothing is said.
+VF_API void vf_use_dots(int32_t use);
 
 // A plan of `nops` ops over `nmasks` masks. `isa` -1: the best. Copies the descriptors and packs the weights; data
 // pointers of views must outlive the plan. Null on failure, with a sentence in `error`.

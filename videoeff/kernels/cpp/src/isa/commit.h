@@ -3,6 +3,7 @@
 #define VIDEOEFF_COMMIT_H
 
 #include <cmath>
+#include <type_traits>
 
 #include "vector.h"
 
@@ -56,31 +57,33 @@ template <class S> VF_INLINE bool exchange(const compute<S> *v, S *o, int32_t c)
   }
   return moved.found();
 }
-template <class S> VF_INLINE compute<S> square_sum(const compute<S> *v, const S *o, int32_t c) {
+template <class S> VF_INLINE compute<S> square_sum(const Grid<S> &g, const compute<S> *v, const S *o, int32_t c) {
   using T = compute<S>;
   constexpr int L = lanes<T>;
   vec<T> a = {}, b = {};
   int32_t k = 0;
   for (; k + 2 * L <= c; k += 2 * L) {
-    vec<T> d = rounded<S>(load(v + k)) - load(o + k), e = rounded<S>(load(v + k + L)) - load(o + k + L);
+    vec<T> d = g.span(rounded<S>(load(v + k)) - load(o + k), k);
+    vec<T> e = g.span(rounded<S>(load(v + k + L)) - load(o + k + L), k + L);
     a += d * d, b += e * e;
   }
   for (; k < c; k += L) {
     int n = c - k < L ? int(c - k) : L;
     vec<T> d = n == L ? rounded<S>(load(v + k)) - load(o + k) : rounded<S>(load_part(v + k, n)) - load_part(o + k, n);
+    d = g.span(d, k);
     a += d * d;
   }
   return sum<T>(a + b);
 }
 // NaN where a channel is NaN.
-template <class S> VF_INLINE compute<S> largest(const compute<S> *v, const S *o, int32_t c) {
+template <class S> VF_INLINE compute<S> largest(const Grid<S> &g, const compute<S> *v, const S *o, int32_t c) {
   using T = compute<S>;
   constexpr int L = lanes<T>;
   vec<T> a = {}, bad = {};
   for (int32_t k = 0; k < c; k += L) {
     int n = c - k < L ? int(c - k) : L;
     vec<T> d = n == L ? rounded<S>(load(v + k)) - load(o + k) : rounded<S>(load_part(v + k, n)) - load_part(o + k, n);
-    d = absolute<T>(d);
+    d = absolute<T>(g.span(d, k));
     bad += d - d;  // infinity also counts: it exceeds every limit
     a = d > a ? d : a;
   }
@@ -93,8 +96,9 @@ template <class S>
 void commit(const Op &op, const Block &block, Scratch &scratch, bool force, uint64_t *changed, float *squares) {
   using T = compute<S>;
   const vf_op &d = op.d;
-  const T *value = static_cast<const T *>(scratch.reg[0]);
+  T *value = static_cast<T *>(scratch.reg[0]);
   const int32_t c = d.out.c;
+  const Grid<S> grid(d.out);
   const int64_t sw = d.out.sw, sc = d.out.sc;
   const bool exact = d.threshold == 0;
   int32_t p = 0;
@@ -105,6 +109,8 @@ void commit(const Op &op, const Block &block, Scratch &scratch, bool force, uint
     const T limit = d.relative ? T(float(d.threshold) * d.scale[run.r]) : T(d.threshold);
     for (int32_t i = 0; i < run.n; i++, p++, o += sw, value += op.ld) {
       bool moved;
+      if constexpr (std::is_same_v<S, u8>)
+        for (int32_t j = 0; j < c; j += lanes<T>) store<T>(value + j, grid.encode(load(value + j), j));
       if (sc == 1 && force) {
         copy_row<S>(value, o, c);
         moved = true;
@@ -114,12 +120,12 @@ void commit(const Op &op, const Block &block, Scratch &scratch, bool force, uint
         T energy = 0;
         if (exact) {
           moved = differs<S>(value, o, c);
-          if (moved) energy = square_sum<S>(value, o, c);
+          if (moved) energy = square_sum<S>(grid, value, o, c);
         } else if (d.test == VF_TEST_MAX) {
-          moved = !(largest<S>(value, o, c) <= limit);
-          if (moved && squares) energy = square_sum<S>(value, o, c);
+          moved = !(largest<S>(grid, value, o, c) <= limit);
+          if (moved && squares) energy = square_sum<S>(grid, value, o, c);
         } else {
-          energy = square_sum<S>(value, o, c);
+          energy = square_sum<S>(grid, value, o, c);
           moved = !(std::sqrt(d.test == VF_TEST_RMS ? energy / T(c) : energy) <= limit);
         }
         if (squares) squares[p] = float(energy / T(c));
@@ -130,7 +136,7 @@ void commit(const Op &op, const Block &block, Scratch &scratch, bool force, uint
         for (int32_t j = 0; j < c; j++) {
           S now;
           narrow(value[j], &now);
-          T e = widen(now), old = widen(o[j * sc]), x = std::fabs(e - old);
+          T e = widen(now), old = widen(o[j * sc]), x = std::fabs(grid.span_one(e - old, j));
           differ |= e != old;
           energy += x * x, bad += x - x;
           most = x > most ? x : most;

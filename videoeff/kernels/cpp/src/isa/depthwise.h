@@ -3,6 +3,7 @@
 #define VIDEOEFF_DEPTHWISE_H
 
 #include <algorithm>
+#include <type_traits>
 #include <utility>
 
 #include "vector.h"
@@ -10,16 +11,32 @@
 namespace vf {
 namespace VF_SPACE {
 
-// Packs d.weight (C, 1, kh, kw) as (kh, kw, C padded to 16) and d.bias as (C padded).
+// Packs d.weight (C, 1, kh, kw) as (kh, kw, C padded to 16) and d.bias as (C padded); behind that, where the input is of
+// numbers, the zeros of its grid and what a product of 1 stands for.
 template <class S> void pack_depthwise(Op &op) {
   using T = typename Compute<S>::type;
   const vf_op &d = op.d;
   const int64_t c = d.in.c, padded = (c + 15) / 16 * 16, taps = int64_t(d.kh) * d.kw;
   op.depthwise = true;
   op.weight.reserve(size_t(taps * padded) * sizeof(T));
-  op.bias.reserve(size_t(padded) * sizeof(T));
+  op.bias.reserve(size_t(padded) * 4 * sizeof(T));
   T *weight = static_cast<T *>(op.weight.data), *bias = static_cast<T *>(op.bias.data);
-  const S *from = static_cast<const S *>(d.weight), *from_bias = static_cast<const S *>(d.bias);
+  using W = std::conditional_t<std::is_same_v<S, u8>, float, S>;
+  const W *from = static_cast<const W *>(d.weight), *from_bias = static_cast<const W *>(d.bias);
+  if constexpr (std::is_same_v<S, u8>) {
+    const Grid<u8> grid(d.in);
+    for (int64_t i = 0; i < padded; i++) {
+      bias[padded + i] = i < c ? grid.row(VF_GRID_ZERO)[i] : 0.0f;
+      bias[2 * padded + i] = i < c ? grid.row(VF_GRID_SCALE)[i] * (d.factors ? d.factors[i] : 1.0f) : 0.0f;
+    }
+  }
+  // a sum over the whole window less the zeros: begun with, they need not be taken from each number
+  if constexpr (std::is_same_v<S, u8>)
+    for (int64_t i = 0; i < c; i++) {
+      T all = 0;
+      for (int64_t t = 0; t < taps; t++) all += from[i * taps + t];
+      bias[3 * padded + i] = -bias[padded + i] * all;
+    }
   for (int64_t t = 0; t < taps; t++)
     for (int64_t i = 0; i < padded; i++) weight[t * padded + i] = i < c ? T(widen(from[i * taps + t])) : T(0);
   for (int64_t i = 0; i < padded; i++) bias[i] = i < c && from_bias ? T(widen(from_bias[i])) : T(0);
@@ -50,7 +67,7 @@ template <class S> struct Window {
   int64_t padded;       // elements of a tap's weights
   int first_y, last_y;  // rows of the window inside the input
   int first_x, last_x;  // columns inside: of the window, or of all that a group reads
-  int kw;
+  int kw, kh;
   T *out;
   int64_t ld;
   const S *old = nullptr;  // the value kept of a group's first pixel, which the test will want
@@ -62,10 +79,24 @@ template <class S> struct Window {
     row = d.in.sh * d.dy, column = d.in.sw * d.dx, step = d.in.sw * d.sx;
     weight = static_cast<const T *>(op.weight.data), bias = static_cast<const T *>(op.bias.data);
     padded = (d.in.c + 15) / 16 * 16;
-    kw = d.kw, ld = op.ld;
-    asks_old = d.out.sc == 1 && !op.stage, old_step = d.out.sw;
+    kw = d.kw, kh = d.kh, ld = op.ld;
+    asks_old = d.out.sc == 1 && !op.stage && d.out.dtype == d.in.dtype, old_step = d.out.sw;
     origin = static_cast<const S *>(op.reads == Op::kLineBuffer ? scratch.line_buffer : d.in.data);
     out = static_cast<T *>(op.stage ? scratch.rows : scratch.reg[0]);
+  }
+  static constexpr bool Numbers = std::is_same_v<S, u8>;
+  // A vector of the input, of numbers less the one that stands for zero; what sums begin with; and what they stand for.
+  template <bool Inside = false> VF_INLINE vec<T> centred(vec<T> v, int64_t c) const {
+    if constexpr (Numbers && !Inside) return v - load(bias + padded + c);
+    else return v;
+  }
+  template <bool Inside = false> VF_INLINE vec<T> begin(int64_t c) const {
+    if constexpr (Numbers) return Inside ? load(bias + 3 * padded + c) : vec<T>{};
+    else return load(bias + c);
+  }
+  VF_INLINE vec<T> end(vec<T> sum, int64_t c) const {
+    if constexpr (Numbers) return sum * load(bias + 2 * padded + c) + load(bias + c);
+    else return sum;
   }
   // Go to output pixel (r, y, x), whose group reads `columns` columns.
   VF_INLINE void place(const vf_op &d, int r, int y, int x, int columns) {
@@ -79,12 +110,11 @@ template <class S> struct Window {
 
 // G pixels of a run, KW taps a row, neighbouring taps `column` apart, pixels SX columns apart. An input vector is
 // loaded once for all the pixels it reaches.
-template <int KW, int SX, int G, bool Edge, bool Whole, class S>
+template <int KW, int SX, int G, bool Edge, bool Whole, bool Inside, class S>
 VF_INLINE void shared_vector(const Window<S> &w, int64_t c, int n) {
   using T = typename Compute<S>::type;
   vec<T> acc[G];
-  const vec<T> bias = load(w.bias + c);
-  unrolled<G>([&](auto g) { acc[g] = bias; });
+  unrolled<G>([&](auto g) { acc[g] = w.template begin<Inside>(c); });
   for (int ky = w.first_y; ky < w.last_y; ky++) {
     const S *in = w.in + ky * w.row + c;
     const T *weight = w.weight + ky * KW * w.padded + c;
@@ -92,7 +122,7 @@ VF_INLINE void shared_vector(const Window<S> &w, int64_t c, int n) {
     unrolled<KW>([&](auto i) { k[i] = load(weight + i * w.padded); });
     unrolled<(G - 1) * SX + KW>([&](auto j) {
       if (Edge && (j < w.first_x || j >= w.last_x)) return;
-      const vec<T> v = Whole ? load(in + j * w.column) : load_part(in + j * w.column, n);
+      const vec<T> v = w.template centred<Inside>(Whole ? load(in + j * w.column) : load_part(in + j * w.column, n), c);
       unrolled<G>([&](auto g) {
         constexpr int tap = j - g * SX;
         if constexpr (tap >= 0 && tap < KW) acc[g] += v * k[tap];
@@ -100,17 +130,21 @@ VF_INLINE void shared_vector(const Window<S> &w, int64_t c, int n) {
     });
   }
   if (w.old) unrolled<G>([&](auto g) { __builtin_prefetch(w.old + g * w.old_step + c, 0, 2); });
-  unrolled<G>([&](auto g) { store<T>(w.out + g * w.ld + c, acc[g]); });
+  unrolled<G>([&](auto g) { store<T>(w.out + g * w.ld + c, w.end(acc[g], c)); });
 }
 
 template <int KW, int SX, int G, class S> void shared_group(const Window<S> &w, int64_t channels) {
   constexpr int N = lanes<typename Compute<S>::type>;
   int64_t c = 0;
-  if (w.first_x == 0 && w.last_x == (G - 1) * SX + KW)
-    for (; c + N <= channels; c += N) shared_vector<KW, SX, G, false, true>(w, c, N);
-  else
-    for (; c + N <= channels; c += N) shared_vector<KW, SX, G, true, true>(w, c, N);
-  if (c < channels) shared_vector<KW, SX, G, true, false>(w, c, int(channels - c));
+  if (w.first_x == 0 && w.last_x == (G - 1) * SX + KW) {
+    if (Window<S>::Numbers && w.first_y == 0 && w.last_y == w.kh)
+      for (; c + N <= channels; c += N) shared_vector<KW, SX, G, false, true, true>(w, c, N);
+    else
+      for (; c + N <= channels; c += N) shared_vector<KW, SX, G, false, true, false>(w, c, N);
+  } else {
+    for (; c + N <= channels; c += N) shared_vector<KW, SX, G, true, true, false>(w, c, N);
+  }
+  if (c < channels) shared_vector<KW, SX, G, true, false, false>(w, c, int(channels - c));
 }
 
 // A few pixels more than a run has may be computed: their rows are those of the next run, or spare.
@@ -140,15 +174,14 @@ template <int KW, int SX, int G, class S> void shared_runs(const Op &op, const B
 template <int G, bool Whole, class S> VF_INLINE void any_vector(const Window<S> &w, int64_t c, int n) {
   using T = typename Compute<S>::type;
   vec<T> acc[G];
-  const vec<T> bias = load(w.bias + c);
-  unrolled<G>([&](auto g) { acc[g] = bias; });
+  unrolled<G>([&](auto g) { acc[g] = w.begin(c); });
   for (int ky = w.first_y; ky < w.last_y; ky++)
     for (int kx = w.first_x; kx < w.last_x; kx++) {
       const vec<T> k = load(w.weight + (int64_t(ky) * w.kw + kx) * w.padded + c);
       const S *in = w.in + ky * w.row + kx * w.column + c;
-      unrolled<G>([&](auto g) { acc[g] += k * (Whole ? load(in + g * w.step) : load_part(in + g * w.step, n)); });
+      unrolled<G>([&](auto g) { acc[g] += k * w.centred(Whole ? load(in + g * w.step) : load_part(in + g * w.step, n), c); });
     }
-  unrolled<G>([&](auto g) { store<T>(w.out + g * w.ld + c, acc[g]); });
+  unrolled<G>([&](auto g) { store<T>(w.out + g * w.ld + c, w.end(acc[g], c)); });
 }
 
 template <int G, class S> void any_group(const Window<S> &w, int64_t channels) {
@@ -163,12 +196,12 @@ template <class S> void scattered_pixel(const Window<S> &w, int64_t stride, int6
   using T = typename Compute<S>::type;
   for (int64_t c = 0; c < channels; c += lanes<T>) {
     const int n = int(std::min<int64_t>(channels - c, lanes<T>));
-    vec<T> acc = load(w.bias + c);
+    vec<T> acc = w.begin(c);
     for (int ky = w.first_y; ky < w.last_y; ky++)
       for (int kx = w.first_x; kx < w.last_x; kx++)
         acc += load(w.weight + (int64_t(ky) * w.kw + kx) * w.padded + c) *
-               load_strided(w.in + ky * w.row + kx * w.column + c * stride, stride, n);
-    store<T>(w.out + c, acc);
+               w.centred(load_strided(w.in + ky * w.row + kx * w.column + c * stride, stride, n), c);
+    store<T>(w.out + c, w.end(acc, c));
   }
 }
 

@@ -90,7 +90,7 @@ template <class S> struct Operand {
   const void *copied;
   alignas(64) T copy[kPiece];
 
-  bool exact() const { return sizeof(S) == sizeof(T) || view->dtype == VF_F32; }
+  bool exact() const { return view->dtype == (sizeof(T) == 8 ? VF_F64 : VF_F32); }
   // Loads of a whole vector may pass the last channel only in registers and copies.
   bool guarded() const { return view && exact() && view->sc == 1; }
 
@@ -109,10 +109,29 @@ template <class S> struct Operand {
     return copy;
   }
 
+  // Numbers of a grid as what they stand for.
+  VF_INLINE const T *decoded(const u8 *from, int64_t stride, int c, int n) {
+    if constexpr (sizeof(T) == 4) {
+      if (from == copied) return copy;
+      copied = from;
+      const Grid<u8> grid(*view);
+      for (int i = 0; i < n; i += lanes<float>) {
+        const int m = std::min(lanes<float>, n - i);
+        vfloat x;
+        if (stride == 0) x = broadcast(widen(*from));
+        else if (stride == 1) x = m == lanes<float> ? load(from + i) : load_part(from + i, m);
+        else x = load_strided(from + i * stride, stride, m);
+        store<float>(copy + i, grid.decode(x, stride == 0 ? 0 : c + i));
+      }
+    }
+    return copy;
+  }
+
   // `n` channels from channel c on of pixel (r, y, x), which is row `pixel` of the block.
   VF_INLINE const T *fetch(int r, int y, int x, int64_t pixel, int c, int n) {
     if (!view) return row + pixel * ld + c;
     const int64_t offset = r * view->sr + y * view->sh + x * view->sw + c * view->sc;
+    if (view->dtype == VF_U8) return decoded(static_cast<const u8 *>(view->data) + offset, view->sc, c, n);
     if (!exact()) return fill(static_cast<const S *>(view->data) + offset, view->sc, n);
     const T *at = static_cast<const T *>(view->data) + offset;
     return view->sc == 1 ? at : fill(at, view->sc, n);
@@ -298,7 +317,7 @@ template <class S> struct Epilogue {
   // The destination is another register than the argument (plans are checked for it).
   void linear(const vf_epi &e) {
     const vf_view &w = argument(e.b);
-    if (sizeof(S) == sizeof(T) || w.dtype == VF_F32)
+    if (sizeof(S) == sizeof(T) || w.dtype == VF_F32)  // numbers of a grid are no weights
       linear_rows(static_cast<const T *>(w.data), w.w, w.c, reg(e.a), reg(e.dst), op.ld, block.pixels);
     else
       linear_rows(static_cast<const S *>(w.data), w.w, w.c, reg(e.a), reg(e.dst), op.ld, block.pixels);

@@ -49,16 +49,22 @@ template <class S, int Src, class F> struct FusedRow {
   using T = compute<S>;
   static constexpr int L = lanes<T>;
   F f;
+  Grid<S> out, left, right;  // of the value and of the arguments
 
+  // What is stored: a value, or its number.
   VF_INLINE vec<T> value(const T *v, const S *a, const S *b, int32_t k) const {
-    if constexpr (Src == kTimes) return f(load(a + k) * load(b + k));
-    else if constexpr (Src == kPlus) return f(load(v + k) + load(a + k));
-    else return f(load(v + k));
+    vec<T> x;
+    if constexpr (Src == kTimes) x = left.decode(load(a + k), k) * right.decode(load(b + k), k);
+    else if constexpr (Src == kPlus) x = load(v + k) + left.decode(load(a + k), k);
+    else x = load(v + k);
+    return out.encode(f(x), k);
   }
   VF_INLINE vec<T> value(const T *v, const S *a, const S *b, int32_t k, int n) const {
-    if constexpr (Src == kTimes) return f(load_part(a + k, n) * load_part(b + k, n));
-    else if constexpr (Src == kPlus) return f(load_part(v + k, n) + load_part(a + k, n));
-    else return f(load_part(v + k, n));
+    vec<T> x;
+    if constexpr (Src == kTimes) x = left.decode(load_part(a + k, n), k) * right.decode(load_part(b + k, n), k);
+    else if constexpr (Src == kPlus) x = load_part(v + k, n) + left.decode(load_part(a + k, n), k);
+    else x = load_part(v + k, n);
+    return out.encode(f(x), k);
   }
   VF_INLINE bool exchange(const T *v, const S *a, const S *b, S *o, int32_t c) const {
     Difference<T> moved;
@@ -85,14 +91,14 @@ template <class S, int Src, class F> struct FusedRow {
     int32_t k = 0;
     for (; k + 2 * L <= c; k += 2 * L) {
       vec<T> x = value(v, a, b, k), y = value(v, a, b, k + L);
-      vec<T> d = rounded<S>(x) - load(o + k), e = rounded<S>(y) - load(o + k + L);
+      vec<T> d = out.span(rounded<S>(x) - load(o + k), k), e = out.span(rounded<S>(y) - load(o + k + L), k + L);
       store(v + k, x), store(v + k + L, y);
       energy += d * d, other += e * e;
     }
     for (; k < c; k += L) {
       const int n = c - k < L ? int(c - k) : L;
       vec<T> x = first_lanes(n == L ? value(v, a, b, k) : value(v, a, b, k, n), n, T(0));
-      vec<T> d = rounded<S>(x) - (n == L ? load(o + k) : load_part(o + k, n));
+      vec<T> d = out.span(rounded<S>(x) - (n == L ? load(o + k) : load_part(o + k, n)), k);
       store(v + k, x);
       energy += d * d;
     }
@@ -104,8 +110,9 @@ template <class S, int Src, class F>
 void finish_fused(const Op &op, const Block &block, Scratch &scratch, bool force, uint64_t *changed, float *squares,
                   F f) {
   using T = compute<S>;
-  const FusedRow<S, Src, F> row{f};
   const vf_op &d = op.d;
+  const Grid<S> grid(d.out);
+  const FusedRow<S, Src, F> row{f, grid, Grid<S>(d.args[op.operand]), Grid<S>(d.args[op.operand + (Src == kTimes)])};
   T *value = static_cast<T *>(scratch.reg[0]);
   const int32_t c = d.out.c;
   const bool exact = d.threshold == 0;
@@ -135,7 +142,7 @@ void finish_fused(const Op &op, const Block &block, Scratch &scratch, bool force
       } else {
         T energy = row.measure(value, a, b, o, c);
         if (exact) moved = differs<S>(value, o, c);
-        else if (d.test == VF_TEST_MAX) moved = !(largest<S>(value, o, c) <= limit);
+        else if (d.test == VF_TEST_MAX) moved = !(largest<S>(grid, value, o, c) <= limit);
         else moved = !(std::sqrt(d.test == VF_TEST_RMS ? energy / T(c) : energy) <= limit);
         if (squares) squares[p] = float(energy / T(c));
         if (moved) copy_row<S>(value, o, c);

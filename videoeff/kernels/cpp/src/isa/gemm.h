@@ -5,6 +5,7 @@
 #define VIDEOEFF_GEMM_H
 
 #include <algorithm>
+#include <type_traits>
 
 #include "micro.h"
 #include "stages.h"
@@ -28,10 +29,20 @@ inline std::vector<int32_t> split_panels(int32_t vectors) {
   return panels;
 }
 
+}  // namespace VF_SPACE
+}  // namespace vf
+#include "integer.h"  // needs split_panels
+namespace vf {
+namespace VF_SPACE {
+
 // Zeros that taps outside the input read.
 template <class S> const S *zero_row() {
   static const S zeros[kReduction + VF_MAX_WINOGRAD_INPUTS] = {};
   return zeros;
+}
+template <class S> const S *zeros_of(const Op &op) {
+  if constexpr (std::is_same_v<S, u8>) return static_cast<const u8 *>(op.zeros.data);
+  else return zero_row<S>();
 }
 
 // How many of the output channels after the last whole vector are better computed along the reduction.
@@ -174,12 +185,12 @@ template <class S> VF_INLINE const S *tap_of(const Op &op, const Place &p, const
   int64_t y, x;
   if (d.kind == VF_TRANSPOSED) {
     int64_t v = int64_t(p.y) + d.py - int64_t(s.tap / d.kw) * d.dy, u = int64_t(p.x) + d.px - int64_t(s.tap % d.kw) * d.dx;
-    if (v < 0 || u < 0) return zero_row<S>();
+    if (v < 0 || u < 0) return zeros_of<S>(op);
     y = v / d.sy, x = u / d.sx;
   } else {
     y = p.y + int64_t(s.tap / d.kw) * d.dy, x = p.x + int64_t(s.tap % d.kw) * d.dx;
   }
-  if (y < 0 || y >= d.in.h || x < 0 || x >= d.in.w) return zero_row<S>();
+  if (y < 0 || y >= d.in.h || x < 0 || x >= d.in.w) return zeros_of<S>(op);
   return static_cast<const S *>(d.in.data) + p.r * d.in.sr + y * d.in.sh + x * d.in.sw +
          int64_t(group) * (d.in.c / d.groups) + s.channel;
 }
@@ -215,10 +226,56 @@ template <class S> struct Pixels {
   int32_t only, later;
 };
 
+// As run_panels, of numbers. Taps outside the input are read as zeros.
+inline void run_integer_panels(const Op &op, const std::vector<Segment> &segments, bool edges, int32_t group,
+                               const Pixels<u8> &pixels, const int32_t *order, int32_t n) {
+  constexpr int L = lanes<float>;
+  if (n == 0) return;
+  const bool dots = op.dots;
+  const int32_t total = producer_channels(op), outputs = total / op.d.groups;
+  const int64_t room = round_up(total, L) + 4 * L;
+  const int count = int(segments.size());
+  const int8_t *panel = static_cast<const int8_t *>(op.weight.data) + int64_t(group) * op.reduction * round_up(outputs, L);
+  const int32_t *begin = static_cast<const int32_t *>(op.bias.data) + int64_t(group) * outputs;
+  const float *factor = reinterpret_cast<const float *>(begin + room);
+  const u8 *from[kMaxBlock], *table[64 * 12];
+  float *rows[kMaxBlock];
+  for (int32_t i = 0; i < n; i++)
+    from[i] = pixels.base[order[i]], rows[i] = pixels.out + int64_t(order[i]) * op.ld;
+  std::vector<const u8 *> longer;
+  const u8 **edge = table;
+  if (edges && count > 64) longer.resize(size_t(count) * 12), edge = longer.data();
+  int64_t column = int64_t(group) * outputs;
+  for (size_t index = 0; index < op.panels.size(); index++) {
+    const int32_t vectors = op.panels[index];
+    int32_t at = pixels.only < 0 || pixels.only == int32_t(index) ? 0 : n;
+    const Channels channels{begin, factor, factor + room};
+    for (int which = 0; which < 4 && at < n; which++) {
+      const bool small = !dots && (which == 1 || which == 2);  // integer_of has one size between the largest and 1
+      const int mr = kBlocks[vectors][small ? 2 : which];
+      const Integer kernel = integer_of(vectors, small ? 2 : which, dots);
+      for (; n - at >= mr; at += mr) {
+        if (!edges) {
+          kernel(from + at, nullptr, segments.data(), count, panel, channels, rows + at, column);
+          continue;
+        }
+        for (int s = 0; s < count; s++)
+          for (int i = 0; i < mr; i++) edge[s * mr + i] = tap_of<u8>(op, pixels.place[order[at + i]], segments[s], group);
+        kernel(nullptr, edge, segments.data(), count, panel, channels, rows + at, column);
+      }
+    }
+    panel += int64_t(op.reduction) * vectors * L;
+    begin += vectors * L, factor += vectors * L, column += vectors * L;
+  }
+}
+
 // Run the panels of one group over pixels order[0 .. n), which share a list of segments.
 template <class S>
 void run_panels(const Op &op, const std::vector<Segment> &segments, bool edges, bool first, int32_t group,
                 const Pixels<S> &pixels, const int32_t *order, int32_t n) {
+  if constexpr (std::is_same_v<S, u8>) {
+    return run_integer_panels(op, segments, edges, group, pixels, order, n);
+  } else {
   using T = compute<S>;
   constexpr int L = lanes<T>;
   if (n == 0) return;
@@ -250,7 +307,7 @@ void run_panels(const Op &op, const std::vector<Segment> &segments, bool edges, 
       for (int i = 0; i < mr; i++) {
         const S *tap = tap_of<S>(op, pixels.place[order[at + i]], segments[s], group);
         edge[used * mr + i] = tap;
-        inside |= tap != zero_row<S>();
+        inside |= tap != zeros_of<S>(op);
       }
       if (inside) live[used++] = segments[s];
     }
@@ -300,6 +357,21 @@ void run_panels(const Op &op, const std::vector<Segment> &segments, bool edges, 
       else kernel(from + at, nullptr, segments.data(), count, panel, op.reduction, last_bias, rows + at, column);
       if (op.stage) activate<T>(op.d, rows + at, mr, column, op.rest);
     }
+  }
+  }
+}
+
+// The channels of a pixel of numbers as what they stand for, side by side.
+VF_INLINE void decode_channels(const vf_view &v, int64_t offset, int32_t first, int32_t count, float *to) {
+  constexpr int L = lanes<float>;
+  const Grid<u8> grid(v);
+  const u8 *from = static_cast<const u8 *>(v.data) + offset;
+  for (int32_t c = 0; c < count; c += L) {
+    const int n = std::min<int>(L, count - c);
+    const vfloat x = v.sc == 1 ? (n == L ? load(from + c) : load_part(from + c, n)) : load_strided(from + c * v.sc, v.sc, n);
+    const vfloat y = grid.decode(x, first + c);
+    if (n == L) store(to + c, y);
+    else store_part(to + c, y, n);
   }
 }
 
@@ -372,7 +444,8 @@ template <class S> void convolution(const Op &op, const Block &block, Scratch &s
   }
   if (op.gather) {
     S *packed = static_cast<S *>(scratch.temp);
-    const int32_t inputs = d.in.c / d.groups;
+    constexpr bool numbers = std::is_same_v<S, u8>;
+    const int32_t inputs = d.in.c / d.groups, wide = numbers ? quads_up(inputs) : inputs;
     for (int32_t g = 0; g < d.groups; g++) {
       S *to = packed;
       for (int32_t i = 0; i < p; i++) {
@@ -380,13 +453,18 @@ template <class S> void convolution(const Op &op, const Block &block, Scratch &s
         for (int32_t tap = 0; tap < d.kh * d.kw; tap++) {
           int64_t y = places[i].y + int64_t(tap / d.kw) * d.dy, x = places[i].x + int64_t(tap % d.kw) * d.dx;
           if (y < 0 || y >= d.in.h || x < 0 || x >= d.in.w) {
-            std::memset(static_cast<void *>(to), 0, sizeof(S) * inputs);
+            if constexpr (numbers) std::memcpy(to, op.zeros.data, size_t(inputs));
+            else std::memset(static_cast<void *>(to), 0, sizeof(S) * inputs);
+          } else if (op.decodes) {
+            if constexpr (std::is_same_v<S, float>)
+              decode_channels(d.in, places[i].r * d.in.sr + y * d.in.sh + x * d.in.sw + int64_t(g) * inputs * d.in.sc,
+                              g * inputs, inputs, to);
           } else {
             const S *from = static_cast<const S *>(d.in.data) + places[i].r * d.in.sr + y * d.in.sh + x * d.in.sw +
                             int64_t(g) * inputs * d.in.sc;
             copy_channels<S>(op, from, places[i].r, g * inputs, inputs, to);
           }
-          to += inputs;
+          to += wide;
         }
       }
       for (size_t b = 0; b < op.inner.size(); b++)

@@ -1,8 +1,10 @@
 // The kernels of one instruction set: compiled once with each value of VF_ISA.
 #include <algorithm>
 #include <new>
+#include <type_traits>
 
 #include "commit.h"
+#include "copies.h"
 #include "depthwise.h"
 #include "epilogue.h"
 #include "fused.h"
@@ -16,16 +18,29 @@
 namespace vf {
 namespace VF_SPACE {
 
+inline bool is_depthwise(const Op &op) {
+  const vf_op &d = op.d;
+  return d.kind == VF_CONV && d.groups == d.in.c && d.groups > 1 && producer_channels(op) == d.in.c && !d.gate;
+}
+
 // The cycles of a pixel: two vector products a cycle, a few vector operations for each value, some for the pixel.
 template <class S> int64_t cycles_of(const Op &op) {
   constexpr int64_t L = lanes<compute<S>>;
   const vf_op &d = op.d;
   const int64_t taps = std::max<int64_t>(1, int64_t(d.kh) * d.kw), vectors = (d.out.c + L - 1) / L;
   const bool dense = (d.kind == VF_CONV || d.kind == VF_TRANSPOSED) && !op.depthwise;
-  return vectors * (dense ? (op.winograd_tiles ? 4 : taps) * (d.in.c / d.groups) / kProductsPerCycle : taps) +
+  return vectors * (dense ? (op.winograd_tiles ? 4 : taps) * (d.in.c / d.groups) / (d.integer ? 4 : 1) / kProductsPerCycle : taps) +
          vectors * (kCyclesOfVector + kCyclesOfInstruction * d.nepi) + kCyclesOfPixel;
 }
 
+// How an op's input is read: numbers that are multiplied with other than integer weights as what they stand for.
+inline int32_t input_dtype(const Op &op) {
+  const vf_op &d = op.d;
+  if (d.kind == VF_POINTWISE || d.kind == VF_INPUT) return d.dtype;
+  return op.decodes ? int32_t(VF_F32) : d.in.dtype;
+}
+
+// `S`: how the input is read.
 template <class S> void prepare_op(Op &op) {
   using T = compute<S>;
   vf_op &d = op.d;
@@ -42,10 +57,11 @@ template <class S> void prepare_op(Op &op) {
     op.block_pixels = std::min(op.block_pixels, kMaxPlainBlock);
     op.span = find_span(op);
     op.narrow = find_narrow<S>(op);
+    op.copies = find_copy(op);
     op.temp_bytes = size_t(op.span) * size_t(round_up(d.in.c, lanes<T>)) * sizeof(T);
     return;
   }
-  op.depthwise = d.kind == VF_CONV && d.groups == d.in.c && d.groups > 1 && producer_channels(op) == d.in.c && !d.gate;
+  op.depthwise = is_depthwise(op);
   if (op.depthwise) {
     const int32_t ld = op.ld;
     pack_depthwise<S>(op);
@@ -55,12 +71,18 @@ template <class S> void prepare_op(Op &op) {
   }
   if constexpr (kMain<S>)
     if (d.winograd) return pack_winograd<S>(op);
-  op.gather = d.kind == VF_CONV && (d.in.sc != 1 || d.gate);
+  op.gather = d.kind == VF_CONV && (d.in.sc != 1 || d.gate || op.decodes);
   const int32_t ld = op.ld;
-  pack_convolution<S>(op);
-  op.ld = ld;
-  plan_reduction<S>(op);
-  op.asks_old = asks_old<S>(op);
+  if constexpr (std::is_same_v<S, u8>) {
+    op.gather = !reads_quads(d);
+    pack_integer(op);
+    plan_integer(op);
+  } else {
+    pack_convolution<S>(op);
+    op.ld = ld;
+    plan_reduction<S>(op);
+    op.asks_old = d.in.dtype == d.dtype && asks_old<S>(op);
+  }
   if (op.gather) {
     int64_t row = int64_t(op.reduction) * int64_t(sizeof(S));
     while (op.block_pixels > kBlockStep && row * op.block_pixels > kScratchBytes) op.block_pixels -= kBlockStep;
@@ -75,7 +97,7 @@ template <class S> void prepare(Op &op) {
 
 template <class S>
 void finish(const Op &op, const Block &block, Scratch &scratch, bool force, uint64_t *changed, float *squares) {
-  if constexpr (kMain<S>) {
+  if constexpr (kMain<S> || std::is_same_v<S, u8>) {
     switch (op.ending) {
       case kProduced: return finish_fused<S, kProduced>(op, block, scratch, force, changed, squares);
       case kPlus: return finish_fused<S, kPlus>(op, block, scratch, force, changed, squares);
@@ -99,9 +121,8 @@ template <class S> void depthwise_stage(const Op &op, const Block &block, Scratc
   activate<T>(op.d, rows, block.pixels, 0, op.d.out.c);
 }
 
-template <class S>
-void compute_block(const Op &op, const Block &block, Scratch &scratch, bool force, uint64_t *changed,
-                   float *squares) {
+// The part of a block before its epilogue; `S`: how the input is read.
+template <class S> void produce(const Op &op, const Block &block, Scratch &scratch) {
   switch (op.d.kind) {
     case VF_CONV:
     case VF_TRANSPOSED:
@@ -112,13 +133,8 @@ void compute_block(const Op &op, const Block &block, Scratch &scratch, bool forc
       break;
     case VF_MAXPOOL: maxpool<S>(op, block, scratch); break;
     case VF_SEPARABLE: separable<S>(op, block, scratch); break;
-    case VF_POINTWISE:
-      if constexpr (kMain<S>)
-        if (op.narrow) return narrow_block<S>(op, block, force, changed);
-      break;
     default: break;
   }
-  finish<S>(op, block, scratch, force, changed, squares);
 }
 
 template <class S> void expand(const Op &op, const Block &block, Scratch &scratch) {
@@ -129,7 +145,7 @@ template <class S> void set_row(const Op &op, Scratch &scratch, int32_t row, con
   using T = compute<S>;
   T *to = static_cast<T *>(scratch.reg[0]) + int64_t(row) * op.ld;
   for (int32_t i = 0; i < c; i++) {
-    S s;
+    std::conditional_t<std::is_same_v<S, u8>, float, S> s;
     narrow(T(values[i]), &s);  // a mean is a value of its own in the model's precision
     to[i] = widen(s);
   }
@@ -140,21 +156,32 @@ template <class S> void set_row(const Op &op, Scratch &scratch, int32_t row, con
   switch (dtype) {                                          \
     case VF_F64: return function<double>(__VA_ARGS__);      \
     case VF_BF16: return function<bf16>(__VA_ARGS__);       \
+    case VF_U8: return function<u8>(__VA_ARGS__);           \
     default: return function<float>(__VA_ARGS__);           \
   }
 
-static void any_prepare(Op &op) { VF_BY_DTYPE(op.d.dtype, prepare, op) }
-static void any_block(const Op &op, const Block &block, Scratch &s, bool force, uint64_t *changed, float *squares) {
-  VF_BY_DTYPE(op.d.dtype, compute_block, op, block, s, force, changed, squares)
-}
-static void any_panel(const Op &op, const Block &block, Scratch &s, int32_t panel, int32_t later) {
-  VF_BY_DTYPE(op.d.dtype, convolution, op, block, s, panel, later)
-}
-static void any_winograd(const Op &op, const Block &block, Scratch &s, int32_t first, int32_t last) {
-  VF_BY_DTYPE(op.d.dtype, winograd_panels, op, block, s, first, last)
+static void any_prepare(Op &op) {
+  op.decodes = op.d.kind == VF_CONV && op.d.in.dtype == VF_U8 && !op.d.integer && !is_depthwise(op);
+  VF_BY_DTYPE(input_dtype(op), prepare, op)
 }
 static void any_finish(const Op &op, const Block &block, Scratch &s, bool force, uint64_t *changed, float *squares) {
   VF_BY_DTYPE(op.d.dtype, finish, op, block, s, force, changed, squares)
+}
+static void any_produce(const Op &op, const Block &block, Scratch &s) {
+  VF_BY_DTYPE(input_dtype(op), produce, op, block, s)
+}
+static void any_block(const Op &op, const Block &block, Scratch &s, bool force, uint64_t *changed, float *squares) {
+  if (op.copies == Op::kEncodes) return encode_block(op, block, s, force, changed);
+  if (op.copies != Op::kComputes) { VF_BY_DTYPE(op.d.dtype, copy_block, op, block, force, changed) }
+  if (op.narrow && op.d.dtype == VF_F32) return narrow_block<float>(op, block, force, changed);
+  if (op.d.kind != VF_POINTWISE) any_produce(op, block, s);
+  any_finish(op, block, s, force, changed, squares);
+}
+static void any_panel(const Op &op, const Block &block, Scratch &s, int32_t panel, int32_t later) {
+  VF_BY_DTYPE(input_dtype(op), convolution, op, block, s, panel, later)
+}
+static void any_winograd(const Op &op, const Block &block, Scratch &s, int32_t first, int32_t last) {
+  VF_BY_DTYPE(op.d.dtype, winograd_panels, op, block, s, first, last)
 }
 static void any_expand(const Op &op, const Block &block, Scratch &s) {
   VF_BY_DTYPE(op.d.dtype, expand, op, block, s)

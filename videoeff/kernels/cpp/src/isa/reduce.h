@@ -3,6 +3,7 @@
 #define VIDEOEFF_REDUCE_H
 
 #include <algorithm>
+#include <type_traits>
 
 #include "vector.h"
 
@@ -23,28 +24,47 @@ VF_INLINE void load_wide(const bf16 *p, vwide &v) {
   for (int i = 0; i < 8; i++) v[i] = widen(p[i]);
 }
 
+VF_INLINE void load_wide(const u8 *p, vwide &v) {
+  for (int i = 0; i < 8; i++) v[i] = widen(p[i]);
+}
+
+// What 8 values, or one, stand for. Exact in double.
+template <class S> VF_INLINE vwide decoded(const Grid<S> &grid, vwide x, int64_t c) {
+  if constexpr (std::is_same_v<S, u8>)
+    for (int i = 0; i < 8; i++)
+      x[i] = (x[i] - double(grid.row(VF_GRID_ZERO)[c + i])) * double(grid.row(VF_GRID_SCALE)[c + i]);
+  return x;
+}
+template <class S> VF_INLINE double decoded(const Grid<S> &grid, double x, int64_t c) {
+  if constexpr (std::is_same_v<S, u8>)
+    return (x - double(grid.row(VF_GRID_ZERO)[c])) * double(grid.row(VF_GRID_SCALE)[c]);
+  else return x;
+}
+
 // Adds the sum and the sum of squares of a run of the value to sums[0] and sums[1].
 template <class S> void moments(const Op &op, const Run &run, double *sums) {
   const vf_view &v = op.d.out;
   const S *from = static_cast<const S *>(v.data) + run.r * v.sr + run.y * v.sh + run.x * v.sw;
   double sum = 0, squares = 0;
   vwide many = {}, many_squares = {};
+  const Grid<S> grid(v);
   auto row = [&](const S *p, int64_t n, int64_t stride) {
     int64_t i = 0;
     if (stride == 1)
       for (; i + 8 <= n; i += 8) {
         vwide x;
         load_wide(p + i, x);
+        x = decoded(grid, x, i);
         many += x;
         many_squares += x * x;
       }
     for (; i < n; i++) {
-      const double x = widen(p[i * stride]);
+      const double x = decoded(grid, double(widen(p[i * stride])), i);
       sum += x;
       squares += x * x;
     }
   };
-  if (v.sc == 1 && v.sw == v.c)
+  if (v.sc == 1 && v.sw == v.c && !std::is_same_v<S, u8>)
     row(from, int64_t(run.n) * v.c, 1);
   else
     for (int64_t p = 0; p < run.n; p++) row(from + p * v.sw, v.c, v.sc);
@@ -56,6 +76,7 @@ template <class S> void moments(const Op &op, const Run &run, double *sums) {
 // Adds the pixels of a run of a view to `sums`, one for each channel.
 template <class S> void accumulate(const vf_view &v, const Run &run, double *sums) {
   const S *from = static_cast<const S *>(v.data) + run.r * v.sr + run.y * v.sh + run.x * v.sw;
+  const Grid<S> grid(v);
   int64_t c = 0;
   if (v.sc == 1)
     for (; c + 8 <= v.c; c += 8) {
@@ -63,12 +84,12 @@ template <class S> void accumulate(const vf_view &v, const Run &run, double *sum
       load_wide(sums + c, total);
       for (int64_t p = 0; p < run.n; p++) {
         load_wide(from + p * v.sw + c, x);
-        total += x;
+        total += decoded(grid, x, c);
       }
       std::memcpy(sums + c, &total, sizeof total);
     }
   for (; c < v.c; c++)
-    for (int64_t p = 0; p < run.n; p++) sums[c] += widen(from[p * v.sw + c * v.sc]);
+    for (int64_t p = 0; p < run.n; p++) sums[c] += decoded(grid, double(widen(from[p * v.sw + c * v.sc])), c);
 }
 
 // x 0 is zero for every finite x, else NaN.

@@ -58,6 +58,8 @@ VF_INLINE float widen(bf16 x) {
   std::memcpy(&f, &bits, 4);
   return f;
 }
+VF_INLINE float widen(u8 x) { return float(x.code); }
+VF_INLINE void narrow(float x, u8 *to) { to->code = uint8_t(int32_t(x)); }  // of a number within 0 .. 255
 VF_INLINE float widen(float x) { return x; }
 VF_INLINE double widen(double x) { return x; }
 VF_INLINE void narrow(float x, float *to) { *to = x; }
@@ -92,6 +94,47 @@ VF_INLINE void store(bf16 *p, vfloat x) {  // as `narrow`
   std::memcpy(p, &v, VF_BYTES / 2);
 }
 
+typedef uint8_t vbytes __attribute__((vector_size(VF_BYTES / 4)));
+// Compilers take the conversions of vectors of other sizes apart, lane by lane.
+VF_INLINE vfloat from_bytes(vbytes v) {
+#if VF_ISA == VF_ISA_AVX512
+  return (vfloat)_mm512_maskz_cvtepi32_ps(0xffff, _mm512_maskz_cvtepu8_epi32(0xffff, (__m128i)v));
+#elif VF_ISA == VF_ISA_AVX2
+  int64_t bits;
+  std::memcpy(&bits, &v, sizeof bits);
+  return (vfloat)_mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_cvtsi64_si128(bits)));
+#else
+  vfloat x;
+  for (int i = 0; i < lanes<float>; i++) x[i] = float(v[i]);
+  return x;
+#endif
+}
+VF_INLINE vbytes to_bytes(vfloat x) {
+#if VF_ISA == VF_ISA_AVX512
+  return (vbytes)_mm512_maskz_cvtepi32_epi8(0xffff, _mm512_maskz_cvttps_epi32(0xffff, (__m512)x));
+#elif VF_ISA == VF_ISA_AVX2
+  const __m256i whole = _mm256_cvttps_epi32((__m256)x);
+  const __m128i halves = _mm_packus_epi32(_mm256_castsi256_si128(whole), _mm256_extracti128_si256(whole, 1));
+  const int64_t bits = _mm_cvtsi128_si64(_mm_packus_epi16(halves, halves));
+  vbytes v;
+  std::memcpy(&v, &bits, sizeof v);
+  return v;
+#else
+  vbytes v;
+  for (int i = 0; i < lanes<float>; i++) v[i] = uint8_t(int32_t(x[i]));
+  return v;
+#endif
+}
+VF_INLINE vfloat load(const u8 *p) {
+  vbytes v;
+  std::memcpy(&v, p, sizeof v);
+  return from_bytes(v);
+}
+VF_INLINE void store(u8 *p, vfloat x) {
+  const vbytes v = to_bytes(x);
+  std::memcpy(p, &v, sizeof v);
+}
+
 // The first n lanes (0 < n < lanes); the others are zero, and not touched in memory.
 template <class T> VF_INLINE vec<T> load_part(const T *p, int n) {
 #if VF_ISA == VF_ISA_AVX512
@@ -122,6 +165,24 @@ VF_INLINE vfloat load_part(const bf16 *p, int n) {
 }
 VF_INLINE void store_part(bf16 *p, vfloat v, int n) {
   for (int i = 0; i < n; i++) narrow(v[i], p + i);
+}
+
+VF_INLINE vfloat load_part(const u8 *p, int n) {
+#if VF_ISA == VF_ISA_AVX512
+  return from_bytes((vbytes)_mm_maskz_loadu_epi8(__mmask16((1u << n) - 1), p));
+#else
+  vbytes v = {};
+  for (int i = 0; i < n; i++) v[i] = p[i].code;
+  return from_bytes(v);
+#endif
+}
+VF_INLINE void store_part(u8 *p, vfloat x, int n) {
+  const vbytes v = to_bytes(x);
+#if VF_ISA == VF_ISA_AVX512
+  _mm_mask_storeu_epi8(p, __mmask16((1u << n) - 1), (__m128i)v);
+#else
+  for (int i = 0; i < n; i++) p[i].code = v[i];
+#endif
 }
 
 // p[0], p[2], ..: a whole vector; nothing behind the last of them is touched.
@@ -212,6 +273,40 @@ VF_INLINE uint32_t bits_of(vint m) {
   return bits;
 #endif
 }
+
+// What numbers stand for, and back; values of other types stand for themselves.
+template <class S> struct Grid {
+  using T = compute<S>;
+  explicit Grid(const vf_view &) {}
+  VF_INLINE vec<T> decode(vec<T> x, int64_t) const { return x; }
+  VF_INLINE vec<T> encode(vec<T> x, int64_t) const { return x; }
+  VF_INLINE vec<T> span(vec<T> x, int64_t) const { return x; }  // of a difference of two
+  VF_INLINE T decode_one(T x, int64_t) const { return x; }
+  VF_INLINE T encode_one(T x, int64_t) const { return x; }
+  VF_INLINE T span_one(T x, int64_t) const { return x; }
+};
+template <> struct Grid<u8> {
+  const float *rows;
+  int64_t pitch;
+  explicit Grid(const vf_view &v) : rows(v.grid), pitch(grid_row(v.c)) {}
+  VF_INLINE const float *row(int which) const { return rows + which * pitch; }
+  VF_INLINE vfloat decode(vfloat x, int64_t c) const {
+    return (x - load(row(VF_GRID_ZERO) + c)) * load(row(VF_GRID_SCALE) + c);
+  }
+  // Halves go to the even number, NaN to the smallest.
+  VF_INLINE vfloat encode(vfloat x, int64_t c) const {
+    const vfloat magic = broadcast(12582912.0f);  // 1.5 2^23: adding it rounds to an integer
+    const vfloat low = load(row(VF_GRID_LOW) + c), high = load(row(VF_GRID_HIGH) + c);
+    x = x * load(row(VF_GRID_INVERSE) + c);
+    x = x >= low ? x : low;
+    x = x <= high ? x : high;
+    x = x + magic;
+    return (x - magic) + load(row(VF_GRID_ZERO) + c);
+  }
+  VF_INLINE vfloat span(vfloat x, int64_t c) const { return x * load(row(VF_GRID_SCALE) + c); }
+  VF_INLINE float decode_one(float x, int64_t c) const { return (x - row(VF_GRID_ZERO)[c]) * row(VF_GRID_SCALE)[c]; }
+  VF_INLINE float span_one(float x, int64_t c) const { return x * row(VF_GRID_SCALE)[c]; }
+};
 
 }  // namespace VF_SPACE
 }  // namespace vf

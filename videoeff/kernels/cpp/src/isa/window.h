@@ -12,7 +12,7 @@ namespace VF_SPACE {
 
 // The maximum of a pixel, V vectors of channels from `in` (the first tap) on.
 template <int V, class S>
-VF_INLINE void maximum(const S *in, const vf_op &d, const int *range, typename Compute<S>::type *out, int n) {
+VF_INLINE void maximum(const S *in, const vf_op &d, const int *range, typename Compute<S>::type *out, int64_t c, int n) {
   using T = typename Compute<S>::type;
   constexpr int N = lanes<T>;
   vec<T> top[V];
@@ -25,7 +25,8 @@ VF_INLINE void maximum(const S *in, const vf_op &d, const int *range, typename C
       else
         top[0] = vmaximum(load_any(tap, d.in.sc, n), top[0]);
     }
-  unrolled<V>([&](auto i) { store<T>(out + i * N, top[i]); });
+  const Grid<S> grid(d.in);  // scales are above 0: the largest number stands for the largest value
+  unrolled<V>([&](auto i) { store<T>(out + i * N, grid.decode(top[i], c + i * N)); });
 }
 
 template <class S> void maxpool(const Op &op, const Block &block, Scratch &scratch) {
@@ -46,11 +47,11 @@ template <class S> void maxpool(const Op &op, const Block &block, Scratch &scrat
       const S *from = origin + (run.r * in.sr + top * in.sh + left * in.sw);
       int c = 0;
       if (in.sc == 1) {
-        for (; c + 4 * N <= in.c; c += 4 * N) maximum<4>(from + c, d, range, out + c, 4 * N);
-        for (; c + 2 * N <= in.c; c += 2 * N) maximum<2>(from + c, d, range, out + c, 2 * N);
-        for (; c + N <= in.c; c += N) maximum<1>(from + c, d, range, out + c, N);
+        for (; c + 4 * N <= in.c; c += 4 * N) maximum<4>(from + c, d, range, out + c, c, 4 * N);
+        for (; c + 2 * N <= in.c; c += 2 * N) maximum<2>(from + c, d, range, out + c, c, 2 * N);
+        for (; c + N <= in.c; c += N) maximum<1>(from + c, d, range, out + c, c, N);
       }
-      for (; c < in.c; c += N) maximum<1>(from + c * in.sc, d, range, out + c, std::min(in.c - c, N));
+      for (; c < in.c; c += N) maximum<1>(from + c * in.sc, d, range, out + c, c, std::min(in.c - c, N));
     }
   }
 }
@@ -63,18 +64,18 @@ template <class S> struct Tap {
 
 // The sum of a few taps, added to what `out` holds unless `fresh`; V vectors of channels from c on.
 template <int V, class S>
-VF_INLINE void add_taps(const Tap<S> *taps, int count, bool fresh, int64_t offset, int64_t stride,
+VF_INLINE void add_taps(const Grid<S> &grid, const Tap<S> *taps, int count, bool fresh, int64_t c, int64_t stride,
                         typename Compute<S>::type *out, int n) {
   using T = typename Compute<S>::type;
   constexpr int N = lanes<T>;
   vec<T> acc[V];
   unrolled<V>([&](auto i) { acc[i] = fresh ? vec<T>{} : load(out + i * N); });
   for (int t = 0; t < count; t++) {
-    const S *at = taps[t].at + offset;
+    const S *at = taps[t].at + c * stride;
     if (n == V * N && stride == 1)
-      unrolled<V>([&](auto i) { acc[i] += taps[t].weight * load(at + i * N); });
+      unrolled<V>([&](auto i) { acc[i] += taps[t].weight * grid.decode(load(at + i * N), c + i * N); });
     else
-      acc[0] += taps[t].weight * load_any(at, stride, n);
+      acc[0] += taps[t].weight * grid.decode(load_any(at, stride, n), c);
   }
   unrolled<V>([&](auto i) { store<T>(out + i * N, acc[i]); });
 }
@@ -83,13 +84,14 @@ template <class S>
 VF_INLINE void flush_taps(const Tap<S> *taps, int count, bool fresh, const vf_view &in,
                           typename Compute<S>::type *out) {
   constexpr int N = lanes<typename Compute<S>::type>;
+  const Grid<S> grid(in);
   int c = 0;
   if (in.sc == 1) {
-    for (; c + 4 * N <= in.c; c += 4 * N) add_taps<4>(taps, count, fresh, c, 1, out + c, 4 * N);
-    for (; c + 2 * N <= in.c; c += 2 * N) add_taps<2>(taps, count, fresh, c, 1, out + c, 2 * N);
-    for (; c + N <= in.c; c += N) add_taps<1>(taps, count, fresh, c, 1, out + c, N);
+    for (; c + 4 * N <= in.c; c += 4 * N) add_taps<4>(grid, taps, count, fresh, c, 1, out + c, 4 * N);
+    for (; c + 2 * N <= in.c; c += 2 * N) add_taps<2>(grid, taps, count, fresh, c, 1, out + c, 2 * N);
+    for (; c + N <= in.c; c += N) add_taps<1>(grid, taps, count, fresh, c, 1, out + c, N);
   }
-  for (; c < in.c; c += N) add_taps<1>(taps, count, fresh, c * in.sc, in.sc, out + c, std::min(in.c - c, N));
+  for (; c < in.c; c += N) add_taps<1>(grid, taps, count, fresh, c, in.sc, out + c, std::min(in.c - c, N));
 }
 
 // Columns that any kStretch pixels of a row read, where it pays to sum over rows first: with several taps both ways, and
@@ -118,6 +120,7 @@ void stretch(const Op &op, const Run &run, typename Compute<S>::type *sums, type
   const auto range = std::minmax_element(ix, ix + int64_t(run.n) * d.tx);
   const int32_t low = *range.first, columns = *range.second - low + 1;
   const S *data = static_cast<const S *>(d.in.data) + run.r * d.in.sr + low * d.in.sw;
+  const Grid<S> grid(d.in);
   bool fresh = true;
   for (int a = 0; a < d.ty; a++) {
     if (wy[a] == 0 && !(fresh && a + 1 == d.ty)) continue;
@@ -126,9 +129,10 @@ void stretch(const Op &op, const Run &run, typename Compute<S>::type *sums, type
     T *to = sums;
     for (int32_t x = 0; x < columns; x++, from += d.in.sw, to += ld) {
       int32_t c = 0;
-      for (; c + N <= d.in.c; c += N) store<T>(to + c, weight * load(from + c) + (fresh ? vec<T>{} : load(to + c)));
+      for (; c + N <= d.in.c; c += N)
+        store<T>(to + c, weight * grid.decode(load(from + c), c) + (fresh ? vec<T>{} : load(to + c)));
       if (c < d.in.c)
-        store<T>(to + c, weight * load_part(from + c, d.in.c - c) + (fresh ? vec<T>{} : load(to + c)));
+        store<T>(to + c, weight * grid.decode(load_part(from + c, d.in.c - c), c) + (fresh ? vec<T>{} : load(to + c)));
     }
     fresh = false;
   }

@@ -28,7 +28,8 @@ constexpr int64_t kMaxExtent = int64_t(1) << 31;
 
 inline bool check_view(const vf_view &v, int64_t op, const char *what, bool data, const Problem &problem) {
   const int64_t extents[4] = {v.r, v.h, v.w, v.c}, strides[4] = {v.sr, v.sh, v.sw, v.sc};
-  if (v.dtype < VF_F32 || v.dtype > VF_BF16) return problem("op %lld: %s has dtype %d", (long long)op, what, v.dtype);
+  if (v.dtype < VF_F32 || v.dtype > VF_U8) return problem("op %lld: %s has dtype %d", (long long)op, what, v.dtype);
+  if ((v.dtype == VF_U8) != (v.grid != nullptr)) return problem("op %lld: %s: numbers without a grid, or a grid alone", (long long)op, what);
   int64_t last = 0, count = 1;
   for (int i = 0; i < 4; i++) {
     if (extents[i] < 1 || extents[i] >= kMaxExtent)
@@ -49,7 +50,7 @@ inline bool check_view(const vf_view &v, int64_t op, const char *what, bool data
 }
 
 inline bool overlap(const vf_view &a, const vf_view &b) {
-  auto item = [](const vf_view &v) { return v.dtype == VF_F64 ? 8 : v.dtype == VF_F32 ? 4 : 2; };
+  auto item = [](const vf_view &v) { return item_of(v.dtype); };
   auto last = [](const vf_view &v) {
     return (v.r - 1) * v.sr + (v.h - 1) * v.sh + (v.w - 1) * v.sw + (v.c - 1) * v.sc + 1;
   };
@@ -85,7 +86,9 @@ inline bool check_epilogue(const vf_op &d, int64_t index, const Problem &problem
   for (int k = 0; k < d.nargs; k++) {
     const vf_view &v = d.args[k];
     if (!check_view(v, index, "an argument", true, problem)) return false;
-    if (v.dtype != d.dtype && v.dtype != VF_F32) return problem("op %lld: argument %d has dtype %d", i, k, v.dtype);
+    const bool numbers = v.dtype == VF_U8 && (d.dtype == VF_F32 || d.dtype == VF_U8);
+    if (v.dtype != d.dtype && v.dtype != VF_F32 && !numbers) return problem("op %lld: argument %d has dtype %d", i, k, v.dtype);
+    if (v.dtype == VF_F32 && d.dtype == VF_F64) return problem("op %lld: argument %d has dtype %d", i, k, v.dtype);
   }
   for (int k = 0; k < d.nepi; k++) {
     const vf_epi &e = d.epi[k];
@@ -98,10 +101,11 @@ inline bool check_epilogue(const vf_op &d, int64_t index, const Problem &problem
     if (e.op == VF_LINEAR) {
       if (e.b < VF_ARG || e.b - VF_ARG + (e.q != 0) >= d.nargs) return problem("op %lld: no weights", i);
       const vf_view &w = d.args[e.b - VF_ARG];
-      if (w.c != a || w.sc != 1 || w.sw != w.c || w.h != 1 || w.r != 1 || !is_register(e.a) || e.a == e.dst)
+      if (w.dtype == VF_U8 || w.c != a || w.sc != 1 || w.sw != w.c || w.h != 1 || w.r != 1 || !is_register(e.a) || e.a == e.dst)
         return problem("op %lld: instruction %d: the weights do not fit", i, k);
       result = w.w;
-      if (e.q != 0 && (d.args[e.b - VF_ARG + 1].c != result || d.args[e.b - VF_ARG + 1].sc != 1))
+      if (e.q != 0 && (d.args[e.b - VF_ARG + 1].c != result || d.args[e.b - VF_ARG + 1].sc != 1 ||
+                       d.args[e.b - VF_ARG + 1].dtype == VF_U8))
         return problem("op %lld: instruction %d: the bias does not fit", i, k);
     } else {
       if ((a && a != result) || (b && b != result)) return problem("op %lld: instruction %d: widths differ", i, k);
@@ -196,7 +200,7 @@ inline bool check_window(const vf_op &d, int64_t index, const Problem &problem) 
 inline bool check_stages(const vf_op &d, int64_t index, const Problem &problem, vf_view &in) {
   long long i = index;
   if (d.nbefore > VF_MAX_STAGES || d.nbefore < 0) return problem("op %lld: %d stages", i, d.nbefore);
-  if (d.dtype == VF_BF16 || d.in.sc != 1 || d.gate || d.factor != 0 || (d.kind != VF_CONV && d.kind != VF_MAXPOOL))
+  if (d.dtype == VF_BF16 || d.dtype != d.in.dtype || d.dtype == VF_U8 || d.in.sc != 1 || d.gate || d.factor != 0 || (d.kind != VF_CONV && d.kind != VF_MAXPOOL))
     return problem("op %lld: stages of an op of kind %d, with a gate, predicted changes or another dtype", i, d.kind);
   int windows = 0;
   for (int32_t k = 0; k <= d.nbefore; k++) {
@@ -237,7 +241,7 @@ inline bool check_stages(const vf_op &d, int64_t index, const Problem &problem, 
 
 // Whether 2x2 results can be computed together, by minimal filtering (isa/winograd.h).
 inline bool fits_winograd(const vf_op &d) {
-  return d.kind == VF_CONV && d.dtype == VF_F32 && d.nbefore == 0 && d.groups == 1 && !d.gate && d.kh == 3 && d.kw == 3 &&
+  return d.kind == VF_CONV && d.dtype == VF_F32 && d.in.dtype == VF_F32 && d.nbefore == 0 && d.groups == 1 && !d.gate && d.kh == 3 && d.kw == 3 &&
          d.sy == 1 && d.sx == 1 && d.dy == d.dx && d.dx <= VF_MAX_WINOGRAD_DILATION && d.in.sc == 1 && d.in.c <= VF_MAX_WINOGRAD_INPUTS;
 }
 
@@ -273,7 +277,7 @@ inline bool check_vicinity(const vf_op &d, int64_t index, const vf_mask *masks, 
 inline bool check_op(const vf_op &d, int64_t index, const vf_mask *masks, int64_t nmasks, const Problem &problem) {
   long long i = index;
   if (d.kind < VF_INPUT || d.kind > VF_TRANSPOSED) return problem("op %lld: kind %d", i, d.kind);
-  if (d.dtype < VF_F32 || d.dtype > VF_BF16) return problem("op %lld: dtype %d", i, d.dtype);
+  if (d.dtype < VF_F32 || d.dtype > VF_U8 || (d.dtype == VF_U8 && d.kind == VF_INPUT)) return problem("op %lld: dtype %d", i, d.dtype);
   if (d.mask < 0 || d.mask >= nmasks) return problem("op %lld: mask %d of %lld", i, d.mask, (long long)nmasks);
   if (!check_view(d.out, index, "its value", true, problem)) return false;
   const vf_mask &own = masks[d.mask];
@@ -299,7 +303,9 @@ inline bool check_op(const vf_op &d, int64_t index, const vf_mask *masks, int64_
   if (d.test == VF_TEST_NOISE) return problem("op %lld: a test by noise is for inputs", i);
   if (d.kind != VF_POINTWISE) {
     if (!check_view(d.in, index, "its input", true, problem)) return false;
-    if (d.in.dtype != d.dtype || d.in.r != d.out.r) return problem("op %lld: its input does not fit its value", i);
+    const bool mixed = (d.in.dtype == VF_U8 && d.dtype == VF_F32) || (d.in.dtype == VF_F32 && d.dtype == VF_U8);
+    if ((d.in.dtype != d.dtype && !mixed) || d.in.r != d.out.r) return problem("op %lld: its input does not fit its value", i);
+    if (d.in.dtype == VF_U8 && (d.kind == VF_TRANSPOSED || d.gate)) return problem("op %lld: kind %d of numbers, or a gate", i, d.kind);
     if (overlap(d.in, d.out)) return problem("op %lld: its input overlaps its value", i);
   }
   vf_op last = d;  // without its stages
@@ -308,6 +314,8 @@ inline bool check_op(const vf_op &d, int64_t index, const vf_mask *masks, int64_
   } else if ((d.kind == VF_CONV || d.kind == VF_MAXPOOL || d.kind == VF_TRANSPOSED) && !check_window(d, index, problem)) {
     return false;
   }
+  if (d.integer && (d.kind != VF_CONV || d.in.dtype != VF_U8 || !d.factors))
+    return problem("op %lld: integer weights of kind %d", i, d.kind);
   if (d.winograd && !fits_winograd(d)) return problem("op %lld: minimal filtering (winograd) does not serve it", i);
   if (d.kind == VF_SEPARABLE) {
     if (d.ty < 1 || d.tx < 1 || !d.iy || !d.ix || !d.wy || !d.wx || d.ty > d.in.h || d.tx > d.in.w)

@@ -51,6 +51,9 @@ void Memory::reserve(size_t wanted) {
   std::memset(data, 0, bytes);  // padding is added and multiplied, never shown: it must not be NaN
 }
 
+static bool uses_dots = true;
+bool may_use_dots() { return uses_dots; }
+
 static const Kernels *kernels_of(int32_t isa) {
 #if VF_X86
   if (isa == VF_ISA_AVX512) return kernels_avx512();
@@ -183,7 +186,7 @@ static void build(vf_plan &plan, const vf_op *ops, int64_t nops, const vf_mask *
     const int32_t b = d.block;
     plan.active[d.mask].resize(d.out.r, (d.out.h + b - 1) / b, (d.out.w + b - 1) / b, false);
     if (d.kind == VF_INPUT && d.threshold > 0) prepare_seen(plan.seen[i], plan.active[d.mask]);
-    const int64_t item = d.dtype == VF_F64 ? 8 : d.dtype == VF_F32 ? 4 : 2, r = d.out.r - 1, h = d.out.h - 1;
+    const int64_t item = item_of(d.dtype), r = d.out.r - 1, h = d.out.h - 1;
     advise_large_pages(d.out.data, size_t((r * d.out.sr + h * d.out.sh + d.out.w * d.out.sw) * item));
     if (d.nbefore) make_stages(*plan.kernels, op);
     plan.kernels->prepare(op);
@@ -218,6 +221,8 @@ int32_t vf_best_isa(void) {
 #endif
   return VF_ISA_PORTABLE;
 }
+
+void vf_use_dots(int32_t use) { uses_dots = use != 0; }
 
 vf_plan *vf_plan_create(const vf_op *ops, int64_t nops, const vf_mask *masks, int64_t nmasks, int32_t isa, char *error,
                         int64_t error_size) {

@@ -54,7 +54,7 @@ static int64_t run_active(vf_plan &plan, Op &op, Mask &active, int64_t pixels, R
 
 static int64_t map_bytes(const Op &op) {
   const vf_view &v = op.d.out;
-  return int64_t(v.r) * v.h * v.w * v.c * (op.d.dtype == VF_F64 ? 8 : op.d.dtype == VF_BF16 ? 2 : 4);
+  return int64_t(v.r) * v.h * v.w * v.c * item_of(op.d.dtype);
 }
 
 // Whether rows of an op follow from some rows of what it reads.

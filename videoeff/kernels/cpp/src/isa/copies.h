@@ -1,0 +1,135 @@
+// Ops that copy pixels as they are, or turn values into numbers, and do nothing else: without registers between, since of a
+// few channels all else costs more than the pixel.
+#ifndef VIDEOEFF_COPIES_H
+#define VIDEOEFF_COPIES_H
+
+#include <algorithm>
+#include <cstring>
+
+#include "fused.h"
+
+namespace vf {
+namespace VF_SPACE {
+
+inline bool same_grid(const vf_view &a, const vf_view &b) {
+  return a.c == b.c && std::memcmp(a.grid, b.grid, size_t(grid_row(a.c)) * VF_GRID_ROWS * sizeof(float)) == 0;
+}
+
+inline bool is_uniform(const vf_view &v) {
+  const int64_t pitch = grid_row(v.c);
+  for (int row = 0; row < VF_GRID_ROWS; row++)
+    for (int32_t c = 1; c < v.c; c++)
+      if (v.grid[row * pitch + c] != v.grid[row * pitch]) return false;
+  return true;
+}
+
+// Whether a sum picks one pixel for each, as a slice of the rows and columns does.
+inline bool picks(const Op &op) {
+  const auto one = [](double w) { return w == 1; };
+  return op.d.ty == 1 && op.d.tx == 1 && std::all_of(op.wy.begin(), op.wy.end(), one) &&
+         std::all_of(op.wx.begin(), op.wx.end(), one);
+}
+
+// How an op copies: kPicks: single pixels of its input as they are; kCopies: those of its argument; kEncodes: values, which
+// lie side by side over several pixels as the numbers do.
+inline int32_t find_copy(const Op &op) {
+  const vf_op &d = op.d;
+  if (d.kind == VF_SEPARABLE && d.nepi == 0 && d.threshold == 0 && !d.magnitude && d.in.sc == 1 && d.out.sc == 1 && picks(op) &&
+      d.in.dtype == d.dtype && d.dtype != VF_F64 && (d.dtype != VF_U8 || same_grid(d.in, d.out)))
+    return Op::kPicks;
+  if (d.kind != VF_POINTWISE || d.nepi != 1 || d.epi[0].op != VF_COPY || d.epi[0].a != VF_ARG || d.epi[0].dst != 0) return 0;
+  const vf_view &from = d.args[0];
+  if (d.threshold != 0 || d.magnitude || d.out.sc != 1 || from.sc != 1 || from.c != d.out.c || d.dtype == VF_F64) return 0;
+  if (from.dtype == d.dtype && (d.dtype != VF_U8 || same_grid(from, d.out))) return Op::kCopies;
+  const bool rows = d.out.sw == d.out.c && from.sw == from.c;
+  return from.dtype == VF_F32 && d.dtype == VF_U8 && rows && is_uniform(d.out) ? Op::kEncodes : 0;
+}
+
+// Bytes from `a` to `b`; whether any was another.
+VF_INLINE bool exchange_bytes(const char *from, char *to, int64_t n) {
+  bool differs = false;
+  int64_t i = 0;
+#if VF_ISA == VF_ISA_AVX512
+  for (; i < n; i += 64) {
+    const __mmask64 part = n - i >= 64 ? ~__mmask64(0) : (__mmask64(1) << (n - i)) - 1;
+    const __m512i x = _mm512_maskz_loadu_epi8(part, from + i), y = _mm512_maskz_loadu_epi8(part, to + i);
+    differs |= _mm512_cmpneq_epi8_mask(x, y) != 0;
+    _mm512_mask_storeu_epi8(to + i, part, x);
+  }
+#else
+  for (; i + 4 <= n; i += 4) {
+    uint32_t x, y;
+    std::memcpy(&x, from + i, 4), std::memcpy(&y, to + i, 4);
+    differs |= x != y;
+    std::memcpy(to + i, &x, 4);
+  }
+  for (; i < n; i++) differs |= from[i] != to[i], to[i] = from[i];
+#endif
+  return differs;
+}
+
+// Of values that are not numbers -0 equals 0, and NaN nothing.
+template <class S> VF_INLINE bool exchange_pixel(const S *from, S *to, int32_t c) {
+  if constexpr (std::is_same_v<S, u8>) {
+    return exchange_bytes(reinterpret_cast<const char *>(from), reinterpret_cast<char *>(to), c);
+  } else {
+    using T = compute<S>;
+    constexpr int L = lanes<T>;
+    Difference<T> moved;
+    int32_t k = 0;
+    for (; k + L <= c; k += L) {
+      const vec<T> x = load(from + k);
+      moved.add(x, load(to + k));
+      store(to + k, x);
+    }
+    if (k < c) {
+      const vec<T> x = load_part(from + k, c - k);
+      moved.add(x, load_part(to + k, c - k));
+      store_part(to + k, x, c - k);
+    }
+    return moved.found();
+  }
+}
+
+template <class S> void copy_block(const Op &op, const Block &block, bool force, uint64_t *changed) {
+  const vf_op &d = op.d;
+  const bool picked = op.copies == Op::kPicks;
+  const vf_view &v = picked ? d.in : d.args[0];
+  std::memset(changed, 0, sizeof(uint64_t) * size_t((block.pixels + 63) / 64));
+  int32_t p = 0;
+  for (int32_t k = 0; k < block.count; k++) {
+    const Run &run = block.runs[k];
+    const S *row = static_cast<const S *>(v.data) + run.r * v.sr + (picked ? op.iy[size_t(run.y)] : run.y) * v.sh;
+    S *to = static_cast<S *>(d.out.data) + run.r * d.out.sr + run.y * d.out.sh + run.x * d.out.sw;
+    for (int32_t i = 0; i < run.n; i++, p++, to += d.out.sw) {
+      const S *from = row + (picked ? op.ix[size_t(run.x + i)] : run.x + i) * v.sw;
+      changed[p >> 6] |= uint64_t(exchange_pixel<S>(from, to, d.out.c) | force) << (p & 63);
+    }
+  }
+}
+
+inline void encode_block(const Op &op, const Block &block, Scratch &scratch, bool force, uint64_t *changed) {
+  constexpr int L = lanes<float>;
+  const vf_op &d = op.d;
+  const vf_view &v = d.args[0];
+  const Grid<u8> grid(d.out);
+  const int32_t c = d.out.c;
+  u8 *row = static_cast<u8 *>(scratch.reg[0]);
+  std::memset(changed, 0, sizeof(uint64_t) * size_t((block.pixels + 63) / 64));
+  int32_t p = 0;
+  for (int32_t k = 0; k < block.count; k++) {
+    const Run &run = block.runs[k];
+    const float *from = static_cast<const float *>(v.data) + run.r * v.sr + run.y * v.sh + run.x * v.sw;
+    u8 *to = static_cast<u8 *>(d.out.data) + run.r * d.out.sr + run.y * d.out.sh + run.x * d.out.sw;
+    const int32_t values = run.n * c;
+    int32_t i = 0;
+    for (; i + L <= values; i += L) store(row + i, grid.encode(load(from + i), 0));
+    if (i < values) store(row + i, grid.encode(load_part(from + i, values - i), 0));
+    for (int32_t at = 0; at < run.n; at++, p++)
+      changed[p >> 6] |= uint64_t(exchange_pixel<u8>(row + at * c, to + at * c, c) | force) << (p & 63);
+  }
+}
+
+}  // namespace VF_SPACE
+}  // namespace vf
+#endif
