@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -24,16 +24,17 @@ from videoeff.capture.autocast import Autocast
 from videoeff.capture.export import as_module, capture, require_eval
 from videoeff.capture.keeping import Keeper, kept
 from videoeff.capture.partition import begin_again, changed_tensors, has_convolution, partition
+from videoeff.capture.quantised import check_precision, quantised
 from videoeff.capture.randomness import require_none
 from videoeff.capture.reachable import has_function_caches
 from videoeff.capture.settling import Noticed, noticing, own_parameters, settle
-from videoeff.errors import BackendError, CaptureError, PassError, VaryingSizeError, first_line
+from videoeff.errors import BackendError, CaptureError, VaryingSizeError, first_line
 from videoeff.ir.edit import to_device
 from videoeff.ir.program import Program
 from videoeff.lowering.choose import choose_backends
-from videoeff.passes import Pass, parse_passes, recipe, run_passes
-from videoeff.passes.bound_reach import REFRESH, BoundReach
-from videoeff.passes.insert_thresholds import InsertThresholds
+from videoeff.passes import Pass, run_passes
+from videoeff.passes.bound_reach import REFRESH
+from videoeff.passes.options import as_tuples, bound_of, passes_of
 from videoeff.runtime.body import StreamBody
 from videoeff.runtime.engine import Engine
 from videoeff.runtime.options import AuditOptions, Options
@@ -69,6 +70,8 @@ def convert(
     on_resize: str = "error",
     every: int = 1,
     audit: float = 0.0,
+    precision: str | None = None,
+    calibration: Iterable[Any] | None = None,
     device: torch.device | str | None = None,
     name: str = "",
 ) -> StreamingModule:
@@ -104,6 +107,9 @@ def convert(
         on_resize: "error", or "replan" to convert anew for a frame of another size.
         every: look at every n-th frame, and hand out the last outputs between; see ``stream.every``.
         audit: share of the frames that are compared with the dense network; see ``stream.audit``.
+        precision: "int8" to quantise the network first; None: compute as it is. A network that is quantised
+            already (QDQ form) streams in integers as it is.
+        calibration: with a ``precision``, 20 to 300 calls like the example, spread over a clip.
         device: where the stream is to live, such as "cuda:1"; where the example lies if None. The model stays
             where it is.
         name: what to call the model in reports.
@@ -118,15 +124,16 @@ def convert(
         CaptureError: the model is in training mode, has no convolution, cannot be captured, or (strict)
             does not stream in full.
         PassError: unknown passes or options.
-        BackendError: the backend or the device cannot serve.
+        BackendError: the backend, the device or the precision cannot serve, or a package is missing.
         StateError: an unknown ``nan_policy`` or ``on_resize``, or ``every`` or ``audit`` out of range.
     """
     options = Options(alias_outputs, nan_policy, on_resize, every, AuditOptions(audit))
     choose_backends(backend)
+    check_precision(precision, calibration)
     place = _device(device)
-    tested = {"block": block, "dilation": dilation, "noise": _as_tuples(noise), "weak": weak, "grow": grow}
-    chosen = _passes(recipe, passes, threshold, predict, input_threshold, tested)
-    chosen += _bound(reach, refresh, chosen)
+    tested = {"block": block, "dilation": dilation, "noise": as_tuples(noise), "weak": weak, "grow": grow}
+    chosen = passes_of(recipe, passes, threshold, predict, input_threshold, tested)
+    chosen += bound_of(reach, refresh, chosen)
     if kwargs is not None and not isinstance(kwargs, Mapping):
         raise CaptureError(f"kwargs is a {type(kwargs).__name__}; give a dictionary of keyword arguments")
     args = example if isinstance(example, tuple) else (example,)
@@ -142,6 +149,10 @@ def convert(
     if isinstance(model, nn.Module):
         require_eval(model)
     require_example(name, args, kwargs or {})
+    if precision is not None and calibration is not None:
+        if kwargs:
+            raise CaptureError(f"{name}: kwargs with a precision; give the arguments by position")
+        model = quantised(model, args, calibration, name)
     forward = model.module().forward if isinstance(model, torch.export.ExportedProgram) else model.forward
     builder = _Builder(model, chosen, backend, place, name, planning)
     stream = StreamingModule(
@@ -414,58 +425,6 @@ def _is_planned(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, An
 
 def _shapes(signature: Signature) -> str:
     return ", ".join(str(list(spec.shape)) for spec in signature.frame_specs) or "without a tensor"
-
-
-def _passes(
-    recipe_name: str,
-    passes: str | Sequence[Pass] | None,
-    threshold: float,
-    predict: float,
-    input_threshold: float | None,
-    tested: Mapping[str, Any],
-) -> tuple[Pass, ...]:
-    thresholds = InsertThresholds(threshold, predict=predict, input_threshold=input_threshold, **tested)
-    thresholds.check()
-    asked = thresholds != InsertThresholds()
-    if passes is not None:
-        chosen = parse_passes(passes) if isinstance(passes, str) else tuple(passes)
-        odd = [p for p in chosen if not isinstance(p, Pass)]
-        if odd:
-            raise PassError(f"passes holds {odd[0]!r}, which is no pass; give Pass objects or one text")
-        if asked and any(isinstance(p, InsertThresholds) for p in chosen):
-            raise PassError(
-                "thresholds are given twice: once as an option and once in the list of passes; drop one"
-            )
-        return (*chosen, thresholds) if asked else chosen
-    chosen = recipe(recipe_name)
-    if not any(isinstance(p, InsertThresholds) for p in chosen):
-        if asked:
-            raise PassError(f"recipe {recipe_name!r} is exact and takes no threshold; use recipe='delta'")
-        return chosen
-    return tuple(replace(thresholds) if isinstance(p, InsertThresholds) else p for p in chosen)
-
-
-def _bound(reach: float | None, refresh: int, chosen: tuple[Pass, ...]) -> tuple[Pass, ...]:
-    """The pass that bounds the reach, if that is asked for."""
-    if reach is None:
-        if refresh != REFRESH:
-            raise PassError(
-                f"refresh={refresh!r} is for what a bounded reach puts off, and reach is None; give reach too"
-            )
-        return ()
-    bound = BoundReach(reach, refresh)
-    bound.check()
-    if any(isinstance(p, BoundReach) for p in chosen):
-        raise PassError("reach is given twice: as an option and in the list of passes; drop one")
-    return (bound,)
-
-
-def _as_tuples(noise: Any) -> Any:
-    """The noise as a tuple of tuples, where it is one; what is no noise is refused by the pass."""
-    try:
-        return tuple(tuple(float(x) for x in channel) for channel in noise)
-    except (TypeError, ValueError):
-        return noise
 
 
 def _name(model: Model) -> str:

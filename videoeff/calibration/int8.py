@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import os
-import subprocess
-import sys
 import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -20,6 +17,7 @@ from videoeff.calibration.controls import Control, Feed, Frame, Network
 from videoeff.calibration.openvino_files import Array, Compiled
 from videoeff.calibration.quantise import INPUTS, INT8, NETWORK
 from videoeff.calibration.simulated import Simulated
+from videoeff.capture.workers import run_worker
 from videoeff.errors import BackendError, first_line
 from videoeff.ir.program import Program
 from videoeff.runtime.dense import Step, run_plainly
@@ -27,8 +25,6 @@ from videoeff.runtime.streaming_module import StreamingModule
 
 #: Frames of the clip to calibrate on, at most.
 FRAMES = 100
-#: Seconds that quantising may take.
-_SECONDS = 1800.0
 
 PACKAGES = ("openvino", "nncf")
 
@@ -176,7 +172,7 @@ class _Recorder:
             torch.export.save(exported, graph.folder / NETWORK)
         except Exception as error:
             raise BackendError(f"{where}it could not be exported: {first_line(error)}") from error
-        _start(graph.folder, threads, where)
+        run_worker("videoeff.calibration.quantise", graph.folder, threads, where)
         compiled = Compiled(graph.folder / INT8, len(example), threads)
         expected = [list(v.shape) for v in graph.template if isinstance(v, Tensor)]
         found = [list(v.shape) for v in compiled([_array(t) for t in example])]
@@ -227,27 +223,3 @@ def _array(tensor: Tensor) -> Array:
     """The values as OpenVINO takes them; half precision as float32."""
     kept = tensor.detach().cpu().contiguous()
     return (kept.float() if kept.is_floating_point() and kept.itemsize < 4 else kept).numpy()
-
-
-def _start(folder: Path, threads: int, where: str) -> None:
-    """Quantise in a process of its own.
-
-    Raises:
-        BackendError: it failed; its last words.
-    """
-    count = str(threads)
-    environment = os.environ | {
-        "OMP_NUM_THREADS": count,
-        "CI": "true",  # else OpenVINO and NNCF send statistics of use
-        "NNCF_CI": "1",
-    }
-    command = [sys.executable, "-W", "ignore", "-m", "videoeff.calibration.quantise", str(folder)]
-    try:
-        done = subprocess.run(
-            command, env=environment, capture_output=True, text=True, timeout=_SECONDS, check=False
-        )
-    except subprocess.TimeoutExpired as error:
-        raise BackendError(f"{where}quantising took more than {_SECONDS:.0f} s") from error
-    if done.returncode:
-        lines = done.stderr.strip().splitlines() or ["no word"]
-        raise BackendError(f"{where}quantising failed: {lines[-1][:300]}")

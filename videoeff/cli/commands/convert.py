@@ -127,6 +127,17 @@ POSITIVE = click.FloatRange(min=0.0)
     help="Factor of the predicted changes; 1 to 1.5 save more, 0 is off.",
 )
 @click.option(
+    "--precision",
+    type=click.Choice(["int8"]),
+    help="Quantise the network first: 8-bit weights and values; needs --calibration and videoeff[int8].",
+)
+@click.option(
+    "--calibration",
+    type=click.Path(path_type=Path),
+    metavar="CLIP",
+    help="With --precision: up to 100 frames of this clip, evenly spread, are what it is quantised for.",
+)
+@click.option(
     "--recipe", default="delta", show_default=True, help="delta, or exact, which touches no number."
 )
 @click.option("--passes", metavar="TEXT", help="A list of passes instead of a recipe, as inspect prints it.")
@@ -191,6 +202,8 @@ def convert(
         del options["refresh"]
     elif options["reach"] is None:
         raise click.UsageError("--refresh is for what a bounded reach puts off: give --reach PIXELS too")
+    if (options["precision"] is None) != (options["calibration"] is None):
+        raise click.UsageError("--precision and --calibration CLIP belong together: give both")
     _check_early(options)
     set_threads(threads)
     stream, size, notes = build_stream(source, reference, key, input_size or None, streams, look, options)

@@ -53,6 +53,12 @@ def build_stream(
 
         with stage(f"measuring the noise of {clip}"):
             options["noise"], told = noise_of(clip, lag, pre)
+    calibration = options.pop("calibration", None)
+    if calibration is not None:
+        from videoeff.cli.shared.calls import calls_of
+
+        options["calibration"], more = calls_of(calibration, source, pre, streams)
+        told += more
     with stage(f"converting for {streams} stream(s) of {size[0]}x{size[1]}"):
         try:
             stream = to_stream(

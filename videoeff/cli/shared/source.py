@@ -261,11 +261,17 @@ def check_frames(source: Source, preprocess: Preprocess, streams: int, count: in
 def example_call(source: Source, preprocess: Preprocess, streams: int) -> Any:
     """An example call: pictures of noise through the preprocessing."""
     import numpy as np
-    import torch
 
     assert preprocess.size is not None  # set by the command
     rng = np.random.default_rng(0)
     frames = [rng.integers(0, 256, (*preprocess.size, 3), dtype=np.uint8) for _ in range(streams)]
+    return call_of(source, preprocess, frames)
+
+
+def call_of(source: Source, preprocess: Preprocess, frames: Sequence[Any]) -> Any:
+    """A call of one picture (H, W, 3), uint8, for each stream."""
+    import torch
+
     batch = torch.cat([preprocess(f) for f in frames])
     batch = batch if preprocess.dtype == "uint8" and not source.uint8 else batch.to(source.dtype)
     return (list(batch),) if source.images else batch
