@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from videoeff.ir.grids import grid_of
+from videoeff.ir.grids import Grid
 
 #: Change tests of a cache, over the channels of a pixel: largest, Euclidean, root mean square, root mean
 #: square relative to the standard deviation of the node's own first value, and, for frames alone, root mean
@@ -80,8 +80,15 @@ def delta_cache(
     Returns:
         ``value``, rounded to its grid where it has one.
     """
-    kept = grid_of(grid)
-    return value if kept is None else kept.decode(kept.encode(value), value.dtype)
+    return value if not grid else quantized(value, *grid)
+
+
+def quantized(
+    value: Tensor, scales: tuple[float, ...], zeros: tuple[int, ...], low: int, high: int, dim: int
+) -> Tensor:
+    """Round a value to the numbers of a :class:`~videoeff.ir.grids.Grid`, without keeping it."""
+    grid = Grid(tuple(scales), tuple(zeros), low, high, dim)
+    return grid.decode(grid.encode(value), value.dtype)
 
 
 def concat(parts: Sequence[Tensor], name: str, *, dim: int, step: int = 1) -> Tensor:
@@ -100,7 +107,11 @@ def concat(parts: Sequence[Tensor], name: str, *, dim: int, step: int = 1) -> Te
     return stacked.flatten(dim, dim + 1)
 
 
-MARKERS: dict[str, Callable[..., Any]] = {"delta_cache": delta_cache, "concat": concat}
+MARKERS: dict[str, Callable[..., Any]] = {
+    "delta_cache": delta_cache,
+    "concat": concat,
+    "quantized": quantized,
+}
 
 
 def is_threshold(value: Any) -> bool:

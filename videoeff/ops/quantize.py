@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, fx
 
 from videoeff.ir.layout import PixelLayout
+from videoeff.ir.markers import quantized
 from videoeff.ops.base import Case, Lambda, Op, Reach, register
 from videoeff.ops.pixel import any_mask, broadcast_layout
 
@@ -39,16 +40,16 @@ def _overloads() -> list[Any]:
 class Quantize(Op):
     """``quantize`` and ``dequantize``, with one scale for the whole value or one for each channel.
 
-    ``fuse-quantized`` turns a pair of them into a cache that keeps the numbers; one that is left over is
-    computed pixel by pixel.
+    ``fuse-quantized`` turns a pair of them into a cache that keeps the numbers, or where nothing is kept into
+    ``quantized``; one that is left over is computed pixel by pixel.
     """
 
     name = "quantize"
     role = "pixel"
 
     def targets(self) -> Sequence[Any]:
-        """Those of ``torch.ops.quantized_decomposed`` whose scales are constants."""
-        return _overloads()
+        """Those of ``torch.ops.quantized_decomposed`` whose scales are constants, and both in one."""
+        return [*_overloads(), quantized]
 
     def layout(self, node: fx.Node) -> PixelLayout:
         """That of the value."""

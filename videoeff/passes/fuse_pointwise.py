@@ -10,7 +10,7 @@ from torch import fx
 from videoeff.analysis.regions import region_of
 from videoeff.ir import edit
 from videoeff.ir.layout import info
-from videoeff.ir.markers import cache_name, cache_option, is_cache
+from videoeff.ir.markers import cache_name, cache_option, is_cache, quantized
 from videoeff.ir.program import Program, input_node
 from videoeff.ops.base import bind, op_of, overload_name, pair, shape_of
 from videoeff.passes.base import Notes, Pass
@@ -23,7 +23,7 @@ class FusePointwise(Pass):
     The pair then fills one buffer, and the change test looks at what really follows: a change that a ReLU
     swallows is no change. A region keeps at most one op with a neighbourhood. A map that a gate scales
     (squeeze-excite) and one 1x1 convolution reads is scaled as the convolution reads it: a gate that moves
-    recomputes both in any case. Exact.
+    recomputes both in any case. What was kept as 8-bit numbers is rounded to them on the way. Exact.
     """
 
     name: ClassVar[str] = "fuse-pointwise"
@@ -66,13 +66,17 @@ def _scales_a_convolution(cache: fx.Node) -> bool:
 
 
 def _drop(program: Program, cache: fx.Node) -> None:
-    cache.replace_all_uses_with(input_node(cache))
+    value, grid = input_node(cache), cache_option(cache, "grid")
+    if grid:
+        value = edit.call(program, cache, quantized, (value, *grid))
+        value.meta["value"] = info(cache)
+    cache.replace_all_uses_with(value, delete_user_cb=lambda user: user is not value)
     program.graph.erase_node(cache)
 
 
 def _why_not(cache: fx.Node) -> str | None:
     """None if the cache can go, a reason if a user might wonder, "" if nothing follows pointwise."""
-    if len(cache.users) != 1 or cache_option(cache, "kind") != "map" or cache_option(cache, "grid"):
+    if len(cache.users) != 1 or cache_option(cache, "kind") != "map":
         return ""
     user = next(iter(cache.users))
     op = op_of(user)

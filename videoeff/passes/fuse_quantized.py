@@ -11,7 +11,7 @@ from torch import fx
 from videoeff.ir import edit
 from videoeff.ir.grids import Grid, option_of
 from videoeff.ir.layout import info
-from videoeff.ir.markers import cache_name, cache_option, is_cache
+from videoeff.ir.markers import cache_name, cache_option, is_cache, quantized
 from videoeff.ir.program import Program, input_node, is_const
 from videoeff.ops.base import bind, op_name
 from videoeff.ops.quantize import FROM_CODES, TO_CODES
@@ -51,8 +51,11 @@ class FuseQuantized(Pass):
                 continue
             source, grid = found
             own = next((u for u in back.users if is_cache(u)), None)
-            if own is None:
-                note(back.name, "not kept as 8-bit numbers: nothing keeps it")
+            if own is None:  # what is computed whole
+                rounded = edit.call(program, back, quantized, (source, *option_of(grid)))
+                rounded.meta["value"] = info(back)
+                edit.replace(back, rounded)
+                changed = True
                 continue
             known = made.get((source, grid))
             if known is not None:

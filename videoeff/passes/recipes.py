@@ -7,6 +7,7 @@ from videoeff.passes.base import Pass
 from videoeff.passes.bound_reach import BoundReach
 from videoeff.passes.drop_noops import DropNoops
 from videoeff.passes.fold_batchnorm import FoldBatchnorm
+from videoeff.passes.fold_space_to_depth import FoldSpaceToDepth
 from videoeff.passes.fuse_pointwise import FusePointwise
 from videoeff.passes.fuse_quantized import FuseQuantized
 from videoeff.passes.hold_gates import HoldGates
@@ -23,6 +24,7 @@ PASSES: dict[str, type[Pass]] = {
     for kind in (
         FoldBatchnorm,
         DropNoops,
+        FoldSpaceToDepth,
         TraceChannels,
         InsertDeltaCaches,
         FuseQuantized,
@@ -51,6 +53,7 @@ RECIPES: dict[str, tuple[Pass, ...]] = {
     "delta": (
         FoldBatchnorm(),
         DropNoops(),
+        FoldSpaceToDepth(),
         TraceChannels(),
         InsertDeltaCaches(),
         FuseQuantized(),

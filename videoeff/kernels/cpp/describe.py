@@ -21,7 +21,7 @@ from videoeff.kernels.region_spec.producers import (
     Window,
 )
 from videoeff.kernels.region_spec.spec import RegionSpec, region_spec_of
-from videoeff.kernels.region_spec.values import Constant, Unserved, View, dtype_name
+from videoeff.kernels.region_spec.values import Unserved, View, dtype_name
 
 DTYPES = {torch.float32: Dtype.F32, torch.float64: Dtype.F64, torch.bfloat16: Dtype.BF16}
 
@@ -88,7 +88,7 @@ def _describe(call: RegionCall) -> Description:
 
 def grid_of(call: RegionCall, view: View) -> Grid | None:
     """What the numbers of a view stand for, None where it has values."""
-    return None if isinstance(view.source, Constant) else call.specs[view.source].grid
+    return call.specs[view.source].grid if isinstance(view.source, str) else None
 
 
 def _check_grids(call: RegionCall, spec: RegionSpec) -> None:

@@ -31,7 +31,7 @@ from videoeff.kernels.region_spec.producers import (
     TransposedConvolution,
     Window,
 )
-from videoeff.kernels.region_spec.values import Constant, View
+from videoeff.kernels.region_spec.values import Constant, GridTable, View
 from videoeff.ops.home import Home
 
 _BF16 = DTYPES[torch.bfloat16]
@@ -469,6 +469,9 @@ class Binder:
     def view(self, view: View, dtype: int, call: RegionCall) -> Any:
         """A view with its address."""
         table = None
+        if isinstance(view.source, GridTable):
+            table = self.keep(grid_table(view.source.grid, view.source.channels)).data_ptr()
+            return abi.View(table, view.size, *view.strides, *view.extent, int(Dtype.U8), 0, table)
         if isinstance(view.source, Constant):
             tensor = self.constant(view.source, dtype)
             base, size = tensor.data_ptr(), max(1, tensor.numel())

@@ -10,6 +10,7 @@ from videoeff.kernels.region_spec.values import Instruction, Unserved
 
 _BINARY = {
     EpiOp.ADD, EpiOp.SUB, EpiOp.MUL, EpiOp.DIV, EpiOp.MAXIMUM, EpiOp.MINIMUM, EpiOp.PRELU,
+    EpiOp.ROUND,
 }  # fmt: skip
 
 

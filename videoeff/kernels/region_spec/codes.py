@@ -86,6 +86,8 @@ class EpiOp(IntEnum):
     LINEAR = 32
     #: a to the power p.
     POW = 33
+    #: a rounded to the numbers of argument b's grid.
+    ROUND = 34
 
 
 class ReachKind(IntEnum):

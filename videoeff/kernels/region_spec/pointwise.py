@@ -6,10 +6,19 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+from videoeff.ir.grids import Grid
 from videoeff.kernels.computation import Operand, Step
 from videoeff.kernels.region_spec.codes import EpiOp
 from videoeff.kernels.region_spec.trace import Builder, Rule, result_layout
-from videoeff.kernels.region_spec.values import Unserved, Value, combined
+from videoeff.kernels.region_spec.values import (
+    GridTable,
+    Unserved,
+    Value,
+    View,
+    channels_of,
+    combined,
+    roles,
+)
 from videoeff.ops.base import normal
 
 
@@ -85,6 +94,19 @@ def elu(b: Builder, step: Step) -> Value:
     alpha, scale = float(given.get("alpha", 1)), float(given.get("scale", 1))
     inner = float(given.get("input_scale", 1))
     return b.result(step, _elu(b, load(b, step, given["self"]), alpha, scale, inner))
+
+
+def rounded(b: Builder, step: Step) -> Value:
+    """``quantized``: to the numbers of a grid."""
+    scales, zeros, low, high, dim = step.args[1:]
+    shape, layout = result_layout(step)
+    value, grid = b.value(step.args[0]), Grid(tuple(scales), tuple(zeros), low, high, dim)
+    count = channels_of(shape, layout)
+    if dim >= 0 and (dim in roles(layout) or len(grid.scales) != count):
+        raise Unserved("numbers with a scale for each of other dimensions than the channels")
+    at = b.operand(value, shape, layout)
+    table = View(GridTable(grid, count), 0, count, (0, 0, 0, 1), (1, 1, 1, count))
+    return b.result(step, b.emit(EpiOp.ROUND, at, b.add_argument(table)))
 
 
 def _elu(b: Builder, at: int, alpha: float, scale: float, inner: float) -> int:
@@ -176,6 +198,7 @@ RULES: dict[str, Rule] = {
     "clamp_max.Tensor": clamp("", "max"),
     "prelu.default": prelu,
     "glu.default": gated,
+    "quantized": rounded,
     **{
         f"{name}.default": same
         for name in (

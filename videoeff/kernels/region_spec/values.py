@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
+from videoeff.ir.grids import Grid
 from videoeff.ir.layout import PixelLayout
 from videoeff.kernels.region_spec.codes import EpiOp
 
@@ -34,18 +35,26 @@ class Constant:
 
 
 @dataclass(frozen=True)
+class GridTable:
+    """A grid as an argument: of the channels of a pixel, without values."""
+
+    grid: Grid
+    channels: int
+
+
+@dataclass(frozen=True)
 class View:
     """Where a value lies and how it is walked; strides and offset in elements.
 
     Attributes:
-        source: the state's name, or the constant.
+        source: the state's name, the constant, or a grid.
         offset: of the first element from the beginning of the memory.
         size: elements from there to its end.
         strides: of rows, pixel rows, pixel columns and channels; 0 where it is broadcast.
         extent: the same four; 1 where it is broadcast.
     """
 
-    source: str | Constant
+    source: str | Constant | GridTable
     offset: int
     size: int
     strides: tuple[int, int, int, int]

@@ -164,6 +164,7 @@ class Memory:
         if isinstance(view.source, Constant):
             whole = self.constant(view.source, dtype)
             return whole.flatten()[view.offset :]
+        assert isinstance(view.source, str)  # grids are declined
         tensor, planned = self.state[view.source], call.buffers[view.source]
         if tensor.stride() != planned.stride() or tensor.shape != planned.shape:
             raise LoweringError(
@@ -259,7 +260,7 @@ class Binding:
     def room(self, view: View) -> int:
         """Channels of a pixel, with the gap behind them that is zero and stays so."""
         channels = view.extent[3]
-        spec = None if isinstance(view.source, Constant) else self.call.specs.get(view.source)
+        spec = self.call.specs.get(view.source) if isinstance(view.source, str) else None
         gap = 0 if spec is None else spec.pixel_stride
         if spec is None or not gap or channels != spec.shape[1] or view.offset % gap:
             return channels

@@ -8,6 +8,8 @@ import torch
 
 from videoeff.kernels.backend import Accepted, Declined
 from videoeff.kernels.call import RegionCall
+from videoeff.kernels.computation import Computation
+from videoeff.kernels.region_spec.codes import EpiOp
 from videoeff.kernels.region_spec.producers import Mean, Pointwise
 from videoeff.kernels.region_spec.spec import RegionSpec, region_spec_of
 from videoeff.kernels.region_spec.values import Unserved, dtype_name
@@ -46,6 +48,10 @@ def describe(call: RegionCall) -> Accepted[RegionSpec] | Declined:
 def _check(call: RegionCall, spec: RegionSpec) -> None:
     if spec.stages:
         raise Unserved("convolutions that read one another in one region")
+    reads = call.source.reads if isinstance(call.source, Computation) else ()
+    rounds = any(i is not None and i.op == EpiOp.ROUND for i in spec.epilogue)
+    if rounds or call.value.grid is not None or any(r.grid is not None for r in reads):
+        raise Unserved("values of 8-bit numbers")
     streams = call.layout.streams
     if streams is None or len(streams) != call.extent[0]:
         raise Unserved("its rows mix streams")

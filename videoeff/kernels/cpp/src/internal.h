@@ -89,6 +89,7 @@ struct Op {
   int32_t rest = 0;                  // output channels after the panels, each computed along the reduction
   bool depthwise = false;
   bool decodes = false;              // numbers of a grid are turned into what they stand for as they are gathered
+  bool rows = false;                 // rows of a window are filled up to whole quads, not taps (integer.h)
   bool dots = false;                 // products of 8-bit numbers by the processor's instruction for them
   Memory zeros;                      // numbers that stand for zero, which taps outside the input read
   bool gather = false;               // input pixels are copied together first: their channels are not neighbours
@@ -110,7 +111,7 @@ struct Op {
   int32_t columns = 0, height = 0;   // of the results that a line buffer serves at a time; 0: there is none
   std::vector<int32_t> sweep;
   // the ending in one pass (fused.h): its source, the first argument of that, and its instruction
-  int32_t ending = -1, operand = 0, activation = -1;
+  int32_t ending = -1, operand = 0, activation = -1, rounding = 0;
 };
 
 // One worker's memory. Registers are rows of `Op::ld` compute elements, 64 byte aligned.

@@ -108,6 +108,27 @@ template <class S> void copy_block(const Op &op, const Block &block, bool force,
   }
 }
 
+constexpr int32_t kFewChannels = 16;  // bits of a pixel that a word holds, wherever in a byte they begin
+
+// A bit for each number of `a` that differs from that of `b`.
+VF_INLINE void find_differences(const u8 *a, const u8 *b, int32_t n, uint8_t *bits) {
+#if VF_ISA == VF_ISA_AVX512
+  for (int32_t i = 0; i < n; i += 64) {
+    const __mmask64 part = n - i >= 64 ? ~__mmask64(0) : (__mmask64(1) << (n - i)) - 1;
+    const uint64_t found =
+        _mm512_mask_cmpneq_epi8_mask(part, _mm512_maskz_loadu_epi8(part, a + i), _mm512_maskz_loadu_epi8(part, b + i));
+    std::memcpy(bits + i / 8, &found, sizeof found);
+  }
+#else
+  for (int32_t i = 0; i < n; i += 8) {
+    uint8_t found = 0;
+    for (int32_t k = 0; k < 8 && i + k < n; k++) found |= uint8_t(uint8_t(a[i + k].code != b[i + k].code) << k);
+    bits[i / 8] = found;
+  }
+  bits[(n + 7) / 8] = bits[(n + 7) / 8 + 1] = bits[(n + 7) / 8 + 2] = 0;
+#endif
+}
+
 inline void encode_block(const Op &op, const Block &block, Scratch &scratch, bool force, uint64_t *changed) {
   constexpr int L = lanes<float>;
   const vf_op &d = op.d;
@@ -122,11 +143,24 @@ inline void encode_block(const Op &op, const Block &block, Scratch &scratch, boo
     const float *from = static_cast<const float *>(v.data) + run.r * v.sr + run.y * v.sh + run.x * v.sw;
     u8 *to = static_cast<u8 *>(d.out.data) + run.r * d.out.sr + run.y * d.out.sh + run.x * d.out.sw;
     const int32_t values = run.n * c;
-    int32_t i = 0;
-    for (; i + L <= values; i += L) store(row + i, grid.encode(load(from + i), 0));
-    if (i < values) store(row + i, grid.encode(load_part(from + i, values - i), 0));
-    for (int32_t at = 0; at < run.n; at++, p++)
-      changed[p >> 6] |= uint64_t(exchange_pixel<u8>(row + at * c, to + at * c, c) | force) << (p & 63);
+    for (int32_t i = 0; i < values; i += L) {
+      const vfloat x = i + L <= values ? load(from + i) : load_part(from + i, values - i);
+      const vbytes now = grid.encode_bytes(x, 0);
+      std::memcpy(row + i, &now, sizeof now);
+    }
+    if (c > kFewChannels) {
+      for (int32_t at = 0; at < run.n; at++, p++)
+        changed[p >> 6] |= uint64_t(exchange_pixel<u8>(row + at * c, to + at * c, c) | force) << (p & 63);
+      continue;
+    }
+    uint8_t differs[kMaxPlainBlock * kFewChannels / 8 + 16];  // a bit for each number
+    find_differences(row, to, values, differs);
+    std::memcpy(to, row, size_t(values));
+    for (int32_t at = 0, bit = 0; at < run.n; at++, p++, bit += c) {
+      uint32_t word;
+      std::memcpy(&word, differs + (bit >> 3), sizeof word);
+      changed[p >> 6] |= uint64_t(((word >> (bit & 7)) & ((1u << c) - 1)) != 0 || force) << (p & 63);
+    }
   }
 }
 

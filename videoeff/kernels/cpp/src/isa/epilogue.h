@@ -327,6 +327,15 @@ template <class S> struct Epilogue {
     combine(block, left, right, reg(e.dst), op.ld, w.w, Add<T>{});
   }
 
+  void round(const vf_epi &e) {
+    if constexpr (sizeof(T) == 4) {
+      const Grid<u8> grid(argument(e.b));
+      along_channels(e, [&](const T *from, T *to, int n) {
+        for (int i = 0; i < n; i += lanes<T>) store<T>(to + i, grid.decode(grid.encode(load(from + i), i), i));
+      });
+    }
+  }
+
   void power(const vf_epi &e) {
     if (e.p == 0.5) return unary<Sqrt>(e);
     if (e.p == 2) return unary<Square>(e);
@@ -388,6 +397,7 @@ template <class S> struct Epilogue {
       case VF_MISH: return unary<Mish>(e);
       case VF_ERF: return unary<Erf>(e);
       case VF_POW: return power(e);
+      case VF_ROUND: return round(e);
       case VF_LINEAR: return linear(e);
       case VF_SOFTMAX:
         return along_channels(e, [](const T *from, T *to, int n) { softmax_row(from, to, n, false); });

@@ -2,6 +2,8 @@
 #ifndef VIDEOEFF_FUSED_H
 #define VIDEOEFF_FUSED_H
 
+#include <type_traits>
+
 #include "commit.h"
 #include "epilogue.h"
 
@@ -12,16 +14,17 @@ template <class T> struct Same {
   VF_INLINE vec<T> operator()(vec<T> x) const { return x; }
 };
 
-// Where a row comes from: the producer, the producer plus an argument, or one argument times the next.
-enum Source { kProduced = 0, kPlus = 1, kTimes = 2 };
+// Where a row comes from: the producer; that plus an argument; one argument times the next; the producer, rounded to a grid,
+// plus an argument.
+enum Source { kProduced = 0, kPlus = 1, kTimes = 2, kRoundedPlus = 3 };
 
 // What `ending_of` found: a source and the instruction that follows it, if any.
 inline bool is_row(const vf_view &v, const vf_op &d) { return v.sc == 1 && v.dtype == d.dtype && v.c == d.out.c; }
 
 inline void find_ending(Op &op) {
   const vf_op &d = op.d;
-  op.ending = -1, op.operand = 0, op.activation = -1;
-  if (d.out.sc != 1 || d.nepi > 2 || d.kind == VF_INPUT || (d.kind != VF_POINTWISE && producer_channels(op) != d.out.c))
+  op.ending = -1, op.operand = 0, op.activation = -1, op.rounding = 0;
+  if (d.out.sc != 1 || d.nepi > 3 || d.kind == VF_INPUT || (d.kind != VF_POINTWISE && producer_channels(op) != d.out.c))
     return;
   int at = 0, source = kProduced;
   if (d.kind == VF_POINTWISE) {
@@ -29,11 +32,17 @@ inline void find_ending(Op &op) {
     if (!is_row(d.args[0], d) || !is_row(d.args[1], d)) return;
     source = kTimes, at = 1;
     if (d.nepi != 1) return;
-  } else if (d.nepi > 0 && d.epi[0].op == VF_ADD) {
-    const vf_epi &e = d.epi[0];
-    const int32_t other = e.a == 0 ? e.b : e.b == 0 ? e.a : -1;
-    if (other < VF_ARG || e.dst != 0 || !is_row(d.args[other - VF_ARG], d)) return;
-    source = kPlus, at = 1, op.operand = other - VF_ARG;
+  } else {
+    const bool rounds = d.nepi > 1 && d.epi[0].op == VF_ROUND && d.epi[0].a == 0 && d.epi[0].dst == 0 && d.dtype == VF_U8;
+    if (rounds) op.rounding = d.epi[0].b - VF_ARG, at = 1;
+    if (at < d.nepi && d.epi[at].op == VF_ADD) {
+      const vf_epi &e = d.epi[at];
+      const int32_t other = e.a == 0 ? e.b : e.b == 0 ? e.a : -1;
+      if (other < VF_ARG || e.dst != 0 || !is_row(d.args[other - VF_ARG], d)) return;
+      source = rounds ? kRoundedPlus : kPlus, at++, op.operand = other - VF_ARG;
+    } else if (rounds) {
+      return;
+    }
   }
   if (at < d.nepi) {
     const vf_epi &e = d.epi[at];
@@ -49,24 +58,38 @@ template <class S, int Src, class F> struct FusedRow {
   using T = compute<S>;
   static constexpr int L = lanes<T>;
   F f;
-  Grid<S> out, left, right;  // of the value and of the arguments
+  Grid<S> out, left, right, middle;  // of the value, of the arguments, and of the rounding
+  static constexpr bool Numbers = std::is_same_v<S, u8>;
 
-  // What is stored: a value, or its number.
-  VF_INLINE vec<T> value(const T *v, const S *a, const S *b, int32_t k) const {
+  VF_INLINE vec<T> real(const T *v, const S *a, const S *b, int32_t k) const {
     vec<T> x;
     if constexpr (Src == kTimes) x = left.decode(load(a + k), k) * right.decode(load(b + k), k);
     else if constexpr (Src == kPlus) x = load(v + k) + left.decode(load(a + k), k);
+    else if constexpr (Src == kRoundedPlus) x = middle.rounded(load(v + k), k) + left.decode(load(a + k), k);
     else x = load(v + k);
-    return out.encode(f(x), k);
+    return f(x);
   }
-  VF_INLINE vec<T> value(const T *v, const S *a, const S *b, int32_t k, int n) const {
+  VF_INLINE vec<T> real(const T *v, const S *a, const S *b, int32_t k, int n) const {
     vec<T> x;
     if constexpr (Src == kTimes) x = left.decode(load_part(a + k, n), k) * right.decode(load_part(b + k, n), k);
     else if constexpr (Src == kPlus) x = load_part(v + k, n) + left.decode(load_part(a + k, n), k);
+    else if constexpr (Src == kRoundedPlus) x = middle.rounded(load_part(v + k, n), k) + left.decode(load_part(a + k, n), k);
     else x = load_part(v + k, n);
-    return out.encode(f(x), k);
+    return f(x);
+  }
+  // What is stored: a value, or its number.
+  VF_INLINE vec<T> value(const T *v, const S *a, const S *b, int32_t k) const { return out.encode(real(v, a, b, k), k); }
+  VF_INLINE vec<T> value(const T *v, const S *a, const S *b, int32_t k, int n) const {
+    return out.encode(real(v, a, b, k, n), k);
   }
   VF_INLINE bool exchange(const T *v, const S *a, const S *b, S *o, int32_t c) const {
+    if constexpr (Numbers) {
+      bool moved = false;
+      int32_t k = 0;
+      for (; k + L <= c; k += L) moved |= exchange_bytes(out.encode_bytes(real(v, a, b, k), k), o + k);
+      if (k < c) moved |= exchange_bytes_part(out.encode_bytes(real(v, a, b, k, c - k), k), o + k, c - k);
+      return moved;
+    }
     Difference<T> moved;
     int32_t k = 0;
     for (; k + L <= c; k += L) {
@@ -112,7 +135,8 @@ void finish_fused(const Op &op, const Block &block, Scratch &scratch, bool force
   using T = compute<S>;
   const vf_op &d = op.d;
   const Grid<S> grid(d.out);
-  const FusedRow<S, Src, F> row{f, grid, Grid<S>(d.args[op.operand]), Grid<S>(d.args[op.operand + (Src == kTimes)])};
+  const FusedRow<S, Src, F> row{f, grid, Grid<S>(d.args[op.operand]), Grid<S>(d.args[op.operand + (Src == kTimes)]),
+                                Grid<S>(d.args[op.rounding])};
   T *value = static_cast<T *>(scratch.reg[0]);
   const int32_t c = d.out.c;
   const bool exact = d.threshold == 0;

@@ -7,43 +7,13 @@
 #include <algorithm>
 #include <type_traits>
 
+#include "integer.h"
 #include "micro.h"
+#include "pixels.h"
 #include "stages.h"
 
 namespace vf {
 namespace VF_SPACE {
-
-// Widths in vectors of the panels of `vectors` vectors of channels.
-inline std::vector<int32_t> split_panels(int32_t vectors) {
-  std::vector<int32_t> panels;
-  if (kMaxVectors == 4) {
-    int32_t fours = vectors % 3 == 1 && vectors >= 4 ? 1 : vectors % 3 == 2 && vectors >= 8 ? 2 : 0;
-    int32_t threes = (vectors - 4 * fours) / 3, rest = vectors - 4 * fours - 3 * threes;
-    panels.assign(threes, 3);
-    panels.insert(panels.end(), fours, 4);
-    if (rest) panels.push_back(rest);
-  } else {
-    panels.assign(vectors / 2, 2);
-    if (vectors % 2) panels.push_back(1);
-  }
-  return panels;
-}
-
-}  // namespace VF_SPACE
-}  // namespace vf
-#include "integer.h"  // needs split_panels
-namespace vf {
-namespace VF_SPACE {
-
-// Zeros that taps outside the input read.
-template <class S> const S *zero_row() {
-  static const S zeros[kReduction + VF_MAX_WINOGRAD_INPUTS] = {};
-  return zeros;
-}
-template <class S> const S *zeros_of(const Op &op) {
-  if constexpr (std::is_same_v<S, u8>) return static_cast<const u8 *>(op.zeros.data);
-  else return zero_row<S>();
-}
 
 // How many of the output channels after the last whole vector are better computed along the reduction.
 inline int32_t rest_of(const Op &op, int32_t over, int32_t vectors) {
@@ -175,26 +145,6 @@ template <class S> void plan_reduction(Op &op) {
   }
 }
 
-struct Place {
-  int32_t r, y, x;  // first tap in the input (transposed: the output pixel)
-};
-
-// The address of one tap of a pixel, or zeros.
-template <class S> VF_INLINE const S *tap_of(const Op &op, const Place &p, const Segment &s, int32_t group) {
-  const vf_op &d = op.d;
-  int64_t y, x;
-  if (d.kind == VF_TRANSPOSED) {
-    int64_t v = int64_t(p.y) + d.py - int64_t(s.tap / d.kw) * d.dy, u = int64_t(p.x) + d.px - int64_t(s.tap % d.kw) * d.dx;
-    if (v < 0 || u < 0) return zeros_of<S>(op);
-    y = v / d.sy, x = u / d.sx;
-  } else {
-    y = p.y + int64_t(s.tap / d.kw) * d.dy, x = p.x + int64_t(s.tap % d.kw) * d.dx;
-  }
-  if (y < 0 || y >= d.in.h || x < 0 || x >= d.in.w) return zeros_of<S>(op);
-  return static_cast<const S *>(d.in.data) + p.r * d.in.sr + y * d.in.sh + x * d.in.sw +
-         int64_t(group) * (d.in.c / d.groups) + s.channel;
-}
-
 // Where the weights lie that are wanted after a part of panel `index`: of many weights, which do not stay in the cache.
 // `later`: the panel that comes next if only panel `index` is computed now, else -1.
 template <class S>
@@ -215,58 +165,6 @@ template <class S> int64_t share_of_pass(int32_t vectors, int32_t n) {
   int64_t passes = 0;
   for (int which = 0; which < 4; which++) passes += n / block_of<S>(vectors, which), n %= block_of<S>(vectors, which);
   return passes ? (vectors * lanes<compute<S>> + passes - 1) / passes : 0;
-}
-
-// The pixels of a block. `only` >= 0: that panel alone is wanted, and `later` probably next by the same worker.
-template <class S> struct Pixels {
-  Place place[kMaxBlock];
-  const S *base[kMaxBlock], *old[kMaxBlock];  // the first tap, where all are inside; the value kept (Op::asks_old)
-  compute<S> *out;                            // scratch rows
-  compute<S> *row[kMaxBlock];                 // of a stage instead: where the results belong
-  int32_t only, later;
-};
-
-// As run_panels, of numbers. Taps outside the input are read as zeros.
-inline void run_integer_panels(const Op &op, const std::vector<Segment> &segments, bool edges, int32_t group,
-                               const Pixels<u8> &pixels, const int32_t *order, int32_t n) {
-  constexpr int L = lanes<float>;
-  if (n == 0) return;
-  const bool dots = op.dots;
-  const int32_t total = producer_channels(op), outputs = total / op.d.groups;
-  const int64_t room = round_up(total, L) + 4 * L;
-  const int count = int(segments.size());
-  const int8_t *panel = static_cast<const int8_t *>(op.weight.data) + int64_t(group) * op.reduction * round_up(outputs, L);
-  const int32_t *begin = static_cast<const int32_t *>(op.bias.data) + int64_t(group) * outputs;
-  const float *factor = reinterpret_cast<const float *>(begin + room);
-  const u8 *from[kMaxBlock], *table[64 * 12];
-  float *rows[kMaxBlock];
-  for (int32_t i = 0; i < n; i++)
-    from[i] = pixels.base[order[i]], rows[i] = pixels.out + int64_t(order[i]) * op.ld;
-  std::vector<const u8 *> longer;
-  const u8 **edge = table;
-  if (edges && count > 64) longer.resize(size_t(count) * 12), edge = longer.data();
-  int64_t column = int64_t(group) * outputs;
-  for (size_t index = 0; index < op.panels.size(); index++) {
-    const int32_t vectors = op.panels[index];
-    int32_t at = pixels.only < 0 || pixels.only == int32_t(index) ? 0 : n;
-    const Channels channels{begin, factor, factor + room};
-    for (int which = 0; which < 4 && at < n; which++) {
-      const bool small = !dots && (which == 1 || which == 2);  // integer_of has one size between the largest and 1
-      const int mr = kBlocks[vectors][small ? 2 : which];
-      const Integer kernel = integer_of(vectors, small ? 2 : which, dots);
-      for (; n - at >= mr; at += mr) {
-        if (!edges) {
-          kernel(from + at, nullptr, segments.data(), count, panel, channels, rows + at, column);
-          continue;
-        }
-        for (int s = 0; s < count; s++)
-          for (int i = 0; i < mr; i++) edge[s * mr + i] = tap_of<u8>(op, pixels.place[order[at + i]], segments[s], group);
-        kernel(nullptr, edge, segments.data(), count, panel, channels, rows + at, column);
-      }
-    }
-    panel += int64_t(op.reduction) * vectors * L;
-    begin += vectors * L, factor += vectors * L, column += vectors * L;
-  }
 }
 
 // Run the panels of one group over pixels order[0 .. n), which share a list of segments.
@@ -361,20 +259,6 @@ void run_panels(const Op &op, const std::vector<Segment> &segments, bool edges, 
   }
 }
 
-// The channels of a pixel of numbers as what they stand for, side by side.
-VF_INLINE void decode_channels(const vf_view &v, int64_t offset, int32_t first, int32_t count, float *to) {
-  constexpr int L = lanes<float>;
-  const Grid<u8> grid(v);
-  const u8 *from = static_cast<const u8 *>(v.data) + offset;
-  for (int32_t c = 0; c < count; c += L) {
-    const int n = std::min<int>(L, count - c);
-    const vfloat x = v.sc == 1 ? (n == L ? load(from + c) : load_part(from + c, n)) : load_strided(from + c * v.sc, v.sc, n);
-    const vfloat y = grid.decode(x, first + c);
-    if (n == L) store(to + c, y);
-    else store_part(to + c, y, n);
-  }
-}
-
 // The channels of a pixel side by side, times the gate of its row where there is one.
 template <class S>
 VF_INLINE void copy_channels(const Op &op, const S *from, int32_t r, int32_t first, int32_t count, S *to) {
@@ -442,6 +326,8 @@ template <class S> void convolution(const Op &op, const Block &block, Scratch &s
     for (int32_t i = std::max(from, to); i < run.n; i++) border(i);
     p += run.n;
   }
+  if constexpr (std::is_same_v<S, u8>)
+    if (op.rows) copy_windows(op, pixels, order + outside, kMaxBlock - outside, static_cast<u8 *>(scratch.temp));
   if (op.gather) {
     S *packed = static_cast<S *>(scratch.temp);
     constexpr bool numbers = std::is_same_v<S, u8>;

@@ -5,7 +5,7 @@
 
 #include <algorithm>
 
-#include "vector.h"
+#include "pixels.h"
 
 namespace vf {
 namespace VF_SPACE {
@@ -127,16 +127,27 @@ inline Integer integer_of(int vectors, int which, bool dots) {
   return vectors == 2 ? integer_of<2>(which, dots) : integer_of<1>(which, dots);
 }
 
-// Weights (O, I / g, kh, kw) of int8_t as panels [group][panel][kh kw I / g, each tap filled up to whole quads][vectors x
-// lanes], four inputs of an output channel together; and behind one another what the channels begin with, their factors,
-// their bias.
+// Inputs that are filled up to whole quads together: those of a tap, or where pixels of few channels lie side by side those
+// of a row of the window, which is then copied together at an edge.
+inline bool packs_rows(const vf_op &d) {
+  const int32_t inputs = d.in.c;
+  return d.groups == 1 && d.dx == 1 && d.kw > 1 && d.in.sc == 1 && d.in.sw == inputs && inputs % kQuad != 0 && inputs < 16;
+}
+inline int32_t packed_inputs(const Op &op) {
+  const vf_op &d = op.d;
+  const int32_t inputs = d.in.c / d.groups;
+  return op.rows ? d.kh * quads_up(d.kw * inputs) : d.kh * d.kw * quads_up(inputs);
+}
+
+// Weights (O, I / g, kh, kw) of int8_t as panels [group][panel][packed inputs][vectors x lanes], four inputs of an output
+// channel together; and behind one another what the channels begin with, their factors, their bias.
 inline void pack_integer(Op &op) {
   constexpr int L = lanes<float>;
   const vf_op &d = op.d;
   const int32_t inputs = d.in.c / d.groups, outputs = producer_channels(op) / d.groups, window = d.kh * d.kw;
   const int32_t wide = quads_up(inputs), total = outputs * d.groups;
   op.dots = may_use_dots() && has_dot();
-  op.reduction = window * wide, op.rest = 0;
+  op.reduction = packed_inputs(op), op.rest = 0;
   op.panels = split_panels((outputs + L - 1) / L);
   const int64_t padded = round_up(outputs, L), room = round_up(total, L) + 4 * L;
   op.weight.reserve(size_t(d.groups) * size_t(op.reduction) * size_t(padded));
@@ -158,12 +169,13 @@ inline void pack_integer(Op &op) {
   for (int32_t g = 0; g < d.groups; g++) {
     int32_t first = 0;
     for (int32_t vectors : op.panels) {
-      for (int32_t tap = 0; tap < window; tap++)
-        for (int32_t i = 0; i < wide; i += kQuad)
+      const int32_t groups = op.rows ? d.kh : window, taps = op.rows ? d.kw : 1;
+      for (int32_t k = 0; k < groups; k++)
+        for (int32_t i = 0; i < quads_up(taps * inputs); i += kQuad)
           for (int32_t j = 0; j < vectors * L; j++)
             for (int32_t q = 0; q < kQuad; q++) {
-              const int32_t o = first + j, input = i + q;
-              const bool there = o < outputs && input < inputs;
+              const int32_t o = first + j, tap = k * taps + (i + q) / inputs, input = (i + q) % inputs;
+              const bool there = o < outputs && i + q < taps * inputs;
               *to++ = there ? from[(int64_t(g * outputs + o) * inputs + input) * window + tap] : int8_t(0);
             }
       first += vectors * L;
@@ -182,6 +194,12 @@ inline void plan_integer(Op &op) {
     op.inner[0] = {{0, op.reduction, 0, 0, 0}};
     return;
   }
+  if (op.rows) {  // at an edge: copied together
+    const int32_t row = quads_up(d.kw * inputs);
+    for (int32_t r = 0; r < d.kh; r++) op.inner[0].push_back({int64_t(r) * d.dy * d.in.sh, row, r * row, r * d.kw, 0});
+    op.edge[0] = {{0, op.reduction, 0, 0, 0}};
+    return;
+  }
   const bool whole = d.groups == 1 && d.dx == 1 && d.in.sw == wide && inputs == wide;
   for (int32_t r = 0; r < d.kh; r++)
     for (int32_t c = 0; c < d.kw; c++) {
@@ -198,7 +216,84 @@ inline bool reads_quads(const vf_op &d) {
   const vf_view &v = d.in;
   const int32_t inputs = v.c / d.groups;
   const int64_t last = (v.r - 1) * v.sr + (v.h - 1) * v.sh + (v.w - 1) * v.sw + int64_t(d.groups - 1) * inputs;
-  return v.sc == 1 && last + quads_up(inputs) <= v.size;
+  return v.sc == 1 && last + inputs + kQuad - 1 <= v.size;
+}
+
+// Run the panels of one group over pixels order[0 .. n), which share a list of segments. Taps outside the input are read as
+// zeros.
+inline void run_integer_panels(const Op &op, const std::vector<Segment> &segments, bool edges, int32_t group,
+                               const Pixels<u8> &pixels, const int32_t *order, int32_t n) {
+  constexpr int L = lanes<float>;
+  if (n == 0) return;
+  const bool dots = op.dots;
+  const int32_t total = producer_channels(op), outputs = total / op.d.groups;
+  const int64_t room = round_up(total, L) + 4 * L;
+  const int count = int(segments.size());
+  const int8_t *panel = static_cast<const int8_t *>(op.weight.data) + int64_t(group) * op.reduction * round_up(outputs, L);
+  const int32_t *begin = static_cast<const int32_t *>(op.bias.data) + int64_t(group) * outputs;
+  const float *factor = reinterpret_cast<const float *>(begin + room);
+  const u8 *from[kMaxBlock], *table[64 * 12];
+  float *rows[kMaxBlock];
+  for (int32_t i = 0; i < n; i++)
+    from[i] = pixels.base[order[i]], rows[i] = pixels.out + int64_t(order[i]) * op.ld;
+  if (op.rows) edges = false;  // copied together
+  std::vector<const u8 *> longer;
+  const u8 **edge = table;
+  if (edges && count > 64) longer.resize(size_t(count) * 12), edge = longer.data();
+  int64_t column = int64_t(group) * outputs;
+  for (size_t index = 0; index < op.panels.size(); index++) {
+    const int32_t vectors = op.panels[index];
+    int32_t at = pixels.only < 0 || pixels.only == int32_t(index) ? 0 : n;
+    const Channels channels{begin, factor, factor + room};
+    for (int which = 0; which < 4 && at < n; which++) {
+      const bool small = !dots && (which == 1 || which == 2);  // integer_of has one size between the largest and 1
+      const int mr = kBlocks[vectors][small ? 2 : which];
+      const Integer kernel = integer_of(vectors, small ? 2 : which, dots);
+      for (; n - at >= mr; at += mr) {
+        if (!edges) {
+          kernel(from + at, nullptr, segments.data(), count, panel, channels, rows + at, column);
+          continue;
+        }
+        for (int s = 0; s < count; s++)
+          for (int i = 0; i < mr; i++) edge[s * mr + i] = tap_of<u8>(op, pixels.place[order[at + i]], segments[s], group);
+        kernel(nullptr, edge, segments.data(), count, panel, channels, rows + at, column);
+      }
+    }
+    panel += int64_t(op.reduction) * vectors * L;
+    begin += vectors * L, factor += vectors * L, column += vectors * L;
+  }
+}
+
+// The windows of pixels at an edge, copied together one after the other, each row filled up to whole quads.
+inline void copy_windows(const Op &op, Pixels<u8> &pixels, const int32_t *order, int32_t n, u8 *to) {
+  const vf_op &d = op.d;
+  const u8 *data = static_cast<const u8 *>(d.in.data);
+  const int32_t inputs = d.in.c, row = quads_up(d.kw * inputs);
+  for (int32_t i = 0; i < n; i++) {
+    const Place &at = pixels.place[order[i]];
+    pixels.base[order[i]] = to;
+    for (int32_t ky = 0; ky < d.kh; ky++, to += row)
+      for (int32_t kx = 0; kx < d.kw; kx++) {
+        const int64_t y = at.y + int64_t(ky) * d.dy, x = at.x + kx;
+        const bool there = y >= 0 && y < d.in.h && x >= 0 && x < d.in.w;
+        const u8 *from = there ? data + at.r * d.in.sr + y * d.in.sh + x * d.in.sw : zeros_of<u8>(op);
+        std::memcpy(to + kx * inputs, from, size_t(inputs));
+      }
+  }
+}
+
+// The channels of a pixel of numbers as what they stand for, side by side.
+VF_INLINE void decode_channels(const vf_view &v, int64_t offset, int32_t first, int32_t count, float *to) {
+  constexpr int L = lanes<float>;
+  const Grid<u8> grid(v);
+  const u8 *from = static_cast<const u8 *>(v.data) + offset;
+  for (int32_t c = 0; c < count; c += L) {
+    const int n = std::min<int>(L, count - c);
+    const vfloat x = v.sc == 1 ? (n == L ? load(from + c) : load_part(from + c, n)) : load_strided(from + c * v.sc, v.sc, n);
+    const vfloat y = grid.decode(x, first + c);
+    if (n == L) store(to + c, y);
+    else store_part(to + c, y, n);
+  }
 }
 
 }  // namespace VF_SPACE

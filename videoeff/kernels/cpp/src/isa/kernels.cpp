@@ -75,6 +75,7 @@ template <class S> void prepare_op(Op &op) {
   const int32_t ld = op.ld;
   if constexpr (std::is_same_v<S, u8>) {
     op.gather = !reads_quads(d);
+    op.rows = !op.gather && packs_rows(d);
     pack_integer(op);
     plan_integer(op);
   } else {
@@ -83,7 +84,7 @@ template <class S> void prepare_op(Op &op) {
     plan_reduction<S>(op);
     op.asks_old = d.in.dtype == d.dtype && asks_old<S>(op);
   }
-  if (op.gather) {
+  if (op.gather || op.rows) {
     int64_t row = int64_t(op.reduction) * int64_t(sizeof(S));
     while (op.block_pixels > kBlockStep && row * op.block_pixels > kScratchBytes) op.block_pixels -= kBlockStep;
     op.temp_bytes = size_t(row) * op.block_pixels;
@@ -101,6 +102,9 @@ void finish(const Op &op, const Block &block, Scratch &scratch, bool force, uint
     switch (op.ending) {
       case kProduced: return finish_fused<S, kProduced>(op, block, scratch, force, changed, squares);
       case kPlus: return finish_fused<S, kPlus>(op, block, scratch, force, changed, squares);
+      case kRoundedPlus:
+        if constexpr (std::is_same_v<S, u8>) return finish_fused<S, kRoundedPlus>(op, block, scratch, force, changed, squares);
+        break;
       case kTimes: return finish_fused<S, kTimes>(op, block, scratch, force, changed, squares, Same<compute<S>>{});
       default: break;
     }

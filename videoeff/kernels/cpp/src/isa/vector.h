@@ -217,6 +217,29 @@ VF_INLINE void store_strided(S *p, int64_t stride, vec<typename Compute<S>::type
   for (int i = 0; i < n; i++) narrow(v[i], p + i * stride);
 }
 
+// Bytes a vector of numbers has in memory; whether any differs from those there, which it replaces.
+VF_INLINE bool exchange_bytes(vbytes now, u8 *to) {
+  vbytes old;
+  std::memcpy(&old, to, sizeof old);
+  std::memcpy(to, &now, sizeof now);
+#if VF_ISA == VF_ISA_AVX512
+  return _mm_cmpneq_epi8_mask((__m128i)now, (__m128i)old) != 0;
+#else
+  return std::memcmp(&now, &old, sizeof now) != 0;
+#endif
+}
+VF_INLINE bool exchange_bytes_part(vbytes now, u8 *to, int n) {
+  bool differs = false;
+#if VF_ISA == VF_ISA_AVX512
+  const __mmask16 part = __mmask16((1u << n) - 1);
+  differs = _mm_mask_cmpneq_epi8_mask(part, (__m128i)now, _mm_maskz_loadu_epi8(part, to)) != 0;
+  _mm_mask_storeu_epi8(to, part, (__m128i)now);
+#else
+  for (int i = 0; i < n; i++) differs |= now[i] != to[i].code, to[i].code = now[i];
+#endif
+  return differs;
+}
+
 // n <= lanes elements at a channel stride of 0 (broadcast), 1 or more.
 template <class S> VF_INLINE vec<typename Compute<S>::type> load_any(const S *p, int64_t stride, int n) {
   using T = typename Compute<S>::type;
@@ -281,8 +304,7 @@ template <class S> struct Grid {
   VF_INLINE vec<T> decode(vec<T> x, int64_t) const { return x; }
   VF_INLINE vec<T> encode(vec<T> x, int64_t) const { return x; }
   VF_INLINE vec<T> span(vec<T> x, int64_t) const { return x; }  // of a difference of two
-  VF_INLINE T decode_one(T x, int64_t) const { return x; }
-  VF_INLINE T encode_one(T x, int64_t) const { return x; }
+  VF_INLINE vec<T> rounded(vec<T> x, int64_t) const { return x; }
   VF_INLINE T span_one(T x, int64_t) const { return x; }
 };
 template <> struct Grid<u8> {
@@ -303,8 +325,32 @@ template <> struct Grid<u8> {
     x = x + magic;
     return (x - magic) + load(row(VF_GRID_ZERO) + c);
   }
+  // The same as bytes, ready to be stored.
+  VF_INLINE vbytes encode_bytes(vfloat x, int64_t c) const {
+#if VF_ISA == VF_ISA_AVX512
+    // the second operand where the first is NaN; the conversion rounds halves to the even number
+    __m512 y = _mm512_mul_ps((__m512)x, (__m512)load(row(VF_GRID_INVERSE) + c));
+    y = _mm512_maskz_max_ps(0xffff, y, (__m512)load(row(VF_GRID_LOW) + c));
+    y = _mm512_maskz_min_ps(0xffff, y, (__m512)load(row(VF_GRID_HIGH) + c));
+    const __m512i zero = _mm512_maskz_cvttps_epi32(0xffff, (__m512)load(row(VF_GRID_ZERO) + c));
+    return (vbytes)_mm512_maskz_cvtepi32_epi8(0xffff, _mm512_add_epi32(_mm512_maskz_cvtps_epi32(0xffff, y), zero));
+#elif VF_ISA == VF_ISA_AVX2
+    __m256 y = _mm256_mul_ps((__m256)x, (__m256)load(row(VF_GRID_INVERSE) + c));
+    y = _mm256_max_ps(y, (__m256)load(row(VF_GRID_LOW) + c));
+    y = _mm256_min_ps(y, (__m256)load(row(VF_GRID_HIGH) + c));
+    const __m256i zero = _mm256_cvttps_epi32((__m256)load(row(VF_GRID_ZERO) + c));
+    const __m256i whole = _mm256_add_epi32(_mm256_cvtps_epi32(y), zero);
+    const __m128i halves = _mm_packus_epi32(_mm256_castsi256_si128(whole), _mm256_extracti128_si256(whole, 1));
+    const int64_t bits = _mm_cvtsi128_si64(_mm_packus_epi16(halves, halves));
+    vbytes v;
+    std::memcpy(&v, &bits, sizeof v);
+    return v;
+#else
+    return to_bytes(encode(x, c));
+#endif
+  }
   VF_INLINE vfloat span(vfloat x, int64_t c) const { return x * load(row(VF_GRID_SCALE) + c); }
-  VF_INLINE float decode_one(float x, int64_t c) const { return (x - row(VF_GRID_ZERO)[c]) * row(VF_GRID_SCALE)[c]; }
+  VF_INLINE vfloat rounded(vfloat x, int64_t c) const { return decode(encode(x, c), c); }
   VF_INLINE float span_one(float x, int64_t c) const { return x * row(VF_GRID_SCALE)[c]; }
 };
 

@@ -92,11 +92,13 @@ inline bool check_epilogue(const vf_op &d, int64_t index, const Problem &problem
   }
   for (int k = 0; k < d.nepi; k++) {
     const vf_epi &e = d.epi[k];
-    if (e.op < VF_COPY || e.op > VF_POW || !is_register(e.dst))
+    if (e.op < VF_COPY || e.op > VF_ROUND || !is_register(e.dst))
       return problem("op %lld: instruction %d is no instruction", i, k);
-    bool binary = (e.op >= VF_ADD && e.op <= VF_MINIMUM) || e.op == VF_PRELU;
+    bool binary = (e.op >= VF_ADD && e.op <= VF_MINIMUM) || e.op == VF_PRELU || e.op == VF_ROUND;
     int32_t a = operand(e.a), b = binary ? operand(e.b) : 0;
     if (a < 0 || b < 0) return problem("op %lld: instruction %d reads nothing", i, k);
+    if (e.op == VF_ROUND && (e.b < VF_ARG || d.args[e.b - VF_ARG].dtype != VF_U8 || d.args[e.b - VF_ARG].sc != 1 || d.dtype == VF_F64))
+      return problem("op %lld: instruction %d rounds to no grid", i, k);
     int32_t result = a > b ? a : b;
     if (e.op == VF_LINEAR) {
       if (e.b < VF_ARG || e.b - VF_ARG + (e.q != 0) >= d.nargs) return problem("op %lld: no weights", i);
