@@ -49,5 +49,8 @@ NOT_NATIVE = {
     "reshape-shuffle": {"needs a copy"},
     "reshape-windows": {"needs a copy"},
     "index_select-channels": {"index_select"},
-    **{f"quantize-{case}": {"it reads float", "gives float32"} for case in ("unsigned", "signed", "by-channel")},  # of float64
+    **{
+        f"quantize-{case}": {"it reads float", "gives float32"}
+        for case in ("unsigned", "signed", "by-channel")
+    },  # of float64
 }

@@ -46,6 +46,18 @@ class Grid:
         codes = (value.to(torch.float32) * inverse).round_().add_(zero)
         return torch.nan_to_num(codes.clamp_(self.low, self.high), nan=float(self.low)).to(CODES)
 
+    def beyond(self, value: Tensor, codes: Tensor) -> Tensor:
+        """How far a value lies from what numbers stand for, float32, beyond what rounding alone may do.
+
+        Half a step is taken off: a value that moved by less may have the same number, or the next one, by
+        chance. Without it the noise of rounding looks like a change of a step here and there.
+        """
+        inverse, zero = self._constants(value, inverse=True)
+        bounded = (value.to(torch.float32) * inverse).clamp_(self.low - zero, self.high - zero)
+        steps = torch.nan_to_num(bounded, nan=float("-inf")).maximum(self.low - zero) + zero
+        far = (steps - codes.to(torch.float32)).abs_().sub_(0.5).clamp_min_(0)
+        return far * self._constants(codes, inverse=False)[0]
+
     def decode(self, codes: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
         """What numbers stand for."""
         scale, zero = self._constants(codes, inverse=False)

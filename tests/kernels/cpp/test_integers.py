@@ -185,6 +185,43 @@ def test_thresholds_drop_small_changes_and_lose_none() -> None:
         assert all(torch.equal(a, b) for a, b in zip(stream(frames[-1]), still, strict=True))
 
 
+@pytest.mark.parametrize("test", ["rms-relative", "max", "l2"])
+@pytest.mark.parametrize("isa", isas())
+def test_the_reference_finds_the_same_changes(isa: str, test: str, dots: bool) -> None:
+    """Of layers whose inputs are the same on both: hardly a pixel is on the edge of its threshold."""
+    torch.manual_seed(7)
+    frames = [f + 0.004 * torch.randn_like(f) for f in clip()]
+    passes = "drop-noops,trace-channels,insert-delta-caches,fuse-quantized,fuse-pointwise,plan-layout"
+    threshold = 0.05 if test == "rms-relative" else 0.03
+    passes += f",insert-thresholds{{threshold={threshold}, test={test}, input_threshold=0.02}}"
+    ours = make(Net(12), frames[0], isa, passes=passes)
+    theirs = videoeff.convert(Net(12).eval(), frames[0], backend="reference", passes=passes)
+    theirs.engines[""].network.load_state_dict(ours.engines[""].network.state_dict())
+    theirs.reset()
+    for frame in frames:
+        with ours.observe() as seen, theirs.observe() as expected:
+            ours(frame), theirs(frame)
+    names = [n for n in ("frame_2", "stem", "deep", "narrow") if n in seen.changed]
+    assert "stem" in names
+    for name in names:
+        apart = (seen.changed[name] != expected.changed[name]).float().mean()
+        assert float(apart) < 0.02, name
+        assert 0 < float(seen.changed[name].float().mean()) < 1, name
+
+
+def test_rounding_alone_is_no_change() -> None:
+    """With a threshold a value is compared with the number it has, less half a step."""
+    model = Chain([nn.Identity()], Rounded(1.0, -100), [nn.Conv2d(3, 2, 1)]).eval()
+    frame = torch.arange(192.0).view(1, 3, 8, 8) + 0.45  # a deviation of 55: a threshold of 0.55
+    for backend in ("cpp", "reference"):
+        stream = videoeff.convert(model, frame, threshold=0.01, input_threshold=1e-6, backend=backend)
+        before = stream(frame).clone()
+        assert torch.equal(stream(frame + 0.1), before), backend  # the next number is the nearer one
+        assert torch.equal(stream(frame - 0.9), before), backend
+        assert torch.equal(stream(frame + 0.5), before), backend  # 0.95 - 0.5
+        assert not torch.equal(stream(frame + 0.7), before), backend
+
+
 def test_the_state_is_a_quarter() -> None:
     """But for the frame, which is kept as it comes."""
     frames = clip((1, 3, 64, 96))

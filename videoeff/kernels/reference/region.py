@@ -133,6 +133,20 @@ def nothing(call: RegionCall, context: Context, active: Tensor) -> None:
         context.magnitudes[call.name] = torch.zeros(call.extent, device=active.device)
 
 
+def _pair(call: RegionCall, new: Tensor, old: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+    """What the change test compares: at threshold 0 the numbers kept, else how far the value moved."""
+    return (new, old) if call.test.threshold == 0 else _apart(call, old, value)
+
+
+def _apart(call: RegionCall, old: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+    """Two values as far apart as the new one is from the one kept."""
+    grid = call.value.grid
+    if grid is None:
+        return value, old
+    distance = grid.beyond(value, old)
+    return distance, torch.zeros_like(distance)
+
+
 def _as_it_is(value: Tensor) -> Tensor:
     return value
 
@@ -140,8 +154,9 @@ def _as_it_is(value: Tensor) -> Tensor:
 def commit(call: RegionCall, context: Context, new: Tensor, old: Tensor, active: Tensor | None) -> None:
     """Store the new value where it is active and moved; leave the mask and the counts."""
     state, extent, grid = context.state, call.extent, call.value.grid
+    value = new
     if grid is not None:
-        new = grid.encode(new)
+        new = grid.encode(value)
     real = _as_it_is if grid is None else grid.decode
     scale = state[call.scale] if call.scale else None
     pixels = extent[0] * extent[1] * extent[2]
@@ -164,9 +179,9 @@ def commit(call: RegionCall, context: Context, new: Tensor, old: Tensor, active:
                 scale.copy_(torch.where(rows, scale_of(real(new), call.layout), scale))
             if call.prediction is not None:
                 state[call.prediction.pending].masked_fill_(fresh, 0.0)
-            changed = moved(call, real(new), real(old), scale) | fresh
+            changed = moved(call, *_pair(call, new, old, value), scale) | fresh
         else:
-            changed = moved(call, real(new), real(old), scale)
+            changed = moved(call, *_pair(call, new, old, value), scale)
         if active is not None:
             changed = changed & active
             count = active.expand(extent).sum()
@@ -175,7 +190,7 @@ def commit(call: RegionCall, context: Context, new: Tensor, old: Tensor, active:
             context.active[call.name] = pixels
             active = everything
         if call.wants_magnitude:
-            energy = square_mean(real(new), real(old), call.layout).to(torch.float32)
+            energy = square_mean(*_apart(call, old, value), call.layout).to(torch.float32)
             told = changed & ~fresh if fresh is not None else changed  # a first frame is no change of size
             context.magnitudes[call.name] = torch.where(told, energy, torch.zeros_like(energy))
         torch.where(mask_like(changed, old, call.layout), new, old, out=old)

@@ -2,6 +2,7 @@
 #ifndef VIDEOEFF_COMMIT_H
 #define VIDEOEFF_COMMIT_H
 
+#include <algorithm>
 #include <cmath>
 #include <type_traits>
 
@@ -19,10 +20,32 @@ template <class S> VF_INLINE vec<compute<S>> rounded(vec<compute<S>> v) {
       v[i] = widen(b);
     }
   }
+  if constexpr (sizeof(S) == 1) {
+    const vfloat magic = broadcast(12582912.0f);  // halves go to the even number
+    v = v + magic;
+    return v - magic;
+  }
   return v;
 }
 
-// Neighbouring channels (out.sc == 1).
+// How far a value moved from the one kept, `n` channels from c on. Of a number that was rounded: how far beyond what
+// rounding alone may have done, half a step.
+template <class S> VF_INLINE vec<compute<S>> change(const Grid<S> &g, vec<compute<S>> v, vec<compute<S>> old, int64_t c) {
+  if constexpr (sizeof(S) == 1) {
+    const vfloat d = v - old, far = (d < 0 ? -d : d) - 0.5f;
+    return g.span(far > 0 ? far : vfloat{}, c);
+  } else {
+    return g.span(rounded<S>(v) - old, c);
+  }
+}
+
+// What `store` takes: it rounds other types itself.
+template <class S> VF_INLINE vec<compute<S>> stored(vec<compute<S>> v) {
+  if constexpr (sizeof(S) == 1) return rounded<S>(v);
+  else return v;
+}
+
+// Neighbouring channels (out.sc == 1). Rows of numbers lie in registers as they are before they are rounded.
 template <class S> VF_INLINE bool differs(const compute<S> *v, const S *o, int32_t c) {
   using T = compute<S>;
   constexpr int L = lanes<T>;
@@ -36,8 +59,8 @@ template <class S> VF_INLINE void copy_row(const compute<S> *v, S *o, int32_t c)
   using T = compute<S>;
   constexpr int L = lanes<T>;
   int32_t k = 0;
-  for (; k + L <= c; k += L) store(o + k, load(v + k));
-  if (k < c) store_part(o + k, load_part(v + k, c - k), c - k);
+  for (; k + L <= c; k += L) store(o + k, stored<S>(load(v + k)));
+  if (k < c) store_part(o + k, stored<S>(load_part(v + k, c - k)), c - k);
 }
 // Compare and store at once; most pixels that are computed have changed.
 template <class S> VF_INLINE bool exchange(const compute<S> *v, S *o, int32_t c) {
@@ -46,12 +69,12 @@ template <class S> VF_INLINE bool exchange(const compute<S> *v, S *o, int32_t c)
   Difference<T> moved;
   int32_t k = 0;
   for (; k + L <= c; k += L) {
-    vec<T> x = load(v + k);
+    vec<T> x = stored<S>(load(v + k));
     moved.add(rounded<S>(x), load(o + k));
     store(o + k, x);
   }
   if (k < c) {
-    vec<T> x = load_part(v + k, c - k);
+    vec<T> x = stored<S>(load_part(v + k, c - k));
     moved.add(rounded<S>(x), load_part(o + k, c - k));
     store_part(o + k, x, c - k);
   }
@@ -63,14 +86,12 @@ template <class S> VF_INLINE compute<S> square_sum(const Grid<S> &g, const compu
   vec<T> a = {}, b = {};
   int32_t k = 0;
   for (; k + 2 * L <= c; k += 2 * L) {
-    vec<T> d = g.span(rounded<S>(load(v + k)) - load(o + k), k);
-    vec<T> e = g.span(rounded<S>(load(v + k + L)) - load(o + k + L), k + L);
+    vec<T> d = change<S>(g, load(v + k), load(o + k), k), e = change<S>(g, load(v + k + L), load(o + k + L), k + L);
     a += d * d, b += e * e;
   }
   for (; k < c; k += L) {
     int n = c - k < L ? int(c - k) : L;
-    vec<T> d = n == L ? rounded<S>(load(v + k)) - load(o + k) : rounded<S>(load_part(v + k, n)) - load_part(o + k, n);
-    d = g.span(d, k);
+    vec<T> d = n == L ? change<S>(g, load(v + k), load(o + k), k) : change<S>(g, load_part(v + k, n), load_part(o + k, n), k);
     a += d * d;
   }
   return sum<T>(a + b);
@@ -82,14 +103,19 @@ template <class S> VF_INLINE compute<S> largest(const Grid<S> &g, const compute<
   vec<T> a = {}, bad = {};
   for (int32_t k = 0; k < c; k += L) {
     int n = c - k < L ? int(c - k) : L;
-    vec<T> d = n == L ? rounded<S>(load(v + k)) - load(o + k) : rounded<S>(load_part(v + k, n)) - load_part(o + k, n);
-    d = absolute<T>(g.span(d, k));
+    vec<T> d = n == L ? change<S>(g, load(v + k), load(o + k), k) : change<S>(g, load_part(v + k, n), load_part(o + k, n), k);
+    d = absolute<T>(d);
     bad += d - d;  // infinity also counts: it exceeds every limit
     a = d > a ? d : a;
   }
   T most = sum<T>(bad);
   for (int i = 0; i < L; i++) most = a[i] > most ? a[i] : most;
   return most;
+}
+
+template <class S> VF_INLINE compute<S> one_stored(compute<S> v) {
+  if constexpr (sizeof(S) == 1) return stored<S>(broadcast(v))[0];
+  else return v;
 }
 
 template <class S>
@@ -110,7 +136,7 @@ void commit(const Op &op, const Block &block, Scratch &scratch, bool force, uint
     for (int32_t i = 0; i < run.n; i++, p++, o += sw, value += op.ld) {
       bool moved;
       if constexpr (std::is_same_v<S, u8>)
-        for (int32_t j = 0; j < c; j += lanes<T>) store<T>(value + j, grid.encode(load(value + j), j));
+        for (int32_t j = 0; j < c; j += lanes<T>) store<T>(value + j, grid.steps(load(value + j), j));
       if (sc == 1 && force) {
         copy_row<S>(value, o, c);
         moved = true;
@@ -135,8 +161,10 @@ void commit(const Op &op, const Block &block, Scratch &scratch, bool force, uint
         bool differ = false;
         for (int32_t j = 0; j < c; j++) {
           S now;
-          narrow(value[j], &now);
-          T e = widen(now), old = widen(o[j * sc]), x = std::fabs(grid.span_one(e - old, j));
+          narrow(one_stored<S>(value[j]), &now);
+          T e = widen(now), old = widen(o[j * sc]);
+          T x = std::is_same_v<S, u8> ? std::max(std::fabs(value[j] - old) - T(0.5), T(0)) : std::fabs(e - old);
+          x = grid.span_one(x, j);
           differ |= e != old;
           energy += x * x, bad += x - x;
           most = x > most ? x : most;
@@ -148,7 +176,7 @@ void commit(const Op &op, const Block &block, Scratch &scratch, bool force, uint
                                                       : !(std::sqrt(energy) <= limit));
         if (squares) squares[p] = float(energy / T(c));
         if (moved)
-          for (int32_t j = 0; j < c; j++) narrow(value[j], o + j * sc);
+          for (int32_t j = 0; j < c; j++) narrow(one_stored<S>(value[j]), o + j * sc);
       }
       if (squares && force) squares[p] = 0;
       changed[p >> 6] |= uint64_t(moved) << (p & 63);

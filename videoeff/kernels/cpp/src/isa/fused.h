@@ -113,15 +113,15 @@ template <class S, int Src, class F> struct FusedRow {
     vec<T> energy = {}, other = {};
     int32_t k = 0;
     for (; k + 2 * L <= c; k += 2 * L) {
-      vec<T> x = value(v, a, b, k), y = value(v, a, b, k + L);
-      vec<T> d = out.span(rounded<S>(x) - load(o + k), k), e = out.span(rounded<S>(y) - load(o + k + L), k + L);
+      vec<T> x = out.steps(real(v, a, b, k), k), y = out.steps(real(v, a, b, k + L), k + L);
+      vec<T> d = change<S>(out, x, load(o + k), k), e = change<S>(out, y, load(o + k + L), k + L);
       store(v + k, x), store(v + k + L, y);
       energy += d * d, other += e * e;
     }
     for (; k < c; k += L) {
       const int n = c - k < L ? int(c - k) : L;
-      vec<T> x = first_lanes(n == L ? value(v, a, b, k) : value(v, a, b, k, n), n, T(0));
-      vec<T> d = out.span(rounded<S>(x) - (n == L ? load(o + k) : load_part(o + k, n)), k);
+      vec<T> x = first_lanes(out.steps(n == L ? real(v, a, b, k) : real(v, a, b, k, n), k), n, T(0));
+      vec<T> d = change<S>(out, x, n == L ? load(o + k) : load_part(o + k, n), k);
       store(v + k, x);
       energy += d * d;
     }

@@ -305,6 +305,7 @@ template <class S> struct Grid {
   VF_INLINE vec<T> encode(vec<T> x, int64_t) const { return x; }
   VF_INLINE vec<T> span(vec<T> x, int64_t) const { return x; }  // of a difference of two
   VF_INLINE vec<T> rounded(vec<T> x, int64_t) const { return x; }
+  VF_INLINE vec<T> steps(vec<T> x, int64_t) const { return x; }
   VF_INLINE T span_one(T x, int64_t) const { return x; }
 };
 template <> struct Grid<u8> {
@@ -324,6 +325,14 @@ template <> struct Grid<u8> {
     x = x <= high ? x : high;
     x = x + magic;
     return (x - magic) + load(row(VF_GRID_ZERO) + c);
+  }
+  // A value as a number before it is rounded.
+  VF_INLINE vfloat steps(vfloat x, int64_t c) const {
+    const vfloat low = load(row(VF_GRID_LOW) + c), high = load(row(VF_GRID_HIGH) + c);
+    x = x * load(row(VF_GRID_INVERSE) + c);
+    x = x >= low ? x : low;
+    x = x <= high ? x : high;
+    return x + load(row(VF_GRID_ZERO) + c);
   }
   // The same as bytes, ready to be stored.
   VF_INLINE vbytes encode_bytes(vfloat x, int64_t c) const {
