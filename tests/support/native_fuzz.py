@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from tests.support import quantised as quantised_net
 from tests.support.native_streams import SHAPE, InvertedResidual, Net, engine_of, passes, plans_of
 from tests.support.streams import stream_of
 from videoeff.kernels.cpp import abi, library
@@ -62,10 +63,20 @@ def fuzz(seed: int, rounds: int) -> None:
     rng = random.Random(seed)
     torch.manual_seed(seed)
     native = library.load()
-    how = ("noise", "predicted", "l2", "exact", "predicted")[seed]
+    how = ("noise", "predicted", "l2", "exact", "predicted", "l2", "exact")[seed]
     middle = InvertedResidual(8, 16, gate=False).eval() if seed == 3 else None
-    chosen = [RecomputeExpansions(least=0) if isinstance(p, RecomputeExpansions) else p for p in passes(how)]
-    stream = stream_of(Net(middle).eval(), torch.rand(SHAPE), passes=chosen)
+    quantised = seed > 4
+    if quantised:
+        model: torch.nn.Module = quantised_net.Net(12)
+        words = "drop-noops,trace-channels,insert-delta-caches,fuse-quantized,fuse-pointwise,plan-layout"
+        words += ",insert-thresholds{threshold=0.1, test=l2}" if how == "l2" else ""
+        stream = stream_of(model.eval(), torch.rand(SHAPE), passes=words)
+    else:
+        exact = RecomputeExpansions(least=0)
+        chosen = [
+            RecomputeExpansions(least=0) if isinstance(p, RecomputeExpansions) else p for p in how_passes
+        ]
+        stream = stream_of(Net(middle).eval(), torch.rand(SHAPE), passes=chosen)
     frame = torch.rand(SHAPE)
     (plan,), engine = plans_of(stream), engine_of(stream)
     plan.winograd = seed == 4
@@ -73,10 +84,16 @@ def fuzz(seed: int, rounds: int) -> None:
     valid, masks, kept = plan.descriptors(engine._state, engine._constants)
     assert any(op.nbefore for op in valid) == (seed == 3)
     assert any(op.winograd for op in valid) == (seed == 4)
+    assert any(op.integer for op in valid) == quantised
     empty, ones = torch.zeros(64 << 20, dtype=torch.uint8), torch.ones(16 << 20)
     for op in valid:
         if op.noise:  # zeros are no noise
             op.noise = ones.data_ptr()
+        for view in (op.out, op.in_, *op.args):
+            if view.grid:
+                view.grid = ones.data_ptr()
+        if op.factors:
+            op.factors = ones.data_ptr()
         for name in BARE:
             if getattr(op, name):
                 setattr(op, name, empty.data_ptr())

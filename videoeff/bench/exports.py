@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -17,6 +18,7 @@ from videoeff.bench import network
 from videoeff.bench.clips import BlobClip, as_input
 from videoeff.bench.spec import Job
 from videoeff.calibration.openvino_files import write_int8, write_onnx, write_openvino
+from videoeff.capture.quantised import quantised
 
 #: Frames of the made-up clip that int8 is calibrated on where no real ones are given.
 MADE_UP = 16
@@ -65,6 +67,27 @@ def int8_file(job: Job) -> tuple[Path, int]:
         write_int8(model, list(frames), batch, path)
 
     return _cached(job, f"int8-{digest.hexdigest()}.xml", write), len(frames)
+
+
+def quantised_file(job: Job) -> tuple[Path, int]:
+    """The network as an exported program after post-training quantisation to int8 by NNCF.
+
+    Returns:
+        The file, and how many frames it was calibrated on.
+    """
+    frames = _calibration(job)
+    digest = hashlib.blake2b(repr(frames.shape).encode(), digest_size=6)
+    for frame in frames:
+        digest.update(np.ascontiguousarray(frame).data)
+    if job.weights:
+        digest.update(Path(job.weights).read_bytes())
+
+    def write(path: Path) -> None:
+        example = network.example(job).contiguous()
+        calls = (torch.from_numpy(np.array(frame)[None]) for frame in frames)
+        torch.export.save(quantised(network.load(job), (example,), calls, job.name), path)
+
+    return _cached(job, f"quantised-{digest.hexdigest()}.pt2", write), len(frames)
 
 
 def _calibration(job: Job) -> NDArray[Any]:

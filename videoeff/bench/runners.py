@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from videoeff.bench import network
-from videoeff.bench.exports import int8_file, onnx_file, openvino_file
+from videoeff.bench.exports import int8_file, onnx_file, openvino_file, quantised_file
 from videoeff.bench.spec import (
     CLIP_INPUT,
     COMPILE,
@@ -25,6 +25,7 @@ from videoeff.bench.spec import (
     OPENVINO_BF16,
     OPENVINO_INT8,
     STREAM,
+    STREAM_INT8,
     Job,
 )
 from videoeff.errors import BackendError
@@ -225,8 +226,9 @@ class Stream(Runner):
         super().__init__(job)
         import videoeff
 
+        model = self.model()
         begin = time.perf_counter()
-        self.stream = videoeff.convert(network.load(job), network.example(job), name=job.name)
+        self.stream = videoeff.convert(model, network.example(job), name=job.name)
         engines = self.stream.engines.values()
         self.notes |= {
             "convert_seconds": time.perf_counter() - begin,
@@ -236,6 +238,10 @@ class Stream(Runner):
             "macs": self.stream.report().macs["dense"],
             "kernels": sorted({i.kernel for e in engines for i in e.plan.instructions}),
         }
+
+    def model(self) -> torch.nn.Module | torch.export.ExportedProgram:
+        """The network."""
+        return network.load(self.job)
 
     def run(self, fed: Any) -> Any:
         """One frame."""
@@ -303,6 +309,15 @@ class Stream(Runner):
         self.stream.reset()
 
 
+class StreamInt8(Stream):
+    """videoeff, of the network after NNCF's post-training quantisation to int8."""
+
+    def model(self) -> torch.nn.Module | torch.export.ExportedProgram:
+        """The quantised network."""
+        path, self.notes["calibration_frames"] = quantised_file(self.job)
+        return torch.export.load(path)
+
+
 RUNNERS: dict[str, type[Runner]] = {
     EAGER: Eager,
     COMPILE: Compiled,
@@ -311,4 +326,5 @@ RUNNERS: dict[str, type[Runner]] = {
     OPENVINO_BF16: OpenVinoBf16,
     OPENVINO_INT8: OpenVinoInt8,
     STREAM: Stream,
+    STREAM_INT8: StreamInt8,
 }

@@ -22,6 +22,9 @@ SKIPS = (2, 4)
 #: The dense runtimes that are PyTorch.
 PYTORCH = (EAGER, COMPILE)
 STREAM = "videoeff"
+#: The stream of the network after post-training quantisation.
+STREAM_INT8 = "videoeff-int8"
+STREAMS = (STREAM, STREAM_INT8)
 
 #: Shares of the input pixels that change from frame to frame.
 SHARES = (0.0, 0.01, 0.02, 0.05, 0.10, 0.30, 1.0)
