@@ -73,9 +73,7 @@ def fuzz(seed: int, rounds: int) -> None:
         stream = stream_of(model.eval(), torch.rand(SHAPE), passes=words)
     else:
         exact = RecomputeExpansions(least=0)
-        chosen = [
-            RecomputeExpansions(least=0) if isinstance(p, RecomputeExpansions) else p for p in how_passes
-        ]
+        chosen = [exact if isinstance(p, RecomputeExpansions) else p for p in passes(how)]
         stream = stream_of(Net(middle).eval(), torch.rand(SHAPE), passes=chosen)
     frame = torch.rand(SHAPE)
     (plan,), engine = plans_of(stream), engine_of(stream)
