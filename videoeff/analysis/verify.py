@@ -101,8 +101,8 @@ def _verify_grid(node: fx.Node, shape: tuple[int, ...]) -> None:
     grid = grid_of(option)
     if grid is None:
         return
-    if cache_option(node, "kind") in ("input", "state"):
-        raise VerifyError(f"{name}: what is given from outside is kept as it is, without a grid")
+    if cache_option(node, "kind") == "state" or (cache_option(node, "kind") == "input" and grid.dim >= 0):
+        raise VerifyError(f"{name}: a frame has one scale, and what the model carries is kept as it is")
     if grid.dim >= len(shape) or (grid.dim >= 0 and len(grid.scales) != shape[grid.dim]):
         count = len(grid.scales)
         raise VerifyError(f"{name}: a grid of {count} scale(s) for dimension {grid.dim} of {list(shape)}")

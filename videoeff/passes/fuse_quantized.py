@@ -130,8 +130,15 @@ def _pass_on(cache: fx.Node) -> bool:
 
 def _take_over(program: Program, source: fx.Node, cache: fx.Node) -> None:
     """A value that only its quantised form is read of is not kept itself."""
-    movable = is_cache(source) and set(source.users) == {cache} and cache_option(source, "kind") == "map"
-    if not movable or cache_option(source, "grid"):
+    if not is_cache(source) or set(source.users) != {cache} or cache_option(source, "grid"):
+        return
+    grid = cache_option(cache, "grid")
+    if cache_option(source, "kind") == "input" and grid[-1] < 0:  # the frame itself as numbers
+        cache.replace_all_uses_with(source)
+        edit.set_option(source, grid=grid)
+        program.graph.erase_node(cache)
+        return
+    if cache_option(source, "kind") != "map":
         return
     cache.args = (input_node(source), cache_name(source), *cache.args[2:])
     program.graph.erase_node(source)

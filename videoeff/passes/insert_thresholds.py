@@ -23,7 +23,7 @@ from videoeff.ir.markers import (
     is_threshold,
     noise_problem,
 )
-from videoeff.ir.program import Program
+from videoeff.ir.program import Program, input_node
 from videoeff.ops.base import op_of
 from videoeff.passes.base import Notes, Pass
 
@@ -160,6 +160,9 @@ class InsertThresholds(Pass):
             return f"it holds {value.dtype}"
         if cache_option(cache, "streams") is None:
             return "it mixes streams"
+        source = input_node(cache)
+        if is_cache(source) and cache_option(source, "kind") == "input":
+            return "it is the frame as 8-bit numbers, and the frame has a test of its own"
         if all(user.op == "output" for user in _final_users(cache)):
             return "it is an output: holding it back would save nothing"
         if cache_option(cache, "recompute") and self.predict == 0:

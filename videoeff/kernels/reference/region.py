@@ -143,8 +143,8 @@ def _apart(call: RegionCall, old: Tensor, value: Tensor) -> tuple[Tensor, Tensor
     grid = call.value.grid
     if grid is None:
         return value, old
-    distance = grid.beyond(value, old)
-    return distance, torch.zeros_like(distance)
+    kept = grid.decode(old)
+    return kept + grid.beyond(value, old), kept
 
 
 def _as_it_is(value: Tensor) -> Tensor:

@@ -28,7 +28,11 @@ class Watcher:
         """
         test, rows = call.test, call.extent[0]
         scale = context.state[call.scale] if call.scale else None
-        amount = distance(new, old, call.layout, test.kind, test.noise)
+        moved = new
+        if (grid := call.value.grid) is not None:
+            kept = grid.decode(old)
+            moved, old = kept + grid.beyond(new, old), kept
+        amount = distance(moved, old, call.layout, test.kind, test.noise)
         limit = limit_of(test.threshold, scale)
         mean = block_amounts(amount, test)
         hit = ~(mean <= limit)

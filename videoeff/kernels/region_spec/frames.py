@@ -35,12 +35,11 @@ class FrameReader:
         Raises:
             StateError: it is not as planned.
         """
-        frame, value = context.frames[self.index], self.call.value
-        if frame.shape != value.shape or frame.dtype != value.dtype or frame.device.type != self.device:
+        frame, shape, dtype = context.frames[self.index], self.call.value.shape, self.call.dtype
+        if frame.shape != shape or frame.dtype != dtype or frame.device.type != self.device:
             raise StateError(
                 f"{self.call.name}: the frame is {frame.dtype} {list(frame.shape)} on {frame.device}, "
-                f"the plan takes {value.dtype} {list(value.shape)} on {self.device}; pass a frame like the "
-                "example"
+                f"the plan takes {dtype} {list(shape)} on {self.device}; pass a frame like the example"
             )
         if frame.untyped_storage().data_ptr() in storages:
             frame = frame.clone()

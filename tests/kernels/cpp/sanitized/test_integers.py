@@ -214,7 +214,7 @@ def test_rounding_alone_is_no_change() -> None:
     model = Chain([nn.Identity()], Rounded(1.0, -100), [nn.Conv2d(3, 2, 1)]).eval()
     frame = torch.arange(192.0).view(1, 3, 8, 8) + 0.45  # a deviation of 55: a threshold of 0.55
     for backend in ("cpp", "reference"):
-        stream = videoeff.convert(model, frame, threshold=0.01, input_threshold=1e-6, backend=backend)
+        stream = videoeff.convert(model, frame, input_threshold=0.01, backend=backend)
         before = stream(frame).clone()
         assert torch.equal(stream(frame + 0.1), before), backend  # the next number is the nearer one
         assert torch.equal(stream(frame - 0.9), before), backend
@@ -222,13 +222,54 @@ def test_rounding_alone_is_no_change() -> None:
         assert not torch.equal(stream(frame + 0.7), before), backend
 
 
+INPUT_TESTS: dict[str, dict[str, Any]] = {
+    "exact": {},
+    "pixels": {"threshold": 0.05, "input_threshold": 0.05},
+    "blocks": {"threshold": 0.05, "input_threshold": 0.05, "block": 4, "dilation": 1},
+    "grow": {"threshold": 0.05, "input_threshold": 0.1, "block": 4, "grow": 1, "weak": 0.4},
+    "noise": {"threshold": 0.05, "noise": ((0.001, 1e-4, 0.0),) * 3, "block": 4},
+}
+
+
+@pytest.mark.parametrize("last", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("how", sorted(INPUT_TESTS))
+@pytest.mark.parametrize("isa", isas())
+@pytest.mark.parametrize("channels", [3, 4])
+def test_a_frame_is_kept_as_numbers(isa: str, how: str, channels: int, last: torch.memory_format) -> None:
+    """Its test finds what the reference's finds."""
+    torch.manual_seed(8)
+    options = dict(INPUT_TESTS[how])
+    if "noise" in options and channels == 4:
+        options["noise"] = ((0.001, 1e-4, 0.0),) * 4
+    model = Chain([conv(channels, 8, 3, padding=1)], Rounded(0.01, -20), [Rounded(0.05)])
+    frames = [f + 0.01 * torch.randn_like(f) for f in clip((2, channels, 33, 41))]
+    ours = make(model, frames[0], isa, **options)
+    theirs = videoeff.convert(model.eval(), frames[0], backend="reference", **options)
+    for frame in frames:
+        frame = frame.to(memory_format=last)
+        with ours.observe() as seen, theirs.observe() as expected:
+            ours(frame), theirs(frame)
+        (name,) = (i.call.name for i in ours.engines[""].plan.instructions if i.call.kind == "input")
+        apart = (seen.changed[name] != expected.changed[name]).float().mean()
+        assert float(apart) < (0.002 if how in ("exact", "pixels") else 0.05)
+        key = f"{name}.value"
+        kept, reference = ours.engines[""].state[key], theirs.engines[""].state[key]
+        assert kept.dtype == torch.uint8
+        assert float((kept != reference).float().mean()) < 0.05
+    assert 0 < float(seen.changed[name].float().mean()) < 1
+    for stream in (ours, theirs):
+        stream(frame)
+        stream.clear_report()
+        stream(frame)
+        assert sum(x.macs_needed for x in stream.report().layers) == 0, "a still picture"
+
+
 def test_the_state_is_a_quarter() -> None:
-    """But for the frame, which is kept as it comes."""
     frames = clip((1, 3, 64, 96))
     stream = make(Net(16), frames[0])
     specs = stream.engines[""].plan.state
     numbers = sum(s.nbytes for s in specs if s.grid is not None and s.parent is None)
-    values = sum(s.nbytes for s in specs if s.grid is None and s.parent is None and "frame" not in s.name)
+    values = sum(s.nbytes for s in specs if s.grid is None and s.parent is None)
     assert all(s.dtype == torch.uint8 for s in specs if s.grid is not None)
     assert numbers > 3 * values
 

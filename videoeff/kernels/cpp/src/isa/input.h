@@ -28,13 +28,59 @@ struct Amounts {
   }
 };
 
+// How frames are told: of values of the type that is kept, or of numbers' as float32.
+template <class K> using framed = std::conditional_t<std::is_same_v<K, u8>, float, K>;
+
+// A value of a frame and the one kept: how far apart they are, whether another is to be kept, what the kept one stands for.
+// Of numbers half a step is taken off, as commit.h has it.
+template <class K> struct Kept {
+  using T = compute<K>;
+  explicit Kept(const vf_view &) {}
+  VF_INLINE T apart(T now, T was) const { return std::fabs(now - was); }
+  VF_INLINE bool differs(T now, T was) const { return now != was; }
+  VF_INLINE T stands_for(T was) const { return was; }
+  VF_INLINE vec<T> apart(vec<T> now, vec<T> was) const { return absolute<T>(now - was); }
+  VF_INLINE typename Vec<T>::mask differs(vec<T> now, vec<T> was) const { return now != was; }
+  VF_INLINE vec<T> stands_for(vec<T> was) const { return was; }
+};
+template <> struct Kept<u8> {  // of a grid of one scale
+  float scale, zero, inverse, low, high;
+  explicit Kept(const vf_view &v) {
+    const Grid<u8> g(v);
+    scale = g.row(VF_GRID_SCALE)[0], zero = g.row(VF_GRID_ZERO)[0], inverse = g.row(VF_GRID_INVERSE)[0];
+    low = g.row(VF_GRID_LOW)[0], high = g.row(VF_GRID_HIGH)[0];
+  }
+  VF_INLINE vfloat steps(vfloat x) const {
+    x = x * inverse;
+    x = x >= low ? x : broadcast(low);
+    return (x <= high ? x : broadcast(high)) + zero;
+  }
+  VF_INLINE vfloat rounded(vfloat x) const {
+    const vfloat magic = broadcast(12582912.0f);
+    x = steps(x) - zero;  // exact: what was added is a whole number
+    x = x + magic;
+    return (x - magic) + zero;
+  }
+  VF_INLINE vfloat apart(vfloat now, vfloat was) const {
+    const vfloat far = absolute<float>(steps(now) - was) - 0.5f;
+    const vfloat found = (far > 0 ? far : vfloat{}) * scale;
+    return now != now ? now : found;
+  }
+  VF_INLINE vint differs(vfloat now, vfloat was) const { return rounded(now) != was; }
+  VF_INLINE vfloat stands_for(vfloat was) const { return (was - zero) * scale; }
+  VF_INLINE float apart(float now, float was) const { return apart(broadcast(now), broadcast(was))[0]; }
+  VF_INLINE bool differs(float now, float was) const { return differs(broadcast(now), broadcast(was))[0] != 0; }
+  VF_INLINE float stands_for(float was) const { return (was - zero) * scale; }
+};
+
 // The change test's amounts from column `first` on, channels at any stride; whether all values are finite. The amount of
 // the noise's test is a square, in units of Op::noise_unit.
-template <class S> bool row_any(const Op &op, const vf_frame &frame, const RowTest &test, int32_t first) {
-  using T = compute<S>;
+template <class K> bool row_any(const Op &op, const vf_frame &frame, const RowTest &test, int32_t first) {
+  using T = compute<K>;
   const vf_op &d = op.d;
-  const S *from = static_cast<const S *>(frame.data) + test.r * frame.sr + test.y * frame.sh;
-  const S *old = static_cast<const S *>(d.out.data) + test.r * d.out.sr + test.y * d.out.sh;
+  const framed<K> *from = static_cast<const framed<K> *>(frame.data) + test.r * frame.sr + test.y * frame.sh;
+  const K *old = static_cast<const K *>(d.out.data) + test.r * d.out.sr + test.y * d.out.sh;
+  const Kept<K> kept(d.out);
   const int32_t c = d.out.c;
   const bool exact = d.threshold == 0, most = d.test == VF_TEST_MAX, noisy = !exact && d.test == VF_TEST_NOISE;
   const float *noise = op.noise.data();
@@ -45,10 +91,10 @@ template <class S> bool row_any(const Op &op, const vf_frame &frame, const RowTe
     bool differ = false;
     for (int32_t j = 0; j < c; j++) {
       T now = widen(from[i * frame.sw + j * frame.sc]), was = widen(old[i * d.out.sw + j * d.out.sc]);
-      T x = std::fabs(now - was);
-      differ |= now != was;
+      T x = kept.apart(now, was);
+      differ |= kept.differs(now, was);
       if (noisy) {
-        const T over = was - T(noise[2 * c + j]);
+        const T over = kept.stands_for(was) - T(noise[2 * c + j]);
         x /= std::sqrt(T(noise[c + j]) + T(noise[j]) * (over > 0 ? over : T(0)));
       }
       energy += x * x, bad += x - x, wrong += now * T(0);
@@ -65,19 +111,24 @@ template <class S> bool row_any(const Op &op, const vf_frame &frame, const RowTe
 template <class S> void store_any(const Op &op, const vf_frame &frame, const Run &run, float *squares) {
   using T = compute<S>;
   const vf_op &d = op.d;
-  const S *from = static_cast<const S *>(frame.data) + run.r * frame.sr + run.y * frame.sh + run.x * frame.sw;
+  const framed<S> *from = static_cast<const framed<S> *>(frame.data) + run.r * frame.sr + run.y * frame.sh + run.x * frame.sw;
   S *to = static_cast<S *>(d.out.data) + run.r * d.out.sr + run.y * d.out.sh + run.x * d.out.sw;
   const int32_t c = d.out.c;
+  const Kept<S> kept(d.out);
   if (squares)
     for (int32_t i = 0; i < run.n; i++) {
       T energy = 0;
       for (int32_t j = 0; j < c; j++) {
-        T x = T(widen(from[i * frame.sw + j * frame.sc])) - T(widen(to[i * d.out.sw + j * d.out.sc]));
+        T x = kept.apart(T(widen(from[i * frame.sw + j * frame.sc])), T(widen(to[i * d.out.sw + j * d.out.sc])));
         energy += x * x;
       }
       squares[i] = float(energy / T(c));
     }
-  if (d.out.sc == 1 && frame.sc == 1 && d.out.sw == c && frame.sw == c) {
+  if constexpr (std::is_same_v<S, u8>) {
+    for (int32_t i = 0; i < run.n; i++)
+      for (int32_t j = 0; j < c; j++)
+        narrow(kept.rounded(broadcast(from[i * frame.sw + j * frame.sc]))[0], to + i * d.out.sw + j * d.out.sc);
+  } else if (d.out.sc == 1 && frame.sc == 1 && d.out.sw == c && frame.sw == c) {
     std::memcpy(to, from, sizeof(S) * size_t(c) * size_t(run.n));
   } else if (d.out.sc == 1 && frame.sc == 1) {
     for (int32_t i = 0; i < run.n; i++) std::memcpy(to + i * d.out.sw, from + i * frame.sw, sizeof(S) * c);
@@ -146,12 +197,13 @@ template <Variance V> struct Noise3 {
 };
 
 // The same for whole vectors of three channels; returns where it stopped.
-template <bool Planes, Variance V>
+template <class K, bool Planes, Variance V>
 int32_t row_of_three(const Op &op, const vf_frame &frame, const RowTest &test, bool &finite) {
   constexpr int L = lanes<float>;
   const vf_op &d = op.d;
   const float *from = static_cast<const float *>(frame.data) + test.r * frame.sr + test.y * frame.sh;
-  const float *old = static_cast<const float *>(d.out.data) + test.r * d.out.sr + test.y * d.out.sh;
+  const K *old = static_cast<const K *>(d.out.data) + test.r * d.out.sr + test.y * d.out.sh;
+  const Kept<K> value(d.out);
   const bool exact = d.threshold == 0, most = d.test == VF_TEST_MAX;
   const float share = V != Variance::kNone || d.test == VF_TEST_RMS ? 1.f / 3 : 1.f;
   constexpr bool noisy = V != Variance::kNone;
@@ -174,8 +226,12 @@ int32_t row_of_three(const Op &op, const vf_frame &frame, const RowTest &test, b
     }
     if constexpr (noisy) {
       vfloat squares[3];
-      for (int j = 0; j < 3; j++) wrong += came[j] * 0.f, squares[j] = (came[j] - kept[j]) * (came[j] - kept[j]);
-      amounts.put(i, over_variance(squares, kept) * share);
+      vfloat was[3];
+      for (int j = 0; j < 3; j++) {
+        const vfloat x = value.apart(came[j], kept[j]);
+        wrong += came[j] * 0.f, squares[j] = x * x, was[j] = value.stands_for(kept[j]);
+      }
+      amounts.put(i, over_variance(squares, was) * share);
       continue;
     }
     vfloat energy = {}, top = {};
@@ -184,11 +240,10 @@ int32_t row_of_three(const Op &op, const vf_frame &frame, const RowTest &test, b
       const vfloat was = kept[j], now = came[j];
       wrong += now * 0.f;  // zero for every finite value, else NaN
       if (exact) {
-        differ |= now != was;
+        differ |= value.differs(now, was);
       } else {
-        const vfloat x = now - was;
+        const vfloat x = value.apart(now, was), size = x;
         energy += x * x;
-        const vfloat size = absolute<float>(x);
         top = size <= top ? top : size;  // NaN takes over and stays
         top = x != x ? x : top;
       }
@@ -199,11 +254,12 @@ int32_t row_of_three(const Op &op, const vf_frame &frame, const RowTest &test, b
   return i;
 }
 
-template <bool Planes> int32_t row_of_three_by(const Op &op, const vf_frame &frame, const RowTest &test, bool &finite) {
+template <class K, bool Planes>
+int32_t row_of_three_by(const Op &op, const vf_frame &frame, const RowTest &test, bool &finite) {
   if (op.d.threshold == 0 || op.d.test != VF_TEST_NOISE)
-    return row_of_three<Planes, Variance::kNone>(op, frame, test, finite);
-  if (op.flat_noise) return row_of_three<Planes, Variance::kFlat>(op, frame, test, finite);
-  return row_of_three<Planes, Variance::kLevels>(op, frame, test, finite);
+    return row_of_three<K, Planes, Variance::kNone>(op, frame, test, finite);
+  if (op.flat_noise) return row_of_three<K, Planes, Variance::kFlat>(op, frame, test, finite);
+  return row_of_three<K, Planes, Variance::kLevels>(op, frame, test, finite);
 }
 #endif
 
@@ -211,9 +267,9 @@ template <class S> bool input_row(const Op &op, const vf_frame &frame, const Row
   int32_t done = 0;
   bool finite = true;
 #if VF_SHUFFLES
-  if constexpr (std::is_same<S, float>::value) {
-    if (is_planar(op.d, frame)) done = row_of_three_by<true>(op, frame, test, finite);
-    if (is_interleaved(op.d, frame)) done = row_of_three_by<false>(op, frame, test, finite);
+  if constexpr (std::is_same_v<S, float> || std::is_same_v<S, u8>) {
+    if (is_planar(op.d, frame)) done = row_of_three_by<S, true>(op, frame, test, finite);
+    if (is_interleaved(op.d, frame)) done = row_of_three_by<S, false>(op, frame, test, finite);
   }
 #endif
   return row_any<S>(op, frame, test, done) && finite;
@@ -224,13 +280,14 @@ template <class S> bool input_row(const Op &op, const vf_frame &frame, const Row
 // everywhere, so that a black frame is no other scene.
 template <class S> void input_alike(const Op &op, const vf_frame &frame, int32_t r, float *figures) {
   const vf_op &d = op.d;
+  const Kept<S> kept(d.out);
   double n = 0, a = 0, b = 0, aa = 0, bb = 0, ab = 0;
   for (int32_t y = 0; y < d.out.h; y += 4)
     for (int32_t x = 0; x < d.out.w; x += 4) {
-      const S *from = static_cast<const S *>(frame.data) + r * frame.sr + y * frame.sh + x * frame.sw;
+      const framed<S> *from = static_cast<const framed<S> *>(frame.data) + r * frame.sr + y * frame.sh + x * frame.sw;
       const S *old = static_cast<const S *>(d.out.data) + r * d.out.sr + y * d.out.sh + x * d.out.sw;
       double now = 0, was = 0;
-      for (int32_t j = 0; j < d.out.c; j++) now += double(widen(from[j * frame.sc])), was += double(widen(old[j * d.out.sc]));
+      for (int32_t j = 0; j < d.out.c; j++) now += double(widen(from[j * frame.sc])), was += double(kept.stands_for(widen(old[j * d.out.sc])));
       n += 1, a += now, b += was, aa += now * now, bb += was * was, ab += now * was;
     }
   const double left = n * aa - a * a, right = n * bb - b * b;
@@ -251,6 +308,25 @@ template <class S> void input_store(const Op &op, const vf_frame &frame, const R
       int32_t i = 0;
       for (; i + L <= run.n; i += L) {
         const vfloat a = load(from + i), b = load(from + i + frame.sc), c = load(from + i + 2 * frame.sc);
+        store(to + 3 * i, gather3<float, 0, false>(a, b, c));
+        store(to + 3 * i + L, gather3<float, 1, false>(a, b, c));
+        store(to + 3 * i + 2 * L, gather3<float, 2, false>(a, b, c));
+      }
+      if (i < run.n) store_any<S>(op, frame, {run.r, run.y, run.x + i, run.n - i}, nullptr);
+      return;
+    }
+  }
+  if constexpr (std::is_same_v<S, u8>) {
+    const vf_op &d = op.d;
+    if (is_planar(d, frame) && !squares) {
+      constexpr int L = lanes<float>;
+      const float *from = static_cast<const float *>(frame.data) + run.r * frame.sr + run.y * frame.sh + run.x;
+      u8 *to = static_cast<u8 *>(d.out.data) + run.r * d.out.sr + run.y * d.out.sh + run.x * 3;
+      const Kept<u8> kept(d.out);
+      int32_t i = 0;
+      for (; i + L <= run.n; i += L) {
+        const vfloat a = kept.rounded(load(from + i)), b = kept.rounded(load(from + i + frame.sc));
+        const vfloat c = kept.rounded(load(from + i + 2 * frame.sc));
         store(to + 3 * i, gather3<float, 0, false>(a, b, c));
         store(to + 3 * i + L, gather3<float, 1, false>(a, b, c));
         store(to + 3 * i + 2 * L, gather3<float, 2, false>(a, b, c));

@@ -200,6 +200,7 @@ static bool any_row(const Op &op, const vf_frame &frame, const RowTest &test) {
   switch (op.d.dtype) {
     case VF_F64: return input_row<double>(op, frame, test);
     case VF_BF16: return input_row<bf16>(op, frame, test);
+    case VF_U8: return input_row<u8>(op, frame, test);
     default: return input_row<float>(op, frame, test);
   }
 }

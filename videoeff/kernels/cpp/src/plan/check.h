@@ -276,10 +276,19 @@ inline bool check_vicinity(const vf_op &d, int64_t index, const vf_mask *masks, 
   return true;
 }
 
+// Whether one scale and one zero serve all channels of a grid.
+inline bool one_scale(const vf_view &v) {
+  const int64_t pitch = grid_row(v.c);
+  for (int row = 0; row < VF_GRID_ROWS; row++)
+    for (int64_t c = 1; c < v.c; c++)
+      if (v.grid[row * pitch + c] != v.grid[row * pitch]) return false;
+  return true;
+}
+
 inline bool check_op(const vf_op &d, int64_t index, const vf_mask *masks, int64_t nmasks, const Problem &problem) {
   long long i = index;
   if (d.kind < VF_INPUT || d.kind > VF_TRANSPOSED) return problem("op %lld: kind %d", i, d.kind);
-  if (d.dtype < VF_F32 || d.dtype > VF_U8 || (d.dtype == VF_U8 && d.kind == VF_INPUT)) return problem("op %lld: dtype %d", i, d.dtype);
+  if (d.dtype < VF_F32 || d.dtype > VF_U8) return problem("op %lld: dtype %d", i, d.dtype);
   if (d.mask < 0 || d.mask >= nmasks) return problem("op %lld: mask %d of %lld", i, d.mask, (long long)nmasks);
   if (!check_view(d.out, index, "its value", true, problem)) return false;
   const vf_mask &own = masks[d.mask];
@@ -299,6 +308,7 @@ inline bool check_op(const vf_op &d, int64_t index, const vf_mask *masks, int64_
     for (int64_t k = 0; d.noise && k < d.out.c; k++)
       if (!(d.noise[3 * k] >= 0) || !(d.noise[3 * k + 1] > 0) || d.noise[3 * k + 2] - d.noise[3 * k + 2] != 0)
         return problem("op %lld: noise of channel %lld", i, (long long)k);
+    if (d.dtype == VF_U8 && !one_scale(d.out)) return problem("op %lld: a frame as numbers of several scales", i);
     if (d.nbefore) return problem("op %lld: an input has no stages", i);
     return d.nepi == 0 || problem("op %lld: an input has no instructions", i);
   }
