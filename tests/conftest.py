@@ -21,8 +21,8 @@ _THREADS = max(1, len(os.sched_getaffinity(0)) // _WORKERS)
 torch.set_num_threads(_THREADS)
 os.environ["OMP_NUM_THREADS"] = str(_THREADS)  # for the processes that tests start
 
-# The same examples on every machine: derandomised, and no smaller or larger profile under CI. Hypothesis draws
-# on the constants of loaded modules, too: other tests in the same run lead to other examples.
+# The same examples on every machine: derandomised, and no smaller or larger profile under CI. Constants of
+# loaded modules are drawn on, too: other tests in the same run lead to other examples.
 hypothesis.settings.register_profile(
     "videoeff",
     deadline=None,  # the first example of a test may compile
