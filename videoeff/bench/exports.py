@@ -76,7 +76,7 @@ def quantised_file(job: Job) -> tuple[Path, int]:
         The file, and how many frames it was calibrated on.
     """
     frames = _calibration(job)
-    digest = hashlib.blake2b(repr(frames.shape).encode(), digest_size=6)
+    digest = hashlib.blake2b(f"mixed {frames.shape}".encode(), digest_size=6)
     for frame in frames:
         digest.update(np.ascontiguousarray(frame).data)
     if job.weights:

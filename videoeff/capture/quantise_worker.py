@@ -28,7 +28,9 @@ def quantise(folder: Path) -> None:
         return tuple(torch.load(path, weights_only=True))
 
     with torch.no_grad():
-        quantised = nncf.quantize(module, nncf.Dataset(calls, fed), subset_size=len(calls))
+        quantised = nncf.quantize(
+            module, nncf.Dataset(calls, fed), preset=nncf.QuantizationPreset.MIXED, subset_size=len(calls)
+        )
         exported = torch.export.export(quantised, fed(calls[0]), strict=False)
     torch.export.save(exported, folder / QUANTISED)
 

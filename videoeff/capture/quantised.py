@@ -58,6 +58,9 @@ def quantised(
 ) -> torch.export.ExportedProgram:
     """The network after NNCF's post-training quantisation (min-max, with fast bias correction).
 
+    Weights are symmetric; values have a zero of their own (NNCF's preset "mixed"), which costs SiLU
+    networks less: on YOLOX-Nano the error falls by a fifth to a third.
+
     NNCF rather than torchao: its quantisation is OpenVINO's, which a stream is compared with; a scale for
     each channel of what depthwise convolutions read and corrected biases leave YOLOX-Nano half of the error.
 
