@@ -24,6 +24,10 @@ constexpr int64_t kScratchBytes = 384 << 10;
 // Pixels: the size of a block is a multiple of it, and at least so much. Sized: the heights 12, 8 and 6 of the register
 // blocks divide it.
 constexpr int32_t kBlockStep = 24;
+// Bytes of a block's results, where they are numbers and the weights few. Sized: two thirds of L1. Timed: mobilenet_v2.
+constexpr int64_t kNearBytes = 24 << 10;
+// Bytes of weights below which that holds. Sized: they stay in L1 or L2 whatever the block.
+constexpr size_t kFewWeights = size_t(48) << 10;
 // Pixels of a block at most, where no panel of weights is shared by them. Guessed.
 constexpr int32_t kMaxPlainBlock = 96;
 // Elements: rows of results that lie a multiple of it apart are moved by kRowStep. Sized: they would share cache sets.

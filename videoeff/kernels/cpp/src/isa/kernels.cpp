@@ -93,6 +93,11 @@ template <class S> void prepare_op(Op &op) {
 
 template <class S> void prepare(Op &op) {
   prepare_op<S>(op);
+  // Numbers need few products: what a block's results cost is going from one pass to the next through the cache.
+  if (op.d.dtype == VF_U8 && op.weight.bytes < kFewWeights) {
+    const int64_t fits = kNearBytes / (int64_t(op.ld) * int64_t(sizeof(float))) / kBlockStep * kBlockStep;
+    op.block_pixels = int32_t(std::clamp<int64_t>(fits, kBlockStep, op.block_pixels));
+  }
   op.cycles = cycles_of<S>(op);
 }
 
