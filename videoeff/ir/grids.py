@@ -9,6 +9,7 @@ from functools import lru_cache
 
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
 
 #: The dtype of the numbers kept.
 CODES = torch.uint8
@@ -43,8 +44,8 @@ class Grid:
     def encode(self, value: Tensor) -> Tensor:
         """The nearest numbers, of :data:`CODES`; halves go to the even one. NaN becomes ``low``."""
         inverse, zero = self._constants(value, inverse=True)
-        codes = (value.to(torch.float32) * inverse).round_().add_(zero)
-        return torch.nan_to_num(codes.clamp_(self.low, self.high), nan=float(self.low)).to(CODES)
+        codes = (value.to(torch.float32) * inverse).round() + zero
+        return torch.nan_to_num(codes.clamp(self.low, self.high), nan=float(self.low)).to(CODES)
 
     def beyond(self, value: Tensor, codes: Tensor) -> Tensor:
         """How far a value lies from what numbers stand for, float32, beyond what rounding alone may do.
@@ -53,9 +54,9 @@ class Grid:
         chance. Without it the noise of rounding looks like a change of a step here and there.
         """
         inverse, zero = self._constants(value, inverse=True)
-        bounded = (value.to(torch.float32) * inverse).clamp_(self.low - zero, self.high - zero)
-        steps = torch.nan_to_num(bounded, nan=float("-inf")).maximum(self.low - zero) + zero
-        far = (steps - codes.to(torch.float32)).abs_().sub_(0.5).clamp_min_(0)
+        steps = (value.to(torch.float32) * inverse + zero).clamp(self.low, self.high)
+        steps = torch.nan_to_num(steps, nan=float(self.low))
+        far = ((steps - codes.to(torch.float32)).abs() - 0.5).clamp_min(0)
         return far * self._constants(codes, inverse=False)[0]
 
     def decode(self, codes: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -63,22 +64,26 @@ class Grid:
         scale, zero = self._constants(codes, inverse=False)
         return ((codes.to(torch.float32) - zero) * scale).to(dtype)
 
-    def _constants(self, value: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
-        scale, zero = _tensors(self, value.device, inverse)
+    def _constants(self, value: Tensor, inverse: bool) -> tuple[Tensor | float, Tensor | float]:
+        """The scale, or one over it, and the zero, so that they broadcast against a value."""
         if self.dim < 0:
-            return scale, zero
+            return (1.0 / self.scales[0] if inverse else self.scales[0]), float(self.zeros[0])
         shape = [1] * value.ndim
         shape[self.dim] = -1
+        made = _tensors if isinstance(value, FakeTensor) else _kept_tensors
+        scale, zero = made(self, value.device, inverse)
         return scale.view(shape), zero.view(shape)
 
 
-@lru_cache(maxsize=4096)
 def _tensors(grid: Grid, device: torch.device, inverse: bool) -> tuple[Tensor, Tensor]:
     with torch.inference_mode(False):
         scales = [1.0 / s for s in grid.scales] if inverse else list(grid.scales)
         scale = torch.tensor(scales, dtype=torch.float32, device=device)
-        zero = torch.tensor(grid.zeros, dtype=torch.float32, device=device)
-        return (scale, zero) if grid.dim >= 0 else (scale[0], zero[0])
+        return scale, torch.tensor(grid.zeros, dtype=torch.float32, device=device)
+
+
+#: Not where shapes are derived: what is made there has no values.
+_kept_tensors = lru_cache(maxsize=4096)(_tensors)
 
 
 def grid_problem(grid: object) -> str:

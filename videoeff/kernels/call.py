@@ -179,6 +179,7 @@ class RegionCall:
         buffers: the plan's buffers by state name without memory ("meta"), for their strides.
         specs: the plan's state by name.
         device: the kind of device the state lies on, "cpu" or "cuda".
+        computed: the dtype it is computed in.
     """
 
     name: str
@@ -198,11 +199,12 @@ class RegionCall:
     buffers: Mapping[str, Tensor] = field(default_factory=dict)
     specs: Mapping[str, StateSpec] = field(default_factory=dict)
     device: str = "cpu"
+    computed: torch.dtype = torch.float32
 
     @property
     def dtype(self) -> torch.dtype:
-        """The dtype of the value: float32 where it is kept as 8-bit numbers."""
-        return self.value.dtype if self.value.grid is None else torch.float32
+        """The dtype of the value, also where 8-bit numbers are kept of it."""
+        return self.value.dtype if self.value.grid is None else self.computed
 
     @property
     def extent(self) -> tuple[int, int, int]:
@@ -225,7 +227,7 @@ class RegionCall:
         return (
             self.name, self.kind, self.layout, self.value, self.source, self.mask_reads, self.dense,
             self.device, self.test.blocks, bool(self.test.noise), self.test.grow > 0, prediction,
-            self.bound is not None, tuple(lie), tuple(sized),
+            self.bound is not None, tuple(lie), tuple(sized), self.computed,
         )  # fmt: skip
 
 

@@ -120,6 +120,7 @@ def region_call(region: Region, around: Surroundings) -> RegionCall:
         buffers=around.buffers,
         specs=around.states,
         device=around.device,
+        computed=value.dtype,
     )
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 import torch
 import torch.utils._pytree as pytree
@@ -12,6 +13,10 @@ from torch import Tensor
 
 from videoeff.ir.program import Program
 from videoeff.runtime.body import StreamBody
+from videoeff.runtime.outputs import owned
+
+if TYPE_CHECKING:
+    from videoeff.runtime.engine import Engine
 
 #: The flat outputs of a Program, and what it carries after the frame.
 Step = tuple[tuple[Any, ...], tuple[Any, ...]]
@@ -48,6 +53,37 @@ def run_plainly(_: str, program: Program, flat: Sequence[Tensor], carried: Seque
     return program.run_from(flat, carried)
 
 
+def is_quantised(engine: Engine) -> bool:
+    """Whether an engine keeps values as 8-bit numbers."""
+    return any(spec.grid is not None for spec in engine.plan.state)
+
+
+_twins: WeakKeyDictionary[Engine, tuple[Program, torch.device, Engine]] = WeakKeyDictionary()
+
+
+def twin_of(engine: Engine) -> Engine:
+    """An engine of the same network with a state of its own, kept as long as the first one."""
+    from videoeff.runtime.engine import Engine
+
+    found = _twins.get(engine)
+    if found is None or found[0] is not engine.program or found[1] != engine.device:
+        found = (engine.program, engine.device, Engine(engine.program, engine.backend))
+        _twins[engine] = found
+    return found[2]
+
+
+def run_whole(engine: Engine, flat: Sequence[Tensor]) -> tuple[Any, ...]:
+    """The dense network of a quantised engine: a first frame, by its own kernels.
+
+    In plain PyTorch the quantised graph is computed in floating point. A value at the edge between two
+    numbers then gets the other one here and there, and the layers behind magnify that: it is another network,
+    by about what quantising costs. The first frame of a stream is computed whole, whatever the thresholds.
+    """
+    twin = twin_of(engine)
+    twin.forget()
+    return tuple(owned(value, twin.storages, twin.memory) for value in twin.step(flat))
+
+
 def run_dense(
     body: StreamBody,
     args: tuple[Any, ...],
@@ -62,7 +98,7 @@ def run_dense(
         args: positional arguments of a call that fits.
         kwargs: its keyword arguments.
         carried: what the model carries before the frame; afterwards, what it carries behind it.
-        run: computes one Program.
+        run: computes one Program; if left out plain PyTorch, and quantised ones by their own kernels.
 
     Returns:
         The model's outputs.
@@ -71,6 +107,9 @@ def run_dense(
     def compute(name: str, program: Program, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         flat = [v for v in pytree.tree_leaves((args, kwargs)) if isinstance(v, Tensor)]
         before = carried.engines.get(name, program.initial())
+        engine = body.engines.get(name)
+        if run is run_plainly and engine is not None and is_quantised(engine) and not program.carried:
+            return pytree.tree_unflatten(list(run_whole(engine, flat)), program.out_spec)
         outputs, carried.engines[name] = run(name, program, flat, before)
         return pytree.tree_unflatten(list(outputs), program.out_spec)
 

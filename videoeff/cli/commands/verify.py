@@ -89,6 +89,10 @@ def verify(
     the model itself too, as its own code computes them: with --weights, else with the weights it is built
     with or, for an artifact in parts, those in the artifact.
 
+    A quantised network is compared with its own dense network, computed whole by the same kernels: PyTorch
+    computes it in floating point, which rounds to other numbers here and there. Of frame 1 no layer may be
+    off by more than one step from PyTorch's evaluation of what it reads.
+
     A model captured in parts is judged by the layers of its parts: the code between them, which selects and
     sorts detections, can turn the last bit of a float into another box.
     """
@@ -172,6 +176,8 @@ class Checks:
         self.tolerance, self.float64 = tolerance, Float64(stream, model)
         self.against_model = Errors()
         self.frames = self.held = 0
+        #: Of a quantised network: steps between its first frame and PyTorch's evaluation, layer by layer.
+        self.steps: int | None = None
         self.outputs, self.first = Errors(), Errors()
         self.layers: dict[str, dict[str, float]] = {}
         self.first_layers = self.first_of_model = 0.0
@@ -184,7 +190,7 @@ class Checks:
         """One frame through both; one that the stream does not look at is none to the dense model."""
         import torch
 
-        from videoeff.cli.shared.dense import distance
+        from videoeff.cli.shared.dense import distance, largest_step
 
         args, kwargs = self.feed(picture)
         outputs = self.stream(*args, **kwargs)
@@ -220,6 +226,7 @@ class Checks:
                 self.first_of_model = self.against_model.relative
         if self.frames == 0:
             self.first.add(outputs, expected)
+            self.steps = largest_step(self.stream)
         if self._asks_float64:
             if self.by_layers:
                 self.float64.layers(args, kwargs, kept, apart)
@@ -236,7 +243,8 @@ class Checks:
     @property
     def _asks_float64(self) -> bool:
         """Whether the law bounds this frame, and float64 can tell more."""
-        return self.tolerance is None and self.dtype == "float32" and (self.exact or self.frames == 0)
+        bounded = self.tolerance is None and self.dtype == "float32" and (self.exact or self.frames == 0)
+        return bounded and self.steps is None
 
     def result(self) -> dict[str, Any]:
         """The figures and the judgement."""
@@ -249,7 +257,8 @@ class Checks:
         if bounded:
             holds = holds and ((worst if self.by_layers else self.outputs.relative) <= bound or graph.holds)
             holds = holds and (self.by_layers or not self.outputs.other_shapes)
-        if self.model is not None and not self.by_layers:
+        holds = holds and (self.steps or 0) <= 1
+        if self.model is not None and not self.by_layers and self.steps is None:
             own = self.against_model
             worst_own = own.relative if bounded else self.first_of_model
             holds = holds and (worst_own <= max(bound, law) or self.float64.model.holds)
@@ -274,6 +283,7 @@ class Checks:
             "model_float64": self.float64.model.to_json(),
             "holds": bool(holds and self.frames > 0),
             "first_layer_apart": apart,
+            "steps": self.steps,
             "layers": [{"name": n, **self.layers[n]} for n in self._order()],
         }
 
@@ -317,6 +327,11 @@ def _show(found: dict[str, Any], worst: int) -> None:
     for told in (found["float64"], found["model_float64"]):
         if told is not None:
             show(f"beyond the law: {told['sentence']}")
+    if found["steps"] is not None:
+        show(
+            "quantised: compared with the same network, computed whole by the same kernels; in frame 1 a "
+            f"layer is off from PyTorch's evaluation of what it reads by {found['steps']} step(s) at most"
+        )
     if found["first_layer_apart"] is not None:
         bound = found["tolerance"] if found["tolerance"] is not None else found["law"]
         show(f"first layer apart by more than {bound:g}: {found['first_layer_apart']}")

@@ -11,7 +11,16 @@ import torch.utils._pytree as pytree
 from torch import Tensor, fx, nn
 
 from videoeff.ir.markers import cache_name, is_cache
-from videoeff.runtime.dense import Carried, Step, run_dense, run_plainly
+from videoeff.kernels.computation import Computation
+from videoeff.runtime.dense import (
+    Carried,
+    Step,
+    is_quantised,
+    run_dense,
+    run_plainly,
+    run_whole,
+    twin_of,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -38,11 +47,36 @@ class Dense:
 
         def watched(name: str, program: Program, flat: Sequence[Tensor], carried: Sequence[Tensor]) -> Step:
             assert watch is not None
+            engine, prefix = self.stream.engines.get(name), f"{name}." if name else ""
+            if engine is not None and is_quantised(engine) and not program.carried:
+                outputs = run_whole(engine, flat)
+                for layer, value in twin_of(engine).values().items():
+                    watch(f"{prefix}{layer}", value)
+                return outputs, ()
             watching = _Watching(program.module, watch, f"{name}." if name else "")
             return program.parted(tuple(watching.run(*flat, *carried)))
 
         run = run_plainly if watch is None else watched
         return run_dense(self.stream.body, args, kwargs, self._carried, run)
+
+
+def largest_step(stream: StreamingModule) -> int | None:
+    """By how many steps any 8-bit number is off from PyTorch's evaluation of the values it is computed from.
+
+    Right after a frame in which everything was computed. None for a stream without such numbers.
+    """
+    most: int | None = None
+    for engine in stream.engines.values():
+        constants = dict(engine.network.named_buffers(remove_duplicate=False))
+        for call in (i.call for i in engine.plan.instructions):
+            grid = call.value.grid
+            if grid is None or not isinstance(call.source, Computation):
+                continue
+            with torch.no_grad():
+                expected = grid.encode(call.source.run(engine.state, constants))
+            off = (expected.int() - engine.state[call.value.name].int()).abs()
+            most = max(most or 0, int(off.max()))
+    return most
 
 
 def own_model(stream: StreamingModule, reference: str, weights: Path | None) -> nn.Module:

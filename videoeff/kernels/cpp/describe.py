@@ -97,6 +97,8 @@ def _check_grids(call: RegionCall, spec: RegionSpec) -> None:
     grids = [(view, grid) for view in views if (grid := grid_of(call, view)) is not None]
     if not grids:
         return
+    if call.dtype != torch.float32:
+        raise Unserved(f"8-bit numbers and {dtype_name(call.dtype)}")
     if spec.stages:
         raise Unserved("convolutions that read one another, of 8-bit numbers")
     for view, grid in grids:
