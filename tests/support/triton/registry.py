@@ -11,7 +11,10 @@ from videoeff.ops import Case, Op
 from videoeff.testing import changing_frames
 
 #: Cases that hold a region without a kernel, and a word of each reason.
-DECLINED = NOT_NATIVE | {"pixel-where": {"gives bool"}}
+DECLINED = NOT_NATIVE | {
+    "pixel-where": {"gives bool"},
+    **{f"quantize-{case}": {"8-bit numbers"} for case in ("unsigned", "signed", "by-channel")},
+}
 
 
 @pytest.mark.parametrize(("op", "case"), ALL)

@@ -31,10 +31,15 @@ def served_device() -> str:
     return "cpu" if interpreted() else "cuda"
 
 
+_NUMBERS = "values of 8-bit numbers"
+
+
 def describe(call: RegionCall) -> Accepted[RegionSpec] | Declined:
     """The spec of a region, or why this backend does not take it."""
     if call.device != served_device():
         return Declined(f"the stream lies on {call.device}")
+    if call.value.grid is not None:
+        return Declined(_NUMBERS)
     if call.value.dtype not in DTYPES:
         return Declined(f"its value is {dtype_name(call.value.dtype)}")
     try:
@@ -50,8 +55,8 @@ def _check(call: RegionCall, spec: RegionSpec) -> None:
         raise Unserved("convolutions that read one another in one region")
     reads = call.source.reads if isinstance(call.source, Computation) else ()
     rounds = any(i is not None and i.op == EpiOp.ROUND for i in spec.epilogue)
-    if rounds or call.value.grid is not None or any(r.grid is not None for r in reads):
-        raise Unserved("values of 8-bit numbers")
+    if rounds or any(r.grid is not None for r in reads):
+        raise Unserved(_NUMBERS)
     streams = call.layout.streams
     if streams is None or len(streams) != call.extent[0]:
         raise Unserved("its rows mix streams")
