@@ -76,6 +76,10 @@ def node_errors(stream: StreamingModule, seen: Observation) -> dict[str, float]:
             with torch.no_grad():
                 truth = call.source.run(reads, {c: widened(constants[c]) for c in call.source.constants})
             stored = engine.state[call.value.name]
+            if (grid := call.value.grid) is not None:  # the other number where a value lies between two
+                steps = int((grid.encode(truth).int() - stored.int()).abs().max())
+                errors[call.name] = 0.0 if steps <= 1 else float(steps)
+                continue
             if call.test.threshold > 0 or call.bound is not None:
                 some = seen.changed if call.test.threshold > 0 else seen.active
                 passed = mask_like(some[call.name], stored, call.layout)
