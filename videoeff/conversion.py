@@ -150,6 +150,8 @@ def convert(
         require_eval(model)
     require_example(name, args, kwargs or {})
     if precision is not None and calibration is not None:
+        if on_resize == "replan":
+            raise CaptureError(f"{name}: a network is quantised for one size; drop on_resize='replan'")
         if kwargs:
             raise CaptureError(f"{name}: kwargs with a precision; give the arguments by position")
         model = quantised(model, args, calibration, name)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import videoeff
+from tests.support.quantised import Net
 from videoeff.capture import quantised as module
 from videoeff.errors import BackendError, CaptureError
 
@@ -61,10 +62,51 @@ def test_missing_packages_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("installed")
 def test_frames_that_are_no_calls_are_named() -> None:
-    with pytest.raises(CaptureError, match=r"frame 1 is \['float32 \[1, 3, 8, 8\]'\], the example"):
+    with pytest.raises(CaptureError, match=r"frame 1 is float32 \[1, 3, 8, 8\], the example float32"):
         convert(precision="int8", calibration=[FRAME, torch.rand(1, 3, 8, 8)])
     with pytest.raises(BackendError, match="calibration holds no frame"):
         convert(precision="int8", calibration=[])
+
+
+@pytest.mark.usefixtures("installed")
+@pytest.mark.parametrize(
+    ("frames", "why"),
+    [
+        ([FRAME.numpy()], "frame 0 is ndarray, the example float32"),
+        ([[FRAME]], r"frame 0 is \['float32 \[1, 3, 24, 32\]'\], the example float32"),
+        (5, "calibration is a int; give a list"),
+        ("clip.mp4", "calibration is a str; give a list"),
+        ([FRAME, FRAME * float("nan")], "frame 1 holds NaN or infinity"),
+    ],
+)
+def test_what_is_no_list_of_calls_is_named(frames: Any, why: str) -> None:
+    with pytest.raises(CaptureError, match=why):
+        convert(precision="int8", calibration=frames)
+
+
+@pytest.mark.usefixtures("installed")
+def test_other_precisions_and_sizes_are_refused() -> None:
+    with pytest.raises(CaptureError, match="quantised in float32 on the CPU"):
+        videoeff.convert(
+            Small().double().eval(), FRAME.double(), precision="int8", calibration=[FRAME.double()]
+        )
+    with pytest.raises(CaptureError, match="for one size; drop on_resize"):
+        convert(precision="int8", calibration=[FRAME], on_resize="replan")
+
+
+@pytest.mark.usefixtures("installed")
+def test_what_is_quantised_already_is_not_quantised_again() -> None:
+    frame = torch.rand(1, 3, 36, 44)
+    with pytest.raises(CaptureError, match="it is quantised already"):
+        videoeff.convert(Net().eval(), frame, precision="int8", calibration=[frame])
+
+
+def test_a_graph_of_operators_is_taken_as_it_is() -> None:
+    """As torchao leaves it: marked as training, and its eval() raises."""
+    graph = torch.export.export(Net().eval(), (torch.rand(1, 3, 36, 44),), strict=False).module()
+    graph.training = True
+    stream = videoeff.convert(graph, torch.rand(1, 3, 36, 44))
+    assert any(s.grid is not None for s in stream.engines[""].plan.state)
 
 
 @pytest.mark.usefixtures("installed")

@@ -80,6 +80,23 @@ def test_a_pair_on_two_grids_stays() -> None:
     assert any("another grid" in note for note in result.notes)
 
 
+def test_a_scale_that_is_computed_from_the_frame_stays() -> None:
+    class Dynamic(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = conv(3, 4, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            scale, zero = x.abs().max() / 127, torch.zeros((), dtype=torch.int64)
+            given = (scale, zero, -128, 127, torch.int8)
+            codes = OPS.quantize_per_tensor.tensor(x, *given)
+            result: Tensor = self.conv(OPS.dequantize_per_tensor.tensor(codes, *given))
+            return result
+
+    result = run(Dynamic())
+    assert not grids(result.program)
+
+
 def test_a_zero_outside_the_grid_stays() -> None:
     class Odd(nn.Module):
         def __init__(self) -> None:

@@ -71,7 +71,7 @@ def as_module(model: torch.export.ExportedProgram, name: str) -> nn.Module:
     Raises:
         CaptureError: they cannot be made out.
     """
-    with _quiet():
+    with quiet():
         try:
             module = torch.export.unflatten(model)
         except Exception as error:
@@ -85,10 +85,15 @@ def as_module(model: torch.export.ExportedProgram, name: str) -> nn.Module:
 
 
 def require_eval(model: nn.Module) -> None:
-    """Raise :class:`CaptureError` if a part of the model behaves as in training."""
+    """Raise :class:`CaptureError` if a part of the model behaves as in training.
+
+    A graph as exporters leave it has no modes, and its ``eval()`` raises: of one only its layers are asked.
+    """
+    graph = isinstance(model, fx.GraphModule)
     for path, module in model.named_modules():
         kind = type(module).__name__
-        if module.training and ("Norm" in kind or "Dropout" in kind or "drop" in kind.lower() or not path):
+        whole = not path and not graph
+        if module.training and ("Norm" in kind or "Dropout" in kind or "drop" in kind.lower() or whole):
             where = path or "the model"
             raise CaptureError(f"{where} ({kind}) is in training mode: call model.eval() before converting")
 
@@ -100,7 +105,7 @@ def _name_of(model: Any) -> str:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Keep what torch.export prints and logs about a model it declines off the terminal."""
     logger = logging.getLogger("torch")
     level, children = logger.level, [logging.getLogger(n) for n in logging.root.manager.loggerDict]
@@ -125,7 +130,7 @@ def _quiet() -> Iterator[None]:
 
 def _functional(exported: torch.export.ExportedProgram, name: str) -> torch.export.ExportedProgram:
     """The same program without in-place operators; buffers that it writes become outputs."""
-    with _quiet():
+    with quiet():
         try:
             functional: torch.export.ExportedProgram = exported.run_decompositions({})
             return functional
@@ -137,7 +142,7 @@ def _functional(exported: torch.export.ExportedProgram, name: str) -> torch.expo
 def _export(
     module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], name: str
 ) -> torch.export.ExportedProgram:
-    with _quiet(), torch.no_grad():
+    with quiet(), torch.no_grad():
         try:
             return torch.export.export(module, args, kwargs, strict=False)
         except Exception as error:

@@ -20,7 +20,10 @@ def quantise(folder: Path) -> None:
     import nncf
     from torchvision import ops  # registers operators that networks may call
 
+    from videoeff.ops import quantize  # and so does this
+
     assert ops
+    assert quantize
     module = torch.export.load(folder / NETWORK).module()
     calls = sorted(folder.glob("*.pt"), key=lambda path: int(path.stem))
 

@@ -13,9 +13,11 @@ import torch
 import torch.utils._pytree as pytree
 from torch import Tensor, nn
 
+from videoeff.capture.export import quiet
 from videoeff.capture.quantise_worker import NETWORK, QUANTISED
 from videoeff.capture.workers import run_worker
 from videoeff.errors import BackendError, CaptureError, first_line
+from videoeff.ops.base import op_name
 from videoeff.ops.quantize import REGISTERED_BY
 
 #: Precisions that ``convert`` makes of a network in floating point.
@@ -74,15 +76,20 @@ def quantised(
         CaptureError: it cannot be exported whole, or a frame is no call of it.
         BackendError: quantising failed.
     """
+    _require_float32(args, name)
     whole = model.module() if isinstance(model, torch.export.ExportedProgram) else model
     try:
-        with torch.no_grad():
+        with torch.no_grad(), quiet():
             exported = torch.export.export(whole, args, strict=False)  # of the example's size alone
     except Exception as error:
         raise CaptureError(
             f"{name}: it cannot be exported whole, and only such a network can be quantised here: "
             f"{first_line(error)}; quantise the parts that can be, and convert the model with them"
         ) from error
+    if any(op_name(n).startswith("quantized_decomposed") for n in exported.graph.nodes):
+        raise CaptureError(
+            f"{name}: it is quantised already, and streams in integers as it is; drop precision"
+        )
     with tempfile.TemporaryDirectory(prefix="videoeff-int8-") as name_of_folder:
         folder = Path(name_of_folder)
         torch.export.save(exported, folder / NETWORK)
@@ -94,15 +101,22 @@ def quantised(
 
 def _write_calls(folder: Path, args: tuple[Any, ...], frames: Iterable[Any], name: str) -> None:
     """One file for each call."""
-    wanted = _form(args)
+    if isinstance(frames, str | bytes | Tensor) or not isinstance(frames, Iterable):
+        raise CaptureError(
+            f"{name}: calibration is a {type(frames).__name__}; give a list of calls like the example"
+        )
+    wanted, shown = pytree.tree_flatten(args)[1], _form(args)
     count = 0
     for frame in frames:
         call = frame if isinstance(frame, tuple) else (frame,)
-        found = _form(call)
-        if found != wanted:
+        leaves, structure = pytree.tree_flatten(call)
+        odd = structure != wanted or _form(call) != shown
+        if odd:
             raise CaptureError(
-                f"{name}: calibration frame {count} is {found[1]}, the example {wanted[1]}; give such calls"
+                f"{name}: calibration frame {count} is {_form(call)}, the example {shown}; give such calls"
             )
+        if not all(bool(torch.isfinite(v).all()) for v in leaves if isinstance(v, Tensor)):
+            raise CaptureError(f"{name}: calibration frame {count} holds NaN or infinity; leave it out")
         torch.save(call, folder / f"{count}.pt")
         count += 1
         if count == MOST:
@@ -111,8 +125,23 @@ def _write_calls(folder: Path, args: tuple[Any, ...], frames: Iterable[Any], nam
         raise BackendError(f"{name}: calibration holds no frame; give at least one, better 100")
 
 
-def _form(call: tuple[Any, ...]) -> tuple[Any, list[Any]]:
-    leaves, structure = pytree.tree_flatten(call)
-    return structure, [
-        f"{v.dtype} {list(v.shape)}".removeprefix("torch.") if isinstance(v, Tensor) else v for v in leaves
-    ]
+def _require_float32(args: tuple[Any, ...], name: str) -> None:
+    """Whether NNCF can quantise a network that is called so."""
+    for value in pytree.tree_leaves(args):
+        other = isinstance(value, Tensor) and value.is_floating_point() and value.dtype != torch.float32
+        if other or (isinstance(value, Tensor) and value.device.type != "cpu"):
+            raise CaptureError(
+                f"{name}: its example is {value.dtype} on {value.device}; a network is quantised in float32 "
+                "on the CPU: give model and example so"
+            )
+
+
+def _form(call: tuple[Any, ...]) -> str:
+    """What a call is made of, for messages and to compare."""
+
+    def one(value: Any) -> str:
+        if isinstance(value, Tensor):
+            return f"{value.dtype} {list(value.shape)}".removeprefix("torch.")
+        return f"{type(value).__name__} {value!r}" if isinstance(value, int | float) else type(value).__name__
+
+    return str(pytree.tree_map(one, call[0] if len(call) == 1 else call))

@@ -111,6 +111,8 @@ def _grid(program: Program, node: fx.Node) -> Grid | str:
             return "not kept as 8-bit numbers: its scales do not follow the channels"
     else:
         scales, zeros, dim = [bound["scale"]], [bound["zero_point"]], -1
+        if any(isinstance(v, fx.Node) for v in (*scales, *zeros)):
+            return "not kept as 8-bit numbers: its scale is computed from the frame"
     zeros = [int(z) + offset for z in zeros]
     if not all(low + offset <= z <= high + offset for z in zeros):
         return "not kept as 8-bit numbers: 0 lies outside its grid"
