@@ -45,6 +45,14 @@ template <> struct Compute<u8> {
 
 // Numbers in a row of a grid, those behind the channels included.
 inline int64_t grid_row(int64_t channels) { return (channels + 15) / 16 * 16 + 16; }
+// Whether one scale and one zero serve all channels of a grid.
+inline bool one_scale(const vf_view &v) {
+  const int64_t pitch = grid_row(v.c);
+  for (int row = 0; row < VF_GRID_ROWS; row++)
+    for (int64_t c = 1; c < v.c; c++)
+      if (v.grid[row * pitch + c] != v.grid[row * pitch]) return false;
+  return true;
+}
 inline int64_t item_of(int32_t dtype) { return dtype == VF_F64 ? 8 : dtype == VF_F32 ? 4 : dtype == VF_BF16 ? 2 : 1; }
 
 // Memory aligned to a cache line.

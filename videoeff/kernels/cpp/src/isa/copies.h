@@ -15,14 +15,6 @@ inline bool same_grid(const vf_view &a, const vf_view &b) {
   return a.c == b.c && std::memcmp(a.grid, b.grid, size_t(grid_row(a.c)) * VF_GRID_ROWS * sizeof(float)) == 0;
 }
 
-inline bool is_uniform(const vf_view &v) {
-  const int64_t pitch = grid_row(v.c);
-  for (int row = 0; row < VF_GRID_ROWS; row++)
-    for (int32_t c = 1; c < v.c; c++)
-      if (v.grid[row * pitch + c] != v.grid[row * pitch]) return false;
-  return true;
-}
-
 // Whether a sum picks one pixel for each, as a slice of the rows and columns does.
 inline bool picks(const Op &op) {
   const auto one = [](double w) { return w == 1; };
@@ -42,7 +34,7 @@ inline int32_t find_copy(const Op &op) {
   if (d.threshold != 0 || d.magnitude || d.out.sc != 1 || from.sc != 1 || from.c != d.out.c || d.dtype == VF_F64) return 0;
   if (from.dtype == d.dtype && (d.dtype != VF_U8 || same_grid(from, d.out))) return Op::kCopies;
   const bool rows = d.out.sw == d.out.c && from.sw == from.c;
-  return from.dtype == VF_F32 && d.dtype == VF_U8 && rows && is_uniform(d.out) ? Op::kEncodes : 0;
+  return from.dtype == VF_F32 && d.dtype == VF_U8 && rows && one_scale(d.out) ? Op::kEncodes : 0;
 }
 
 // Bytes from `a` to `b`; whether any was another.

@@ -95,6 +95,15 @@ VF_INLINE void store(bf16 *p, vfloat x) {  // as `narrow`
 }
 
 typedef uint8_t vbytes __attribute__((vector_size(VF_BYTES / 4)));
+#if VF_ISA == VF_ISA_AVX2
+VF_INLINE vbytes pack(__m256i whole) {  // of numbers within 0 .. 255
+  const __m128i halves = _mm_packus_epi32(_mm256_castsi256_si128(whole), _mm256_extracti128_si256(whole, 1));
+  const int64_t bits = _mm_cvtsi128_si64(_mm_packus_epi16(halves, halves));
+  vbytes v;
+  std::memcpy(&v, &bits, sizeof v);
+  return v;
+}
+#endif
 // Compilers take the conversions of vectors of other sizes apart, lane by lane.
 VF_INLINE vfloat from_bytes(vbytes v) {
 #if VF_ISA == VF_ISA_AVX512
@@ -114,11 +123,7 @@ VF_INLINE vbytes to_bytes(vfloat x) {
   return (vbytes)_mm512_maskz_cvtepi32_epi8(0xffff, _mm512_maskz_cvttps_epi32(0xffff, (__m512)x));
 #elif VF_ISA == VF_ISA_AVX2
   const __m256i whole = _mm256_cvttps_epi32((__m256)x);
-  const __m128i halves = _mm_packus_epi32(_mm256_castsi256_si128(whole), _mm256_extracti128_si256(whole, 1));
-  const int64_t bits = _mm_cvtsi128_si64(_mm_packus_epi16(halves, halves));
-  vbytes v;
-  std::memcpy(&v, &bits, sizeof v);
-  return v;
+  return pack(whole);
 #else
   vbytes v;
   for (int i = 0; i < lanes<float>; i++) v[i] = uint8_t(int32_t(x[i]));
@@ -349,11 +354,7 @@ template <> struct Grid<u8> {
     y = _mm256_min_ps(y, (__m256)load(row(VF_GRID_HIGH) + c));
     const __m256i zero = _mm256_cvttps_epi32((__m256)load(row(VF_GRID_ZERO) + c));
     const __m256i whole = _mm256_add_epi32(_mm256_cvtps_epi32(y), zero);
-    const __m128i halves = _mm_packus_epi32(_mm256_castsi256_si128(whole), _mm256_extracti128_si256(whole, 1));
-    const int64_t bits = _mm_cvtsi128_si64(_mm_packus_epi16(halves, halves));
-    vbytes v;
-    std::memcpy(&v, &bits, sizeof v);
-    return v;
+    return pack(whole);
 #else
     return to_bytes(encode(x, c));
 #endif

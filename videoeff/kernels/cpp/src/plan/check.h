@@ -276,15 +276,6 @@ inline bool check_vicinity(const vf_op &d, int64_t index, const vf_mask *masks, 
   return true;
 }
 
-// Whether one scale and one zero serve all channels of a grid.
-inline bool one_scale(const vf_view &v) {
-  const int64_t pitch = grid_row(v.c);
-  for (int row = 0; row < VF_GRID_ROWS; row++)
-    for (int64_t c = 1; c < v.c; c++)
-      if (v.grid[row * pitch + c] != v.grid[row * pitch]) return false;
-  return true;
-}
-
 inline bool check_op(const vf_op &d, int64_t index, const vf_mask *masks, int64_t nmasks, const Problem &problem) {
   long long i = index;
   if (d.kind < VF_INPUT || d.kind > VF_TRANSPOSED) return problem("op %lld: kind %d", i, d.kind);
