@@ -59,7 +59,8 @@ def build_stream(
 
         options["calibration"], more = calls_of(calibration, source, pre, streams)
         told += more
-    with stage(f"converting for {streams} stream(s) of {size[0]}x{size[1]}"):
+    doing = "converting" if calibration is None else "quantising and converting"
+    with stage(f"{doing} for {streams} stream(s) of {size[0]}x{size[1]}"):
         try:
             stream = to_stream(
                 source.model, example_call(source, pre, streams), name=name or source.name, **options
