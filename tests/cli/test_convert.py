@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 
 import videoeff
 from tests.cli.conftest import REFERENCE, call, call_json, refused
+from tests.support import quantised
 from tests.support import tiny_models as tiny
 from videoeff.video.preprocess import Preprocess
 
@@ -75,6 +76,22 @@ def test_exported_program_of_fixed_size(tmp_path: Path) -> None:
 def test_exported_program_by_another_name(tmp_path: Path) -> None:
     source = exported(tmp_path / "m.pt")
     assert call("convert", source, "-o", tmp_path / "a.veff", "--input-size", *tiny.SIZE).exit_code == 0
+
+
+def test_exported_program_of_a_quantised_network(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    net, frame = quantised.Net().eval(), torch.rand(1, 3, *tiny.SIZE)
+    source, out = tmp_path / "q.pt2", tmp_path / "a.veff"
+    with torch.no_grad():
+        torch.export.save(torch.export.export(net, (frame,)), source)
+        expected = net(frame)
+    call_json("convert", source, "-o", out)
+    stream = videoeff.load(out)
+    assert any(state.grid is not None for state in stream.engines[""].plan.state)
+    direct = videoeff.convert(net, frame)(frame)
+    for found, same, wanted in zip(stream(frame), direct, expected, strict=True):
+        assert torch.equal(found, same)
+        assert torch.linalg.vector_norm(found - wanted) < 0.1 * torch.linalg.vector_norm(wanted)
 
 
 def wrapped(kind: str) -> Any:

@@ -54,11 +54,8 @@ def int8_file(job: Job) -> tuple[Path, int]:
         The file, and how many frames it was calibrated on.
     """
     frames = _calibration(job)
-    digest = hashlib.blake2b(repr(frames.shape).encode(), digest_size=6)
-    for frame in frames:
-        digest.update(np.ascontiguousarray(frame).data)
     model = openvino_file(job)
-    digest.update(model.with_suffix(".bin").read_bytes())
+    digest = _digest(frames, model.with_suffix(".bin"))
 
     def batch(frame: NDArray[Any]) -> NDArray[Any]:
         return np.array(frame)[None]
@@ -66,7 +63,7 @@ def int8_file(job: Job) -> tuple[Path, int]:
     def write(path: Path) -> None:
         write_int8(model, list(frames), batch, path)
 
-    return _cached(job, f"int8-{digest.hexdigest()}.xml", write), len(frames)
+    return _cached(job, f"int8-{digest}.xml", write), len(frames)
 
 
 def quantised_file(job: Job) -> tuple[Path, int]:
@@ -76,18 +73,24 @@ def quantised_file(job: Job) -> tuple[Path, int]:
         The file, and how many frames it was calibrated on.
     """
     frames = _calibration(job)
-    digest = hashlib.blake2b(f"mixed {frames.shape}".encode(), digest_size=6)
-    for frame in frames:
-        digest.update(np.ascontiguousarray(frame).data)
-    if job.weights:
-        digest.update(Path(job.weights).read_bytes())
+    digest = _digest(frames, Path(job.weights) if job.weights else None)
 
     def write(path: Path) -> None:
         example = network.example(job).contiguous()
         calls = (torch.from_numpy(np.array(frame)[None]) for frame in frames)
         torch.export.save(quantised(network.load(job), (example,), calls, job.name), path)
 
-    return _cached(job, f"quantised-{digest.hexdigest()}.pt2", write), len(frames)
+    return _cached(job, f"quantised-{digest}.pt2", write), len(frames)
+
+
+def _digest(frames: NDArray[Any], weights: Path | None) -> str:
+    """What names a quantised file: the same frames and weights give the same name."""
+    digest = hashlib.blake2b(repr(frames.shape).encode(), digest_size=6)
+    for frame in frames:
+        digest.update(np.ascontiguousarray(frame).data)
+    if weights is not None:
+        digest.update(weights.read_bytes())
+    return digest.hexdigest()
 
 
 def _calibration(job: Job) -> NDArray[Any]:

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from videoeff.errors import ArtifactError
 
-#: Namespaces of operators, and the package whose import registers them.
-_PACKAGES = {"torchvision": "torchvision"}
+#: Namespaces of operators, and the module whose import registers them.
+_REGISTERED_BY = {"torchvision": "torchvision", "quantized_decomposed": "videoeff.ops.quantize"}
 
 _OPERATOR = re.compile(rb"torch\.ops\.([A-Za-z_]\w*)\.([A-Za-z_]\w*)")
 
@@ -35,14 +35,14 @@ def import_operators(path: Path) -> None:
                 for space, name in _OPERATOR.findall(archive.read(entry)):
                     found.setdefault(space.decode(), name.decode())
     for space, name in found.items():
-        if space in _PACKAGES:
+        if space in _REGISTERED_BY:
             with contextlib.suppress(ImportError):
-                importlib.import_module(_PACKAGES[space])
+                importlib.import_module(_REGISTERED_BY[space])
         if space == "higher_order" or hasattr(getattr(torch.ops, space), name):
             continue
         fix = (
-            f"pip install {_PACKAGES[space]}"
-            if space in _PACKAGES
+            "pip install torchvision"
+            if space == "torchvision"
             else "import the package that registers it, and convert in that Python program: "
             "videoeff.convert(torch.export.load(path), example)"
         )

@@ -186,8 +186,8 @@ def convert(
 
     SOURCE is a .pt2 (torch.export), an .onnx, or a checkpoint (.pth, .pt, .ckpt, .bin, .safetensors) with
     --model. Checkpoints are read as tensors only; a file that would run code is refused, a .pt2 too: it may
-    hold tensors, sizes and the operators of PyTorch and torchvision. The code that --model names is run,
-    because you name it.
+    hold tensors, sizes and the operators of PyTorch and torchvision, those of a quantised network (QDQ)
+    among them. The code that --model names is run, because you name it.
 
     \b
     videoeff convert fast.pt2 -o fast.veff --input-size 352 480 --bgr

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 _TARGET = re.compile(
     r"torch\.ops\.(aten|prims|torchvision)\.\w+\.\w+|torch\.ops\.higher_order\.\w+|_operator\.\w+|math\.\w+"
+    r"|torch\.ops\.quantized_decomposed\.(?:de)?quantize_per_(?:tensor|channel)\.default"
     r"|torch\.sym_\w+|torch\._sym_\w+|torch\._C\._set_grad_enabled|torch\.utils\._sympy\.functions\.\w+"
 )
 _STRUCTURES = ("in_spec", "out_spec", "context")  # JSON inside JSON
