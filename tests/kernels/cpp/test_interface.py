@@ -28,7 +28,7 @@ def test_every_number_is_in_the_header_that_is_made() -> None:
     enums = {
         abi.Dtype: "", abi.Kind: "", abi.EpiOp: "", abi.ReachKind: "", abi.ChangeTest: "TEST_",
         abi.Isa: "ISA_", abi.Flag: "FLAG_", abi.Answer: "ANSWER_", abi.MaskPart: "MASK_", abi.Held: "HELD_",
-        abi.GridRow: "GRID_",
+        abi.GridRow: "GRID_", abi.Products: "PRODUCTS_",
     }  # fmt: skip
     limits = {name: value for name, value in vars(numbers).items() if name.isupper()}
     members = {f"{prefix}{m.name}": int(m) for enum, prefix in enums.items() for m in enum}

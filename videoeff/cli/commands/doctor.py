@@ -30,6 +30,8 @@ FEATURES = (
     "avx512vl",
     "avx512_vnni",
     "avx512_bf16",
+    "avx_vnni",
+    "amx_int8",
     "amx_bf16",
     "asimd",
 )

@@ -37,14 +37,15 @@ from videoeff.kernels.cpp.numbers import (
     Held,
     Isa,
     MaskPart,
+    Products,
 )
 from videoeff.kernels.region_spec.codes import ChangeTest, EpiOp, Kind, ReachKind
 
 __all__ = [
     "ABI", "ARG", "COUNTS", "FUNCTIONS", "MAX_ARGS", "MAX_EPI", "MAX_REACH", "MAX_REGS", "MAX_STAGES",
     "MAX_TERMS", "SEEN", "STRUCTURES", "Answer", "ChangeTest", "Dtype", "Epi", "EpiOp", "Flag", "Frame",
-    "GridRow", "Held", "Isa", "Kind", "Mask", "MaskPart", "Near", "Op", "Reach", "ReachKind", "Stage",
-    "Term", "View",
+    "GridRow", "Held", "Isa", "Kind", "Mask", "MaskPart", "Near", "Op", "Products", "Reach",
+    "ReachKind", "Stage", "Term", "View",
 ]  # fmt: skip
 
 
@@ -171,7 +172,7 @@ FUNCTIONS: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "vf_layout": (c_int64, (c_char_p,)),
     "vf_best_isa": (c_int32, ()),
     "vf_use_openmp": (None, (c_void_p,)),
-    "vf_use_dots": (None, (c_int32,)),
+    "vf_use_products": (c_int32, (c_int32,)),
     "vf_plan_create": (
         c_void_p,
         (POINTER(Op), c_int64, POINTER(Mask), c_int64, c_int32, c_char_p, c_int64),

@@ -48,6 +48,7 @@ PREFIXES = {
     "MaskPart": "MASK_",
     "Held": "HELD_",
     "GridRow": "GRID_",
+    "Products": "PRODUCTS_",
 }
 LIBRARY = FOLDER / "_native.so"
 COMMAND = "python -m videoeff.kernels.cpp.build"

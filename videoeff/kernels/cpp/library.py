@@ -38,12 +38,13 @@ class Library:
     Attributes:
         path: the file.
         best_isa: number of the best instruction set this processor has, an index into `ISA_NAMES`.
+        products: the best way to compute products of 8-bit numbers and bfloat16 that it has here.
         compiler: what compiled it.
         sanitize: the sanitizers in it.
     """
 
     vf_use_openmp: Callable[[int | None], None]
-    vf_use_dots: Callable[[int], None]
+    vf_use_products: Callable[[int], int]
     vf_plan_create: Callable[..., int | None]
     vf_plan_destroy: Callable[[int], None]
     vf_plan_run: Callable[..., int]
@@ -72,6 +73,7 @@ class Library:
                 f"{path} could not be loaded ({error}); rebuild it: `{build.COMMAND}`"
             ) from error
         self.best_isa = int(self._library.vf_best_isa())
+        self.products = abi.Products(self._library.vf_use_products(-1))
         self.use_openmp(True)
 
     def use_openmp(self, wanted: bool) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from enum import IntEnum
 
 #: Of the interface. Whoever changes a structure, a function or the meaning of a number counts it up.
-ABI = 10
+ABI = 11
 
 # Sizes of the arrays in a descriptor, which is how many of each an op may have.
 MAX_ARGS = 6
@@ -75,6 +75,18 @@ class Isa(IntEnum):
     AVX2 = 1
     #: F, BW, DQ and VL.
     AVX512 = 2
+
+
+class Products(IntEnum):
+    """How products of 8-bit numbers and of bfloat16 are computed, from the slowest to the fastest."""
+
+    #: By instructions that every processor of the instruction set has.
+    PLAIN = 0
+    #: By instructions that multiply and add up several inputs in each lane (AVX-512 VNNI, AVX-VNNI, AVX-512
+    #: BF16).
+    DOT = 1
+    #: By matrix tiles (AMX).
+    TILE = 2
 
 
 class Flag(IntEnum):

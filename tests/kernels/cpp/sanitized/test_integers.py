@@ -15,7 +15,7 @@ from tests.support.quantised import Chain, Conv, Net, Rounded, conv
 from videoeff.ir.grids import Grid
 from videoeff.kernels.computation import Computation
 from videoeff.kernels.cpp import library
-from videoeff.kernels.cpp.abi import Isa
+from videoeff.kernels.cpp.abi import Isa, Products
 from videoeff.kernels.cpp.integers import as_integers, grid_table
 from videoeff.kernels.cpp.plan import NativePlan
 from videoeff.runtime.streaming_module import StreamingModule
@@ -30,13 +30,15 @@ def isas() -> list[str]:
     return [] if library.unavailable() else list(library.isa_names())
 
 
-@pytest.fixture(params=[True, False], ids=["dot", "plain"])
-def dots(request: pytest.FixtureRequest) -> Iterator[bool]:
-    """With the processor's instruction for integer products, and without."""
+@pytest.fixture(params=list(Products), ids=lambda p: p.name.lower())
+def dots(request: pytest.FixtureRequest) -> Iterator[Products]:
+    """With each of the processor's ways to compute integer products."""
     native = library.load()
-    native.vf_use_dots(int(request.param))
+    if native.vf_use_products(int(request.param)) != request.param:
+        native.vf_use_products(-1)
+        pytest.skip("this processor has no such products")
     yield request.param
-    native.vf_use_dots(1)
+    native.vf_use_products(-1)
 
 
 def plans(stream: StreamingModule) -> list[NativePlan]:
@@ -73,7 +75,7 @@ def assert_within_a_step(stream: StreamingModule) -> None:
 
 @pytest.mark.parametrize("isa", isas())
 @pytest.mark.parametrize("channels", [8, 14, 20])
-def test_a_network_within_a_step_of_the_reference(isa: str, channels: int, dots: bool) -> None:
+def test_a_network_within_a_step_of_the_reference(isa: str, channels: int, dots: Products) -> None:
     torch.manual_seed(channels)
     frames = clip()
     stream = make(Net(channels), frames[0], isa)
@@ -85,7 +87,7 @@ def test_a_network_within_a_step_of_the_reference(isa: str, channels: int, dots:
 
 @pytest.mark.parametrize("isa", isas())
 @pytest.mark.parametrize("reach", [None, 2.0])
-def test_threshold_0_is_bit_for_bit_the_dense_network(isa: str, reach: float | None, dots: bool) -> None:
+def test_threshold_0_is_bit_for_bit_the_dense_network(isa: str, reach: float | None, dots: Products) -> None:
     torch.manual_seed(0)
     frames = clip()
     model, bound = Net(12), {} if reach is None else {"reach": reach, "refresh": 1}
@@ -97,7 +99,7 @@ def test_threshold_0_is_bit_for_bit_the_dense_network(isa: str, reach: float | N
     assert 0 < max(x.active_share or 0 for x in stream.report().layers) <= 1
 
 
-def test_every_instruction_set_gives_the_same_numbers_but_for_a_step(dots: bool) -> None:
+def test_every_instruction_set_gives_the_same_numbers_but_for_a_step(dots: Products) -> None:
     torch.manual_seed(1)
     frame = clip()[0]
     model, found = Net(12), []
@@ -132,7 +134,13 @@ def test_every_instruction_set_gives_the_same_numbers_but_for_a_step(dots: bool)
 )
 @pytest.mark.parametrize("isa", isas())
 def test_each_kind_of_convolution(
-    isa: str, inputs: int, outputs: int, kernel: Any, options: dict[str, Any], dtype: torch.dtype, dots: bool
+    isa: str,
+    inputs: int,
+    outputs: int,
+    kernel: Any,
+    options: dict[str, Any],
+    dtype: torch.dtype,
+    dots: Products,
 ) -> None:
     torch.manual_seed(2)
     zero = 17 if dtype == torch.uint8 else -9
@@ -158,7 +166,7 @@ def _convolutions(plan: NativePlan, stream: StreamingModule) -> list[Any]:
     return found
 
 
-def test_large_sums_do_not_saturate(dots: bool) -> None:
+def test_large_sums_do_not_saturate(dots: Products) -> None:
     """The largest numbers times the largest weights, all of one sign: 16 bits would not hold two of them."""
     layer = nn.Conv2d(64, 16, 3, bias=False)
     with torch.no_grad():
@@ -187,7 +195,7 @@ def test_thresholds_drop_small_changes_and_lose_none() -> None:
 
 @pytest.mark.parametrize("test", ["rms-relative", "max", "l2"])
 @pytest.mark.parametrize("isa", isas())
-def test_the_reference_finds_the_same_changes(isa: str, test: str, dots: bool) -> None:
+def test_the_reference_finds_the_same_changes(isa: str, test: str, dots: Products) -> None:
     """Of layers whose inputs are the same on both: hardly a pixel is on the edge of its threshold."""
     torch.manual_seed(7)
     frames = [f + 0.004 * torch.randn_like(f) for f in clip()]

@@ -74,6 +74,12 @@ struct Segment {
   int32_t length, k, tap, channel;
 };
 
+// The inputs that a matrix tile holds: `count` neighbouring elements of one row of a window, from element `first` of what lies
+// side by side there. `column`: the tap it begins with.
+struct TileStep {
+  int32_t row, column, first, count;
+};
+
 struct Window {
   int32_t kh, kw, sy, sx, py, px, dy, dx;
 };
@@ -89,6 +95,7 @@ struct Op {
   bool flat_noise = false;           // no gains: the variance of a channel is one number
   int32_t ld = 0;                    // elements (compute type) between the rows of a scratch register
   int32_t block_pixels = 0;          // pixels of a block
+  int32_t most_pixels = kMaxBlock;   // of one that workers share
   int64_t cycles = 0;                // of a pixel, roughly
   // packed by the kernels
   Memory weight;                     // convolutions: panels; depthwise: (kh, kw, C padded)
@@ -97,9 +104,12 @@ struct Op {
   int32_t rest = 0;                  // output channels after the panels, each computed along the reduction
   bool depthwise = false;
   bool decodes = false;              // numbers of a grid are turned into what they stand for as they are gathered
-  bool rows = false;                 // rows of a window are filled up to whole quads, not taps (integer.h)
-  bool dots = false;                 // products of 8-bit numbers by the processor's instruction for them
-  Memory zeros;                      // numbers that stand for zero, which taps outside the input read
+  bool rows = false;                 // rows of a window are filled up to whole units, not taps (dots.h)
+  int32_t products = VF_PRODUCTS_PLAIN;  // Products
+  std::vector<TileStep> steps;       // of the reduction (tiles.h)
+  std::vector<int64_t> offsets;      // bytes from a pixel's first tap to each of them
+  int64_t extent = 0;                // bytes from there that all of them read
+  Memory zeros;                      // what taps outside the input read, where it is not zero_row
   bool gather = false;               // input pixels are copied together first: their channels are not neighbours
   bool asks_old = false;             // a convolution that asks for the values kept while it computes
   int32_t reduction = 0;             // kh kw I / groups
@@ -171,9 +181,14 @@ struct Kernels {
   bool (*all_finite)(const void *data, int64_t count, int32_t dtype);
   // How alike a frame and the value kept are, of row r, over sums of some pixels' channels: figures 2 and 3 of VF_SEEN.
   void (*input_alike)(const Op &op, const vf_frame &frame, int32_t r, float *figures);
+  int32_t (*products)();  // the best that they have for the processor (Products)
 };
 
-bool may_use_dots();
+// The best that plans may use, if the processor has it (Products).
+int32_t best_products();
+bool chooses_products();  // nothing was said of them: the faster ones serve
+// Another number in every frame of any plan: what a thread sets up once a frame has one of its own.
+uint64_t frame_number();
 
 const Kernels *kernels_portable();
 const Kernels *kernels_avx2();

@@ -24,10 +24,14 @@ constexpr int64_t kScratchBytes = 384 << 10;
 // Pixels: the size of a block is a multiple of it, and at least so much. Sized: the heights 12, 8 and 6 of the register
 // blocks divide it.
 constexpr int32_t kBlockStep = 24;
+// The same for matrix tiles. Sized: two tiles of 16 pixels.
+constexpr int32_t kTileStep = 32;
 // Bytes of a block's results, where they are numbers and the weights few. Sized: two thirds of L1. Timed: mobilenet_v2.
 constexpr int64_t kNearBytes = 24 << 10;
 // Bytes of weights below which that holds. Sized: they stay in L1 or L2 whatever the block.
 constexpr size_t kFewWeights = size_t(48) << 10;
+// Bytes of a block's inputs, where they may have to be copied together for matrix tiles. Sized: they stay in L2.
+constexpr int64_t kTilesCopied = int64_t(768) << 10;
 // Pixels of a block at most, where no panel of weights is shared by them. Guessed.
 constexpr int32_t kMaxPlainBlock = 96;
 // Elements: rows of results that lie a multiple of it apart are moved by kRowStep. Sized: they would share cache sets.
@@ -46,6 +50,9 @@ constexpr int kPixelsEach = 16;
 // Bytes of weights from which on the workers share weights, not pixels, and the next weights are asked for ahead. Sized:
 // what lies between them and the next frame evicts these.
 constexpr size_t kManyWeights = size_t(256) << 10;
+// Bytes of weights of an output channel, for each pixel, from which on they are shared where tiles multiply. Sized: the bytes
+// of a result.
+constexpr int64_t kSharedResults = 4;
 // Pixels, of the pieces that shared blocks are made of. Sized: as kBlockStep.
 constexpr int32_t kSharedPiece = 24;
 // Outputs of a linear layer that a worker takes at a time. Guessed.

@@ -155,9 +155,9 @@ VF_API int32_t vf_best_isa(void);  // Isa
 typedef void (*vf_parallel)(void (*function)(void *), void *data, unsigned threads, unsigned flags);
 VF_API void vf_use_openmp(vf_parallel parallel);
 
-// Whether plans made from now on use the processor's instruction for products of 8-bit numbers, where it has one: to
-// compare with. They do if nothing is said.
-VF_API void vf_use_dots(int32_t use);
+// How plans made from now on compute products of 8-bit numbers and of bfloat16 at best (Products), to compare with; negative:
+// as it was. Returns the best that the processor has, at most what was asked for. The best of all serves if nothing is said.
+VF_API int32_t vf_use_products(int32_t best);
 
 // A plan of `nops` ops over `nmasks` masks. `isa` -1: the best. Copies the descriptors and packs the weights; data
 // pointers of views must outlive the plan. Null on failure, with a sentence in `error`.

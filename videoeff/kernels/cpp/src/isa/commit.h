@@ -13,12 +13,9 @@ namespace VF_SPACE {
 
 // A value as it will be read back from memory.
 template <class S> VF_INLINE vec<compute<S>> rounded(vec<compute<S>> v) {
-  if constexpr (sizeof(S) == 2) {
-    for (int i = 0; i < lanes<float>; i++) {
-      bf16 b;
-      narrow(float(v[i]), &b);
-      v[i] = widen(b);
-    }
+  if constexpr (sizeof(S) == 2) {  // as `narrow`
+    const vbits bits = (vbits)v, up = bits + 0x7fffu + ((bits >> 16) & 1u);
+    return (vfloat)((v != v ? bits | 0x400000u : up) & 0xffff0000u);
   }
   if constexpr (sizeof(S) == 1) {
     const vfloat magic = broadcast(12582912.0f);  // halves go to the even number

@@ -7,10 +7,11 @@
 #include <algorithm>
 #include <type_traits>
 
-#include "integer.h"
+#include "dots.h"
 #include "micro.h"
 #include "pixels.h"
 #include "stages.h"
+#include "tiles.h"
 
 namespace vf {
 namespace VF_SPACE {
@@ -171,9 +172,9 @@ template <class S> int64_t share_of_pass(int32_t vectors, int32_t n) {
 template <class S>
 void run_panels(const Op &op, const std::vector<Segment> &segments, bool edges, bool first, int32_t group,
                 const Pixels<S> &pixels, const int32_t *order, int32_t n) {
-  if constexpr (std::is_same_v<S, u8>) {
-    return run_integer_panels(op, segments, edges, group, pixels, order, n);
-  } else {
+  if constexpr (Unit<S>::inputs > 1)
+    if (in_units<S>(op)) return run_dot_panels<S>(op, segments, edges, group, pixels, order, n);
+  if constexpr (!std::is_same_v<S, u8>) {
   using T = compute<S>;
   constexpr int L = lanes<T>;
   if (n == 0) return;
@@ -281,6 +282,10 @@ VF_INLINE void copy_channels(const Op &op, const S *from, int32_t r, int32_t fir
 // is the panel that the same worker will probably have next.
 template <class S> void convolution(const Op &op, const Block &block, Scratch &scratch, int32_t only, int32_t later) {
   using T = compute<S>;
+#if VF_TILES
+  if constexpr (Unit<S>::inputs > 1)
+    if (op.products == VF_PRODUCTS_TILE) return tile_convolution<S>(op, block, scratch, only);
+#endif
   const vf_op &d = op.d;
   const bool transposed = d.kind == VF_TRANSPOSED;
   Pixels<S> pixels;
@@ -330,8 +335,7 @@ template <class S> void convolution(const Op &op, const Block &block, Scratch &s
     if (op.rows) copy_windows(op, pixels, order + outside, kMaxBlock - outside, static_cast<u8 *>(scratch.temp));
   if (op.gather) {
     S *packed = static_cast<S *>(scratch.temp);
-    constexpr bool numbers = std::is_same_v<S, u8>;
-    const int32_t inputs = d.in.c / d.groups, wide = numbers ? quads_up(inputs) : inputs;
+    const int32_t inputs = d.in.c / d.groups, wide = in_units<S>(op) ? units_up<S>(inputs) : inputs;
     for (int32_t g = 0; g < d.groups; g++) {
       S *to = packed;
       for (int32_t i = 0; i < p; i++) {
@@ -339,7 +343,7 @@ template <class S> void convolution(const Op &op, const Block &block, Scratch &s
         for (int32_t tap = 0; tap < d.kh * d.kw; tap++) {
           int64_t y = places[i].y + int64_t(tap / d.kw) * d.dy, x = places[i].x + int64_t(tap % d.kw) * d.dx;
           if (y < 0 || y >= d.in.h || x < 0 || x >= d.in.w) {
-            if constexpr (numbers) std::memcpy(to, op.zeros.data, size_t(inputs));
+            if (op.zeros.data) std::memcpy(static_cast<void *>(to), op.zeros.data, sizeof(S) * size_t(inputs));
             else std::memset(static_cast<void *>(to), 0, sizeof(S) * inputs);
           } else if (op.decodes) {
             if constexpr (std::is_same_v<S, float>)
@@ -350,6 +354,8 @@ template <class S> void convolution(const Op &op, const Block &block, Scratch &s
                             int64_t(g) * inputs * d.in.sc;
             copy_channels<S>(op, from, places[i].r, g * inputs, inputs, to);
           }
+          if constexpr (!std::is_same_v<S, u8>)
+            for (int32_t i = inputs; i < wide; i++) narrow(T(0), to + i);
           to += wide;
         }
       }

@@ -1,5 +1,6 @@
 // The kernels of one instruction set: compiled once with each value of VF_ISA.
 #include <algorithm>
+#include <chrono>
 #include <new>
 #include <type_traits>
 
@@ -29,7 +30,9 @@ template <class S> int64_t cycles_of(const Op &op) {
   const vf_op &d = op.d;
   const int64_t taps = std::max<int64_t>(1, int64_t(d.kh) * d.kw), vectors = (d.out.c + L - 1) / L;
   const bool dense = (d.kind == VF_CONV || d.kind == VF_TRANSPOSED) && !op.depthwise;
-  return vectors * (dense ? (op.winograd_tiles ? 4 : taps) * (d.in.c / d.groups) / (d.integer ? 4 : 1) / kProductsPerCycle : taps) +
+  const int64_t inputs = (op.winograd_tiles ? 4 : taps) * (d.in.c / d.groups) / (in_units<S>(op) ? Unit<S>::inputs : 1);
+  const int64_t products = op.products == VF_PRODUCTS_TILE ? int64_t(op.steps.size()) : inputs / kProductsPerCycle;
+  return vectors * (dense ? products : taps) +
          vectors * (kCyclesOfVector + kCyclesOfInstruction * d.nepi) + kCyclesOfPixel;
 }
 
@@ -38,6 +41,61 @@ inline int32_t input_dtype(const Op &op) {
   const vf_op &d = op.d;
   if (d.kind == VF_POINTWISE || d.kind == VF_INPUT) return d.dtype;
   return op.decodes ? int32_t(VF_F32) : d.in.dtype;
+}
+
+// Whether the processor's products of bfloat16 are faster than those of float32, by a fifth at least: on some they are not.
+// Measured once, on blocks in the nearest cache: some 20 microseconds.
+inline bool bf16_dots_pay() {
+#if VF_ISA == VF_ISA_AVX512
+  static const bool pay = [] {
+    constexpr int inputs = 64, pixels = kBlocks[2][0], outputs = 2 * lanes<float>;
+    alignas(64) static bf16 input[pixels * inputs];
+    alignas(64) static float weights[inputs * outputs], results[pixels * outputs];
+    const bf16 *base[pixels];
+    float *rows[pixels];
+    for (int i = 0; i < pixels; i++) base[i] = input + i * inputs, rows[i] = results + i * outputs;
+    const Segment segment{0, inputs, 0, 0, 0};
+    const Channels<bf16> channels{weights, weights, weights};
+    const auto best_of = [](auto run) {
+      auto best = std::chrono::nanoseconds::max();
+      for (int i = 0; i < 50; i++) {
+        const auto start = std::chrono::steady_clock::now();
+        run();
+        best = std::min(best, std::chrono::nanoseconds(std::chrono::steady_clock::now() - start));
+      }
+      return best;
+    };
+    const bf16 *pairs = reinterpret_cast<const bf16 *>(weights);
+    const auto dots = best_of([&] { bf16_dot<pixels, 2>(base, nullptr, &segment, 1, pairs, channels, rows, 0); });
+    const auto plain = best_of([&] {
+      micro<bf16, pixels, 2>(base, nullptr, &segment, 1, weights, weights, rows, 0, reinterpret_cast<const char *>(weights), 0);
+    });
+    return dots * 6 < plain * 5;
+  }();
+  return pay;
+#else
+  return false;
+#endif
+}
+
+// How its products are computed.
+template <class S> int32_t products_of(const Op &op) {
+  const int32_t best = best_products();
+  if (Unit<S>::inputs == 1 || op.d.kind != VF_CONV) return VF_PRODUCTS_PLAIN;
+#if VF_TILES
+  if (best >= VF_PRODUCTS_TILE && fits_tiles(op)) return VF_PRODUCTS_TILE;
+#endif
+  if (best < VF_PRODUCTS_DOT || !has_dot<S>()) return VF_PRODUCTS_PLAIN;
+  if constexpr (std::is_same_v<S, bf16>)
+    if (chooses_products() && !bf16_dots_pay()) return VF_PRODUCTS_PLAIN;
+  return VF_PRODUCTS_DOT;
+}
+// The best that this file has for the processor.
+inline int32_t any_products() {
+#if VF_TILES
+  return VF_PRODUCTS_TILE;
+#endif
+  return has_dot<u8>() || has_dot<bf16>() ? VF_PRODUCTS_DOT : VF_PRODUCTS_PLAIN;
 }
 
 // `S`: how the input is read.
@@ -73,16 +131,20 @@ template <class S> void prepare_op(Op &op) {
     if (d.winograd) return pack_winograd<S>(op);
   op.gather = d.kind == VF_CONV && (d.in.sc != 1 || d.gate || op.decodes);
   const int32_t ld = op.ld;
-  if constexpr (std::is_same_v<S, u8>) {
-    op.gather = !reads_quads(d);
-    op.rows = !op.gather && packs_rows(d);
-    pack_integer(op);
-    plan_integer(op);
-  } else {
-    pack_convolution<S>(op);
-    op.ld = ld;
-    plan_reduction<S>(op);
-    op.asks_old = d.in.dtype == d.dtype && asks_old<S>(op);
+  op.products = products_of<S>(op);
+  if constexpr (Unit<S>::inputs > 1) {
+#if VF_TILES
+    if (op.products == VF_PRODUCTS_TILE) return prepare_tiles<S>(op);
+#endif
+    if (in_units<S>(op)) prepare_dots<S>(op);
+  }
+  if constexpr (!std::is_same_v<S, u8>) {
+    if (!in_units<S>(op)) {
+      pack_convolution<S>(op);
+      op.ld = ld;
+      plan_reduction<S>(op);
+      op.asks_old = d.in.dtype == d.dtype && asks_old<S>(op);
+    }
   }
   if (op.gather || op.rows) {
     int64_t row = int64_t(op.reduction) * int64_t(sizeof(S));
@@ -95,15 +157,16 @@ template <class S> void prepare(Op &op) {
   prepare_op<S>(op);
   // Numbers need few products: what a block's results cost is going from one pass to the next through the cache.
   if (op.d.dtype == VF_U8 && op.weight.bytes < kFewWeights) {
-    const int64_t fits = kNearBytes / (int64_t(op.ld) * int64_t(sizeof(float))) / kBlockStep * kBlockStep;
-    op.block_pixels = int32_t(std::clamp<int64_t>(fits, kBlockStep, op.block_pixels));
+    const int32_t step = op.products == VF_PRODUCTS_TILE ? kTileStep : kBlockStep;
+    const int64_t fits = kNearBytes / (int64_t(op.ld) * int64_t(sizeof(float))) / step * step;
+    op.block_pixels = int32_t(std::clamp<int64_t>(fits, step, op.block_pixels));
   }
   op.cycles = cycles_of<S>(op);
 }
 
 template <class S>
 void finish(const Op &op, const Block &block, Scratch &scratch, bool force, uint64_t *changed, float *squares) {
-  if constexpr (kMain<S> || std::is_same_v<S, u8>) {
+  if constexpr (!std::is_same_v<S, double>) {
     switch (op.ending) {
       case kProduced: return finish_fused<S, kProduced>(op, block, scratch, force, changed, squares);
       case kPlus: return finish_fused<S, kPlus>(op, block, scratch, force, changed, squares);
@@ -231,7 +294,7 @@ static bool any_finite(const void *data, int64_t count, int32_t dtype) {
 
 static const Kernels table = {any_prepare, any_block,   any_panel, any_winograd, any_finish,  any_expand,     any_linear,
                               any_set_row, any_row,     any_store, any_moments, any_accumulate, any_finite,
-                              any_alike};
+                              any_alike, any_products};
 
 }  // namespace VF_SPACE
 

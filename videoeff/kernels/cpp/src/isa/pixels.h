@@ -31,8 +31,7 @@ template <class S> const S *zero_row() {
   return zeros;
 }
 template <class S> const S *zeros_of(const Op &op) {
-  if constexpr (std::is_same_v<S, u8>) return static_cast<const u8 *>(op.zeros.data);
-  else return zero_row<S>();
+  return op.zeros.data ? static_cast<const S *>(op.zeros.data) : zero_row<S>();
 }
 
 struct Place {

@@ -164,6 +164,10 @@ template <class T> VF_INLINE void store_part(T *p, vec<T> v, int n) {
 #endif
 }
 VF_INLINE vfloat load_part(const bf16 *p, int n) {
+#if VF_ISA == VF_ISA_AVX512
+  const __m256i halves = _mm256_maskz_loadu_epi16(__mmask16((1u << n) - 1), p);
+  return (vfloat)_mm512_maskz_slli_epi32(0xffff, _mm512_maskz_cvtepu16_epi32(0xffff, halves), 16);
+#endif
   vfloat v = {};
   for (int i = 0; i < n; i++) v[i] = widen(p[i]);
   return v;

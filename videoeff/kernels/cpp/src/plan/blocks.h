@@ -13,7 +13,8 @@ static int64_t block_size(const Op &op, int64_t pixels, int workers) {
   int64_t size = op.block_pixels, count = (pixels + size - 1) / size;
   if (workers > 1 && count < kBlocksEach * workers && pixels >= kPixelsEach * workers) {
     count = (count + workers - 1) / workers * workers;
-    size = std::min<int64_t>(size, ((pixels + count - 1) / count + 3) / 4 * 4);
+    const int64_t step = op.products == VF_PRODUCTS_TILE ? kTileStep / 2 : 4;
+    size = std::min<int64_t>(size, ((pixels + count - 1) / count + step - 1) / step * step);
   }
   return size;
 }
@@ -148,6 +149,8 @@ static bool shares_weights(const Op &op) {
 
 static bool run_shared(vf_plan &plan, const Op &op, int64_t pixels, const Frame &frame) {
   if (frame.workers < 2 || !shares_weights(op)) return false;
+  // Weights that are shared are read once, but results go from one worker to another.
+  if (op.products == VF_PRODUCTS_TILE && op.weight.bytes / size_t(producer_channels(op)) < size_t(kSharedResults * pixels)) return false;
   const int32_t panels = int32_t(op.panels.size());
   if (panels < frame.workers && pixels > op.block_pixels) return false;  // there are more pixels to share than panels
   cut_blocks(plan, pixels, kSharedPiece, frame.any_fresh);
@@ -156,7 +159,7 @@ static bool run_shared(vf_plan &plan, const Op &op, int64_t pixels, const Frame 
   while (work.last < plan.blocks.size()) {
     work.first = work.last;
     for (int32_t held = 0; work.last < plan.blocks.size(); work.last++)
-      if ((held += plan.blocks[work.last].pixels) > kMaxBlock) break;
+      if ((held += plan.blocks[work.last].pixels) > op.most_pixels) break;
     plan.pool.run(int64_t(work.turns) * parts, parts, panel_task, &work);
     plan.pool.run(parts, parts, finish_task, &work);
   }

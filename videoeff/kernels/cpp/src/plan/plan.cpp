@@ -2,14 +2,20 @@
 #include "plan.h"
 
 #include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <cmath>
 #include <cstdlib>
 #include <cstring>
 #include <new>
 
+#if VF_X86
+#include <cpuid.h>
+#endif
 #if defined(__linux__)
 #include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 #endif
 #include <pthread.h>
 
@@ -51,8 +57,32 @@ void Memory::reserve(size_t wanted) {
   std::memset(data, 0, bytes);  // padding is added and multiplied, never shown: it must not be NaN
 }
 
-static bool uses_dots = true;
-bool may_use_dots() { return uses_dots; }
+static int32_t products_wanted = -1;
+static std::atomic<uint64_t> frames_begun{0};
+uint64_t frame_number() { return frames_begun.load(std::memory_order_relaxed); }
+
+// Linux gives a process the memory for tiles when it asks for them.
+static bool may_have_tiles() {
+#if VF_X86 && defined(__linux__)
+  static const bool given = [] {
+    constexpr long request = 0x1023, tile_data = 18;  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
+    unsigned a = 0, b = 0, c = 0, d = 0;
+    if (!__get_cpuid_count(7, 0, &a, &b, &c, &d)) return false;
+    constexpr unsigned bf16 = 1u << 22, tile = 1u << 24, int8 = 1u << 25;
+    if ((d & bf16) == 0 || (d & tile) == 0 || (d & int8) == 0) return false;
+    return syscall(SYS_arch_prctl, request, tile_data) == 0;
+  }();
+  return given;
+#else
+  return false;
+#endif
+}
+
+int32_t best_products() {
+  if (products_wanted >= 0 && products_wanted < VF_PRODUCTS_TILE) return products_wanted;
+  return may_have_tiles() ? VF_PRODUCTS_TILE : VF_PRODUCTS_DOT;
+}
+bool chooses_products() { return products_wanted < 0; }
 
 static const Kernels *kernels_of(int32_t isa) {
 #if VF_X86
@@ -222,7 +252,11 @@ int32_t vf_best_isa(void) {
   return VF_ISA_PORTABLE;
 }
 
-void vf_use_dots(int32_t use) { uses_dots = use != 0; }
+int32_t vf_use_products(int32_t best) {
+  products_wanted = std::min<int32_t>(best, VF_PRODUCTS_TILE);
+  const Kernels *kernels = kernels_of(vf_best_isa());
+  return std::min(best_products(), kernels->products());
+}
 
 vf_plan *vf_plan_create(const vf_op *ops, int64_t nops, const vf_mask *masks, int64_t nmasks, int32_t isa, char *error,
                         int64_t error_size) {
@@ -266,6 +300,7 @@ int32_t vf_plan_run(vf_plan *plan, const vf_frame *frames, int64_t nframes, cons
         if (s < 0 || s >= streams) return VF_ANSWER_NO_STREAM;
     }
     Frame frame{frames, fresh, false, std::min(threads, 256)};
+    frames_begun.fetch_add(1, std::memory_order_relaxed);
     for (int64_t i = 0; i < streams; i++) frame.any_fresh |= fresh[i] != 0;
     reserve_workers(*plan, frame.workers);
     for (Vicinity &v : plan->vicinities) v.ready = false;
