@@ -6,7 +6,8 @@ Each network runs in OpenVINO (float32, bfloat16, int8 by NNCF), as a float32 st
 network that NNCF quantised on the same frames: where every pixel changes, on a still picture, and on two real
 clips at two thresholds. Times are medians of one run; ratios are over OpenVINO's int8. Errors are relative to
 eager PyTorch in float32, over all outputs of the frames. Results go to ``benchmarks/results/int8.json``,
-the tables to ``docs/cpu.md``. FOLDER has the clips and the trained detectors; without it nothing is measured.
+the tables to ``docs/cpu.md``; with ``--part int8-amx`` to the file and the part of the page of that name, for
+another processor. FOLDER has the clips and the trained detectors; without it nothing is measured.
 """
 
 from __future__ import annotations
@@ -260,14 +261,17 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=25.0, help="of further rounds")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--cache", type=Path, default=ROOT / "build" / "bench")
-    parser.add_argument("--json", type=Path, default=ROOT / "benchmarks" / "results" / "int8.json")
+    parser.add_argument("--part", default="int8", help="name of the result file and of the page's part")
+    parser.add_argument("--json", type=Path, help="the result file, if it lies elsewhere")
     parser.add_argument("--page", type=Path, default=ROOT / "docs" / "cpu.md")
     parser.add_argument("--again", action="store_true", help="measure what is known already, too")
     parser.add_argument("--render", action="store_true", help="write the tables only")
     options = parser.parse_args()
-    store, bad = Store(options.json, options.again), 0
+    results = options.json or ROOT / "benchmarks" / "results" / f"{options.part}.json"
+    store, bad = Store(results, options.again), 0
     if not options.render:
         command = f"python benchmarks/int8.py --data FOLDER --threads {options.threads}"
+        command += f" --part {options.part}" if options.part != "int8" else ""
         store.started(command, describe(options.threads), {"rounds": options.rounds})
         for name in options.clips:
             for model in models(options.data):
@@ -282,7 +286,7 @@ def main() -> None:
                     note(f"{key}: {error}")
                 store.put("int8", key, row)
     page = options.page.read_text(encoding="utf-8")
-    write_text(options.page, fill(page, "int8", render(store.document)))
+    write_text(options.page, fill(page, options.part, render(store.document)))
     sys.exit(1 if bad else 0)
 
 

@@ -14,6 +14,7 @@ import pytest
 import videoeff
 from tests.cli.conftest import call, call_json, refused
 from videoeff.bench import costs as measuring
+from videoeff.cli.commands.doctor import PRODUCTS
 from videoeff.kernels.cpp import costs, library
 from videoeff.video.source import open_clip
 
@@ -70,6 +71,13 @@ def test_doctor_says_whose_costs_serve(monkeypatch: pytest.MonkeyPatch, tmp_path
     assert call_json("doctor")["native"]["tuned"] == path
     assert "measured here" in call("doctor").stdout
     costs.table.cache_clear()
+
+
+@pytest.mark.skipif(bool(library.unavailable()), reason=library.unavailable() or "native library")
+def test_doctor_says_how_numbers_are_multiplied() -> None:
+    found = call_json("doctor")["native"]["products"]
+    assert found == library.load().products.name.lower()
+    assert PRODUCTS[found] in call("doctor").stdout
 
 
 @pytest.mark.skipif(bool(library.unavailable()), reason=library.unavailable() or "native library")

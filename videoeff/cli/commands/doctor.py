@@ -35,6 +35,12 @@ FEATURES = (
     "amx_bf16",
     "asimd",
 )
+#: How the native kernels multiply where values are not float32 or float64.
+PRODUCTS = {
+    "plain": "no instructions of their own for products",
+    "dot": "dot products (AVX-512 VNNI and BF16, AVX-VNNI)",
+    "tile": "matrix tiles (AMX)",
+}
 
 
 @click.command(cls=Command, short_help="Show versions, processor, GPU and backends.")
@@ -104,6 +110,7 @@ def _lines(facts: dict[str, Any]) -> list[tuple[str, str]]:
     usable = f"{', '.join(native['instruction_sets'])} work here; compiled with {native['compiler']}"
     lines.append(("native library", native["why_none"] or usable))
     if not native["why_none"]:
+        lines.append(("8-bit and bfloat16", PRODUCTS[native["products"]]))
         shipped = "shipped, of another processor; `videoeff tune` measures this one"
         lines.append(("kernels' costs", f"measured here: {native['tuned']}" if native["tuned"] else shipped))
     for backend in facts["backends"]:

@@ -52,6 +52,7 @@ class CppHost(Host):
             return {"compiler": compiler, "native": native | {"why_none": reason}}
         found = library.load()
         native |= {"path": str(found.path), "compiler": found.compiler}
+        native["products"] = found.products.name.lower()
         table = costs.table()
         native |= {"costs": table.to_json(), "tuned": str(table.path) if table.measured else ""}
         return {"compiler": compiler, "native": native | {"instruction_sets": list(library.isa_names())}}

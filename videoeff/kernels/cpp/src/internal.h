@@ -106,6 +106,8 @@ struct Op {
   bool decodes = false;              // numbers of a grid are turned into what they stand for as they are gathered
   bool rows = false;                 // rows of a window are filled up to whole units, not taps (dots.h)
   int32_t products = VF_PRODUCTS_PLAIN;  // Products
+  bool sums = false;                 // register 0 holds sums of integers, which the ending takes for what they stand for
+  bool uniform = false;              // one scale and one zero serve all channels of the value
   std::vector<TileStep> steps;       // of the reduction (tiles.h)
   std::vector<int64_t> offsets;      // bytes from a pixel's first tap to each of them
   int64_t extent = 0;                // bytes from there that all of them read

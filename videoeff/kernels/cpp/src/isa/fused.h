@@ -2,10 +2,12 @@
 #ifndef VIDEOEFF_FUSED_H
 #define VIDEOEFF_FUSED_H
 
+#include <optional>
 #include <type_traits>
 
 #include "commit.h"
 #include "epilogue.h"
+#include "tiles.h"
 
 namespace vf {
 namespace VF_SPACE {
@@ -53,39 +55,97 @@ inline void find_ending(Op &op) {
   op.ending = source;
 }
 
-// One row: f(source) to the value, or to the scratch row with the squared distance where a test needs it.
-template <class S, int Src, class F> struct FusedRow {
+// Numbers of a grid with one scale, 64 of them at a time.
+#if VF_ISA == VF_ISA_AVX512
+struct Encoder {
+  __m512 inverse, low, high;
+  __m512i zero, order;
+  explicit Encoder(const Grid<u8> &grid) {
+    inverse = _mm512_set1_ps(grid.row(VF_GRID_INVERSE)[0]);
+    low = _mm512_set1_ps(grid.row(VF_GRID_LOW)[0]), high = _mm512_set1_ps(grid.row(VF_GRID_HIGH)[0]);
+    zero = _mm512_set1_epi32(int32_t(grid.row(VF_GRID_ZERO)[0]));
+    order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+  }
+  VF_INLINE __m512i whole(vfloat x) const {  // as Grid::encode_bytes
+    __m512 y = _mm512_mul_ps((__m512)x, inverse);
+    y = _mm512_maskz_max_ps(0xffff, y, low);
+    y = _mm512_maskz_min_ps(0xffff, y, high);
+    return _mm512_add_epi32(_mm512_maskz_cvtps_epi32(0xffff, y), zero);
+  }
+  VF_INLINE __m512i bytes(__m512i a, __m512i b, __m512i c, __m512i d) const {
+    const __m512i lanes = _mm512_packus_epi16(_mm512_packus_epi32(a, b), _mm512_packus_epi32(c, d));
+    return _mm512_maskz_permutexvar_epi32(0xffff, order, lanes);
+  }
+};
+#endif
+
+// One row: f(source) to the value, or to the scratch row with the squared distance where a test needs it. `Sums`: the
+// producer's rows hold sums of integers (Op::sums).
+template <class S, int Src, class F, bool Sums> struct FusedRow {
   using T = compute<S>;
   static constexpr int L = lanes<T>;
   F f;
   Grid<S> out, left, right, middle;  // of the value, of the arguments, and of the rounding
+  const float *factor, *bias;        // what a sum of 1 stands for
   static constexpr bool Numbers = std::is_same_v<S, u8>;
 
+  VF_INLINE vec<T> produced(const T *v, int32_t k) const {
+    if constexpr (Sums) {
+      vint sum;
+      std::memcpy(&sum, v + k, sizeof sum);
+      return __builtin_convertvector(sum, vfloat) * load(factor + k) + load(bias + k);
+    } else {
+      return load(v + k);
+    }
+  }
+  VF_INLINE vec<T> produced(const T *v, int32_t k, int n) const {
+    if constexpr (Sums) return produced(v, k);
+    else return load_part(v + k, n);
+  }
   VF_INLINE vec<T> real(const T *v, const S *a, const S *b, int32_t k) const {
     vec<T> x;
     if constexpr (Src == kTimes) x = left.decode(load(a + k), k) * right.decode(load(b + k), k);
-    else if constexpr (Src == kPlus) x = load(v + k) + left.decode(load(a + k), k);
-    else if constexpr (Src == kRoundedPlus) x = middle.rounded(load(v + k), k) + left.decode(load(a + k), k);
-    else x = load(v + k);
+    else if constexpr (Src == kPlus) x = produced(v, k) + left.decode(load(a + k), k);
+    else if constexpr (Src == kRoundedPlus) x = middle.rounded(produced(v, k), k) + left.decode(load(a + k), k);
+    else x = produced(v, k);
     return f(x);
   }
   VF_INLINE vec<T> real(const T *v, const S *a, const S *b, int32_t k, int n) const {
     vec<T> x;
     if constexpr (Src == kTimes) x = left.decode(load_part(a + k, n), k) * right.decode(load_part(b + k, n), k);
-    else if constexpr (Src == kPlus) x = load_part(v + k, n) + left.decode(load_part(a + k, n), k);
-    else if constexpr (Src == kRoundedPlus) x = middle.rounded(load_part(v + k, n), k) + left.decode(load_part(a + k, n), k);
-    else x = load_part(v + k, n);
+    else if constexpr (Src == kPlus) x = produced(v, k, n) + left.decode(load_part(a + k, n), k);
+    else if constexpr (Src == kRoundedPlus) x = middle.rounded(produced(v, k, n), k) + left.decode(load_part(a + k, n), k);
+    else x = produced(v, k, n);
     return f(x);
   }
+#if VF_ISA == VF_ISA_AVX512
+  // The first channels, 64 at a time; returns how many.
+  VF_INLINE int32_t exchange_many(const Encoder &encoder, const T *v, const S *a, const S *b, S *o, int32_t c, bool &moved) const {
+    int32_t k = 0;
+    __mmask64 differ = 0;
+    for (; k + 4 * L <= c; k += 4 * L) {
+      const __m512i now = encoder.bytes(encoder.whole(real(v, a, b, k)), encoder.whole(real(v, a, b, k + L)),
+                                        encoder.whole(real(v, a, b, k + 2 * L)), encoder.whole(real(v, a, b, k + 3 * L)));
+      differ |= _mm512_cmpneq_epi8_mask(now, _mm512_loadu_si512(o + k));
+      _mm512_storeu_si512(o + k, now);
+    }
+    moved |= differ != 0;
+    return k;
+  }
+#endif
   // What is stored: a value, or its number.
   VF_INLINE vec<T> value(const T *v, const S *a, const S *b, int32_t k) const { return out.encode(real(v, a, b, k), k); }
   VF_INLINE vec<T> value(const T *v, const S *a, const S *b, int32_t k, int n) const {
     return out.encode(real(v, a, b, k, n), k);
   }
-  VF_INLINE bool exchange(const T *v, const S *a, const S *b, S *o, int32_t c) const {
+  template <class E> VF_INLINE bool exchange(const E *encoder, const T *v, const S *a, const S *b, S *o, int32_t c) const {
+    (void)encoder;
     if constexpr (Numbers) {
       bool moved = false;
       int32_t k = 0;
+#if VF_ISA == VF_ISA_AVX512
+      if (encoder) k = exchange_many(*encoder, v, a, b, o, c, moved);
+#endif
       for (; k + L <= c; k += L) moved |= exchange_bytes(out.encode_bytes(real(v, a, b, k), k), o + k);
       if (k < c) moved |= exchange_bytes_part(out.encode_bytes(real(v, a, b, k, c - k), k), o + k, c - k);
       return moved;
@@ -129,14 +189,25 @@ template <class S, int Src, class F> struct FusedRow {
   }
 };
 
-template <class S, int Src, class F>
+template <class S, int Src, bool Sums, class F>
 void finish_fused(const Op &op, const Block &block, Scratch &scratch, bool force, uint64_t *changed, float *squares,
                   F f) {
   using T = compute<S>;
   const vf_op &d = op.d;
   const Grid<S> grid(d.out);
-  const FusedRow<S, Src, F> row{f, grid, Grid<S>(d.args[op.operand]), Grid<S>(d.args[op.operand + (Src == kTimes)]),
-                                Grid<S>(d.args[op.rounding])};
+  FusedRow<S, Src, F, Sums> row{f, grid, Grid<S>(d.args[op.operand]), Grid<S>(d.args[op.operand + (Src == kTimes)]),
+                                Grid<S>(d.args[op.rounding]), nullptr, nullptr};
+  if constexpr (Sums) {
+    const Channels<u8> channels = channels_of<u8>(op, 0);
+    row.factor = channels.factor, row.bias = channels.bias;
+  }
+#if VF_ISA == VF_ISA_AVX512
+  std::conditional_t<std::is_same_v<S, u8>, std::optional<Encoder>, std::optional<int>> many;
+  if constexpr (std::is_same_v<S, u8>)
+    if (op.uniform && d.out.c >= 4 * lanes<T>) many.emplace(grid);
+#else
+  const std::optional<int> many;
+#endif
   T *value = static_cast<T *>(scratch.reg[0]);
   const int32_t c = d.out.c;
   const bool exact = d.threshold == 0;
@@ -162,7 +233,7 @@ void finish_fused(const Op &op, const Block &block, Scratch &scratch, bool force
         row.overwrite(value, a, b, o, c);
         if (squares) squares[p] = 0;
       } else if (exact && !squares) {
-        moved = row.exchange(value, a, b, o, c);
+        moved = row.exchange(many ? &*many : nullptr, value, a, b, o, c);
       } else {
         T energy = row.measure(value, a, b, o, c);
         if (exact) moved = differs<S>(value, o, c);
@@ -178,18 +249,27 @@ void finish_fused(const Op &op, const Block &block, Scratch &scratch, bool force
   if (p & 63) changed[p >> 6] = word;
 }
 
-template <class S, int Src>
-void finish_fused(const Op &op, const Block &block, Scratch &s, bool force, uint64_t *changed, float *squares) {
+template <class S, int Src, bool Sums>
+void finish_activated(const Op &op, const Block &block, Scratch &s, bool force, uint64_t *changed, float *squares) {
   using T = compute<S>;
-  if (op.activation < 0) return finish_fused<S, Src>(op, block, s, force, changed, squares, Same<T>{});
+  if (op.activation < 0) return finish_fused<S, Src, Sums>(op, block, s, force, changed, squares, Same<T>{});
   const vf_epi &e = op.d.epi[op.activation];
   const T p = T(e.p), q = T(e.q);
   switch (e.op) {
-    case VF_CLAMP: return finish_fused<S, Src>(op, block, s, force, changed, squares, Clamp<T>{p, q});
-    case VF_HARDSWISH: return finish_fused<S, Src>(op, block, s, force, changed, squares, Hardswish<T>{p, q});
-    case VF_SILU: return finish_fused<S, Src>(op, block, s, force, changed, squares, Silu<T>{p, q});
-    default: return finish_fused<S, Src>(op, block, s, force, changed, squares, Relu<T>{p, q});
+    case VF_CLAMP: return finish_fused<S, Src, Sums>(op, block, s, force, changed, squares, Clamp<T>{p, q});
+    case VF_HARDSWISH: return finish_fused<S, Src, Sums>(op, block, s, force, changed, squares, Hardswish<T>{p, q});
+    case VF_SILU: return finish_fused<S, Src, Sums>(op, block, s, force, changed, squares, Silu<T>{p, q});
+    default: return finish_fused<S, Src, Sums>(op, block, s, force, changed, squares, Relu<T>{p, q});
   }
+}
+
+template <class S, int Src>
+void finish_fused(const Op &op, const Block &block, Scratch &s, bool force, uint64_t *changed, float *squares) {
+#if VF_TILES
+  if constexpr (std::is_same_v<S, u8>)
+    if (op.sums) return finish_activated<S, Src, true>(op, block, s, force, changed, squares);
+#endif
+  finish_activated<S, Src, false>(op, block, s, force, changed, squares);
 }
 
 }  // namespace VF_SPACE

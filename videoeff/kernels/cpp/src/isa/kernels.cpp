@@ -162,6 +162,8 @@ template <class S> void prepare(Op &op) {
     op.block_pixels = int32_t(std::clamp<int64_t>(fits, step, op.block_pixels));
   }
   op.cycles = cycles_of<S>(op);
+  op.uniform = op.d.dtype == VF_U8 && one_scale(op.d.out);
+  op.sums = op.products == VF_PRODUCTS_TILE && std::is_same_v<S, u8> && op.d.dtype == VF_U8 && op.ending >= 0 && op.ending != kTimes;
 }
 
 template <class S>
@@ -173,7 +175,7 @@ void finish(const Op &op, const Block &block, Scratch &scratch, bool force, uint
       case kRoundedPlus:
         if constexpr (std::is_same_v<S, u8>) return finish_fused<S, kRoundedPlus>(op, block, scratch, force, changed, squares);
         break;
-      case kTimes: return finish_fused<S, kTimes>(op, block, scratch, force, changed, squares, Same<compute<S>>{});
+      case kTimes: return finish_fused<S, kTimes, false>(op, block, scratch, force, changed, squares, Same<compute<S>>{});
       default: break;
     }
   }

@@ -251,7 +251,8 @@ template <class S> void tile_convolution(const Op &op, const Block &block, Scrat
           rows[i] = to[0] + i * int64_t(op.ld);
           if (!full) std::memcpy(rows[i], part + i * 2 * L, size_t(vectors) * VF_BYTES);
         }
-        if constexpr (std::is_same_v<S, u8>) settle(channels, rows, n, int64_t(vectors) * L);
+        if constexpr (std::is_same_v<S, u8>)
+          if (!op.sums) settle(channels, rows, n, int64_t(vectors) * L);
         g += tiles;
       }
     }

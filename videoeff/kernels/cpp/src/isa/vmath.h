@@ -52,10 +52,26 @@ VF_INLINE vfloat reduced_expm1(vfloat x, vbits &n) {
 
 // x 2^n for n in -252 .. 254: in two steps, so that neither factor leaves the range of normal numbers.
 VF_INLINE vfloat scale_by_power(vfloat x, vbits n) {
+#if VF_ISA == VF_ISA_AVX512
+  return (vfloat)_mm512_maskz_scalef_ps(0xffff, (__m512)x, _mm512_maskz_cvtepi32_ps(0xffff, (__m512i)n));
+#endif
   vbits half = (vbits)((vint)n >> 1);
   x = x * (vfloat)((half + 127u) << 23);
   return x * (vfloat)((n - half + 127u) << 23);
 }
+
+// x / (1 + e) for e >= 0, which may be infinite or NaN: by an estimate of the reciprocal and a step of Newton's method, within
+// two units in the last place. A division takes as long as an exponential.
+VF_INLINE vfloat over_one_plus(vfloat x, vfloat e) {
+#if VF_ISA == VF_ISA_AVX512
+  const __m512 y = _mm512_add_ps((__m512)e, _mm512_set1_ps(1.0f)), r = _mm512_maskz_rcp14_ps(0xffff, y);
+  const __mmask16 some = _mm512_cmp_ps_mask(y, _mm512_set1_ps(1e30f), _CMP_NGT_UQ);  // of more it is nothing
+  return x * (vfloat)_mm512_maskz_mul_ps(some, r, _mm512_fnmadd_ps(y, r, _mm512_set1_ps(2.0f)));
+#else
+  return x / (1 + e);
+#endif
+}
+VF_INLINE vdouble over_one_plus(vdouble x, vdouble e) { return x / (1 + e); }
 
 VF_INLINE vfloat clamped(vfloat x, float low, float high) {
   x = x > high ? broadcast(high) : x;
@@ -152,7 +168,7 @@ VF_BY_LANE(verf, erf)
 
 // ---- either ----------------------------------------------------------------------------------------------------
 
-template <class V> VF_INLINE V vsigmoid(V x) { return 1 / (1 + vexp(-x)); }
+template <class V> VF_INLINE V vsigmoid(V x) { return over_one_plus(V{} + 1, vexp(-x)); }
 
 template <class T> VF_INLINE vec<T> vpow(vec<T> x, T p) {
   for (int i = 0; i < lanes<T>; i++) x[i] = std::pow(x[i], p);
