@@ -2,37 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 from torch import Tensor, nn
 
 import videoeff
+from tests.support.native_streams import ISAS, plans_of
 from videoeff.kernels.cpp import library
-from videoeff.kernels.cpp.abi import Isa, Products
-from videoeff.kernels.cpp.plan import NativePlan
+from videoeff.kernels.cpp.abi import Products
 from videoeff.runtime.streaming_module import StreamingModule
 from videoeff.testing import moving_clip
 
 pytestmark = pytest.mark.skipif(bool(library.unavailable()), reason="needs the native library")
 
 FRAME = (2, 3, 37, 45)
-
-
-def isas() -> list[str]:
-    return [] if library.unavailable() else list(library.isa_names())
-
-
-@pytest.fixture(params=list(Products), ids=lambda p: p.name.lower())
-def products(request: pytest.FixtureRequest) -> Iterator[Products]:
-    """Each way, as far as the processor has it."""
-    native = library.load()
-    if native.vf_use_products(int(request.param)) != request.param:
-        native.vf_use_products(-1)
-        pytest.skip("this processor has no such products")
-    yield request.param
-    native.vf_use_products(-1)
 
 
 class Net(nn.Module):
@@ -57,20 +40,22 @@ class Net(nn.Module):
         return result
 
 
+def on(isa: str, stream: StreamingModule) -> StreamingModule:
+    """The stream, all of it native, on an instruction set."""
+    assert {i.kernel for e in stream.engines.values() for i in e.plan.instructions} == {"cpp"}
+    for plan in plans_of(stream):
+        plan.isa = ISAS.index(isa)
+    return stream
+
+
 def make(isa: str) -> tuple[StreamingModule, Net, list[Tensor]]:
     torch.manual_seed(1)
     model = Net().eval().bfloat16()
     frames = list(moving_clip(5, FRAME, dtype=torch.bfloat16))
-    stream = videoeff.convert(model, frames[0])
-    for engine in stream.engines.values():
-        assert {i.kernel for i in engine.plan.instructions} == {"cpp"}
-        for group in engine.plan.groups:
-            if isinstance(group, NativePlan):
-                group.isa = Isa[isa.upper()]
-    return stream, model, frames
+    return on(isa, videoeff.convert(model, frames[0])), model, frames
 
 
-@pytest.mark.parametrize("isa", isas())
+@pytest.mark.parametrize("isa", ISAS)
 def test_a_stream_is_bit_for_bit_the_network_computed_anew(isa: str, products: Products) -> None:
     stream, _, frames = make(isa)
     streamed = [stream(frame).clone() for frame in frames]
@@ -79,7 +64,7 @@ def test_a_stream_is_bit_for_bit_the_network_computed_anew(isa: str, products: P
         assert torch.equal(stream(frame), expected)
 
 
-@pytest.mark.parametrize("isa", isas())
+@pytest.mark.parametrize("isa", ISAS)
 def test_it_is_as_close_to_float32_as_pytorch_is(isa: str, products: Products) -> None:
     stream, model, frames = make(isa)
     exact = Net().eval()
@@ -93,17 +78,14 @@ def test_it_is_as_close_to_float32_as_pytorch_is(isa: str, products: Products) -
             assert ours <= 2 * theirs
 
 
-@pytest.mark.parametrize("isa", isas())
+@pytest.mark.parametrize("isa", ISAS)
 def test_nan_stays_where_it_is(isa: str, products: Products) -> None:
     """What is multiplied with a weight of nothing must not be read from a neighbour."""
     torch.manual_seed(0)
     model = nn.Conv2d(20, 24, 1).eval().bfloat16()
     frame = torch.rand(1, 20, 9, 40).bfloat16()
     frame[0, :, 4, 17] = torch.nan
-    stream = videoeff.convert(model, frame, nan_policy="recompute")
-    for group in (g for e in stream.engines.values() for g in e.plan.groups):
-        if isinstance(group, NativePlan):
-            group.isa = Isa[isa.upper()]
+    stream = on(isa, videoeff.convert(model, frame, nan_policy="recompute"))
     found = stream(frame).isnan().any(1)
     assert found.sum() == 1
     assert found[0, 4, 17]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -11,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import videoeff
+from tests.support.native_streams import ISAS, plans_of
 from tests.support.quantised import Chain, Conv, Net, Rounded, conv
 from videoeff.ir.grids import Grid
 from videoeff.kernels.computation import Computation
@@ -26,28 +26,9 @@ pytestmark = pytest.mark.skipif(bool(library.unavailable()), reason="needs the n
 FRAME = (2, 3, 36, 44)
 
 
-def isas() -> list[str]:
-    return [] if library.unavailable() else list(library.isa_names())
-
-
-@pytest.fixture(params=list(Products), ids=lambda p: p.name.lower())
-def dots(request: pytest.FixtureRequest) -> Iterator[Products]:
-    """With each of the processor's ways to compute integer products."""
-    native = library.load()
-    if native.vf_use_products(int(request.param)) != request.param:
-        native.vf_use_products(-1)
-        pytest.skip("this processor has no such products")
-    yield request.param
-    native.vf_use_products(-1)
-
-
-def plans(stream: StreamingModule) -> list[NativePlan]:
-    return [g for e in stream.engines.values() for g in e.plan.groups if isinstance(g, NativePlan)]
-
-
 def make(model: nn.Module, frame: Tensor, isa: str = "", **options: Any) -> StreamingModule:
     stream = videoeff.convert(model.eval(), frame, **options)
-    for plan in plans(stream):
+    for plan in plans_of(stream):
         plan.isa = Isa[isa.upper()] if isa else -1
     return stream
 
@@ -73,9 +54,9 @@ def assert_within_a_step(stream: StreamingModule) -> None:
                 torch.testing.assert_close(kept, new, rtol=1e-4, atol=1e-4 * float(new.abs().max()))
 
 
-@pytest.mark.parametrize("isa", isas())
+@pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("channels", [8, 14, 20])
-def test_a_network_within_a_step_of_the_reference(isa: str, channels: int, dots: Products) -> None:
+def test_a_network_within_a_step_of_the_reference(isa: str, channels: int, products: Products) -> None:
     torch.manual_seed(channels)
     frames = clip()
     stream = make(Net(channels), frames[0], isa)
@@ -85,9 +66,11 @@ def test_a_network_within_a_step_of_the_reference(isa: str, channels: int, dots:
         assert_within_a_step(stream)
 
 
-@pytest.mark.parametrize("isa", isas())
+@pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("reach", [None, 2.0])
-def test_threshold_0_is_bit_for_bit_the_dense_network(isa: str, reach: float | None, dots: Products) -> None:
+def test_threshold_0_is_bit_for_bit_the_dense_network(
+    isa: str, reach: float | None, products: Products
+) -> None:
     torch.manual_seed(0)
     frames = clip()
     model, bound = Net(12), {} if reach is None else {"reach": reach, "refresh": 1}
@@ -99,11 +82,11 @@ def test_threshold_0_is_bit_for_bit_the_dense_network(isa: str, reach: float | N
     assert 0 < max(x.active_share or 0 for x in stream.report().layers) <= 1
 
 
-def test_every_instruction_set_gives_the_same_numbers_but_for_a_step(dots: Products) -> None:
+def test_every_instruction_set_gives_the_same_numbers_but_for_a_step(products: Products) -> None:
     torch.manual_seed(1)
     frame = clip()[0]
     model, found = Net(12), []
-    for isa in isas():
+    for isa in ISAS:
         stream = make(model, frame, isa)
         stream(frame)
         found.append(dict(stream.engines[""].state))
@@ -132,7 +115,7 @@ def test_every_instruction_set_gives_the_same_numbers_but_for_a_step(dots: Produ
         (12, 70, (1, 3), {"padding": (0, 1)}),
     ],
 )
-@pytest.mark.parametrize("isa", isas())
+@pytest.mark.parametrize("isa", ISAS)
 def test_each_kind_of_convolution(
     isa: str,
     inputs: int,
@@ -140,7 +123,7 @@ def test_each_kind_of_convolution(
     kernel: Any,
     options: dict[str, Any],
     dtype: torch.dtype,
-    dots: Products,
+    products: Products,
 ) -> None:
     torch.manual_seed(2)
     zero = 17 if dtype == torch.uint8 else -9
@@ -151,7 +134,7 @@ def test_each_kind_of_convolution(
     )
     frames = [2 * f - 0.5 for f in clip((2, inputs, 19, 23), 3)]
     stream = make(model, frames[0], isa)
-    assert all(op.integer or op.factors for plan in plans(stream) for op in _convolutions(plan, stream))
+    assert all(op.integer or op.factors for plan in plans_of(stream) for op in _convolutions(plan, stream))
     for frame in frames:
         stream(frame)
         assert_within_a_step(stream)
@@ -166,14 +149,14 @@ def _convolutions(plan: NativePlan, stream: StreamingModule) -> list[Any]:
     return found
 
 
-def test_large_sums_do_not_saturate(dots: Products) -> None:
+def test_large_sums_do_not_saturate(products: Products) -> None:
     """The largest numbers times the largest weights, all of one sign: 16 bits would not hold two of them."""
     layer = nn.Conv2d(64, 16, 3, bias=False)
     with torch.no_grad():
         layer.weight.fill_(1.0)
     model = Chain([Conv(layer)], Rounded(1.0, 0, torch.uint8), [Rounded(1000.0, 0, torch.uint8)])
     frame = torch.full((1, 64, 8, 8), 255.0)
-    for isa in isas():
+    for isa in ISAS:
         (found,) = (make(model, frame, isa)(frame),)
         expected = model(frame)
         assert torch.equal(found, expected), isa
@@ -194,8 +177,8 @@ def test_thresholds_drop_small_changes_and_lose_none() -> None:
 
 
 @pytest.mark.parametrize("test", ["rms-relative", "max", "l2"])
-@pytest.mark.parametrize("isa", isas())
-def test_the_reference_finds_the_same_changes(isa: str, test: str, dots: Products) -> None:
+@pytest.mark.parametrize("isa", ISAS)
+def test_the_reference_finds_the_same_changes(isa: str, test: str, products: Products) -> None:
     """Of layers whose inputs are the same on both: hardly a pixel is on the edge of its threshold."""
     torch.manual_seed(7)
     frames = [f + 0.004 * torch.randn_like(f) for f in clip()]
@@ -241,7 +224,7 @@ INPUT_TESTS: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("last", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize("how", sorted(INPUT_TESTS))
-@pytest.mark.parametrize("isa", isas())
+@pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("channels", [3, 4])
 def test_a_frame_is_kept_as_numbers(isa: str, how: str, channels: int, last: torch.memory_format) -> None:
     """Its test finds what the reference's finds."""

@@ -111,6 +111,7 @@ struct Op {
   std::vector<TileStep> steps;       // of the reduction (tiles.h)
   std::vector<int64_t> offsets;      // bytes from a pixel's first tap to each of them
   int64_t extent = 0;                // bytes from there that all of them read
+  bool in_place = false;             // they may be read where they lie
   Memory zeros;                      // what taps outside the input read, where it is not zero_row
   bool gather = false;               // input pixels are copied together first: their channels are not neighbours
   bool asks_old = false;             // a convolution that asks for the values kept while it computes

@@ -27,7 +27,6 @@ template <> struct Unit<bf16> {
   using Sum = float;
   static constexpr int32_t inputs = 2;
 };
-constexpr int32_t kUnitBytes = 4;
 template <class S> int32_t units_up(int32_t n) { return (n + Unit<S>::inputs - 1) / Unit<S>::inputs * Unit<S>::inputs; }
 
 // Whether inputs lie in whole units, as numbers always do.
@@ -133,33 +132,29 @@ template <class S>
 using DotBlock = void (*)(const S *const *, const S *const *, const Segment *, int, const typename Unit<S>::Weight *,
                           const Channels<S> &, float *const *, int64_t);
 
-template <class S, int NV> DotBlock<S> dot_block(int which, bool dots) {
-#if VF_ISA == VF_ISA_AVX512
-  if constexpr (std::is_same_v<S, bf16>) {
-    switch (which) {
-      case 0: return bf16_dot<kBlocks[NV][0], NV>;
-      case 1: return bf16_dot<kBlocks[NV][1], NV>;
-      case 2: return bf16_dot<kBlocks[NV][2], NV>;
-      default: return bf16_dot<kBlocks[NV][3], NV>;
-    }
-  }
-#endif
-  if constexpr (std::is_same_v<S, u8>) {
+// A block by the instruction; null where there is none, as has_dot says.
+template <class S, int MR, int NV> constexpr DotBlock<S> by_instruction() {
 #if VF_ISA > VF_ISA_PORTABLE
-    if (dots) {
-      switch (which) {
-        case 0: return integer_dot<kBlocks[NV][0], NV>;
-        case 1: return integer_dot<kBlocks[NV][1], NV>;
-        case 2: return integer_dot<kBlocks[NV][2], NV>;
-        default: return integer_dot<kBlocks[NV][3], NV>;
-      }
-    }
+  if constexpr (std::is_same_v<S, u8>) return integer_dot<MR, NV>;
 #endif
-    return which == 0 ? integer_plain<kBlocks[NV][0], NV>
-                      : which == 3 ? integer_plain<1, NV> : integer_plain<kBlocks[NV][2], NV>;
+#if VF_ISA == VF_ISA_AVX512
+  if constexpr (std::is_same_v<S, bf16>) return bf16_dot<MR, NV>;
+#endif
+  return nullptr;
+}
+
+template <class S, int NV> DotBlock<S> dot_block(int which, bool dots) {
+  if constexpr (std::is_same_v<S, u8>)
+    if (!dots)
+      return which == 0 ? integer_plain<kBlocks[NV][0], NV>
+                        : which == 3 ? integer_plain<1, NV> : integer_plain<kBlocks[NV][2], NV>;
+  (void)dots;
+  switch (which) {
+    case 0: return by_instruction<S, kBlocks[NV][0], NV>();
+    case 1: return by_instruction<S, kBlocks[NV][1], NV>();
+    case 2: return by_instruction<S, kBlocks[NV][2], NV>();
+    default: return by_instruction<S, kBlocks[NV][3], NV>();
   }
-  (void)which, (void)dots;
-  return nullptr;  // has_dot says no
 }
 template <class S> DotBlock<S> dot_block(int vectors, int which, bool dots) {
 #if VF_ISA == VF_ISA_AVX512

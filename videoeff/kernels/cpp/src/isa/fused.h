@@ -55,8 +55,12 @@ inline void find_ending(Op &op) {
   op.ending = source;
 }
 
-// Numbers of a grid with one scale, 64 of them at a time.
-#if VF_ISA == VF_ISA_AVX512
+// Numbers of a grid with one scale, 64 of them at a time, where there are vectors for it.
+#if VF_ISA != VF_ISA_AVX512
+struct Encoder {
+  explicit Encoder(const Grid<u8> &) {}
+};
+#else
 struct Encoder {
   __m512 inverse, low, high;
   __m512i zero, order;
@@ -86,14 +90,14 @@ template <class S, int Src, class F, bool Sums> struct FusedRow {
   static constexpr int L = lanes<T>;
   F f;
   Grid<S> out, left, right, middle;  // of the value, of the arguments, and of the rounding
-  const float *factor, *bias;        // what a sum of 1 stands for
+  Channels<u8> channels;             // what a sum stands for
   static constexpr bool Numbers = std::is_same_v<S, u8>;
 
   VF_INLINE vec<T> produced(const T *v, int32_t k) const {
     if constexpr (Sums) {
       vint sum;
       std::memcpy(&sum, v + k, sizeof sum);
-      return __builtin_convertvector(sum, vfloat) * load(factor + k) + load(bias + k);
+      return settled(channels, sum, k);
     } else {
       return load(v + k);
     }
@@ -138,13 +142,14 @@ template <class S, int Src, class F, bool Sums> struct FusedRow {
   VF_INLINE vec<T> value(const T *v, const S *a, const S *b, int32_t k, int n) const {
     return out.encode(real(v, a, b, k, n), k);
   }
-  template <class E> VF_INLINE bool exchange(const E *encoder, const T *v, const S *a, const S *b, S *o, int32_t c) const {
-    (void)encoder;
+  // `many`: serves if it is given.
+  VF_INLINE bool exchange(const std::optional<Encoder> &many, const T *v, const S *a, const S *b, S *o, int32_t c) const {
+    (void)many;
     if constexpr (Numbers) {
       bool moved = false;
       int32_t k = 0;
 #if VF_ISA == VF_ISA_AVX512
-      if (encoder) k = exchange_many(*encoder, v, a, b, o, c, moved);
+      if (many) k = exchange_many(*many, v, a, b, o, c, moved);
 #endif
       for (; k + L <= c; k += L) moved |= exchange_bytes(out.encode_bytes(real(v, a, b, k), k), o + k);
       if (k < c) moved |= exchange_bytes_part(out.encode_bytes(real(v, a, b, k, c - k), k), o + k, c - k);
@@ -195,19 +200,11 @@ void finish_fused(const Op &op, const Block &block, Scratch &scratch, bool force
   using T = compute<S>;
   const vf_op &d = op.d;
   const Grid<S> grid(d.out);
-  FusedRow<S, Src, F, Sums> row{f, grid, Grid<S>(d.args[op.operand]), Grid<S>(d.args[op.operand + (Src == kTimes)]),
-                                Grid<S>(d.args[op.rounding]), nullptr, nullptr};
-  if constexpr (Sums) {
-    const Channels<u8> channels = channels_of<u8>(op, 0);
-    row.factor = channels.factor, row.bias = channels.bias;
-  }
-#if VF_ISA == VF_ISA_AVX512
-  std::conditional_t<std::is_same_v<S, u8>, std::optional<Encoder>, std::optional<int>> many;
+  const FusedRow<S, Src, F, Sums> row{f, grid, Grid<S>(d.args[op.operand]), Grid<S>(d.args[op.operand + (Src == kTimes)]),
+                                      Grid<S>(d.args[op.rounding]), Sums ? channels_of<u8>(op, 0) : Channels<u8>{}};
+  std::optional<Encoder> many;
   if constexpr (std::is_same_v<S, u8>)
     if (op.uniform && d.out.c >= 4 * lanes<T>) many.emplace(grid);
-#else
-  const std::optional<int> many;
-#endif
   T *value = static_cast<T *>(scratch.reg[0]);
   const int32_t c = d.out.c;
   const bool exact = d.threshold == 0;
@@ -233,7 +230,7 @@ void finish_fused(const Op &op, const Block &block, Scratch &scratch, bool force
         row.overwrite(value, a, b, o, c);
         if (squares) squares[p] = 0;
       } else if (exact && !squares) {
-        moved = row.exchange(many ? &*many : nullptr, value, a, b, o, c);
+        moved = row.exchange(many, value, a, b, o, c);
       } else {
         T energy = row.measure(value, a, b, o, c);
         if (exact) moved = differs<S>(value, o, c);

@@ -45,12 +45,15 @@ inline bool fits_tiles(const Op &op) {
   return d.kind == VF_CONV && d.groups == 1 && d.in.sc == 1 && !d.gate && d.nbefore == 0 && !op.stage && !op.decodes;
 }
 
+// Whether the taps of a row of the window lie side by side.
+inline bool rows_together(const vf_op &d) { return d.dx == 1 && d.in.sw == d.in.c; }
+
 template <class S> void prepare_tiles(Op &op) {
   constexpr int32_t U = Unit<S>::inputs, row = kTileBytes / int32_t(sizeof(S)), L = lanes<float>;
   using Weight = typename Unit<S>::Weight;
   const vf_op &d = op.d;
   const int32_t inputs = d.in.c, outputs = producer_channels(op), window = d.kh * d.kw;
-  const bool whole = d.dx == 1 && d.in.sw == inputs;  // the taps of a row of the window lie side by side
+  const bool whole = rows_together(d);
   op.gather = op.rows = false, op.rest = 0;
   op.steps.clear(), op.offsets.clear(), op.extent = 0;
   for (int32_t r = 0; r < d.kh; r++)
@@ -62,6 +65,9 @@ template <class S> void prepare_tiles(Op &op) {
         op.extent = std::max(op.extent, op.offsets.back() + kTileBytes);
       }
   const int64_t steps = int64_t(op.steps.size());
+  // Of bfloat16, what lies behind a step must not be read: nothing times 0 takes a NaN away.
+  op.in_place = std::is_same_v<S, u8> ||
+                std::all_of(op.steps.begin(), op.steps.end(), [](const TileStep &s) { return s.count == row; });
   for (int64_t s = 0; s < steps; s++) op.offsets.push_back(s * kTileSize);  // of inputs copied together
   op.reduction = int32_t(steps) * row;
   op.panels.assign(size_t((outputs + L - 1) / L / 2), 2);
@@ -139,7 +145,7 @@ struct TilePixel {
 template <class S> void copy_inputs(const Op &op, const TilePixel *pixels, int32_t n, char *to) {
   const vf_op &d = op.d;
   const int32_t inputs = d.in.c;
-  const bool whole = d.dx == 1 && d.in.sw == inputs;
+  const bool whole = rows_together(d);
   const __m512i zeros = std::is_same_v<S, u8> ? _mm512_loadu_si512(op.zeros.data) : _mm512_setzero_si512();
   const int64_t below = int64_t(d.in.h) - int64_t(d.kh - 1) * d.dy, right = int64_t(d.in.w) - int64_t(d.kw - 1) * d.dx;
   for (int32_t i = 0; i < n; i++, to += kTileBytes) {
@@ -165,17 +171,15 @@ template <class S> void copy_inputs(const Op &op, const TilePixel *pixels, int32
   }
 }
 
-// What sums of numbers stand for, in place.
-inline void settle(const Channels<u8> &channels, float *const *rows, int32_t count, int64_t width) {
+// What sums of numbers stand for, in place, of `count` rows that lie `ld` elements apart.
+inline void settle(const Channels<u8> &channels, float *rows, int64_t ld, int32_t count, int64_t width) {
   constexpr int L = lanes<float>;
-  for (int64_t j = 0; j < width; j += L) {
-    const vfloat factor = load(channels.factor + j), bias = load(channels.bias + j);
-    for (int32_t i = 0; i < count; i++) {
+  for (int32_t i = 0; i < count; i++, rows += ld)
+    for (int64_t j = 0; j < width; j += L) {
       vint sum;
-      std::memcpy(&sum, rows[i] + j, sizeof sum);
-      store<float>(rows[i] + j, __builtin_convertvector(sum, vfloat) * factor + bias);
+      std::memcpy(&sum, rows + j, sizeof sum);
+      store<float>(rows + j, settled(channels, sum, j));
     }
-  }
 }
 
 template <class S> VF_INLINE void tile_products(const TileInput *input, int tiles, int64_t steps, const char *panel, int vectors,
@@ -208,16 +212,13 @@ template <class S> void tile_convolution(const Op &op, const Block &block, Scrat
       inside[count] = y >= 0 && y < below && x >= 0 && x < right;
     }
   }
-  // Of bfloat16, what lies behind a step must not be read: nothing times 0 takes a NaN away.
-  const bool fills = std::all_of(op.steps.begin(), op.steps.end(), [](const TileStep &s) { return s.count * item == kTileBytes; });
-  const bool in_place = std::is_same_v<S, u8> || fills;
   TileInput inputs[kMaxBlock / kTileRows];
   char *copied = static_cast<char *>(scratch.temp);
   const int32_t groups = (count + kTileRows - 1) / kTileRows;
   for (int32_t g = 0; g < groups; g++) {
     const int32_t first = g * kTileRows, n = std::min(count - first, kTileRows);
     const int64_t apart = n > 1 ? int64_t(pixels[first + 1].at - pixels[first].at) : kTileBytes;
-    bool direct = in_place && inside[first];
+    bool direct = op.in_place && inside[first];
     for (int32_t i = 1; i < n && direct; i++)
       direct = inside[first + i] && int64_t(pixels[first + i].at - pixels[first + i - 1].at) == apart;
     const int64_t last = (kTileRows - 1) * apart;  // of a group that is not full, too
@@ -240,19 +241,15 @@ template <class S> void tile_convolution(const Op &op, const Block &block, Scrat
       for (int32_t g = 0; g < groups;) {
         const int32_t first = g * kTileRows, left = count - first;
         const int tiles = left >= 2 * kTileRows ? 2 : 1;
-        float *to[2] = {out + first * int64_t(op.ld) + column, nullptr};
-        if (tiles == 2) to[1] = to[0] + kTileRows * int64_t(op.ld);
-        float *rows[2 * kTileRows];
         const int32_t n = std::min(left, tiles * kTileRows);
         const bool full = n == tiles * kTileRows;
-        float *results[2] = {full ? to[0] : part, to[1]};
+        float *to = out + first * int64_t(op.ld) + column;
+        float *results[2] = {full ? to : part, to + kTileRows * int64_t(op.ld)};  // the second of two tiles alone
         tile_products<S>(inputs + g, tiles, steps, panel, vectors, channels.begin, results, full ? op.ld : 2 * L);
-        for (int32_t i = 0; i < n; i++) {
-          rows[i] = to[0] + i * int64_t(op.ld);
-          if (!full) std::memcpy(rows[i], part + i * 2 * L, size_t(vectors) * VF_BYTES);
-        }
+        for (int32_t i = 0; i < n && !full; i++)
+          std::memcpy(to + i * int64_t(op.ld), part + i * 2 * L, size_t(vectors) * VF_BYTES);
         if constexpr (std::is_same_v<S, u8>)
-          if (!op.sums) settle(channels, rows, n, int64_t(vectors) * L);
+          if (!op.sums) settle(channels, to, op.ld, n, int64_t(vectors) * L);
         g += tiles;
       }
     }
