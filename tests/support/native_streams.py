@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from tests.support.streams import stream_of
 from videoeff.kernels.cpp import library
+from videoeff.kernels.cpp.abi import Products
 from videoeff.kernels.cpp.plan import NativePlan
 from videoeff.passes import Pass, recipe
 from videoeff.passes.insert_thresholds import InsertThresholds
@@ -22,6 +23,9 @@ SHAPE = (2, 3, 24, 40)
 
 #: What this processor has; without a library all is skipped.
 ISAS = library.isa_names() or ("none",)
+
+#: Each instruction set with the kinds of products of 8-bit numbers and bfloat16 that it has of its own.
+WAYS = [(isa, kind) for number, isa in enumerate(ISAS) for kind in Products if kind <= number]
 
 
 class Net(nn.Module):

@@ -180,7 +180,8 @@ class _Work:
             found = self.bench.control(self.control, self.parts.long)
             limit = cautious(found, self.metric)
         assert limit is not None  # parse_budget saw to it
-        self.goal = Goal(limit, self.metric.better, self.budget.of_cost)
+        exact = self.budget.kind == "error" and limit == 0
+        self.goal = Goal(limit, self.metric.better, self.budget.of_cost, exact)
         inputs = INPUTS + (NOISY if self.bench.units.noise else ())
         space = Space(inputs if self._takes_pictures() else INPUTS[:1])
         done = 0

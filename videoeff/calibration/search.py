@@ -59,11 +59,13 @@ class Goal:
         limit: the figure to keep, or the cost.
         better: which figures are better.
         of_cost: the limit is a cost, and the best figure is sought; else the least cost.
+        exact: only the exact stream keeps it. Others may be right on a clip and promise nothing for the next.
     """
 
     limit: float
     better: Better
     of_cost: bool = False
+    exact: bool = False
 
     def loss(self, figure: float) -> float:
         """How bad a figure is: smaller is better."""
@@ -193,8 +195,8 @@ class Search:
         """
         if self.goal.of_cost:
             return self.cost(trial) <= self.goal.limit * (1.0 if sure else max(1.0, slack))
-        if trial.settings.exact:
-            return True
+        if trial.settings.exact or self.goal.exact:
+            return trial.settings.exact
         return self.goal.keeps(trial.cautious if sure else trial.figure.value, slack)
 
     def ranked(self, trials: Iterable[Trial]) -> list[Trial]:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 import videoeff
-from tests.support.native_streams import ISAS, plans_of
+from tests.support.native_streams import ISAS, WAYS, plans_of
 from videoeff.kernels.cpp import library
 from videoeff.kernels.cpp.abi import Products
 from videoeff.runtime.streaming_module import StreamingModule
@@ -55,7 +55,7 @@ def make(isa: str) -> tuple[StreamingModule, Net, list[Tensor]]:
     return on(isa, videoeff.convert(model, frames[0])), model, frames
 
 
-@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize(("isa", "products"), WAYS, indirect=["products"])
 def test_a_stream_is_bit_for_bit_the_network_computed_anew(isa: str, products: Products) -> None:
     stream, _, frames = make(isa)
     streamed = [stream(frame).clone() for frame in frames]
@@ -64,7 +64,7 @@ def test_a_stream_is_bit_for_bit_the_network_computed_anew(isa: str, products: P
         assert torch.equal(stream(frame), expected)
 
 
-@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize(("isa", "products"), WAYS, indirect=["products"])
 def test_it_is_as_close_to_float32_as_pytorch_is(isa: str, products: Products) -> None:
     stream, model, frames = make(isa)
     exact = Net().eval()
@@ -78,7 +78,7 @@ def test_it_is_as_close_to_float32_as_pytorch_is(isa: str, products: Products) -
             assert ours <= 2 * theirs
 
 
-@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize(("isa", "products"), WAYS, indirect=["products"])
 def test_nan_stays_where_it_is(isa: str, products: Products) -> None:
     """What is multiplied with a weight of nothing must not be read from a neighbour."""
     torch.manual_seed(0)

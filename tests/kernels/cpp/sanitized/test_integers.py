@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import videoeff
-from tests.support.native_streams import ISAS, plans_of
+from tests.support.native_streams import ISAS, WAYS, plans_of
 from tests.support.quantised import Chain, Conv, Net, Rounded, conv
 from videoeff.ir.grids import Grid
 from videoeff.kernels.computation import Computation
@@ -54,7 +54,7 @@ def assert_within_a_step(stream: StreamingModule) -> None:
                 torch.testing.assert_close(kept, new, rtol=1e-4, atol=1e-4 * float(new.abs().max()))
 
 
-@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize(("isa", "products"), WAYS, indirect=["products"])
 @pytest.mark.parametrize("channels", [8, 14, 20])
 def test_a_network_within_a_step_of_the_reference(isa: str, channels: int, products: Products) -> None:
     torch.manual_seed(channels)
@@ -66,7 +66,7 @@ def test_a_network_within_a_step_of_the_reference(isa: str, channels: int, produ
         assert_within_a_step(stream)
 
 
-@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize(("isa", "products"), WAYS, indirect=["products"])
 @pytest.mark.parametrize("reach", [None, 2.0])
 def test_threshold_0_is_bit_for_bit_the_dense_network(
     isa: str, reach: float | None, products: Products
@@ -115,7 +115,7 @@ def test_every_instruction_set_gives_the_same_numbers_but_for_a_step(products: P
         (12, 70, (1, 3), {"padding": (0, 1)}),
     ],
 )
-@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize(("isa", "products"), WAYS, indirect=["products"])
 def test_each_kind_of_convolution(
     isa: str,
     inputs: int,
@@ -177,7 +177,7 @@ def test_thresholds_drop_small_changes_and_lose_none() -> None:
 
 
 @pytest.mark.parametrize("test", ["rms-relative", "max", "l2"])
-@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize(("isa", "products"), WAYS, indirect=["products"])
 def test_the_reference_finds_the_same_changes(isa: str, test: str, products: Products) -> None:
     """Of layers whose inputs are the same on both: hardly a pixel is on the edge of its threshold."""
     torch.manual_seed(7)
