@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import copy
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -58,6 +59,29 @@ class Conv(nn.Module):
 def conv(inputs: int, outputs: int, kernel: int, **options: int) -> Conv:
     """A quantised convolution of random weights."""
     return Conv(nn.Conv2d(inputs, outputs, kernel, **options))  # type: ignore[arg-type]
+
+
+def quantised(model: nn.Module, plain: Callable[[str], bool] = lambda path: False) -> nn.Module:
+    """A copy whose convolutions have weights of 8 bits and whose values are rounded to 8 bits behind each.
+
+    Args:
+        model: in which activations are modules of their own, each behind a convolution in a Sequential.
+        plain: by the path of a convolution, whether its weights stay as they are.
+    """
+    made = copy.deepcopy(model)
+    for path, part in list(made.named_modules()):
+        if isinstance(part, nn.Conv2d):
+            parent = made.get_submodule(path.rpartition(".")[0])
+            behind = isinstance(parent, nn.Sequential) and len(parent) == 2 and parent[0] is part
+            conv: nn.Module = part if plain(path) else Conv(part)
+            rounded = Rounded(0.02, 3, torch.uint8 if part.groups > 1 else torch.int8)
+            if behind:
+                made.set_submodule(path, conv)
+                after = made.get_submodule(path[:-1] + "1")
+                made.set_submodule(path[:-1] + "1", nn.Sequential(after, rounded))
+            else:
+                made.set_submodule(path, nn.Sequential(conv, rounded))
+    return nn.Sequential(Rounded(0.01, -20), made).eval()
 
 
 class Net(nn.Module):

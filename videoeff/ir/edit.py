@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from videoeff.ir.layout import invalidate
-from videoeff.ir.markers import cache_name, is_cache
+from videoeff.ir.layout import info, invalidate
+from videoeff.ir.markers import cache_name, cache_option, is_cache, quantized
 from videoeff.ir.program import Program, input_node, set_tensor
 
 
@@ -118,11 +118,16 @@ def to_device(program: Program, device: torch.device) -> Program:
 
 
 def drop_caches(program: Program, names: Collection[str]) -> Program:
-    """A copy of a Program in which these values are no longer kept."""
+    """A copy of a Program in which these values are no longer kept; on the grid that they have they stay."""
     left = program.clone()
     for name, cache in cache_by_name(left).items():
         if name in names:
-            cache.replace_all_uses_with(input_node(cache))
+            value = input_node(cache)
+            if grid := cache_option(cache, "grid"):
+                rounded = call(left, cache, quantized, (value, *grid))
+                rounded.meta["value"] = info(cache)
+                value = rounded
+            cache.replace_all_uses_with(value)
             left.graph.erase_node(cache)
     left.module.recompile()
     return left

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
 from torch import fx
 
 from videoeff.analysis.regions import region_of
@@ -33,7 +34,8 @@ class RecomputeExpansions(Pass):
 
     Attributes:
         least: bytes of a map of one stream from which on it is marked; a smaller one stays in the cache.
-            Twice as many where the map behind what reads it has to be kept.
+            Twice as many where the map behind what reads it has to be kept. A value counts as 4 bytes at
+            least: to round and to compare one of bfloat16 or of 8 bits costs no less.
         widest: channels of a map up to which it is marked: of more, neither some rows nor the weights stay in
             the cache while they are recomputed.
     """
@@ -65,7 +67,8 @@ class RecomputeExpansions(Pass):
             return False
         rows, height, width = value.layout.extent(value.shape)
         channels = value.numel // (rows * height * width)
-        return channels <= self.widest and value.numel * value.dtype.itemsize >= times * self.least * rows
+        size = value.numel * max(value.dtype.itemsize, torch.float32.itemsize)
+        return channels <= self.widest and size >= times * self.least * rows
 
 
 def _readers(node: fx.Node) -> list[fx.Node]:
@@ -83,7 +86,7 @@ def _place(cache: fx.Node) -> str:
     user = next(iter(cache.users), None)
     if len(cache.users) != 1 or user is None or cache_option(cache, "kind") != "map":
         return ""
-    if any(cache_option(cache, option) for option in ("into", "dense", "grid")):
+    if any(cache_option(cache, option) for option in ("into", "dense")):
         return ""
     region = region_of(cache)
     if len(region.anchors) != 1 or len(region.reads) != 1 or len(region.nodes) > 2:

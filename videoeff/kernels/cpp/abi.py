@@ -92,9 +92,9 @@ class Stage(Structure):
     _fields_ = (
         *((name, c_int32) for name in ("h", "w", "c")),
         *((name, c_int32) for name in ("kh", "kw", "sy", "sx", "py", "px", "dy", "dx", "groups")),
-        *((name, c_int32) for name in ("nepi", "reserved")),
+        *((name, c_int32) for name in ("nepi", "integer")),
         ("epi", Epi),
-        *((name, c_void_p) for name in ("weight", "bias")),
+        *((name, c_void_p) for name in ("weight", "bias", "factors", "grid")),
     )
 
 

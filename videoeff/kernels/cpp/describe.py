@@ -95,12 +95,15 @@ def _check_grids(call: RegionCall, spec: RegionSpec) -> None:
     """Whether what is kept as 8-bit numbers is used in ways that are served."""
     views = [spec.out, *spec.arguments, *([] if spec.input is None else [spec.input])]
     grids = [(view, grid) for view in views if (grid := grid_of(call, view)) is not None]
+    if spec.stages:
+        ends = [call.value.grid, None if spec.input is None else grid_of(call, spec.input)]
+        numbers = [grid is not None for grid in (*ends, *(s.grid for s in spec.stages))]
+        if any(numbers) and not all(numbers):
+            raise Unserved("convolutions that read one another, of 8-bit numbers and of values")
     if not grids:
         return
     if call.dtype != torch.float32:
         raise Unserved(f"8-bit numbers and {dtype_name(call.dtype)}")
-    if spec.stages:
-        raise Unserved("convolutions that read one another, of 8-bit numbers")
     for view, grid in grids:
         whole = view.offset == 0 and view.extent[3] == len(grid.scales) and view.strides[3] == 1
         if grid.dim >= 0 and not whole:
@@ -123,8 +126,6 @@ def _check_stages(spec: RegionSpec, predicted: bool) -> None:
     """Whether one native op computes these: any convolution, a depthwise one or a maximum, a 1x1 one."""
     if predicted:
         raise Unserved("predicted changes of convolutions that read one another")
-    if spec.dtype == torch.bfloat16:
-        raise Unserved("convolutions that read one another in bfloat16")
     other = Unserved("convolutions that read one another, of other kinds than any, depthwise, 1x1")
     producer, stages, last = spec.producer, spec.stages, len(spec.stages)
     if (

@@ -342,10 +342,12 @@ class Binder:
         op.out = self.view(spec.out, found.number, call)
         if spec.input is not None:
             op.in_ = self.view(spec.input, found.number, call)
-        self._fill_producer(op, spec.producer, found.number, call)
+        grid = None if spec.input is None else grid_of(call, spec.input)
         op.nbefore = len(spec.stages)
         for i, stage in enumerate(spec.stages):
-            self._fill_stage(op.before[i], stage, found.number)
+            self._fill_stage(op.before[i], stage, found.number, grid)
+            grid = stage.grid
+        self._fill_producer(op, spec.producer, found.number, grid)
         op.nepi, op.nargs = len(found.epilogue.code), len(spec.arguments)
         for i, instruction in enumerate(found.epilogue.code):
             op.epi[i] = abi.Epi(*instruction)
@@ -362,12 +364,13 @@ class Binder:
         self._fill_prediction(op, call, masks)
         self._fill_bound(op, call, masks)
 
-    def _fill_producer(self, op: Any, producer: Producer, dtype: int, call: RegionCall) -> None:
+    def _fill_producer(self, op: Any, producer: Producer, dtype: int, grid: Grid | None) -> None:
+        """``grid``: of the numbers that it reads, None where it reads values."""
         match producer:
             case Convolution() | TransposedConvolution():
                 _fill_window(op, producer.window)
                 self._fill_weights(op, producer, dtype)
-                if isinstance(producer, Convolution) and (grid := grid_of(call, producer.input)) is not None:
+                if isinstance(producer, Convolution) and grid is not None:
                     self._fill_integers(op, producer, grid)
                 if isinstance(producer, Convolution) and producer.gate is not None:
                     op.gate = 1 + producer.gate
@@ -379,13 +382,17 @@ class Binder:
                 op.iy, op.wy = rows.index.data_ptr(), rows.weight.data_ptr()
                 op.ix, op.wx = columns.index.data_ptr(), columns.weight.data_ptr()
 
-    def _fill_stage(self, into: Any, stage: Stage, dtype: int) -> None:
+    def _fill_stage(self, into: Any, stage: Stage, dtype: int, grid: Grid | None) -> None:
         _, into.h, into.w = stage.extent
         into.c = stage.channels
         _fill_window(into, stage.window)
         self._fill_weights(into, stage, dtype)
         if (then := stage.epilogue) is not None:
             into.nepi, into.epi = 1, abi.Epi(int(then.op), 0, 0, 0, then.p, then.q)
+        if stage.grid is not None:
+            into.grid = self.keep(grid_table(stage.grid, stage.channels)).data_ptr()
+        if grid is not None:
+            self._fill_integers(into, stage, grid)
 
     def _fill_weights(
         self, into: Any, found: Convolution | TransposedConvolution | Stage, dtype: int
@@ -394,10 +401,11 @@ class Binder:
         if found.bias is not None:
             into.bias = self.constant(found.bias, dtype).data_ptr()
 
-    def _fill_integers(self, op: Any, producer: Convolution, grid: Grid) -> None:
+    def _fill_integers(self, op: Any, producer: Convolution | Stage, grid: Grid) -> None:
         """Integer weights where they are such; else what they are serves, with the numbers decoded."""
         found = as_integers(self.constant(producer.weight, Dtype.F32))
-        deep = producer.groups == producer.input.extent[3] == producer.weight.shape[0] > 1
+        outputs, inputs = producer.weight.shape[:2]
+        deep = producer.groups == outputs > 1 and inputs == 1
         if found is None or not (deep or grid.uniform):
             return
         codes, steps = found

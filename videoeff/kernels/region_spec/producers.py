@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from videoeff.ir.grids import Grid
 from videoeff.kernels.region_spec.codes import Kind
 from videoeff.kernels.region_spec.values import Constant, Extent, Instruction, View
 from videoeff.ops.axis_tables import Table
@@ -121,6 +122,7 @@ class Stage:
         channels: of its result.
         window, groups, weight, bias: as those of a :class:`Convolution`.
         epilogue: the instruction that follows it, None for none.
+        grid: the numbers that its result is rounded to, None where it is not.
     """
 
     extent: Extent
@@ -130,3 +132,4 @@ class Stage:
     weight: Constant
     bias: Constant | None
     epilogue: Instruction | None
+    grid: Grid | None = None

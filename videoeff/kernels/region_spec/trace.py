@@ -14,6 +14,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from videoeff.ir.grids import Grid
 from videoeff.ir.layout import PixelLayout
 from videoeff.kernels.call import RegionCall
 from videoeff.kernels.computation import Computation, FromConstant, FromStep, Operand, Step
@@ -23,6 +24,7 @@ from videoeff.kernels.region_spec.tables import picked
 from videoeff.kernels.region_spec.values import (
     Constant,
     Extent,
+    GridTable,
     Instruction,
     Unserved,
     Value,
@@ -156,16 +158,27 @@ class Builder:
         if not isinstance(producer, Convolution) or producer.gate is not None:
             raise Unserved(f"{what} reads a value that is not kept and no plain convolution")
         last = value.number == len(self.epilogue) - 1
+        grid = self._rounded(after)
+        if grid is not None:
+            after, self.arguments = after[:-1], []
         if self.arguments or len(after) > 1 or not last or self.epilogue[0] is not None:
             raise Unserved(f"{what} reads a value that is not kept: of more than a convolution and one step")
         self.stages.append(
             Stage(
                 value.pixels, self.channels, producer.window, producer.groups, producer.weight,
-                producer.bias, after[0] if after else None,
+                producer.bias, after[0] if after else None, grid,
             )
         )  # fmt: skip
         self.producer, self.channels, self.epilogue = Pointwise(), 0, []
         return producer.input
+
+    def _rounded(self, after: list[Instruction | None]) -> Grid | None:
+        """The grid that the last of these instructions rounds to, if a stage may end so."""
+        final = after[-1] if after else None
+        if final is None or final.op != EpiOp.ROUND or final.a != len(after) - 1 or len(self.arguments) != 1:
+            return None
+        table = self.arguments[0].source
+        return table.grid if isinstance(table, GridTable) else None
 
     def emit(
         self, op: EpiOp, a: int, b: int | None = None, p: float = 0.0, q: float = 0.0, width: int = -1

@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[4]
 ROUNDS = 400
 
 
-@pytest.mark.parametrize("seed", range(7))
+@pytest.mark.parametrize("seed", range(8))
 def test_corrupted_descriptors(seed: int) -> None:
     """In a process of its own, which a mistake of the native side would end."""
     command = [sys.executable, "-m", "tests.support.native_fuzz", str(seed), str(ROUNDS)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +12,12 @@ import torch
 from torch import Tensor, nn
 
 import videoeff
-from tests.support.native_streams import InvertedResidual, plans_of
+from tests.support.native_streams import ISAS, WAYS, InvertedResidual, plans_of
+from tests.support.quantised import Rounded, quantised
 from tests.support.streams import captured, planned
 from videoeff.errors import StateError
 from videoeff.kernels.cpp import library
+from videoeff.kernels.cpp.abi import Products
 from videoeff.lowering.lower import lower
 from videoeff.passes import Pass, recipe
 from videoeff.passes.insert_thresholds import InsertThresholds
@@ -24,9 +26,6 @@ from videoeff.runtime.streaming_module import StreamingModule
 from videoeff.testing import relative_error
 
 pytestmark = pytest.mark.skipif(bool(library.unavailable()), reason=library.unavailable() or "native library")
-
-#: What this processor has; without a library all is skipped.
-ISAS = library.isa_names() or ("none",)
 
 ANY = RecomputeExpansions(least=0, widest=4096)
 
@@ -83,6 +82,17 @@ def net(name: str, dtype: torch.dtype = torch.float32) -> nn.Module:
     made = Net(*BLOCKS[name], channels=18 if name == "five" else 8, **STEMS.get(name, {}))
     made(torch.rand(1, 3, 64, 64))
     return made.to(dtype).eval()
+
+
+def in_numbers(name: str, plain: Callable[[str], bool] = lambda path: False) -> nn.Module:
+    """The network with every value that a layer reads as 8-bit numbers, and integer weights."""
+    model = quantised(net(name), plain)
+    inner = model.get_submodule("1")
+    assert isinstance(inner, Net)
+    model.set_submodule("1.stem", model.get_submodule("1.stem.0"))  # rounded behind its activation
+    inner.pool = nn.Sequential(Rounded(0.02, -100), inner.pool)
+    inner.blocks = nn.Sequential(*(nn.Sequential(b, Rounded(0.03, 1)) for b in inner.blocks))
+    return model
 
 
 def pair(
@@ -154,6 +164,60 @@ def test_every_instruction_set(name: str, dtype: torch.dtype, isa: int) -> None:
     model = net(name, dtype)
     one, other = pair(model, torch.rand(SIZES[1], dtype=dtype), isa)
     compare(one, other, model, dtype)
+
+
+def compare_bits(one: StreamingModule, other: StreamingModule, dtype: torch.dtype) -> None:
+    """Bit for bit the same on all frames; and one of them did recompute."""
+    shape = one.engines[""].plan.frame_specs[0][0]
+    for frame, reset in frames(shape, dtype):
+        if reset:
+            one.reset(shape[0] - 1)
+            other.reset(shape[0] - 1)
+        assert torch.equal(one(frame), other(frame))
+    assert {i.kernel for s in (one, other) for i in s.engines[""].plan.instructions} == {"cpp"}
+    assert one.report().state_bytes < 0.85 * other.report().state_bytes
+
+
+@pytest.mark.parametrize(("isa", "products"), WAYS, indirect=["products"])
+@pytest.mark.parametrize("name", BLOCKS)
+def test_bfloat16(name: str, isa: str, products: Products) -> None:
+    """What is passed on in a line buffer is rounded as what is kept."""
+    one, other = pair(net(name, torch.bfloat16), torch.rand(SIZES[1]).bfloat16(), ISAS.index(isa))
+    compare_bits(one, other, torch.bfloat16)
+
+
+@pytest.mark.parametrize(("isa", "products"), WAYS, indirect=["products"])
+@pytest.mark.parametrize("name", [name for name in BLOCKS if name != "gated"])  # no kernel gates numbers
+def test_8_bit_numbers(name: str, isa: str, products: Products) -> None:
+    model = in_numbers(name)
+    one, other = pair(model, torch.rand(SIZES[1]), ISAS.index(isa))
+    compare_bits(one, other, torch.float32)
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("plain", ["widen", "narrow", "head"])
+def test_8_bit_numbers_times_weights_that_are_no_integers(plain: str, threads: int) -> None:
+    """Numbers are then turned into what they stand for as they are read."""
+    model = in_numbers("inverted", lambda path: plain in path)
+    one, other = pair(model, torch.rand(SIZES[0]))
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        compare_bits(one, other, torch.float32)
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_8_bit_numbers_and_values_are_not_mixed() -> None:
+    """A wide map of values between layers of numbers is kept."""
+    model = in_numbers("inverted")
+    wide = next(n for n, part in model.named_modules() if n.endswith("widen.1.1"))
+    model.set_submodule(wide, nn.Identity())
+    one, other = pair(model, torch.rand(SIZES[1]))
+    for frame, _ in frames(SIZES[1]):
+        assert torch.equal(one(frame), other(frame))
+    kept = {x.name for x in one.report().layers}
+    assert [n for n in kept if ".widen" in n] == [n for n in kept if wide.removesuffix(".1.1") in n] != []
 
 
 @pytest.mark.parametrize("threads", [1, 3])
@@ -232,7 +296,7 @@ def test_snapshots_copies_and_files(tmp_path: Path) -> None:
 
 
 def test_a_cast_goes_on_or_starts_afresh() -> None:
-    """In float64 the same maps are recomputed; in bfloat16 all of them are kept again."""
+    """In float64 the same maps are recomputed; in float16, which no kernel has, all are kept again."""
     model = net("inverted")
     stream = videoeff.convert(model, torch.rand(SIZES[1]), passes=passes(ANY))
     clip = [frame for frame, _ in frames(SIZES[1])]
@@ -243,10 +307,10 @@ def test_a_cast_goes_on_or_starts_afresh() -> None:
     assert stream.engines[""].fresh == (False, False)
     with torch.no_grad():
         assert relative_error(stream(clip[1].double()), model.double()(clip[1].double())) < 1e-5
-    stream.to(torch.bfloat16)
+    stream.to(torch.float16)
     assert "blocks.0.widen.0" in {x.name for x in stream.report().layers}
     assert stream.engines[""].fresh == (True, True)
-    stream(clip[2].to(torch.bfloat16))
+    stream(clip[2].to(torch.float16))
 
 
 class Twice(nn.Module):

@@ -197,6 +197,9 @@ const Kernels *kernels_portable();
 const Kernels *kernels_avx2();
 const Kernels *kernels_avx512();
 
+// Whether the results of a stage are computed where they are read next. Others are rounded on their way there.
+inline bool writes_in_place(const Op &op) { return op.stage && (op.d.dtype == VF_F32 || op.d.dtype == VF_F64); }
+
 // Channels of the producer's result: of a convolution the width given for register 0, of others those of their input.
 inline int32_t producer_channels(const Op &op) {
   if (op.d.kind == VF_CONV || op.d.kind == VF_TRANSPOSED) return op.d.width[0];

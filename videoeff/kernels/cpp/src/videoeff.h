@@ -56,9 +56,12 @@ typedef struct {
 typedef struct {
   int32_t h, w, c;         // extent of its result
   int32_t kh, kw, sy, sx, py, px, dy, dx, groups;
-  int32_t nepi, reserved;
+  int32_t nepi;
+  int32_t integer;         // as that of vf_op
   vf_epi epi;              // one instruction over register 0, such as an activation
   const void *weight, *bias;
+  const float *factors;    // as those of vf_op
+  const float *grid;       // of an op of VF_U8: what the numbers of its result stand for, as that of a vf_view; else null
 } vf_stage;
 
 // Where changes come from, and which of its pixels are near each pixel of a map. Null tables: all of it is.

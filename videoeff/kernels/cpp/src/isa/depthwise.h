@@ -82,7 +82,7 @@ template <class S> struct Window {
     kw = d.kw, kh = d.kh, ld = op.ld;
     asks_old = d.out.sc == 1 && !op.stage && d.out.dtype == d.in.dtype, old_step = d.out.sw;
     origin = static_cast<const S *>(op.reads == Op::kLineBuffer ? scratch.line_buffer : d.in.data);
-    out = static_cast<T *>(op.stage ? scratch.rows : scratch.reg[0]);
+    out = static_cast<T *>(writes_in_place(op) ? scratch.rows : scratch.reg[0]);
   }
   static constexpr bool Numbers = std::is_same_v<S, u8>;
   // A vector of the input, of numbers less the one that stands for zero; what sums begin with; and what they stand for.

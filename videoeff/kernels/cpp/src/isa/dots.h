@@ -350,10 +350,9 @@ inline void copy_windows(const Op &op, Pixels<u8> &pixels, const int32_t *order,
 }
 
 // The channels of a pixel of numbers as what they stand for, side by side.
-VF_INLINE void decode_channels(const vf_view &v, int64_t offset, int32_t first, int32_t count, float *to) {
+VF_INLINE void decode_channels(const vf_view &v, const u8 *from, int32_t first, int32_t count, float *to) {
   constexpr int L = lanes<float>;
   const Grid<u8> grid(v);
-  const u8 *from = static_cast<const u8 *>(v.data) + offset;
   for (int32_t c = 0; c < count; c += L) {
     const int n = std::min<int>(L, count - c);
     const vfloat x = v.sc == 1 ? (n == L ? load(from + c) : load_part(from + c, n)) : load_strided(from + c * v.sc, v.sc, n);

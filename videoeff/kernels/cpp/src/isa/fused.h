@@ -7,6 +7,7 @@
 
 #include "commit.h"
 #include "epilogue.h"
+#include "stages.h"
 #include "tiles.h"
 
 namespace vf {
@@ -123,13 +124,16 @@ template <class S, int Src, class F, bool Sums> struct FusedRow {
     return f(x);
   }
 #if VF_ISA == VF_ISA_AVX512
+  VF_INLINE __m512i encoded(const Encoder &encoder, const T *v, const S *a, const S *b, int32_t k) const {
+    return encoder.bytes(encoder.whole(real(v, a, b, k)), encoder.whole(real(v, a, b, k + L)),
+                         encoder.whole(real(v, a, b, k + 2 * L)), encoder.whole(real(v, a, b, k + 3 * L)));
+  }
   // The first channels, 64 at a time; returns how many.
   VF_INLINE int32_t exchange_many(const Encoder &encoder, const T *v, const S *a, const S *b, S *o, int32_t c, bool &moved) const {
     int32_t k = 0;
     __mmask64 differ = 0;
     for (; k + 4 * L <= c; k += 4 * L) {
-      const __m512i now = encoder.bytes(encoder.whole(real(v, a, b, k)), encoder.whole(real(v, a, b, k + L)),
-                                        encoder.whole(real(v, a, b, k + 2 * L)), encoder.whole(real(v, a, b, k + 3 * L)));
+      const __m512i now = encoded(encoder, v, a, b, k);
       differ |= _mm512_cmpneq_epi8_mask(now, _mm512_loadu_si512(o + k));
       _mm512_storeu_si512(o + k, now);
     }
@@ -169,8 +173,13 @@ template <class S, int Src, class F, bool Sums> struct FusedRow {
     }
     return moved.found();
   }
-  VF_INLINE void overwrite(const T *v, const S *a, const S *b, S *o, int32_t c) const {
+  VF_INLINE void overwrite(const std::optional<Encoder> &many, const T *v, const S *a, const S *b, S *o, int32_t c) const {
     int32_t k = 0;
+    (void)many;
+#if VF_ISA == VF_ISA_AVX512
+    if constexpr (Numbers)
+      for (; many && k + 4 * L <= c; k += 4 * L) _mm512_storeu_si512(o + k, encoded(*many, v, a, b, k));
+#endif
     for (; k + L <= c; k += L) store(o + k, value(v, a, b, k));
     if (k < c) store_part(o + k, value(v, a, b, k, c - k), c - k);
   }
@@ -194,6 +203,15 @@ template <class S, int Src, class F, bool Sums> struct FusedRow {
   }
 };
 
+// What encodes many numbers at a time, where they have one scale and there are many.
+template <class S> std::optional<Encoder> encoder_of(const Op &op, const Grid<S> &grid) {
+  std::optional<Encoder> many;
+  if constexpr (std::is_same_v<S, u8>)
+    if (op.uniform && op.d.out.c >= 4 * lanes<compute<S>>) many.emplace(grid);
+  (void)grid;
+  return many;
+}
+
 template <class S, int Src, bool Sums, class F>
 void finish_fused(const Op &op, const Block &block, Scratch &scratch, bool force, uint64_t *changed, float *squares,
                   F f) {
@@ -202,9 +220,7 @@ void finish_fused(const Op &op, const Block &block, Scratch &scratch, bool force
   const Grid<S> grid(d.out);
   const FusedRow<S, Src, F, Sums> row{f, grid, Grid<S>(d.args[op.operand]), Grid<S>(d.args[op.operand + (Src == kTimes)]),
                                       Grid<S>(d.args[op.rounding]), Sums ? channels_of<u8>(op, 0) : Channels<u8>{}};
-  std::optional<Encoder> many;
-  if constexpr (std::is_same_v<S, u8>)
-    if (op.uniform && d.out.c >= 4 * lanes<T>) many.emplace(grid);
+  const std::optional<Encoder> many = encoder_of<S>(op, grid);
   T *value = static_cast<T *>(scratch.reg[0]);
   const int32_t c = d.out.c;
   const bool exact = d.threshold == 0;
@@ -227,7 +243,7 @@ void finish_fused(const Op &op, const Block &block, Scratch &scratch, bool force
     for (int32_t i = 0; i < run.n; i++, p++, o += d.out.sw, value += op.ld, a += step_a, b += step_b) {
       bool moved = true;
       if (force) {
-        row.overwrite(value, a, b, o, c);
+        row.overwrite(many, value, a, b, o, c);
         if (squares) squares[p] = 0;
       } else if (exact && !squares) {
         moved = row.exchange(many, value, a, b, o, c);
@@ -246,18 +262,62 @@ void finish_fused(const Op &op, const Block &block, Scratch &scratch, bool force
   if (p & 63) changed[p >> 6] = word;
 }
 
-template <class S, int Src, bool Sums>
-void finish_activated(const Op &op, const Block &block, Scratch &s, bool force, uint64_t *changed, float *squares) {
-  using T = compute<S>;
-  if (op.activation < 0) return finish_fused<S, Src, Sums>(op, block, s, force, changed, squares, Same<T>{});
+// Calls `use` with the activation of a fused ending.
+template <class T, class Use> VF_INLINE void with_activation(const Op &op, Use use) {
+  if (op.activation < 0) return use(Same<T>{});
   const vf_epi &e = op.d.epi[op.activation];
   const T p = T(e.p), q = T(e.q);
   switch (e.op) {
-    case VF_CLAMP: return finish_fused<S, Src, Sums>(op, block, s, force, changed, squares, Clamp<T>{p, q});
-    case VF_HARDSWISH: return finish_fused<S, Src, Sums>(op, block, s, force, changed, squares, Hardswish<T>{p, q});
-    case VF_SILU: return finish_fused<S, Src, Sums>(op, block, s, force, changed, squares, Silu<T>{p, q});
-    default: return finish_fused<S, Src, Sums>(op, block, s, force, changed, squares, Relu<T>{p, q});
+    case VF_CLAMP: return use(Clamp<T>{p, q});
+    case VF_HARDSWISH: return use(Hardswish<T>{p, q});
+    case VF_SILU: return use(Silu<T>{p, q});
+    default: return use(Relu<T>{p, q});
   }
+}
+
+template <class S, int Src, bool Sums>
+void finish_activated(const Op &op, const Block &block, Scratch &s, bool force, uint64_t *changed, float *squares) {
+  with_activation<compute<S>>(op, [&](auto f) { finish_fused<S, Src, Sums>(op, block, s, force, changed, squares, f); });
+}
+
+// Calls `row(from, to)` for the results of a stage that lie in register 0, with where each pixel is read next.
+template <class S, class F> VF_INLINE void each_result(const Op &op, const Block &block, Scratch &scratch, F row) {
+  const vf_op &d = op.d;
+  auto *value = static_cast<compute<S> *>(scratch.reg[0]);
+  S *rows = static_cast<S *>(scratch.rows);
+  for (int32_t k = 0; k < block.count; k++) {
+    const Run &run = block.runs[k];
+    S *o = op.depthwise ? rows : static_cast<S *>(scratch.line_buffer) + (run.y * d.out.sh + run.x * d.out.sw);
+    for (int32_t i = 0; i < run.n; i++, o += d.out.sw, value += op.ld) row(value, o);
+    rows += run.n * d.out.sw;
+  }
+}
+
+template <class S, bool Sums, class F> void keep_stage(const Op &op, const Block &block, Scratch &scratch, F f) {
+  const Grid<S> grid(op.d.out);
+  const FusedRow<S, kProduced, F, Sums> row{f, grid, grid, grid, grid, Sums ? channels_of<u8>(op, 0) : Channels<u8>{}};
+  const std::optional<Encoder> many = encoder_of<S>(op, grid);
+  each_result<S>(op, block, scratch, [&](const auto *v, S *o) { row.overwrite(many, v, nullptr, nullptr, o, op.d.out.c); });
+}
+
+// A stage's results as they are stored, each by the rounding of the same op where it is kept: `commit` or a fused ending.
+template <class S> void keep_stage(const Op &op, const Block &block, Scratch &scratch) {
+  using T = compute<S>;
+  if (op.ending < 0) {
+    const Grid<S> grid(op.d.out);
+    const int32_t c = op.d.out.c;
+    return each_result<S>(op, block, scratch, [&](T *v, S *o) {
+      activate<T>(op.d, &v, 1, 0, c);
+      if constexpr (std::is_same_v<S, u8>)
+        for (int32_t j = 0; j < c; j += lanes<T>) store<T>(v + j, grid.steps(load(v + j), j));
+      copy_row<S>(v, o, c);
+    });
+  }
+#if VF_TILES
+  if constexpr (std::is_same_v<S, u8>)
+    if (op.sums) return with_activation<T>(op, [&](auto f) { keep_stage<S, true>(op, block, scratch, f); });
+#endif
+  with_activation<T>(op, [&](auto f) { keep_stage<S, false>(op, block, scratch, f); });
 }
 
 template <class S, int Src>

@@ -184,9 +184,10 @@ void run_panels(const Op &op, const std::vector<Segment> &segments, bool edges, 
   const T *bias = static_cast<const T *>(op.bias.data) + int64_t(group) * outputs;
   const S *from[kMaxBlock], *table[64 * 12];
   T *rows[kMaxBlock];
+  const bool in_place = writes_in_place(op);
   for (int32_t i = 0; i < n; i++) {
     from[i] = pixels.base[order[i]];
-    rows[i] = op.stage ? pixels.row[order[i]] : pixels.out + int64_t(order[i]) * op.ld;
+    rows[i] = in_place ? pixels.row[order[i]] : pixels.out + int64_t(order[i]) * op.ld;
   }
   int64_t column = int64_t(group) * outputs;
   std::vector<const S *> longer;
@@ -230,7 +231,7 @@ void run_panels(const Op &op, const std::vector<Segment> &segments, bool edges, 
         int64_t step = share * int64_t(sizeof(T));
         if (edges) {
           kernel(nullptr, edge, live, find_taps(at, mr), panel, first ? bias : nullptr, rows + at, column, ahead, 0);
-          if (op.stage) activate<T>(op.d, rows + at, mr, column, int64_t(vectors) * L);
+          if (in_place) activate<T>(op.d, rows + at, mr, column, int64_t(vectors) * L);
           continue;
         }
         if (op.asks_old) {
@@ -239,7 +240,7 @@ void run_panels(const Op &op, const std::vector<Segment> &segments, bool edges, 
         }
         kernel(from + at, nullptr, segments.data(), count, panel, first ? bias : nullptr, rows + at, column, ahead, step);
         if (after) after += share * length;
-        if (op.stage) activate<T>(op.d, rows + at, mr, column, int64_t(vectors) * L);
+        if (in_place) activate<T>(op.d, rows + at, mr, column, int64_t(vectors) * L);
       }
     }
     panel += int64_t(op.reduction) * vectors * L;
@@ -254,7 +255,7 @@ void run_panels(const Op &op, const std::vector<Segment> &segments, bool edges, 
       MicroRest<S> kernel = micro_of_rest<S>(op.rest, mr == 1);
       if (edges) kernel(nullptr, edge, live, find_taps(at, mr), panel, op.reduction, last_bias, rows + at, column);
       else kernel(from + at, nullptr, segments.data(), count, panel, op.reduction, last_bias, rows + at, column);
-      if (op.stage) activate<T>(op.d, rows + at, mr, column, op.rest);
+      if (in_place) activate<T>(op.d, rows + at, mr, column, op.rest);
     }
   }
   }
@@ -307,10 +308,10 @@ template <class S> void convolution(const Op &op, const Block &block, Scratch &s
     }
     if (op.reads == Op::kRows) {
       const S *rows = static_cast<const S *>(scratch.rows);
-      for (int32_t i = 0; i < run.n; i++, p++) order[inside++] = p, base[p] = rows + p * d.in.sw;
+      for (int32_t i = 0; i < run.n; i++, p++) order[inside++] = p, base[p] = rows + p * d.in.sw, places[p] = {0, 0, 0};
       continue;
     }
-    if (op.stage) {
+    if (writes_in_place(op)) {
       T *to = static_cast<T *>(scratch.line_buffer) + (run.y * d.out.sh + run.x * d.out.sw);
       for (int32_t i = 0; i < run.n; i++) pixels.row[p + i] = to + i * d.out.sw;
     }
@@ -334,6 +335,8 @@ template <class S> void convolution(const Op &op, const Block &block, Scratch &s
   if constexpr (std::is_same_v<S, u8>)
     if (op.rows) copy_windows(op, pixels, order + outside, kMaxBlock - outside, static_cast<u8 *>(scratch.temp));
   if (op.gather) {
+    const bool rows = op.reads == Op::kRows;
+    const void *origin = rows ? scratch.rows : d.in.data;
     S *packed = static_cast<S *>(scratch.temp);
     const int32_t inputs = d.in.c / d.groups, wide = in_units<S>(op) ? units_up<S>(inputs) : inputs;
     for (int32_t g = 0; g < d.groups; g++) {
@@ -345,14 +348,12 @@ template <class S> void convolution(const Op &op, const Block &block, Scratch &s
           if (y < 0 || y >= d.in.h || x < 0 || x >= d.in.w) {
             if (op.zeros.data) std::memcpy(static_cast<void *>(to), op.zeros.data, sizeof(S) * size_t(inputs));
             else std::memset(static_cast<void *>(to), 0, sizeof(S) * inputs);
-          } else if (op.decodes) {
-            if constexpr (std::is_same_v<S, float>)
-              decode_channels(d.in, places[i].r * d.in.sr + y * d.in.sh + x * d.in.sw + int64_t(g) * inputs * d.in.sc,
-                              g * inputs, inputs, to);
           } else {
-            const S *from = static_cast<const S *>(d.in.data) + places[i].r * d.in.sr + y * d.in.sh + x * d.in.sw +
-                            int64_t(g) * inputs * d.in.sc;
-            copy_channels<S>(op, from, places[i].r, g * inputs, inputs, to);
+            const int64_t at = (rows ? i * d.in.sw : places[i].r * d.in.sr + y * d.in.sh + x * d.in.sw) +
+                               int64_t(g) * inputs * d.in.sc;
+            if (!op.decodes) copy_channels<S>(op, static_cast<const S *>(origin) + at, places[i].r, g * inputs, inputs, to);
+            else if constexpr (std::is_same_v<S, float>)
+              decode_channels(d.in, static_cast<const u8 *>(origin) + at, g * inputs, inputs, to);
           }
           if constexpr (!std::is_same_v<S, u8>)
             for (int32_t i = inputs; i < wide; i++) narrow(T(0), to + i);

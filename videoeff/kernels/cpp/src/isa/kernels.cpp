@@ -190,6 +190,7 @@ template <class S> void winograd_panels(const Op &op, const Block &block, Scratc
 template <class S> void depthwise_stage(const Op &op, const Block &block, Scratch &scratch) {
   using T = compute<S>;
   depthwise<S>(op, block, scratch);
+  if (!writes_in_place(op)) return keep_stage<S>(op, block, scratch);
   T *rows[kMaxBlock];
   for (int32_t i = 0; i < block.pixels; i++) rows[i] = static_cast<T *>(scratch.rows) + int64_t(i) * op.ld;
   activate<T>(op.d, rows, block.pixels, 0, op.d.out.c);
@@ -200,7 +201,6 @@ template <class S> void produce(const Op &op, const Block &block, Scratch &scrat
   switch (op.d.kind) {
     case VF_CONV:
     case VF_TRANSPOSED:
-      if (op.reads == Op::kRows) depthwise_stage<S>(op.before.back(), block, scratch);
       if (op.depthwise) depthwise<S>(op, block, scratch);
       else if (op.winograd_tiles) winograd_panels<S>(op, block, scratch, 0, int32_t(op.panels.size()));
       else convolution<S>(op, block, scratch, -1, -1);
@@ -209,10 +209,6 @@ template <class S> void produce(const Op &op, const Block &block, Scratch &scrat
     case VF_SEPARABLE: separable<S>(op, block, scratch); break;
     default: break;
   }
-}
-
-template <class S> void expand(const Op &op, const Block &block, Scratch &scratch) {
-  convolution<S>(op, block, scratch, -1, -1);
 }
 
 template <class S> void set_row(const Op &op, Scratch &scratch, int32_t row, const double *values, int32_t c) {
@@ -244,10 +240,14 @@ static void any_finish(const Op &op, const Block &block, Scratch &s, bool force,
 static void any_produce(const Op &op, const Block &block, Scratch &s) {
   VF_BY_DTYPE(input_dtype(op), produce, op, block, s)
 }
+static void any_depthwise_stage(const Op &op, const Block &block, Scratch &s) {
+  VF_BY_DTYPE(op.d.dtype, depthwise_stage, op, block, s)
+}
 static void any_block(const Op &op, const Block &block, Scratch &s, bool force, uint64_t *changed, float *squares) {
   if (op.copies == Op::kEncodes) return encode_block(op, block, s, force, changed);
   if (op.copies != Op::kComputes) { VF_BY_DTYPE(op.d.dtype, copy_block, op, block, force, changed) }
   if (op.narrow && op.d.dtype == VF_F32) return narrow_block<float>(op, block, force, changed);
+  if (op.reads == Op::kRows) any_depthwise_stage(op.before.back(), block, s);
   if (op.d.kind != VF_POINTWISE) any_produce(op, block, s);
   any_finish(op, block, s, force, changed, squares);
 }
@@ -258,7 +258,9 @@ static void any_winograd(const Op &op, const Block &block, Scratch &s, int32_t f
   VF_BY_DTYPE(op.d.dtype, winograd_panels, op, block, s, first, last)
 }
 static void any_expand(const Op &op, const Block &block, Scratch &s) {
-  VF_BY_DTYPE(op.d.dtype, expand, op, block, s)
+  any_panel(op, block, s, -1, -1);
+  if (writes_in_place(op)) return;
+  VF_BY_DTYPE(op.d.dtype, keep_stage, op, block, s)
 }
 static void any_linear(const Op &op, Scratch &s, int32_t first, int32_t last) {
   VF_BY_DTYPE(op.d.dtype, linear_part, op, s, first, last)

@@ -42,7 +42,7 @@ VF_TILE_TARGET inline void set_tiles_up() {
 // Whether tiles serve an op. Of bfloat16 both inputs and weights are such.
 inline bool fits_tiles(const Op &op) {
   const vf_op &d = op.d;
-  return d.kind == VF_CONV && d.groups == 1 && d.in.sc == 1 && !d.gate && d.nbefore == 0 && !op.stage && !op.decodes;
+  return d.kind == VF_CONV && d.groups == 1 && d.in.sc == 1 && !d.gate && !op.decodes;
 }
 
 // Whether the taps of a row of the window lie side by side.
@@ -199,13 +199,20 @@ template <class S> void tile_convolution(const Op &op, const Block &block, Scrat
   set_tiles_up();
   TilePixel pixels[kMaxBlock + kTileRows];
   bool inside[kMaxBlock];
-  const uintptr_t data = reinterpret_cast<uintptr_t>(d.in.data), end = data + uintptr_t(d.in.size * item);
+  const bool rows = op.reads == Op::kRows;
+  const uintptr_t data = reinterpret_cast<uintptr_t>(d.in.data), first_row = reinterpret_cast<uintptr_t>(scratch.rows);
+  const uintptr_t end = rows ? UINTPTR_MAX : data + uintptr_t(d.in.size * item);
   const int64_t below = int64_t(d.in.h) - int64_t(d.kh - 1) * d.dy, right = int64_t(d.in.w) - int64_t(d.kw - 1) * d.dx;
   int32_t count = 0;
   for (int32_t k = 0; k < block.count; k++) {
     const Run &run = block.runs[k];
     const int32_t y = run.y * d.sy - d.py;
     int32_t x = run.x * d.sx - d.px;
+    if (rows) {
+      for (int32_t i = 0; i < run.n; i++, count++)
+        pixels[count] = {first_row + uintptr_t(count * d.in.sw * item), 0, 0}, inside[count] = true;
+      continue;
+    }
     uintptr_t at = data + uintptr_t((run.r * d.in.sr + y * d.in.sh + x * d.in.sw) * item);
     for (int32_t i = 0; i < run.n; i++, count++, x += d.sx, at += uintptr_t(d.sx * d.in.sw * item)) {
       pixels[count] = {at, y, x};

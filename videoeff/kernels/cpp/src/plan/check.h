@@ -202,7 +202,7 @@ inline bool check_window(const vf_op &d, int64_t index, const Problem &problem) 
 inline bool check_stages(const vf_op &d, int64_t index, const Problem &problem, vf_view &in) {
   long long i = index;
   if (d.nbefore > VF_MAX_STAGES || d.nbefore < 0) return problem("op %lld: %d stages", i, d.nbefore);
-  if (d.dtype == VF_BF16 || d.dtype != d.in.dtype || d.dtype == VF_U8 || d.in.sc != 1 || d.gate || d.factor != 0 || (d.kind != VF_CONV && d.kind != VF_MAXPOOL))
+  if (d.dtype != d.in.dtype || d.in.sc != 1 || d.gate || d.factor != 0 || (d.kind != VF_CONV && d.kind != VF_MAXPOOL))
     return problem("op %lld: stages of an op of kind %d, with a gate, predicted changes or another dtype", i, d.kind);
   int windows = 0;
   for (int32_t k = 0; k <= d.nbefore; k++) {
@@ -219,6 +219,8 @@ inline bool check_stages(const vf_op &d, int64_t index, const Problem &problem, 
       const bool known = e.op == VF_CLAMP || e.op == VF_LEAKY || e.op == VF_HARDSWISH || e.op == VF_SILU || e.op == VF_GELU;
       if (s.nepi < 0 || s.nepi > 1 || (s.nepi && (!known || e.a != 0 || e.dst != 0)))
         return problem("op %lld: stage %d has instructions that are not served", i, k);
+      if ((d.dtype == VF_U8) != (s.grid != nullptr)) return problem("op %lld: stage %d: numbers without a grid, or a grid alone", i, k);
+      if (s.integer && (d.dtype != VF_U8 || !s.factors || s.groups != 1)) return problem("op %lld: stage %d has integer weights", i, k);
     }
     if (!check_window(probe, index, problem)) return false;
     const bool most = probe.kind == VF_MAXPOOL;

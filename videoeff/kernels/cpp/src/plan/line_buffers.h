@@ -11,8 +11,6 @@
 
 namespace vf {
 
-static int64_t item_of(const vf_op &d) { return d.dtype == VF_F64 ? 8 : 4; }
-
 // Rows and columns of a line buffer that `rows` and `columns` results read.
 static int64_t buffer_rows(const vf_op &w, int64_t rows) { return (rows - 1) * w.sy + int64_t(w.kh - 1) * w.dy + 1; }
 static int64_t buffer_columns(const vf_op &w, int64_t columns) {
@@ -22,7 +20,7 @@ static int64_t buffer_columns(const vf_op &w, int64_t columns) {
 // How large a line buffer is: as many columns as leave room for some rows.
 static void size_line_buffer(Op &op, Op &expansion) {
   const vf_op &w = reader_of(op).d;
-  const int64_t pixel = expansion.ld * item_of(op.d), wanted = buffer_rows(w, kLineBufferWanted);
+  const int64_t pixel = expansion.ld * item_of(op.d.dtype), wanted = buffer_rows(w, kLineBufferWanted);
   int32_t columns = w.out.w;
   while (columns > kLineBufferColumns && buffer_columns(w, columns) * wanted * pixel > kLineBufferBytes)
     columns = std::max((columns / 2 + kLineBufferStep - 1) / kLineBufferStep * kLineBufferStep, kLineBufferColumns);
@@ -33,6 +31,9 @@ static void size_line_buffer(Op &op, Op &expansion) {
 }
 
 // The stages as ops of their own. `op` has only its descriptor yet, and is left to be prepared.
+// Elements of a map of which some rows are in memory, or none: what reads it has its own room behind them.
+constexpr int64_t kUnbounded = int64_t(1) << 40;
+
 static void make_stages(const Kernels &kernels, Op &op) {
   const vf_op d = op.d;
   vf_view from = d.in;
@@ -44,8 +45,10 @@ static void make_stages(const Kernels &kernels, Op &op) {
     stage.reads = k == 0 ? Op::kMap : Op::kLineBuffer;
     to.kind = VF_CONV, to.dtype = d.dtype, to.in = from;
     to.out.r = d.out.r, to.out.h = s.h, to.out.w = s.w, to.out.c = s.c, to.out.sc = 1, to.out.dtype = d.dtype;
+    to.out.grid = s.grid, to.out.size = kUnbounded;
     to.kh = s.kh, to.kw = s.kw, to.sy = s.sy, to.sx = s.sx, to.py = s.py, to.px = s.px, to.dy = s.dy, to.dx = s.dx;
     to.groups = s.groups, to.weight = s.weight, to.bias = s.bias, to.width[0] = s.c;
+    to.integer = s.integer, to.factors = s.factors;
     to.nepi = s.nepi, to.epi[0] = s.epi;
     kernels.prepare(stage);
     to.out.sw = stage.ld;
@@ -58,19 +61,23 @@ static void make_stages(const Kernels &kernels, Op &op) {
 static void prepare_stages(vf_plan &plan, Op &op) {
   Op &first = op.before.front(), &last = op.before.back();
   op.reads = last.depthwise ? Op::kRows : Op::kLineBuffer;
-  for (const Op &stage : op.before) op.cycles += stage.cycles;
+  for (const Op &stage : op.before) {
+    op.cycles += stage.cycles;
+    plan.temp_bytes = std::max(plan.temp_bytes, stage.temp_bytes);
+    plan.register_bytes = std::max(plan.register_bytes, (register_bytes(stage) + 127) / 64 * 64);
+  }
   op.window = window_of(reader_of(op).d);
   size_t rows = 0, buffer = 0;
   if (last.depthwise) {
     op.block_pixels = std::min(op.block_pixels, kStageBlock);
-    rows = size_t(op.block_pixels + kSpareRows) * size_t(last.ld * item_of(op.d));
+    rows = size_t(op.block_pixels + kSpareRows) * size_t(last.ld * item_of(op.d.dtype));
   }
   if (!first.depthwise) {
     size_line_buffer(op, first);
     const Op &w = reader_of(op);
     (&w == &op ? op.d.in : last.d.in) = first.d.out;
     // a group of neighbouring results may be computed that is longer than their run
-    buffer = size_t(buffer_rows(w.d, op.height) * first.d.out.sh + kSpareRows * w.d.sx * first.ld) * size_t(item_of(op.d));
+    buffer = size_t(buffer_rows(w.d, op.height) * first.d.out.sh + kSpareRows * w.d.sx * first.ld) * size_t(item_of(op.d.dtype));
   }
   plan.row_bytes = std::max(plan.row_bytes, (rows + 127) / 64 * 64);
   plan.line_buffer_bytes = std::max(plan.line_buffer_bytes, (buffer + 127) / 64 * 64);
@@ -110,7 +117,7 @@ void LineBuffers::run(const Part &part, int32_t left, Worker &worker) const {
   const vf_op &w = reader_of(*op).d;
   const vf_view &map = expansion.d.out;
   const int32_t right = std::min(left + op->columns, w.out.w), top = int32_t(buffer_rows(w, 1));
-  const int64_t item = item_of(op->d), row = map.sh * item, x0 = int64_t(left) * w.sx - w.px;
+  const int64_t item = item_of(op->d.dtype), row = map.sh * item, x0 = int64_t(left) * w.sx - w.px;
   const int32_t reach = int32_t(buffer_columns(w, 1));
   Scratch &scratch = worker.scratch;
   char *memory = static_cast<char *>(worker.line_buffer.data);
@@ -157,7 +164,8 @@ void LineBuffers::run(const Part &part, int32_t left, Worker &worker) const {
       std::fill(bits.begin(), bits.end(), 0);
     }
     const Kernels &kernels = *plan->kernels;
-    each_block(worker.inner, worker.cut, kMaxBlock, [&](const Block &b) { kernels.expand(expansion, b, scratch); });
+    const int32_t most = writes_in_place(expansion) ? kMaxBlock : expansion.block_pixels;
+    each_block(worker.inner, worker.cut, most, [&](const Block &b) { kernels.expand(expansion, b, scratch); });
     each_block(worker.runs, worker.cut, op->block_pixels, [&](const Block &b) { compute_block(work, b, worker); });
   }
 }
