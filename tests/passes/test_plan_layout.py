@@ -225,3 +225,34 @@ def test_channels_last_concatenation() -> None:
         ),
     )
     assert planned_concats(plan(model).program) == 1
+
+
+def heads(behind: Any) -> Net:
+    """Two heads of different sizes, joined as a detector joins them, and what follows."""
+    return Net(
+        lambda a, b, x: behind(torch.cat([a(x).flatten(2), b(F.max_pool2d(x, 2)).flatten(2)], -1)),
+        conv(4, 6, 3),
+        conv(4, 6, 1),
+    )
+
+
+def test_what_is_handed_out_is_permuted_part_by_part() -> None:
+    """The parts lie so in memory, and the result lies as its shape says."""
+    result = plan(heads(lambda y: y.permute(0, -1, 1)))
+    (cat,) = named(result.program, "cat.default")
+    assert cat.args[1] == 1
+    assert len(named(result.program, "permute")) == 2
+    (out,) = outputs_of(result.program, torch.rand(SHAPES[0], dtype=torch.float64))
+    assert out.is_contiguous()
+    assert not PlanLayout().run(result.program).changed
+
+
+@pytest.mark.parametrize(
+    "behind",
+    [lambda y: (y, y.permute(0, 2, 1)), lambda y: y.permute(0, 2, 1).softmax(1)],
+    ids=["another reader", "a kept value behind it"],
+)
+def test_other_permutations_stay(behind: Any) -> None:
+    result = plan(heads(behind))
+    (cat,) = named(result.program, "cat.default")
+    assert cat.args[1] == -1

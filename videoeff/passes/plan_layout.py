@@ -39,7 +39,33 @@ class PlanLayout(Pass):
         found = [n for n in program.nodes if op_name(n) == "cat"]
         for node in sorted(found, key=lambda n: -len(arguments(n)[0])):
             changed |= _plan_concat(program, node, note)
+        for node in [n for n in program.nodes if op_name(n) == "cat"]:
+            changed |= _turn(program, node)
         return edit.sweep(program) or changed
+
+
+def _turn(program: Program, node: fx.Node) -> bool:
+    """Permute the parts of a concatenation behind which nothing is kept, rather than their concatenation.
+
+    Detectors hand out (B, places, channels). Joined with the channels in front, as many of them do first, all
+    values are transposed in every frame; as they are kept, channels side by side, they are only copied.
+    """
+    turn = next(iter(node.users), None)
+    if turn is None or len(node.users) != 1 or overload_name(turn) != "permute.default" or _is_kept(node):
+        return False
+    bound = bind(turn)
+    order = [normal(int(d), len(bound["dims"])) for d in bound["dims"]]
+    parts, dim = arguments(node)[0], normal(int(bind(node)["dim"]), len(order))
+    target, inner = turn.target, node.target
+    turned = [edit.call(program, part, target, (part, order)) for part in parts]
+    joined = edit.call(program, turn, inner, (turned, order.index(dim)))
+    turn.replace_all_uses_with(joined)
+    return True
+
+
+def _is_kept(node: fx.Node) -> bool:
+    """Whether anything behind a node is kept."""
+    return is_cache(node) or any(_is_kept(user) for user in node.users)
 
 
 #: How channels are split into groups, and how groups are made channels again.
