@@ -43,7 +43,9 @@ def require_float32(model: nn.Module | torch.export.ExportedProgram, call: Any, 
                 f"{name}: argument {index} of the example is {_word(value)}; with precision='bf16' frames are "
                 f"float32, and are cast inside: {_FIX}"
             )
-    graphs = [model.graph_module] if exported else [m for m in model.modules() if isinstance(m, fx.GraphModule)]
+    graphs = (
+        [model.graph_module] if exported else [m for m in model.modules() if isinstance(m, fx.GraphModule)]
+    )
     if any("quantized_decomposed" in str(n.target) for g in graphs for n in g.graph.nodes):
         raise CaptureError(
             f"{name}: it is quantised already, and streams in integers as it is; drop precision"
@@ -72,13 +74,16 @@ def cast_to_bfloat16(model: nn.Module) -> nn.Module:
             _free_graph(module)
         if module is not model and any(p.is_floating_point() for p in module.parameters(recurse=False)):
             module.register_forward_pre_hook(_CastInputs(), with_kwargs=True, prepend=True)
+    if isinstance(model, fx.GraphModule):  # whose hooks an export does not call
+        _cast_ends(model)
+        return model
     model.register_forward_pre_hook(_CastInputs(), with_kwargs=True, prepend=True)
     model.register_forward_hook(_CastOutputs())
     return model
 
 
 def is_in_bfloat16(model: nn.Module) -> bool:
-    """Whether a model was made by :func:`in_bfloat16`."""
+    """Whether a model that is no graph was made by :func:`in_bfloat16`."""
     return any(isinstance(hook, _CastOutputs) for hook in model._forward_hooks.values())
 
 
@@ -88,19 +93,40 @@ class _CastInputs:
     def __call__(
         self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        found: tuple[tuple[Any, ...], dict[str, Any]] = _cast((args, kwargs), torch.float32, torch.bfloat16)
-        return found
+        return _lowered(args), _lowered(kwargs)
 
 
 class _CastOutputs:
     """A hook: results in bfloat16 become float32."""
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
-        return _cast(output, torch.bfloat16, torch.float32)
+        return _raised(output)
+
+
+def _lowered(values: Any) -> Any:
+    return _cast(values, torch.float32, torch.bfloat16)
+
+
+def _raised(values: Any) -> Any:
+    return _cast(values, torch.bfloat16, torch.float32)
 
 
 def _cast(values: Any, before: torch.dtype, after: torch.dtype) -> Any:
     return pytree.tree_map_only(Tensor, lambda v: v.to(after) if v.dtype == before else v, values)
+
+
+def _cast_ends(module: fx.GraphModule) -> None:
+    """Cast what a graph is given, and what it gives."""
+    nodes = list(module.graph.nodes)
+    given = [n for n in nodes if n.op == "placeholder"]
+    for node in given:
+        with module.graph.inserting_after(given[-1]):
+            cast = module.graph.call_function(_lowered, (node,))
+        node.replace_all_uses_with(cast, delete_user_cb=lambda user, own=cast: user is not own)
+    output = nodes[-1]
+    with module.graph.inserting_before(output):
+        output.args = fx.map_arg(output.args, lambda n: module.graph.call_function(_raised, (n,)))
+    module.recompile()
 
 
 def _cast_attributes(module: nn.Module) -> None:
@@ -110,7 +136,7 @@ def _cast_attributes(module: nn.Module) -> None:
             continue
         if isinstance(value, Tensor) or (isinstance(value, (list, tuple, Mapping)) and _holds(value)):
             with torch.no_grad():
-                vars(module)[key] = _cast(value, torch.float32, torch.bfloat16)
+                vars(module)[key] = _lowered(value)
 
 
 _OWN = ("_parameters", "_buffers", "_modules")
@@ -120,8 +146,12 @@ def _holds(value: Any) -> bool:
     return any(isinstance(v, Tensor) and v.dtype == torch.float32 for v in pytree.tree_leaves(value))
 
 
+#: Operators of exports that read weights.
+_WEIGHTED = ("aten.conv", "aten.linear", "aten.batch_norm", "aten.prelu")
+
+
 def _free_graph(module: fx.GraphModule) -> None:
-    """Drop what fixes float32 in the graph of an export and did nothing there."""
+    """Drop what fixes float32 in the graph of an export and did nothing there, and cast what layers read."""
     changed = False
     for node in list(module.graph.nodes):
         word = str(node.target)
@@ -134,6 +164,10 @@ def _free_graph(module: fx.GraphModule) -> None:
                 node.replace_all_uses_with(node.args[0])
                 module.graph.erase_node(node)
                 changed = True
+        elif word.startswith(_WEIGHTED) and node.op == "call_function":
+            with module.graph.inserting_before(node):
+                node.args = (module.graph.call_function(_lowered, (node.args[0],)), *node.args[1:])
+            changed = True
     if changed:
         module.recompile()
 
