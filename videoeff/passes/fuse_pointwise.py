@@ -24,8 +24,8 @@ class FusePointwise(Pass):
     The pair then fills one buffer, and the change test looks at what really follows: a change that a ReLU
     swallows is no change. A region keeps at most one op with a neighbourhood. A map that a gate scales
     (squeeze-excite) and one 1x1 convolution reads is scaled as the convolution reads it: a gate that moves
-    recomputes both in any case. What was kept as 8-bit numbers is rounded to them on the way. A cast between float32 and
-    bfloat16 stays a step of its own. Exact.
+    recomputes both in any case. What was kept as 8-bit numbers is rounded to them on the way. A cast between
+    float32 and bfloat16 stays a step of its own. Exact.
     """
 
     name: ClassVar[str] = "fuse-pointwise"

@@ -26,9 +26,7 @@ def require_float32(model: nn.Module | torch.export.ExportedProgram, call: Any, 
     Raises:
         CaptureError: they are not; what is not, and the fix.
     """
-    exported = isinstance(model, torch.export.ExportedProgram)
-    given = model.state_dict.items() if exported else model.named_parameters()
-    weights = {path: t for path, t in given if isinstance(t, Tensor) and t.is_floating_point()}
+    weights, graphs = _held(model)
     if weights and all(t.dtype == torch.bfloat16 for t in weights.values()):
         raise CaptureError(f"{name}: its weights are in bfloat16 already, and streams in it; drop precision")
     odd = next((path for path, t in weights.items() if t.dtype in (torch.float64, torch.float16)), None)
@@ -40,16 +38,24 @@ def require_float32(model: nn.Module | torch.export.ExportedProgram, call: Any, 
     for index, value in enumerate(pytree.tree_leaves(call)):
         if isinstance(value, Tensor) and value.is_floating_point() and value.dtype != torch.float32:
             raise CaptureError(
-                f"{name}: argument {index} of the example is {_word(value)}; with precision='bf16' frames are "
-                f"float32, and are cast inside: {_FIX}"
+                f"{name}: argument {index} of the example is {_word(value)}; with precision='bf16' frames "
+                f"are float32, and are cast inside: {_FIX}"
             )
-    graphs = (
-        [model.graph_module] if exported else [m for m in model.modules() if isinstance(m, fx.GraphModule)]
-    )
-    if any("quantized_decomposed" in str(n.target) for g in graphs for n in g.graph.nodes):
+    if any("quantized_decomposed" in str(n.target) for g in graphs for n in g.nodes):
         raise CaptureError(
             f"{name}: it is quantised already, and streams in integers as it is; drop precision"
         )
+
+
+def _held(model: nn.Module | torch.export.ExportedProgram) -> tuple[dict[str, Tensor], list[fx.Graph]]:
+    """The floating weights of a model by name, and the graphs that it is or has."""
+    if isinstance(model, torch.export.ExportedProgram):
+        given: dict[str, Any] = dict(model.state_dict)
+        graphs = [model.graph_module.graph]
+    else:
+        given = dict(model.named_parameters())
+        graphs = [m.graph for m in model.modules() if isinstance(m, fx.GraphModule)]
+    return {k: t for k, t in given.items() if isinstance(t, Tensor) and t.is_floating_point()}, graphs
 
 
 def in_bfloat16(model: nn.Module) -> nn.Module:
