@@ -51,7 +51,9 @@ WAYS = [(torch.bfloat16, torch.float32), (torch.float32, torch.bfloat16)]
 @pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize(("inside", "outside"), WAYS)
 @pytest.mark.parametrize("channels", [1, 2, 3, 5, 16, 17, 24, 67])
-def test_casts_are_those_of_pytorch(isa: str, inside: torch.dtype, outside: torch.dtype, channels: int) -> None:
+def test_casts_are_those_of_pytorch(
+    isa: str, inside: torch.dtype, outside: torch.dtype, channels: int
+) -> None:
     torch.manual_seed(channels)
     model = Casting(channels, inside, outside).eval()
     frame = torch.rand(2, channels, 9, 131) - 0.5
