@@ -35,6 +35,7 @@ from videoeff.lowering.choose import choose_backends
 from videoeff.passes import Pass, run_passes
 from videoeff.passes.bound_reach import REFRESH
 from videoeff.passes.options import as_tuples, bound_of, passes_of
+from videoeff.runtime.bfloat16 import in_bfloat16, require_float32
 from videoeff.runtime.body import StreamBody
 from videoeff.runtime.engine import Engine
 from videoeff.runtime.options import AuditOptions, Options
@@ -107,9 +108,10 @@ def convert(
         on_resize: "error", or "replan" to convert anew for a frame of another size.
         every: look at every n-th frame, and hand out the last outputs between; see ``stream.every``.
         audit: share of the frames that are compared with the dense network; see ``stream.audit``.
-        precision: "int8" to quantise the network first; None: compute as it is. A network that is quantised
-            already (QDQ form) streams in integers as it is.
-        calibration: with a ``precision``, 20 to 300 calls like the example, spread over a clip.
+        precision: "bf16" to compute a network in float32 in bfloat16, weights and kept values alike; frames
+            and outputs stay float32. "int8" to quantise the network first. None: compute as it is. A network
+            that is quantised already (QDQ form) streams in integers as it is.
+        calibration: with "int8", 20 to 300 calls like the example, spread over a clip.
         device: where the stream is to live, such as "cuda:1"; where the example lies if None. The model stays
             where it is.
         name: what to call the model in reports.
@@ -149,14 +151,16 @@ def convert(
     if isinstance(model, nn.Module):
         require_eval(model)
     require_example(name, args, kwargs or {})
-    if precision is not None and calibration is not None:
+    if precision == "bf16":
+        require_float32(model, (args, dict(kwargs or {})), name)
+    if precision == "int8" and calibration is not None:
         if on_resize == "replan":
             raise CaptureError(f"{name}: a network is quantised for one size; drop on_resize='replan'")
         if kwargs:
             raise CaptureError(f"{name}: kwargs with a precision; give the arguments by position")
         model = quantised(model, args, calibration, name)
     forward = model.module().forward if isinstance(model, torch.export.ExportedProgram) else model.forward
-    builder = _Builder(model, chosen, backend, place, name, planning)
+    builder = _Builder(model, chosen, backend, place, name, planning, precision == "bf16")
     stream = StreamingModule(
         builder.build(args, dict(kwargs or {})),
         options,
@@ -180,6 +184,7 @@ class _Builder:
         device: where the stream is to live; where the example lies if None.
         name: what to call the model.
         planned: whether model and example have no values: what comes of them is for a device elsewhere.
+        bfloat16: whether a copy of the model computes in bfloat16.
     """
 
     model: Model
@@ -188,6 +193,7 @@ class _Builder:
     device: torch.device | None
     name: str
     planned: bool = False
+    bfloat16: bool = False
 
     def build(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> StreamBody:
         """The body for an example call."""
@@ -206,18 +212,28 @@ class _Builder:
 
     def _body(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> StreamBody:
         model = self.model
-        if isinstance(model, torch.export.ExportedProgram):
-            return self._exported(model, args, kwargs)
-        return self._module(model, args, kwargs)
+        try:
+            if isinstance(model, torch.export.ExportedProgram):
+                return self._exported(model, args, kwargs)
+            return self._module(self._cast(model), args, kwargs)
+        except CaptureError as error:
+            if self.bfloat16 and "float" in str(error).lower():
+                raise CaptureError(f"{error} ({_FIXED})") from error
+            raise
+
+    def _cast(self, model: nn.Module) -> nn.Module:
+        """The model, or a copy in the precision asked for."""
+        return in_bfloat16(model) if self.bfloat16 else model
 
     def _exported(
         self, model: torch.export.ExportedProgram, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> StreamBody:
         """The body of an exported model; one that cannot be captured whole has its modules made anew."""
         try:
-            program = capture(model, args, kwargs, name=self.name)
+            given = self._cast(model.module(check_guards=False)) if self.bfloat16 else model
+            program = capture(given, args, kwargs, name=self.name)
         except VaryingSizeError:
-            return self._module(as_module(model, self.name), args, kwargs)
+            return self._module(self._cast(as_module(model, self.name)), args, kwargs)
         return self._whole(program)
 
     def _module(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> StreamBody:
@@ -324,6 +340,13 @@ class _Builder:
         """The program after the passes, where its stream is to live, before it is lowered."""
         program = run_passes(program, self.passes)
         return program if self.device is None else to_device(program, self.device)
+
+
+#: Why a model that runs in float32 may fail in bfloat16.
+_FIXED = (
+    "precision='bf16' runs it in bfloat16: where its own code, or the graph of an export, makes float32 of "
+    "what a layer reads, change that, or convert without a precision"
+)
 
 
 @contextmanager

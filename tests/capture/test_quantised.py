@@ -44,7 +44,7 @@ def installed(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("options", "why"),
     [
-        ({"precision": "int4", "calibration": [FRAME]}, "no precision 'int4'; there is int8, and None"),
+        ({"precision": "int4", "calibration": [FRAME]}, "no precision 'int4'; there is bf16, int8, and None"),
         ({"precision": "int8"}, "needs frames to calibrate on: calibration=frames"),
         ({"calibration": [FRAME]}, "calibration frames without a precision"),
     ],

@@ -240,3 +240,29 @@ def test_one_changed_square_is_followed(checkpoint: Path) -> None:
     assert reach["x"] == 64 / 64**2
     stem = next(v for k, v in reach.items() if k.startswith("stem"))
     assert stem == 25 / 32**2  # 8x8 pixels touch 5x5 outputs of a 3x3 window at stride 2
+
+
+def test_in_bfloat16(checkpoint: Path, tmp_path: Path) -> None:
+    """From a checkpoint and from an export: the artifact takes and gives float32, and verifies."""
+    export, first, second = exported(tmp_path / "m.pt2"), tmp_path / "a.veff", tmp_path / "b.veff"
+    size = ("--input-size", *tiny.SIZE, "--precision", "bf16")
+    made = call_json("convert", checkpoint, "--model", REFERENCE, "-o", first, *size)
+    assert "computes in bfloat16; frames and outputs are float32" in made["notes"]
+    call_json("convert", export, "-o", second, *size)
+    frame = torch.rand(1, 3, *tiny.SIZE)
+    found = videoeff.load(first)(frame)
+    assert found.dtype == torch.float32
+    assert torch.equal(found, videoeff.load(second)(frame))
+    with torch.no_grad():
+        assert torch.allclose(found, tiny.build()(frame), atol=0.05)
+    for artifact in (first, second):
+        verified = call_json("verify", artifact, "--frames", 3)
+        assert verified["holds"]
+        assert verified["dtype"] == "bfloat16"
+    assert call("inspect", first).exit_code == 0
+
+
+def test_bfloat16_takes_no_calibration(checkpoint: Path, tmp_path: Path) -> None:
+    options = ("--model", REFERENCE, "--input-size", *tiny.SIZE, "-o", tmp_path / "a.veff")
+    for words in (("--precision", "bf16", "--calibration", "c.mp4"), ("--precision", "int8")):
+        assert "belong together" in refused("convert", checkpoint, *options, *words)

@@ -21,7 +21,7 @@ from videoeff.ops.base import op_name
 from videoeff.ops.quantize import REGISTERED_BY
 
 #: Precisions that ``convert`` makes of a network in floating point.
-PRECISIONS = ("int8",)
+PRECISIONS = ("bf16", "int8")
 PACKAGES = ("nncf", "torchao")
 #: Frames to calibrate on, at most; further ones are left.
 MOST = 300
@@ -39,6 +39,10 @@ def check_precision(precision: str | None, calibration: Any) -> None:
         return
     if precision not in PRECISIONS:
         raise BackendError(f"no precision {precision!r}; there is {', '.join(PRECISIONS)}, and None")
+    if precision == "bf16":
+        if calibration is not None:
+            raise BackendError("precision='bf16' needs no frames to calibrate on; drop calibration")
+        return
     if calibration is None:
         raise BackendError(
             "precision='int8' needs frames to calibrate on: calibration=frames, 20 to 300 calls like the "

@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from torch import fx
 
+from videoeff.analysis.casts import is_cast
 from videoeff.analysis.regions import region_of
 from videoeff.ir import edit
 from videoeff.ir.layout import info
@@ -23,7 +24,8 @@ class FusePointwise(Pass):
     The pair then fills one buffer, and the change test looks at what really follows: a change that a ReLU
     swallows is no change. A region keeps at most one op with a neighbourhood. A map that a gate scales
     (squeeze-excite) and one 1x1 convolution reads is scaled as the convolution reads it: a gate that moves
-    recomputes both in any case. What was kept as 8-bit numbers is rounded to them on the way. Exact.
+    recomputes both in any case. What was kept as 8-bit numbers is rounded to them on the way. A cast between
+    float32 and bfloat16 stays a step of its own. Exact.
     """
 
     name: ClassVar[str] = "fuse-pointwise"
@@ -81,6 +83,8 @@ def _why_not(cache: fx.Node) -> str | None:
     user = next(iter(cache.users))
     op = op_of(user)
     if op is None or op.role != "pixel" or not info(user).is_spatial or info(user).dense:
+        return ""
+    if is_cast(user) or any(is_cast(n) for n in region_of(cache).nodes):
         return ""
     follower = next(iter(user.users))
     if len(user.users) != 1 or not is_cache(follower):

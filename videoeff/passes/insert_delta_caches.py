@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 from torch import fx
 
 from videoeff.analysis import macs
+from videoeff.analysis.casts import is_cast
 from videoeff.ir import edit
 from videoeff.ir.layout import info
 from videoeff.ir.markers import delta_cache, is_cache
@@ -22,7 +23,8 @@ class InsertDeltaCaches(Pass):
 
     Layout ops are never kept: their consumers read the buffers behind them. A densely computed value is
     kept where a local op reads it (it re-enters the stream there, by its change test), where two separate
-    consumers read it, and where it leaves the network. Exact: thresholds are 0.
+    consumers read it, and where it leaves the network. So is what a cast between float32 and bfloat16 reads
+    and gives. Exact: thresholds are 0.
     """
 
     name: ClassVar[str] = "insert-delta-caches"
@@ -88,6 +90,8 @@ def _must_keep(node: fx.Node, readers: set[fx.Node], output: fx.Node) -> bool:
         return not moves
     if value.is_spatial and any(_is_local(u) for u in node.users):
         return True
+    if is_cast(node) or (not moves and _feeds_cast(node)):
+        return True
     if moves:
         return False
     if any(_is_local(u) for u in node.users) and not value.is_spatial:
@@ -106,6 +110,15 @@ def _feeds_local(node: fx.Node) -> bool:
         if op is not None and op.role == "layout" and (_is_local(user) or _feeds_local(user)):
             return True
         if _is_local(user):
+            return True
+    return False
+
+
+def _feeds_cast(node: fx.Node) -> bool:
+    """Whether a cast reads the value, perhaps through layout ops."""
+    for user in node.users:
+        op = op_of(user)
+        if is_cast(user) or (op is not None and op.role == "layout" and _feeds_cast(user)):
             return True
     return False
 

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 from torch import fx
 
+from videoeff.analysis.casts import is_cast
 from videoeff.analysis.predict import not_predicted
 from videoeff.analysis.regions import region_of
 from videoeff.errors import PassError
@@ -163,6 +164,8 @@ class InsertThresholds(Pass):
         source = input_node(cache)
         if is_cache(source) and cache_option(source, "kind") == "input":
             return "it is the frame as 8-bit numbers, and the frame has a test of its own"
+        if _casts_frame(cache):
+            return "it is the frame in another precision, and the frame has a test of its own"
         if all(user.op == "output" for user in _final_users(cache)):
             return "it is an output: holding it back would save nothing"
         if cache_option(cache, "recompute") and self.predict == 0:
@@ -178,12 +181,23 @@ def _set_all(cache: fx.Node, **options: Any) -> bool:
     return edit.set_option(cache, **left, **options)
 
 
+def _casts_frame(cache: fx.Node) -> bool:
+    """Whether a cache keeps nothing but the frame in another precision."""
+    region = region_of(cache)
+    roles = {op.role for n in region.nodes if not is_cast(n) and (op := op_of(n)) is not None}
+    frames = all(is_cache(n) and cache_option(n, "kind") == "input" for n in region.reads)
+    return frames and roles <= {"layout"} and any(is_cast(n) for n in region.nodes)
+
+
 def _final_users(cache: fx.Node) -> list[fx.Node]:
-    """Who reads a cache, looking through layout ops."""
+    """Who reads a cache, looking through layout ops and casts."""
     found: list[fx.Node] = []
     for user in cache.users:
         op = op_of(user)
-        if user.op == "call_function" and op is not None and op.role == "layout" and not is_cache(user):
+        layout = op is not None and op.role == "layout" and not is_cache(user)
+        if is_cast(user):
+            found.extend(u for c in user.users for u in (_final_users(c) if is_cache(c) else [c]))
+        elif user.op == "call_function" and layout:
             found.extend(_final_users(user))
         else:
             found.append(user)

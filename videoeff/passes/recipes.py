@@ -13,6 +13,7 @@ from videoeff.passes.fuse_quantized import FuseQuantized
 from videoeff.passes.hold_gates import HoldGates
 from videoeff.passes.insert_delta_caches import InsertDeltaCaches
 from videoeff.passes.insert_thresholds import InsertThresholds
+from videoeff.passes.lift_casts import LiftCasts
 from videoeff.passes.mark_dense import MarkDense
 from videoeff.passes.plan_layout import PlanLayout
 from videoeff.passes.recompute_expansions import RecomputeExpansions
@@ -26,6 +27,7 @@ PASSES: dict[str, type[Pass]] = {
         DropNoops,
         FoldSpaceToDepth,
         TraceChannels,
+        LiftCasts,
         InsertDeltaCaches,
         FuseQuantized,
         FusePointwise,
@@ -42,6 +44,7 @@ RECIPES: dict[str, tuple[Pass, ...]] = {
     "exact": (
         DropNoops(),
         TraceChannels(),
+        LiftCasts(),
         InsertDeltaCaches(),
         FuseQuantized(),
         FusePointwise(),
@@ -55,6 +58,7 @@ RECIPES: dict[str, tuple[Pass, ...]] = {
         DropNoops(),
         FoldSpaceToDepth(),
         TraceChannels(),
+        LiftCasts(),
         InsertDeltaCaches(),
         FuseQuantized(),
         FusePointwise(),

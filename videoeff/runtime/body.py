@@ -30,6 +30,7 @@ class Surroundings:
         convolution_macs: multiply-accumulates of the whole dense model's convolutions.
         weights: the model's state dict.
         outside: the buffers that the code around the engines changes, by path.
+        bfloat16: whether the model, given float32, computes in bfloat16.
     """
 
     signature: Signature
@@ -38,6 +39,7 @@ class Surroundings:
     convolution_macs: int
     weights: Mapping[str, Tensor]
     outside: tuple[str, ...] = ()
+    bfloat16: bool = False
 
 
 class StreamBody(Protocol):

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from videoeff.errors import StateError
 from videoeff.ir.module import FORWARD_HOOKS
+from videoeff.runtime.bfloat16 import is_in_bfloat16
 from videoeff.runtime.body import Compute, Surroundings
 from videoeff.runtime.copying import copy_with_shared_weights
 from videoeff.runtime.engine import Engine
@@ -110,6 +111,11 @@ class CallSite(nn.Module):
             return getattr(super().__getattr__("original"), name)
 
 
+def floating_of(model: nn.Module) -> torch.dtype | None:
+    """The dtype that a model computes in, None where it has no floating parameter."""
+    return next((p.dtype for p in model.parameters() if p.is_floating_point()), None)
+
+
 class PartitionedModel(nn.Module):
     """A model with call sites in it: the body of a stream whose model was captured in parts.
 
@@ -137,7 +143,7 @@ class PartitionedModel(nn.Module):
         outside: Sequence[str] = (),
     ) -> None:
         super().__init__()
-        self._signature = signature
+        self._signature, self._made_in = signature, floating_of(model)
         self.left, self.convolution_macs = left, convolution_macs
         self.call_sites = {path: CallSite(path, found) for path, found in engines.items()}
         sites = {model.get_submodule(path): site for path, site in self.call_sites.items()}
@@ -150,8 +156,8 @@ class PartitionedModel(nn.Module):
     @property
     def signature(self) -> Signature:
         """The call it was made for, in the dtype the model has now."""
-        floating = next((p.dtype for p in self.model.parameters() if p.is_floating_point()), None)
-        if floating is None:
+        floating = floating_of(self.model)
+        if floating in (None, self._made_in):
             return self._signature
         specs = tuple(
             FrameSpec(shape, floating if dtype.is_floating_point else dtype)
@@ -235,7 +241,10 @@ class PartitionedModel(nn.Module):
         """What lies around the engines, to be saved."""
         calls = {path: len(site.engines) for path, site in self.call_sites.items()}
         names = tuple(n.replace(".original.", ".") for n in self.outside.names)
-        return Surroundings(self.signature, calls, self.left, self.convolution_macs, self._weights(), names)
+        inside = is_in_bfloat16(self.model)
+        return Surroundings(
+            self.signature, calls, self.left, self.convolution_macs, self._weights(), names, inside
+        )
 
     def _weights(self) -> dict[str, Tensor]:
         """The original model's state dict, from which it can be built again."""

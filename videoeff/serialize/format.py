@@ -44,6 +44,10 @@ CONVOLUTION_MACS_KEY = "convolution_macs"
 #: it have none.
 CARRIED_KEY = "carried"
 
+#: The entry of the model around the engines that computes in bfloat16 what it is given in float32; absent in
+#: files of other models.
+BFLOAT16_KEY = "bfloat16"
+
 #: What the names of the model's own weights begin with; those of engines begin with the engine's number.
 WEIGHTS_PREFIX = "shell:"
 

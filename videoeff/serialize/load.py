@@ -24,6 +24,7 @@ from videoeff.ir.parser import text_to_program
 from videoeff.ir.program import Argument, Carried, PassRecord, Program, set_tensor
 from videoeff.lowering.choose import choose_backends
 from videoeff.passes.pipeline import passes_hash
+from videoeff.runtime.bfloat16 import cast_to_bfloat16
 from videoeff.runtime.body import StreamBody
 from videoeff.runtime.copying import copy_with_shared_weights
 from videoeff.runtime.engine import Engine
@@ -32,6 +33,7 @@ from videoeff.runtime.partitioned import PartitionedModel
 from videoeff.runtime.signature import FrameSpec, Parameters, Signature
 from videoeff.runtime.streaming_module import StreamingModule
 from videoeff.serialize.format import (
+    BFLOAT16_KEY,
     CALLS_KEY,
     CARRIED_KEY,
     CONVOLUTION_MACS_KEY,
@@ -205,6 +207,8 @@ def _partitioned(
         raise ArtifactError(f"{path}: model is a {type(model).__name__}; give the torch.nn.Module itself")
     weights = {k.removeprefix(WEIGHTS_PREFIX): v for k, v in tensors.items() if k.startswith(WEIGHTS_PREFIX)}
     model = copy_with_shared_weights(model).eval()
+    if entry.get(BFLOAT16_KEY):
+        model = cast_to_bfloat16(model)
     missing = _put_weights(model, weights)
     missing += [module for module in entry[CALLS_KEY] if module not in dict(model.named_modules())]
     if missing:

@@ -19,6 +19,7 @@ from videoeff.runtime.options import AuditOptions, Options
 from videoeff.runtime.signature import Parameters
 from videoeff.serialize.files import write_atomic
 from videoeff.serialize.format import (
+    BFLOAT16_KEY,
     CALLS_KEY,
     CARRIED_KEY,
     CONVOLUTION_MACS_KEY,
@@ -151,4 +152,5 @@ def _surroundings_to_json(stream: Contents, around: Surroundings) -> dict[str, A
         LEFT_KEY: [list(x) for x in around.left],
         CONVOLUTION_MACS_KEY: around.convolution_macs,
         **({CARRIED_KEY: list(around.outside)} if around.outside else {}),
+        **({BFLOAT16_KEY: True} if around.bfloat16 else {}),
     }

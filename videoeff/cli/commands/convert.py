@@ -128,14 +128,15 @@ POSITIVE = click.FloatRange(min=0.0)
 )
 @click.option(
     "--precision",
-    type=click.Choice(["int8"]),
-    help="Quantise the network first: 8-bit weights and values; needs --calibration and videoeff[int8].",
+    type=click.Choice(["bf16", "int8"]),
+    help="bf16: compute a float32 network in bfloat16. int8: quantise it first, to 8-bit weights and values; "
+    "needs --calibration and videoeff[int8].",
 )
 @click.option(
     "--calibration",
     type=click.Path(path_type=Path),
     metavar="CLIP",
-    help="With --precision: up to 100 frames of this clip, evenly spread, are what it is quantised for.",
+    help="With --precision int8: up to 100 frames of this clip, evenly spread, are what it is quantised for.",
 )
 @click.option(
     "--recipe", default="delta", show_default=True, help="delta, or exact, which touches no number."
@@ -202,8 +203,10 @@ def convert(
         del options["refresh"]
     elif options["reach"] is None:
         raise click.UsageError("--refresh is for what a bounded reach puts off: give --reach PIXELS too")
-    if (options["precision"] is None) != (options["calibration"] is None):
-        raise click.UsageError("--precision and --calibration CLIP belong together: give both")
+    if (options["precision"] == "int8") != (options["calibration"] is not None):
+        raise click.UsageError(
+            "--precision int8 and --calibration CLIP belong together: give both, or for bf16 no clip"
+        )
     _check_early(options)
     set_threads(threads)
     stream, size, notes = build_stream(source, reference, key, input_size or None, streams, look, options)

@@ -35,6 +35,9 @@ def build_stream(
     Returns:
         The stream, its input size, and what a user has to know.
     """
+    import torch
+    from torch.nn import Module
+
     from videoeff.cli.shared.source import check_fixed, check_frames, example_call, read_source
     from videoeff.conversion import convert as to_stream
     from videoeff.errors import CaptureError
@@ -59,6 +62,8 @@ def build_stream(
 
         options["calibration"], more = calls_of(calibration, source, pre, streams)
         told += more
+    if options.get("precision") == "bf16":
+        told += ("computes in bfloat16; frames and outputs are float32",)
     doing = "converting" if calibration is None else "quantising and converting"
     with stage(f"{doing} for {streams} stream(s) of {size[0]}x{size[1]}"):
         try:
@@ -74,8 +79,13 @@ def build_stream(
     notes = source.notes + told
     if source.check is not None:
         exact = stream.exact
+        frames = check_frames(source, pre, streams, 3 if exact else 1)
         with stage("comparing with ONNX Runtime"):
-            notes += (source.check(stream, check_frames(source, pre, streams, 3 if exact else 1)),)
+            if options.get("precision") is None:
+                notes += (source.check(stream, frames),)
+            elif isinstance(source.model, Module):  # which no precision is to be blamed for
+                with torch.no_grad():
+                    notes += (f"before its precision was lowered, {source.check(source.model, frames)}",)
         stream.reset()
         stream.clear_report()
     stream.every(every).audit(audit)

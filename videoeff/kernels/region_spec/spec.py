@@ -101,12 +101,23 @@ def region_spec_of(call: RegionCall) -> RegionSpec:
     final = _final(builder, call, call.source.result)
     if final != len(builder.epilogue) - 1:
         builder.emit(EpiOp.COPY, final)
+    if builder.read_dtype != dtype:
+        _check_cast(builder)
     if call.prediction is not None and not isinstance(builder.producer, Convolution):
         raise Unserved("its changes are predicted and it is no convolution")
     return RegionSpec(
         dtype, out, builder.producer, builder.channels, tuple(builder.epilogue), tuple(builder.arguments),
         _reach(builder), dict(builder.extents), tuple(builder.stages),
     )  # fmt: skip
+
+
+def _check_cast(builder: Builder) -> None:
+    """Whether a region that casts does nothing else."""
+    (only,) = builder.epilogue if len(builder.epilogue) == 1 else (None,)
+    if not isinstance(builder.producer, Pointwise) or only is None or only.op != EpiOp.COPY:
+        raise Unserved(
+            f"it reads {dtype_name(builder.read_dtype)}, gives {dtype_name(builder.dtype)}, and does more"
+        )
 
 
 def _check_out(call: RegionCall, out: View) -> None:
@@ -123,7 +134,7 @@ def _value_of(builder: Builder, step: Step) -> Value:
     values = [builder.value(o) for o in read]
     if all(v.constant for v in values) and step.shape is not None and step.dtype is not None:
         return _folded(builder, step, read)
-    if step.dtype is not None and step.dtype != builder.dtype:
+    if step.dtype is not None and step.dtype not in (builder.dtype, builder.read_dtype):
         raise Unserved(f"{step.name} gives {dtype_name(step.dtype)}")
     rule = RULES.get(step.name)
     if rule is None:

@@ -17,7 +17,15 @@ from torch import Tensor
 from videoeff.ir.grids import Grid
 from videoeff.ir.layout import PixelLayout
 from videoeff.kernels.call import RegionCall
-from videoeff.kernels.computation import Computation, FromConstant, FromStep, Operand, Step
+from videoeff.kernels.computation import (
+    Computation,
+    FromConstant,
+    FromRead,
+    FromStep,
+    Operand,
+    Step,
+    operands,
+)
 from videoeff.kernels.region_spec.codes import EpiOp
 from videoeff.kernels.region_spec.producers import Convolution, Mean, Pointwise, Producer, Resampling, Stage
 from videoeff.kernels.region_spec.tables import picked
@@ -51,6 +59,8 @@ class Builder:
         self.call, self.computation = call, computation
         self.extent: Extent = call.extent
         self.dtype = call.dtype
+        #: Of the buffers it reads.
+        self.read_dtype = cast_from(computation, call.dtype)
         self.producer: Producer = Pointwise()
         self.channels = 0  # of the producer's result
         self.epilogue: list[Instruction | None] = []  # None: the producer's result
@@ -82,7 +92,7 @@ class Builder:
             if name not in self.constants:
                 self.constants[name] = self.constant(Constant((name,), _same, operand.shape))
             return self.constants[name]
-        if operand.dtype != self.dtype:
+        if operand.dtype != self.read_dtype:
             raise Unserved(f"it reads {dtype_name(operand.dtype)} and gives {dtype_name(self.dtype)}")
         read, layout = self.computation.reads[operand.index], operand.layout
         tensor = read.of(self.call.buffers)
@@ -312,6 +322,19 @@ def result_layout(step: Step) -> tuple[tuple[int, ...], PixelLayout]:
     if not step.traced:
         raise Unserved(f"pixels cannot be followed through {step.name}")
     return step.shape, step.layout
+
+
+#: Between which dtypes a region may cast, and what does.
+_CAST_DTYPES, _CASTS = {torch.float32, torch.bfloat16}, ("to.dtype", "_to_copy.default")
+
+
+def cast_from(computation: Computation[Operand], dtype: torch.dtype) -> torch.dtype:
+    """The dtype of the buffers that a region reads: another than its value's where one of its steps casts."""
+    read = {o.dtype for s in computation.steps for o in operands(s.arguments) if isinstance(o, FromRead)}
+    casts = sum(s.name in _CASTS for s in computation.steps)
+    if casts == 1 and len(read) == 1 and read | {dtype} == _CAST_DTYPES:
+        return read.pop()
+    return dtype
 
 
 def _same(tensor: Tensor) -> Tensor:

@@ -55,6 +55,8 @@ def _check(call: RegionCall, spec: RegionSpec) -> None:
         raise Unserved("convolutions that read one another in one region")
     reads = call.source.reads if isinstance(call.source, Computation) else ()
     rounds = any(i is not None and i.op == EpiOp.ROUND for i in spec.epilogue)
+    if (cast := next((d for r in reads if (d := r.of(call.buffers).dtype) != call.dtype), None)) is not None:
+        raise Unserved(f"it reads {dtype_name(cast)} and gives {dtype_name(call.dtype)}")
     if rounds or any(r.grid is not None for r in reads):
         raise Unserved(_NUMBERS)
     streams = call.layout.streams

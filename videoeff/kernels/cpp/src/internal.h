@@ -119,7 +119,7 @@ struct Op {
   std::vector<std::vector<Segment>> inner, edge;  // by block of the reduction; transposed: edge by phase
   std::vector<uint8_t> whole;        // by row: the last frame computed everything because most of it was active
   int32_t narrow = 0;                // pointwise over few channels (narrow.h): vectors that hold whole pixels, else 0
-  enum { kComputes, kCopies, kEncodes, kPicks };
+  enum { kComputes, kCopies, kEncodes, kPicks, kCasts };
   int32_t copies = kComputes;        // copies.h
   int32_t winograd_tiles = 0;        // by minimal filtering (winograd.h): tiles of 2x2 results, at most so many a block
   size_t temp_bytes = 0;             // of Scratch::temp

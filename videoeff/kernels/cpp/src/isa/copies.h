@@ -1,5 +1,5 @@
-// Ops that copy pixels as they are, or turn values into numbers, and do nothing else: without registers between, since of a
-// few channels all else costs more than the pixel.
+// Ops that copy pixels as they are, or turn values into numbers or another floating type, and do nothing else: without
+// registers between, since of a few channels all else costs more than the pixel.
 #ifndef VIDEOEFF_COPIES_H
 #define VIDEOEFF_COPIES_H
 
@@ -23,7 +23,7 @@ inline bool picks(const Op &op) {
 }
 
 // How an op copies: kPicks: single pixels of its input as they are; kCopies: those of its argument; kEncodes: values, which
-// lie side by side over several pixels as the numbers do.
+// lie side by side over several pixels as the numbers do; kCasts: values between float32 and bfloat16.
 inline int32_t find_copy(const Op &op) {
   const vf_op &d = op.d;
   if (d.kind == VF_SEPARABLE && d.nepi == 0 && d.threshold == 0 && !d.magnitude && d.in.sc == 1 && d.out.sc == 1 && picks(op) &&
@@ -31,8 +31,9 @@ inline int32_t find_copy(const Op &op) {
     return Op::kPicks;
   if (d.kind != VF_POINTWISE || d.nepi != 1 || d.epi[0].op != VF_COPY || d.epi[0].a != VF_ARG || d.epi[0].dst != 0) return 0;
   const vf_view &from = d.args[0];
-  if (d.threshold != 0 || d.magnitude || d.out.sc != 1 || from.sc != 1 || from.c != d.out.c || d.dtype == VF_F64) return 0;
+  if (d.threshold != 0 || d.magnitude || d.out.sc != 1 || (from.sc != 1 && from.c != 1) || from.c != d.out.c || d.dtype == VF_F64) return 0;
   if (from.dtype == d.dtype && (d.dtype != VF_U8 || same_grid(from, d.out))) return Op::kCopies;
+  if ((from.dtype == VF_F32 && d.dtype == VF_BF16) || (from.dtype == VF_BF16 && d.dtype == VF_F32)) return Op::kCasts;
   const bool rows = d.out.sw == d.out.c && from.sw == from.c;
   return from.dtype == VF_F32 && d.dtype == VF_U8 && rows && one_scale(d.out) ? Op::kEncodes : 0;
 }
@@ -148,6 +149,68 @@ inline void encode_block(const Op &op, const Block &block, Scratch &scratch, boo
     uint8_t differs[kMaxPlainBlock * kFewChannels / 8 + 16];  // a bit for each number
     find_differences(row, to, values, differs);
     std::memcpy(to, row, size_t(values));
+    for (int32_t at = 0, bit = 0; at < run.n; at++, p++, bit += c) {
+      uint32_t word;
+      std::memcpy(&word, differs + (bit >> 3), sizeof word);
+      changed[p >> 6] |= uint64_t(((word >> (bit & 7)) & ((1u << c) - 1)) != 0 || force) << (p & 63);
+    }
+  }
+}
+
+// A row of values in another floating type; whether any is another than before.
+template <class From, class To> VF_INLINE bool cast_pixel(const From *from, To *to, int32_t c) {
+  constexpr int L = lanes<float>;
+  Difference<float> moved;
+  int32_t k = 0;
+  for (; k + L <= c; k += L) {
+    const vfloat x = load(from + k);
+    moved.add(rounded<To>(x), load(to + k));
+    store(to + k, x);
+  }
+  if (k < c) {
+    const vfloat x = load_part(from + k, c - k);
+    moved.add(rounded<To>(x), load_part(to + k, c - k));
+    store_part(to + k, x, c - k);
+  }
+  return moved.found();
+}
+
+// The same of many values; a bit for each that differs, and four bytes of zeros behind.
+template <class From, class To> VF_INLINE void cast_values(const From *from, To *to, int32_t n, uint8_t *bits) {
+  constexpr int L = lanes<float>;
+  for (int32_t i = 0; i < n; i += 16) {
+    uint32_t found = 0;
+    for (int32_t k = i; k < n && k < i + 16; k += L) {
+      const int32_t m = std::min(L, n - k);
+      const vfloat x = m == L ? load(from + k) : load_part(from + k, m), old = m == L ? load(to + k) : load_part(to + k, m);
+      found |= bits_of(vint(rounded<To>(x) != old)) << (k - i);
+      if (m == L) store(to + k, x);
+      else store_part(to + k, x, m);
+    }
+    const uint16_t word = uint16_t(found);
+    std::memcpy(bits + i / 8, &word, sizeof word);
+  }
+  std::memset(bits + (n + 15) / 16 * 2, 0, 4);
+}
+
+template <class From, class To> void cast_block(const Op &op, const Block &block, bool force, uint64_t *changed) {
+  const vf_op &d = op.d;
+  const vf_view &v = d.args[0];
+  const int32_t c = d.out.c;
+  const bool rows = d.out.sw == c && v.sw == c && c <= kFewChannels;
+  std::memset(changed, 0, sizeof(uint64_t) * size_t((block.pixels + 63) / 64));
+  int32_t p = 0;
+  for (int32_t k = 0; k < block.count; k++) {
+    const Run &run = block.runs[k];
+    const From *from = static_cast<const From *>(v.data) + run.r * v.sr + run.y * v.sh + run.x * v.sw;
+    To *to = static_cast<To *>(d.out.data) + run.r * d.out.sr + run.y * d.out.sh + run.x * d.out.sw;
+    if (!rows) {
+      for (int32_t at = 0; at < run.n; at++, p++, from += v.sw, to += d.out.sw)
+        changed[p >> 6] |= uint64_t(cast_pixel<From, To>(from, to, c) | force) << (p & 63);
+      continue;
+    }
+    uint8_t differs[kMaxPlainBlock * kFewChannels / 8 + 16];  // a bit for each value
+    cast_values<From, To>(from, to, run.n * c, differs);
     for (int32_t at = 0, bit = 0; at < run.n; at++, p++, bit += c) {
       uint32_t word;
       std::memcpy(&word, differs + (bit >> 3), sizeof word);

@@ -3,6 +3,7 @@
 #define VIDEOEFF_EPILOGUE_H
 
 #include <algorithm>
+#include <type_traits>
 
 #include "vmath.h"
 
@@ -132,6 +133,8 @@ template <class S> struct Operand {
     if (!view) return row + pixel * ld + c;
     const int64_t offset = r * view->sr + y * view->sh + x * view->sw + c * view->sc;
     if (view->dtype == VF_U8) return decoded(static_cast<const u8 *>(view->data) + offset, view->sc, c, n);
+    if constexpr (std::is_same_v<S, float>)
+      if (view->dtype == VF_BF16) return fill(static_cast<const bf16 *>(view->data) + offset, view->sc, n);
     if (!exact()) return fill(static_cast<const S *>(view->data) + offset, view->sc, n);
     const T *at = static_cast<const T *>(view->data) + offset;
     return view->sc == 1 ? at : fill(at, view->sc, n);

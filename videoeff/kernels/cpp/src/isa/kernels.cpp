@@ -245,6 +245,8 @@ static void any_depthwise_stage(const Op &op, const Block &block, Scratch &s) {
 }
 static void any_block(const Op &op, const Block &block, Scratch &s, bool force, uint64_t *changed, float *squares) {
   if (op.copies == Op::kEncodes) return encode_block(op, block, s, force, changed);
+  if (op.copies == Op::kCasts)
+    return op.d.dtype == VF_BF16 ? cast_block<float, bf16>(op, block, force, changed) : cast_block<bf16, float>(op, block, force, changed);
   if (op.copies != Op::kComputes) { VF_BY_DTYPE(op.d.dtype, copy_block, op, block, force, changed) }
   if (op.narrow && op.d.dtype == VF_F32) return narrow_block<float>(op, block, force, changed);
   if (op.reads == Op::kRows) any_depthwise_stage(op.before.back(), block, s);

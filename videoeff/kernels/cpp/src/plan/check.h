@@ -67,6 +67,12 @@ inline bool overlap(const vf_view &a, const vf_view &b) {
 
 inline bool is_register(int32_t r) { return r >= 0 && r < VF_MAX_REGS; }
 
+// Whether an op does nothing but give its bfloat16 argument in float32.
+inline bool widens(const vf_op &d) {
+  return d.kind == VF_POINTWISE && d.dtype == VF_F32 && d.nargs == 1 && d.args[0].dtype == VF_BF16 && d.nepi == 1 &&
+         d.epi[0].op == VF_COPY && d.epi[0].a == VF_ARG;
+}
+
 inline bool check_epilogue(const vf_op &d, int64_t index, const Problem &problem) {
   long long i = index;
   if (d.nepi < 0 || d.nepi > VF_MAX_EPI || d.nargs < 0 || d.nargs > VF_MAX_ARGS)
@@ -87,7 +93,7 @@ inline bool check_epilogue(const vf_op &d, int64_t index, const Problem &problem
     const vf_view &v = d.args[k];
     if (!check_view(v, index, "an argument", true, problem)) return false;
     const bool numbers = v.dtype == VF_U8 && (d.dtype == VF_F32 || d.dtype == VF_U8);
-    if (v.dtype != d.dtype && v.dtype != VF_F32 && !numbers) return problem("op %lld: argument %d has dtype %d", i, k, v.dtype);
+    if (v.dtype != d.dtype && v.dtype != VF_F32 && !numbers && !widens(d)) return problem("op %lld: argument %d has dtype %d", i, k, v.dtype);
     if (v.dtype == VF_F32 && d.dtype == VF_F64) return problem("op %lld: argument %d has dtype %d", i, k, v.dtype);
   }
   for (int k = 0; k < d.nepi; k++) {
