@@ -28,7 +28,7 @@ from videoeff.kernels.cpp import abi, costs, library
 
 VARIABLE = "VIDEOEFF_MEASURE"
 
-_log = logging.getLogger(__name__)
+_log = logging.getLogger("videoeff")
 
 
 @dataclass(frozen=True)
