@@ -20,6 +20,7 @@ Both get the same values and must agree to one step of 8 bits, in turn, frame by
 from __future__ import annotations
 
 import argparse
+import ctypes
 import statistics
 import sys
 import time
@@ -239,6 +240,14 @@ def _op_of(stream: Any) -> tuple[NativePlan, str]:
     return found[0]
 
 
+def keep_memory() -> None:
+    """Let glibc keep what is freed: a result of oneDNN's is allocated anew, ours is not."""
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt is not None:
+        mallopt(-3, 1 << 25)  # M_MMAP_THRESHOLD
+        mallopt(-1, 1 << 30)  # M_TRIM_THRESHOLD
+
+
 # ---------------------------------------------------------------- tables
 
 
@@ -285,6 +294,7 @@ def main() -> None:
     parser.add_argument("--render", action="store_true", help="write the table only")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
+    keep_memory()
     store = Store(options.json, again=True)
     if not options.render:
         command = f"python benchmarks/int8_layers.py --threads {options.threads} --rounds {options.rounds}"
