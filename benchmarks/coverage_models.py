@@ -227,15 +227,16 @@ def _timm(name: str) -> Built:
     import timm
 
     model = timm.create_model(name, pretrained=False).eval()
-    height, width = model.default_cfg["input_size"][1:]
-    small = () if model.default_cfg.get("fixed_input_size") else ((96, 96), (98, 98), (128, 128))
+    config: Any = model.default_cfg
+    height, width = config["input_size"][1:]
+    small = () if config.get("fixed_input_size") else ((96, 96), (98, 98), (128, 128))
     return Built(model, "image", (*small, (height, width)))
 
 
 def _ultralytics(name: str) -> Built:
-    from ultralytics import RTDETR, YOLO
+    import ultralytics
 
-    wrapper = RTDETR if name.startswith("rtdetr") else YOLO
+    wrapper: Any = getattr(ultralytics, "RTDETR" if name.startswith("rtdetr") else "YOLO")
     return Built(wrapper(f"{name}.yaml").model.float().eval(), "image", ((96, 96), (128, 128)))
 
 

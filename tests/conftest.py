@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from videoeff.kernels.cpp import build, library
+from videoeff.kernels.cpp import build, first_use, library
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED_DATA = ROOT.parent / "shared" / "data"
@@ -20,6 +20,7 @@ _WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
 _THREADS = max(1, len(os.sched_getaffinity(0)) // _WORKERS)
 torch.set_num_threads(_THREADS)
 os.environ["OMP_NUM_THREADS"] = str(_THREADS)  # for the processes that tests start
+os.environ[first_use.VARIABLE] = "0"  # nothing is measured behind a test's back
 
 # The same examples on every machine: derandomised, and no smaller or larger profile under CI. Constants of
 # loaded modules are drawn on, too: other tests in the same run lead to other examples.

@@ -13,6 +13,7 @@ from torch import nn
 from videoeff.bench import costs as measuring
 from videoeff.kernels.cpp import costs, library
 from videoeff.kernels.cpp.costs import Costs
+from videoeff.kernels.cpp.first_use import SHARES
 from videoeff.kernels.cpp.winograd import pays
 from videoeff.kernels.region_spec.producers import Window
 
@@ -27,11 +28,14 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]
 
 def test_the_shipped_table_serves_until_one_is_measured() -> None:
     shipped = json.loads(costs.SHIPPED.read_text(encoding="utf-8"))
+    processor = shipped.pop("processor")
     assert costs.table().to_json() == shipped
+    assert costs.table().notes == {"processor": processor}
     assert not costs.table().measured
     measured = Costs(dict.fromkeys(costs.KINDS, 0.75), 1.25, costs.measured_path())
     assert measuring.write(measured) == str(costs.measured_path())
-    assert costs.table() == measured
+    assert costs.table().to_json() == measured.to_json()
+    assert costs.table().notes["by"] == costs.TUNE
     assert costs.table().measured
 
 
@@ -79,5 +83,5 @@ def test_every_kind_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(measuring, "FILTERED", ((32, 32, 24, 32),))
     table = measuring.measure(rounds=1)
     assert set(table.shares) == set(layers)
-    assert all(share in (*measuring.SHARES, 2.0) for share in table.shares.values())
+    assert all(share in (*SHARES, 2.0) for share in table.shares.values())
     assert 0 < table.winograd < 100

@@ -111,12 +111,23 @@ def _lines(facts: dict[str, Any]) -> list[tuple[str, str]]:
     lines.append(("native library", native["why_none"] or usable))
     if not native["why_none"]:
         lines.append(("8-bit and bfloat16", PRODUCTS[native["products"]]))
-        shipped = "shipped, of another processor; `videoeff tune` measures this one"
-        lines.append(("kernels' costs", f"measured here: {native['tuned']}" if native["tuned"] else shipped))
+        lines.append(("kernels' costs", _costs(native)))
     for backend in facts["backends"]:
         word = "serves" if backend["serves"] else f"does not serve: {backend['reason']}"
         lines.append((f"backend {backend['name']}", word))
     return lines
+
+
+def _costs(native: dict[str, Any]) -> str:
+    """Whose table of costs serves."""
+    notes = native["costs_notes"]
+    if native["tuned"]:
+        by = "at the first use" if notes.get("by") == "first use" else "by `videoeff tune`"
+        day = f" on {notes['date']}" if "date" in notes else ""
+        return f"measured here {by}{day}: {native['tuned']}"
+    if native["costs_fit"]:
+        return "shipped, of this processor"
+    return "shipped, of another processor; the first stream measures this one, or `videoeff tune`"
 
 
 def _version(name: str) -> str | None:

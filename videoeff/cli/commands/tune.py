@@ -31,9 +31,10 @@ def tune(as_json: bool, device: str, threads: int | None, **options: Any) -> Non
     """Measure the kernels on this machine; streams converted or loaded from then on use the result.
 
     On a CPU: from which share of active pixels on each kind of layer is computed whole, and what minimal
-    filtering (Winograd) of 3x3 convolutions costs. Takes some ten seconds. On CUDA: the sizes of blocks for
-    each distinct layer of the usual networks, with all pixels to compute and with 5 % of them. The table is
-    kept in the user's cache folder for this processor or GPU; without one a shipped table serves.
+    filtering (Winograd) of 3x3 convolutions costs. Takes some ten seconds. The first stream on a processor
+    measures the shares of convolutions by itself, in 2 s (not with VIDEOEFF_MEASURE=0). On CUDA: the sizes of
+    blocks for each distinct layer of the usual networks, with all pixels to compute and with 5 % of them. The
+    table is kept in the user's cache folder for this processor or GPU; without one a shipped table serves.
     """
     if device == "cuda":
         _cuda(as_json, options)

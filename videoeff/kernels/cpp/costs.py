@@ -1,17 +1,20 @@
 """What decides between two ways of computing an op: data, measured once for a processor.
 
-``videoeff tune`` measures it and writes it to the user's cache folder; without that the shipped table serves.
+The first use on a processor (:mod:`videoeff.kernels.cpp.first_use`) or ``videoeff tune`` measures it and
+writes it to the user's cache folder; where neither did the shipped table serves.
 """
 
 from __future__ import annotations
 
+import datetime
 import hashlib
 import json
 import math
 import os
 import platform
+import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -46,6 +49,12 @@ def measured_path() -> Path:
 #: In a table's file, what stands beside the kinds.
 WINOGRAD = "winograd"
 
+#: Words that a table's file may hold: which processor it is of, what measured it and on which day.
+NOTES = ("processor", "by", "date")
+
+#: What measures tables.
+FIRST_USE, TUNE = "first use", "tune"
+
 
 @dataclass(frozen=True)
 class Costs:
@@ -56,20 +65,52 @@ class Costs:
         winograd: time of a product of minimal filtering, with its share of the transforms, over that of a
             product of a plain convolution.
         path: the file it was read from.
+        notes: the words of :data:`NOTES` that are known of it.
     """
 
     shares: Mapping[str, float]
     winograd: float
     path: Path
+    notes: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def measured(self) -> bool:
-        """Whether it was measured on this processor, by ``videoeff tune``."""
+        """Whether it was measured on this processor, by its first use or by ``videoeff tune``."""
         return self.path != SHIPPED
 
+    @property
+    def fits(self) -> bool:
+        """Whether it is of this processor: measured here, or shipped for it."""
+        return self.measured or self.notes.get("processor") == processor()
+
     def to_json(self) -> dict[str, float]:
-        """What a table's file holds."""
+        """The costs, without notes."""
         return {**self.shares, WINOGRAD: self.winograd}
+
+
+def keep(found: Costs, by: str) -> Costs:
+    """Write a table for this processor, whole or not at all; it serves from now on.
+
+    Args:
+        found: the costs; its path and notes are left out.
+        by: what measured it, :data:`FIRST_USE` or :data:`TUNE`.
+
+    Raises:
+        OSError: the cache folder cannot be written.
+    """
+    path = measured_path()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    notes = {"processor": processor(), "by": by, "date": datetime.date.today().isoformat()}
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(json.dumps({**notes, **found.to_json()}, indent=1) + "\n")
+        os.replace(name, path)
+    except OSError:
+        Path(name).unlink(missing_ok=True)
+        raise
+    table.cache_clear()
+    return replace(found, path=path, notes=notes)
 
 
 @lru_cache(maxsize=1)
@@ -96,9 +137,10 @@ def read(path: Path, winograd: float | None = None) -> Costs | None:
         return None
     if winograd is not None:
         found.setdefault(WINOGRAD, winograd)
+    notes = {key: str(found.pop(key)) for key in NOTES if key in found}
     if set(found) != {*KINDS, WINOGRAD} or not all(_is_cost(v) for v in found.values()):
         return None
-    return Costs({k: float(found[k]) for k in KINDS}, float(found[WINOGRAD]), path)
+    return Costs({k: float(found[k]) for k in KINDS}, float(found[WINOGRAD]), path, notes)
 
 
 def _is_cost(value: object) -> bool:

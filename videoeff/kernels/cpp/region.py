@@ -55,6 +55,7 @@ class CppHost(Host):
         native["products"] = found.products.name.lower()
         table = costs.table()
         native |= {"costs": table.to_json(), "tuned": str(table.path) if table.measured else ""}
+        native["costs_fit"], native["costs_notes"] = table.fits, dict(table.notes)
         return {"compiler": compiler, "native": native | {"instruction_sets": list(library.isa_names())}}
 
 
@@ -81,7 +82,10 @@ class CppBackend(Backend[Description]):
         return self.build_group([accepted], frozenset({accepted.call.name})).run
 
     def build_group(self, accepted: Sequence[Accepted[Description]], exported: frozenset[str]) -> Group:
-        """The calls as one plan."""
+        """The calls as one plan. The first one on a processor measures what it costs there."""
+        from videoeff.kernels.cpp.first_use import measure_if_new
         from videoeff.kernels.cpp.plan import NativePlan
+
+        measure_if_new()  # here, so that no frame is late
 
         return NativePlan(accepted, exported)
