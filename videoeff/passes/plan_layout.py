@@ -65,7 +65,14 @@ def _turn(program: Program, node: fx.Node) -> bool:
 
 def _is_kept(node: fx.Node) -> bool:
     """Whether anything behind a node is kept."""
-    return is_cache(node) or any(_is_kept(user) for user in node.users)
+    seen, left = {node}, [node]
+    while left:
+        current = left.pop()
+        if is_cache(current):
+            return True
+        left += [user for user in current.users if user not in seen]
+        seen.update(current.users)
+    return False
 
 
 #: How channels are split into groups, and how groups are made channels again.
