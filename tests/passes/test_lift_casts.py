@@ -31,7 +31,8 @@ class Head(nn.Module):
             return a[:, :2].float()
         if self.form == "computed":
             return torch.relu(joined).float()
-        return joined.float()
+        result: Tensor = joined.float()
+        return result
 
 
 FRAME = torch.rand(2, 3, 8, 12).bfloat16()
