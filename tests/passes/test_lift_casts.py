@@ -22,7 +22,7 @@ class Head(nn.Module):
         self.form = form
 
     def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
-        a = self.first(x)
+        a: Tensor = self.first(x)
         b = self.second(a)
         joined = torch.cat([a.flatten(2), b.flatten(2)], 2).permute(0, 2, 1)
         if self.form == "read":
