@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tests.support.op_cases import ALL, EVERY, NOT_NATIVE, build
-from tests.support.streams import stream_of
+from tests.support.streams import captured, planned, stream_of
+from videoeff.ir import edit
 from videoeff.kernels.backend import Accepted, Declined
 from videoeff.kernels.call import RegionCall
 from videoeff.kernels.cpp.abi import EpiOp, Kind, ReachKind
@@ -86,6 +87,25 @@ def test_dtypes_that_are_not() -> None:
     camera = calls_of(Lambda(lambda x: x.float() / 255), torch.zeros(1, 3, 8, 8, dtype=torch.uint8))
     assert "uint8" in reason(camera[0])
     assert "uint8" in reason(camera[-1])
+
+
+@pytest.mark.parametrize(
+    ("before", "after"), [(torch.float32, torch.bfloat16), (torch.bfloat16, torch.float32)]
+)
+def test_casts_alone_are_served(before: torch.dtype, after: torch.dtype) -> None:
+    (cast,) = described(Lambda(lambda x: x.permute(0, 2, 3, 1).to(after)), maps(before))
+    assert (cast.spec.kind, cast.spec.dtype) == (Kind.POINTWISE, after)
+    crop = calls_of(Lambda(lambda x: x[:, :, 1:-1, 2:].to(after)), maps(before), passes="insert-delta-caches")
+    assert "and does more" in reason(crop[-1])
+
+
+def test_a_cast_fused_with_another_step_declines() -> None:
+    """No pass makes such a region; one that did would not be computed in the wrong precision."""
+    module = Lambda(lambda x: torch.relu(x.bfloat16()))
+    program = planned(captured(module, maps()), "insert-delta-caches")
+    program = edit.drop_caches(program, {n for n in edit.cache_by_name(program) if "to" in n})
+    engine = Engine(program, "reference")
+    assert "reads float32, gives bfloat16, and does more" in reason(engine.plan.instructions[-1].call)
 
 
 def test_other_devices_and_sizes_decline() -> None:
