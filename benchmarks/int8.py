@@ -40,6 +40,7 @@ from videoeff.bench.spec import (
     OPENVINO_BF16,
     OPENVINO_INT8,
     STREAM,
+    STREAM_BF16,
     STREAM_INT8,
     STREAMS,
     Job,
@@ -174,7 +175,9 @@ def note(text: str) -> None:
 def render(document: Mapping[str, Any]) -> dict[str, str]:
     """The parts of the page by name."""
     rows = document["sections"].get("int8", {})
-    return {"speed": _speed(rows), "errors": _errors_table(rows), "command": _command(document)}
+    found = {"speed": _speed(rows), "errors": _errors_table(rows), "command": _command(document)}
+    halves = {k: row for k, row in rows.items() if STREAM_BF16 in row.get("streams", {})}
+    return found | ({"bf16": _bf16_table(halves)} if halves else {})
 
 
 def _speed(rows: Mapping[str, Any]) -> str:
@@ -191,7 +194,8 @@ def _speed(rows: Mapping[str, Any]) -> str:
         size = row["state_bytes"]
 
         def both(label: str, row: Mapping[str, Any] = row, base: float = base) -> str:
-            return ", ".join(_one(row["streams"][kind][label], base, label) for kind in STREAMS)
+            kinds = (STREAM, STREAM_INT8)
+            return ", ".join(_one(row["streams"][kind][label], base, label) for kind in kinds)
 
         still = row["streams"][STREAM_INT8][STILL]["ms"]
         lines.append(
@@ -203,6 +207,34 @@ def _speed(rows: Mapping[str, Any]) -> str:
                     f"{100 * still / base:.1f} %",
                     *(both(f"{t:g}") for t in THRESHOLDS),
                     f"{size[STREAM_INT8] / size[STREAM]:.2f}",
+                ]
+            )
+        )
+    return "\n".join(lines)
+
+
+def _bf16_table(rows: Mapping[str, Any]) -> str:
+    labels = [f"{t:g}" for t in THRESHOLDS]
+    head = (
+        "clip, network", "OpenVINO bf16, ms", "every pixel changes", "still", "τ = 0.05", "τ = 0.1",
+        "state, bf16 / f32", "error: OpenVINO bf16; stream, τ = 0 / 0.05 / 0.1",
+    )  # fmt: skip
+    lines = [_line(head), _line(["---"] * len(head))]
+    for key, row in rows.items():
+        if OPENVINO_BF16 not in row["dense"]:
+            continue
+        base, found, errors = row["dense"][OPENVINO_BF16], row["streams"][STREAM_BF16], row["errors"]
+        own = " / ".join(f"{errors[f'{STREAM_BF16} {label}']:.3f}" for label in (ALL, *labels))
+        lines.append(
+            _line(
+                [
+                    f"{key}, {row['size'][0]}×{row['size'][1]}",
+                    _ms(base),
+                    _one(found[ALL], base, ALL),
+                    f"{100 * found[STILL]['ms'] / base:.1f} %",
+                    *(_one(found[label], base, label) for label in labels),
+                    f"{row['state_bytes'][STREAM_BF16] / row['state_bytes'][STREAM]:.2f}",
+                    f"{errors[OPENVINO_BF16]:.3f}; {own}",
                 ]
             )
         )

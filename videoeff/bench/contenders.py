@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from videoeff.bench.process import Process, WorkerFailed
-from videoeff.bench.spec import COARSE, EAGER, STREAM, STREAM_INT8, STREAMS, Job
+from videoeff.bench.spec import COARSE, EAGER, STREAM, STREAM_BF16, STREAM_INT8, STREAMS, Job
 from videoeff.errors import BackendError
 
 #: Largest difference from eager PyTorch over an output's largest magnitude, float32: the project's tolerance
@@ -120,7 +120,7 @@ class Contenders:
         first = {name: array for name, array in expected.items() if name.startswith("frame0_")}
         found: dict[str, float] = {}
         red: dict[str, dict[str, Any]] = {}
-        for kind in [k for k in self.ready if k not in (EAGER, STREAM_INT8)]:
+        for kind in [k for k in self.ready if k not in (EAGER, STREAM_BF16, STREAM_INT8)]:
             try:  # a dense runtime has no memory, so one frame tells
                 outputs = self.outputs(kind, clip, frames if kind == STREAM else 1)
             except WorkerFailed as error:

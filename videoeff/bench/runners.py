@@ -25,6 +25,7 @@ from videoeff.bench.spec import (
     OPENVINO_BF16,
     OPENVINO_INT8,
     STREAM,
+    STREAM_BF16,
     STREAM_INT8,
     Job,
 )
@@ -222,13 +223,17 @@ class OpenVinoInt8(OpenVino):
 class Stream(Runner):
     """videoeff."""
 
+    #: What ``convert`` makes of the network first.
+    precision: str | None = None
+
     def __init__(self, job: Job) -> None:
         super().__init__(job)
         import videoeff
 
         model = self.model()
         begin = time.perf_counter()
-        self.stream = videoeff.convert(model, network.example(job), name=job.name)
+        example = network.example(job)
+        self.stream = videoeff.convert(model, example, name=job.name, precision=self.precision)
         engines = self.stream.engines.values()
         self.notes |= {
             "convert_seconds": time.perf_counter() - begin,
@@ -309,6 +314,12 @@ class Stream(Runner):
         self.stream.reset()
 
 
+class StreamBf16(Stream):
+    """videoeff, computing in bfloat16."""
+
+    precision = "bf16"
+
+
 class StreamInt8(Stream):
     """videoeff, of the network after NNCF's post-training quantisation to int8."""
 
@@ -326,5 +337,6 @@ RUNNERS: dict[str, type[Runner]] = {
     OPENVINO_BF16: OpenVinoBf16,
     OPENVINO_INT8: OpenVinoInt8,
     STREAM: Stream,
+    STREAM_BF16: StreamBf16,
     STREAM_INT8: StreamInt8,
 }

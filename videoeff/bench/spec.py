@@ -24,7 +24,9 @@ PYTORCH = (EAGER, COMPILE)
 STREAM = "videoeff"
 #: The stream of the network after post-training quantisation.
 STREAM_INT8 = "videoeff-int8"
-STREAMS = (STREAM, STREAM_INT8)
+#: The stream of the network in bfloat16, which takes and gives float32.
+STREAM_BF16 = "videoeff-bf16"
+STREAMS = (STREAM, STREAM_BF16, STREAM_INT8)
 
 #: Shares of the input pixels that change from frame to frame.
 SHARES = (0.0, 0.01, 0.02, 0.05, 0.10, 0.30, 1.0)
