@@ -280,7 +280,7 @@ def render(document: Mapping[str, Any]) -> dict[str, str]:
     )
     if busy := sum(_disturbed(row) for row in rows.values()):
         goals += (
-            f" **The machine was busy with other work in this run**: of {busy} of {len(rows)} layers a median "
+            f" **The machine was busy in this run**: of {busy} of {len(rows)} layers a median "
             f"is over {DISTURBED} times the least time and says nothing; go by the least times."
         )
     return {"table": "\n".join(lines), "goals": goals, "command": run_line(document["runs"][-1])}
