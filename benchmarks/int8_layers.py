@@ -49,6 +49,9 @@ assert quantize.TO_CODES
 #: Goals: the mean by multiply-accumulates, and the worst.
 GOALS = (0.8, 0.5)
 
+#: A median over so many times the least time is of a machine that was busy with something else.
+DISTURBED = 1.5
+
 
 def _shape(inputs: int, outputs: int, kernel: int, size: tuple[int, int], stride: int = 1) -> Shape:
     """A convolution that keeps the size but for its stride; ``outputs`` 0: depthwise."""
@@ -270,12 +273,22 @@ def render(document: Mapping[str, Any]) -> dict[str, str]:
         cells = (f"{row['onednn_ms']:.3f}", f"{row['ms']:.3f}", f"**{row['ratio']:.2f}**", f"{least:.2f}")
         lines.append(_line([key, f"{1e-6 * row['macs']:.0f}", *cells]))
     mean, worst, where = summary(rows)
-    least_mean, least_worst, _ = summary(rows, least=True)
+    least_mean, least_worst, least_where = summary(rows, least=True)
     goals = (
         f"Mean by multiply-accumulates {mean:.2f} (goal {GOALS[0]}), worst {worst:.2f} (goal {GOALS[1]}; "
-        f"{where}). Of the least times: {least_mean:.2f} and {least_worst:.2f}."
+        f"{where}). Of the least times: {least_mean:.2f} and {least_worst:.2f} ({least_where})."
     )
+    if busy := sum(_disturbed(row) for row in rows.values()):
+        goals += (
+            f" **The machine was busy in this run**: of {busy} of {len(rows)} layers a median "
+            f"is over {DISTURBED} times the least time and says nothing; go by the least times."
+        )
     return {"table": "\n".join(lines), "goals": goals, "command": run_line(document["runs"][-1])}
+
+
+def _disturbed(row: Mapping[str, Any]) -> bool:
+    """Whether one of the two was held up in most rounds."""
+    return any(row[side] > DISTURBED * row["least"][side] for side in ("onednn_ms", "ms"))
 
 
 def _line(cells: Any) -> str:

@@ -23,7 +23,7 @@ def test_a_layer_is_measured(outputs: int) -> None:
 
 def test_rows_become_a_table() -> None:
     def row(macs: int, ratio: float) -> dict[str, object]:
-        least = {"onednn_ms": 1.0, "ms": 2.0, "ratio": 0.5}
+        least = {"onednn_ms": 0.5, "ms": 1.0, "ratio": 0.5}
         return {"macs": macs, "onednn_ms": ratio, "ms": 1.0, "ratio": ratio, "least": least}
 
     rows = {"a": row(3_000_000, 1.0), "b": row(1_000_000, 0.6)}
@@ -37,3 +37,4 @@ def test_rows_become_a_table() -> None:
     parts = int8_layers.render({"runs": [run], "sections": {int8_layers.PART: rows}})
     assert "| b | 1 | 0.600 | 1.000 | **0.60** | 0.50 |" in parts["table"]
     assert "Mean by multiply-accumulates 0.90" in parts["goals"]
+    assert "of 1 of 2 layers a median" in parts["goals"]  # 1.0 of 0.5

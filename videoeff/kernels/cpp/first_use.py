@@ -1,8 +1,8 @@
 """Measures the table of costs at the first use on a processor that has none of its own.
 
 From which share of active pixels on a convolution is computed whole, which never changes a value. What
-minimal filtering costs is not measured here: it decides about the last bits of float32 sums, so that without
-``videoeff tune`` the same stream gives the same bits on all machines of one instruction set.
+minimal filtering costs is not measured here, as it decides about the last bits of float32 sums: no bit
+depends on what was measured before ``videoeff tune`` was run.
 
 Layers are described to the library directly, without a stream. One environment variable is read,
 ``VIDEOEFF_MEASURE``: 0 to measure nothing.
