@@ -55,10 +55,10 @@ def _check(call: RegionCall, spec: RegionSpec) -> None:
         raise Unserved("convolutions that read one another in one region")
     reads = call.source.reads if isinstance(call.source, Computation) else ()
     rounds = any(i is not None and i.op == EpiOp.ROUND for i in spec.epilogue)
-    if (cast := next((d for r in reads if (d := r.of(call.buffers).dtype) != call.dtype), None)) is not None:
-        raise Unserved(f"it reads {dtype_name(cast)} and gives {dtype_name(call.dtype)}")
     if rounds or any(r.grid is not None for r in reads):
         raise Unserved(_NUMBERS)
+    if (cast := next((d for r in reads if (d := r.of(call.buffers).dtype) != call.dtype), None)) is not None:
+        raise Unserved(f"it reads {dtype_name(cast)} and gives {dtype_name(call.dtype)}")
     streams = call.layout.streams
     if streams is None or len(streams) != call.extent[0]:
         raise Unserved("its rows mix streams")
