@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from math import prod
 from typing import Any, ClassVar
 
 from torch import fx
@@ -13,8 +14,14 @@ from videoeff.ir import edit
 from videoeff.ir.layout import info
 from videoeff.ir.markers import delta_cache, is_cache
 from videoeff.ir.program import Program, module_path
-from videoeff.ops.base import op_of
+from videoeff.ops.base import bind, op_name, op_of, shape_of
+from videoeff.ops.quantize import FROM_CODES
 from videoeff.passes.base import Notes, Pass
+
+_FROM_NUMBERS = tuple(f"quantized_decomposed.{name}" for name in FROM_CODES)
+
+#: Weights of a linear layer from which on reading them is most of its work.
+MANY_WEIGHTS = 1 << 17
 
 
 @dataclass(frozen=True)
@@ -24,7 +31,8 @@ class InsertDeltaCaches(Pass):
     Layout ops are never kept: their consumers read the buffers behind them. A densely computed value is
     kept where a local op reads it (it re-enters the stream there, by its change test), where two separate
     consumers read it, and where it leaves the network. So is what a cast between float32 and bfloat16 reads
-    and gives. Exact: thresholds are 0.
+    and gives, and what was rounded to 8-bit numbers for a linear layer of many weights: from numbers that
+    are kept it can be computed with integers. Exact: thresholds are 0.
     """
 
     name: ClassVar[str] = "insert-delta-caches"
@@ -92,6 +100,8 @@ def _must_keep(node: fx.Node, readers: set[fx.Node], output: fx.Node) -> bool:
         return True
     if is_cast(node) or (not moves and _feeds_cast(node)):
         return True
+    if op_name(node) in _FROM_NUMBERS and not value.is_spatial and _feeds_many_weights(node):
+        return True
     if moves:
         return False
     if any(_is_local(u) for u in node.users) and not value.is_spatial:
@@ -120,6 +130,20 @@ def _feeds_cast(node: fx.Node) -> bool:
         op = op_of(user)
         if is_cast(user) or (op is not None and op.role == "layout" and _feeds_cast(user)):
             return True
+    return False
+
+
+def _feeds_many_weights(node: fx.Node) -> bool:
+    """Whether a linear layer of many constant weights reads the value, perhaps through layout ops."""
+    for user in node.users:
+        op = op_of(user)
+        if op is not None and op.role == "layout" and _feeds_many_weights(user):
+            return True
+        if op_name(user) in ("linear", "conv2d"):
+            bound = bind(user)
+            weight = bound["weight"]
+            if bound["input"] is node and weight.op == "get_attr" and prod(shape_of(weight)) >= MANY_WEIGHTS:
+                return True
     return False
 
 

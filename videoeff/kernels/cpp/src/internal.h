@@ -75,9 +75,10 @@ struct Segment {
 };
 
 // The inputs that a matrix tile holds: `count` neighbouring elements of one row of a window, from element `first` of what lies
-// side by side there. `column`: the tap it begins with.
+// side by side there. `column`: the tap it begins with; `bytes`: a bit for each.
 struct TileStep {
   int32_t row, column, first, count;
+  uint64_t bytes;
 };
 
 struct Window {
@@ -109,7 +110,7 @@ struct Op {
   bool sums = false;                 // register 0 holds sums of integers, which the ending takes for what they stand for
   bool uniform = false;              // one scale and one zero serve all channels of the value
   std::vector<TileStep> steps;       // of the reduction (tiles.h)
-  std::vector<int64_t> offsets;      // bytes from a pixel's first tap to each of them
+  std::vector<int64_t> offsets;      // bytes from a pixel's first tap to each of them; then those of inputs copied together
   int64_t extent = 0;                // bytes from there that all of them read
   bool in_place = false;             // they may be read where they lie
   Memory zeros;                      // what taps outside the input read, where it is not zero_row
@@ -142,6 +143,8 @@ struct Scratch {
   int32_t done = 0;                  // instructions of the epilogue that were carried out already
   void *line_buffer = nullptr;       // pixel (0, 0) of the map of which it holds some rows; may lie outside
   void *rows = nullptr;              // results of a depthwise stage, those of the block's pixels one after the other
+  // Of a block whose panels are computed call by call: a number of its own, and that of the block whose inputs `temp` holds.
+  uint64_t block = 0, *copied = nullptr;
 };
 constexpr int kSpareRows = 32;       // rows after the last pixel of a register that may be overwritten
 // A row of a frame under test. The amount of a pixel is 1 or 0 at threshold 0.

@@ -26,8 +26,8 @@ constexpr int64_t kScratchBytes = 384 << 10;
 constexpr int32_t kBlockStep = 24;
 // The same for matrix tiles. Sized: two tiles of 16 pixels.
 constexpr int32_t kTileStep = 32;
-// Bytes of a block's results, where they are numbers and the weights few. Sized: two thirds of L1. Timed: mobilenet_v2.
-constexpr int64_t kNearBytes = 24 << 10;
+// Bytes of a block's results, where they are numbers and the weights few. Timed: single layers by matrix tiles, 12 to 48 KB.
+constexpr int64_t kNearBytes = 48 << 10;
 // Bytes of weights below which that holds. Sized: they stay in L1 or L2 whatever the block.
 constexpr size_t kFewWeights = size_t(48) << 10;
 // Bytes of a block's inputs, where they may have to be copied together for matrix tiles. Sized: they stay in L2.

@@ -56,6 +56,23 @@ inline void find_ending(Op &op) {
   op.ending = source;
 }
 
+#if VF_ISA == VF_ISA_AVX512
+// The first n bytes, no others: a masked store of a whole vector would hold up the load of what follows them.
+VF_INLINE void store_bytes(u8 *to, __m512i x, int32_t n) {
+  if (n >= 64) return _mm512_storeu_si512(to, x);
+  __m256i half = _mm512_castsi512_si256(x);
+  if (n & 32) _mm256_storeu_si256(reinterpret_cast<__m256i *>(to), half), half = _mm512_extracti64x4_epi64(x, 1), to += 32;
+  __m128i part = _mm256_castsi256_si128(half);
+  if (n & 16) _mm_storeu_si128(reinterpret_cast<__m128i *>(to), part), part = _mm256_extracti128_si256(half, 1), to += 16;
+  if (n & 8) _mm_storel_epi64(reinterpret_cast<__m128i *>(to), part), part = _mm_srli_si128(part, 8), to += 8;
+  uint64_t rest = uint64_t(_mm_cvtsi128_si64(part));
+  if (n & 4) std::memcpy(to, &rest, 4), rest >>= 32, to += 4;
+  if (n & 2) std::memcpy(to, &rest, 2), rest >>= 16, to += 2;
+  if (n & 1) std::memcpy(to, &rest, 1);
+}
+VF_INLINE __mmask64 first_bytes(int32_t n) { return n >= 64 ? ~__mmask64(0) : (__mmask64(1) << n) - 1; }
+#endif
+
 // Numbers of a grid with one scale, 64 of them at a time, where there are vectors for it.
 #if VF_ISA != VF_ISA_AVX512
 struct Encoder {
@@ -70,6 +87,13 @@ struct Encoder {
     low = _mm512_set1_ps(grid.row(VF_GRID_LOW)[0]), high = _mm512_set1_ps(grid.row(VF_GRID_HIGH)[0]);
     zero = _mm512_set1_epi32(int32_t(grid.row(VF_GRID_ZERO)[0]));
     order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+  }
+  // Of 4 pixels in a vector each, or 2 in two: their first c channels, a multiple of 4, one pixel behind the other.
+  void put_together(int32_t c, int32_t vectors) {
+    alignas(64) int32_t from[16] = {};
+    for (int32_t i = 0; i < 4 / vectors; i++)
+      for (int32_t k = 0; k < c / 4; k++) from[i * c / 4 + k] = k % 4 * 4 + i * vectors + k / 4;
+    order = _mm512_load_si512(from);
   }
   VF_INLINE __m512i whole(vfloat x) const {  // as Grid::encode_bytes
     __m512 y = _mm512_mul_ps((__m512)x, inverse);
@@ -124,21 +148,55 @@ template <class S, int Src, class F, bool Sums> struct FusedRow {
     return f(x);
   }
 #if VF_ISA == VF_ISA_AVX512
-  VF_INLINE __m512i encoded(const Encoder &encoder, const T *v, const S *a, const S *b, int32_t k) const {
-    return encoder.bytes(encoder.whole(real(v, a, b, k)), encoder.whole(real(v, a, b, k + L)),
-                         encoder.whole(real(v, a, b, k + 2 * L)), encoder.whole(real(v, a, b, k + 3 * L)));
+  // Channels k .. k + n - 1 of a row, as whole numbers: the lanes behind them are anything. Of arguments no more is read.
+  VF_INLINE __m512i whole(const Encoder &encoder, const T *v, const S *a, const S *b, int32_t k, int32_t n) const {
+    return encoder.whole(Src == kProduced || n >= L ? real(v, a, b, k) : real(v, a, b, k, n));
   }
-  // The first channels, 64 at a time; returns how many.
-  VF_INLINE int32_t exchange_many(const Encoder &encoder, const T *v, const S *a, const S *b, S *o, int32_t c, bool &moved) const {
+  // The same of up to 64 channels, as bytes.
+  VF_INLINE __m512i encoded(const Encoder &encoder, const T *v, const S *a, const S *b, int32_t k, int32_t n) const {
+    const __m512i none = _mm512_setzero_si512();
+    return encoder.bytes(whole(encoder, v, a, b, k, n),
+                         n > L ? whole(encoder, v, a, b, k + L, n - L) : none,
+                         n > 2 * L ? whole(encoder, v, a, b, k + 2 * L, n - 2 * L) : none,
+                         n > 3 * L ? whole(encoder, v, a, b, k + 3 * L, n - 3 * L) : none);
+  }
+  VF_INLINE bool exchange_many(const Encoder &encoder, const T *v, const S *a, const S *b, S *o, int32_t c) const {
     int32_t k = 0;
     __mmask64 differ = 0;
     for (; k + 4 * L <= c; k += 4 * L) {
-      const __m512i now = encoded(encoder, v, a, b, k);
+      const __m512i now = encoded(encoder, v, a, b, k, 4 * L);
       differ |= _mm512_cmpneq_epi8_mask(now, _mm512_loadu_si512(o + k));
       _mm512_storeu_si512(o + k, now);
     }
-    moved |= differ != 0;
-    return k;
+    if (k < c) {
+      const __m512i now = encoded(encoder, v, a, b, k, c - k);
+      const __mmask64 part = first_bytes(c - k);
+      differ |= _mm512_mask_cmpneq_epi8_mask(part, now, _mm512_maskz_loadu_epi8(part, o + k));
+      store_bytes(o + k, now, c - k);
+    }
+    return differ != 0;
+  }
+  // Of up to 4 pixels of 16 channels at most, or 2 of 32, which lie side by side: a bit for each that moved.
+  template <int Vectors>
+  VF_INLINE uint64_t exchange_pixels(const Encoder &encoder, const T *v, int64_t ld, const S *a, int64_t step_a, const S *b,
+                                     int64_t step_b, S *o, int32_t c, int32_t n) const {
+    __m512i part[4];
+    for (int i = 0; i < 4 / Vectors; i++)
+      for (int j = 0; j < Vectors; j++)
+        part[i * Vectors + j] = i < n && j * L < c ? whole(encoder, v + i * ld, a + i * step_a, b + i * step_b, j * L, c - j * L)
+                                                   : _mm512_setzero_si512();
+    const __m512i now = encoder.bytes(part[0], part[1], part[2], part[3]);
+    const __mmask64 there = first_bytes(n * c);
+    const uint64_t differ = _mm512_mask_cmpneq_epi8_mask(there, now, _mm512_maskz_loadu_epi8(there, o));
+    store_bytes(o, now, n * c);
+    uint64_t moved = 0;
+    for (int i = 0; i < 4 / Vectors && i < n; i++) moved |= uint64_t((differ >> (i * c) & first_bytes(c)) != 0) << i;
+    return moved;
+  }
+  VF_INLINE void overwrite_many(const Encoder &encoder, const T *v, const S *a, const S *b, S *o, int32_t c) const {
+    int32_t k = 0;
+    for (; k + 4 * L <= c; k += 4 * L) _mm512_storeu_si512(o + k, encoded(encoder, v, a, b, k, 4 * L));
+    if (k < c) store_bytes(o + k, encoded(encoder, v, a, b, k, c - k), c - k);
   }
 #endif
   // What is stored: a value, or its number.
@@ -153,7 +211,7 @@ template <class S, int Src, class F, bool Sums> struct FusedRow {
       bool moved = false;
       int32_t k = 0;
 #if VF_ISA == VF_ISA_AVX512
-      if (many) k = exchange_many(*many, v, a, b, o, c, moved);
+      if (many) return exchange_many(*many, v, a, b, o, c);
 #endif
       for (; k + L <= c; k += L) moved |= exchange_bytes(out.encode_bytes(real(v, a, b, k), k), o + k);
       if (k < c) moved |= exchange_bytes_part(out.encode_bytes(real(v, a, b, k, c - k), k), o + k, c - k);
@@ -178,7 +236,7 @@ template <class S, int Src, class F, bool Sums> struct FusedRow {
     (void)many;
 #if VF_ISA == VF_ISA_AVX512
     if constexpr (Numbers)
-      for (; many && k + 4 * L <= c; k += 4 * L) _mm512_storeu_si512(o + k, encoded(*many, v, a, b, k));
+      if (many) return overwrite_many(*many, v, a, b, o, c);
 #endif
     for (; k + L <= c; k += L) store(o + k, value(v, a, b, k));
     if (k < c) store_part(o + k, value(v, a, b, k, c - k), c - k);
@@ -203,11 +261,11 @@ template <class S, int Src, class F, bool Sums> struct FusedRow {
   }
 };
 
-// What encodes many numbers at a time, where they have one scale and there are many.
+// What encodes many numbers at a time, where they have one scale.
 template <class S> std::optional<Encoder> encoder_of(const Op &op, const Grid<S> &grid) {
   std::optional<Encoder> many;
   if constexpr (std::is_same_v<S, u8>)
-    if (op.uniform && op.d.out.c >= 4 * lanes<compute<S>>) many.emplace(grid);
+    if (op.uniform) many.emplace(grid);
   (void)grid;
   return many;
 }
@@ -220,10 +278,18 @@ void finish_fused(const Op &op, const Block &block, Scratch &scratch, bool force
   const Grid<S> grid(d.out);
   const FusedRow<S, Src, F, Sums> row{f, grid, Grid<S>(d.args[op.operand]), Grid<S>(d.args[op.operand + (Src == kTimes)]),
                                       Grid<S>(d.args[op.rounding]), Sums ? channels_of<u8>(op, 0) : Channels<u8>{}};
-  const std::optional<Encoder> many = encoder_of<S>(op, grid);
+  std::optional<Encoder> many = encoder_of<S>(op, grid);
   T *value = static_cast<T *>(scratch.reg[0]);
   const int32_t c = d.out.c;
   const bool exact = d.threshold == 0;
+  // Pixels of few channels, which fill a vector only together.
+  [[maybe_unused]] int32_t together = 0;
+#if VF_ISA == VF_ISA_AVX512
+  if (many && c <= 2 * lanes<T> && c % 4 == 0 && d.out.sw == c && exact && !squares && !force) {
+    together = c <= lanes<T> ? 4 : 2;
+    many->put_together(c, 4 / together);
+  }
+#endif
   int32_t p = 0;
   uint64_t word = 0;  // of `changed`, written when it is full
   for (int32_t k = 0; k < block.count; k++) {
@@ -240,6 +306,20 @@ void finish_fused(const Op &op, const Block &block, Scratch &scratch, bool force
       b = static_cast<const S *>(v.data) + run.r * v.sr + run.y * v.sh + run.x * v.sw, step_b = v.sw;
     }
     const T limit = d.relative ? T(float(d.threshold) * d.scale[run.r]) : T(d.threshold);
+#if VF_ISA == VF_ISA_AVX512
+    if constexpr (std::is_same_v<S, u8>)
+      if (together) {
+        for (int32_t i = 0; i < run.n; i += together) {
+          const int32_t n = std::min(together, run.n - i), at = p & 63;
+          const uint64_t moved = together == 4 ? row.template exchange_pixels<1>(*many, value, op.ld, a, step_a, b, step_b, o, c, n)
+                                               : row.template exchange_pixels<2>(*many, value, op.ld, a, step_a, b, step_b, o, c, n);
+          value += n * int64_t(op.ld), o += n * d.out.sw, a += n * step_a, b += n * step_b, p += n;
+          word |= moved << at;
+          if (at + n >= 64) changed[p / 64 - 1] = word, word = at ? moved >> (64 - at) : 0;
+        }
+        continue;
+      }
+#endif
     for (int32_t i = 0; i < run.n; i++, p++, o += d.out.sw, value += op.ld, a += step_a, b += step_b) {
       bool moved = true;
       if (force) {

@@ -125,6 +125,14 @@ template <class S> void store_any(const Op &op, const vf_frame &frame, const Run
       squares[i] = float(energy / T(c));
     }
   if constexpr (std::is_same_v<S, u8>) {
+    if (d.out.sc == 1 && frame.sc == 1 && d.out.sw == c && frame.sw == c) {
+      constexpr int L = lanes<float>;
+      const int32_t values = run.n * c;
+      int32_t k = 0;
+      for (; k + L <= values; k += L) store(to + k, kept.rounded(load(from + k)));
+      if (k < values) store_part(to + k, kept.rounded(load_part(from + k, values - k)), values - k);
+      return;
+    }
     for (int32_t i = 0; i < run.n; i++)
       for (int32_t j = 0; j < c; j++)
         narrow(kept.rounded(broadcast(from[i * frame.sw + j * frame.sc]))[0], to + i * d.out.sw + j * d.out.sc);

@@ -78,6 +78,19 @@ template <class S> void accumulate(const vf_view &v, const Run &run, double *sum
   const S *from = static_cast<const S *>(v.data) + run.r * v.sr + run.y * v.sh + run.x * v.sw;
   const Grid<S> grid(v);
   int64_t c = 0;
+  if constexpr (std::is_same_v<S, u8>) {
+    // Numbers are added first: their sums are exact in float, and what these stand for in double, in any order.
+    constexpr int L = lanes<float>;
+    const double pixels = run.n;
+    for (; v.sc == 1 && run.n <= 1 << 16 && c + L <= v.c; c += L) {
+      vfloat total = {};
+      for (int64_t p = 0; p < run.n; p++) total += load(from + p * v.sw + c);
+      alignas(64) float many[L];
+      store(many, total);
+      const float *zero = grid.row(VF_GRID_ZERO) + c, *scale = grid.row(VF_GRID_SCALE) + c;
+      for (int k = 0; k < L; k++) sums[c + k] += (double(many[k]) - pixels * double(zero[k])) * double(scale[k]);
+    }
+  }
   if (v.sc == 1)
     for (; c + 8 <= v.c; c += 8) {
       vwide total, x;

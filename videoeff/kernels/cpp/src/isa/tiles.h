@@ -39,6 +39,14 @@ VF_TILE_TARGET inline void set_tiles_up() {
   frame = frame_number();
 }
 
+// 16 pixels: where the first one's inputs lie, how many bytes on the next one's, and where from there each step begins.
+struct TileInput {
+  const char *at;
+  int64_t apart;
+  const int64_t *offsets;
+};
+constexpr size_t kTileInputs = (kMaxBlock / kTileRows * sizeof(TileInput) + 63) / 64 * 64;
+
 // Whether tiles serve an op. Of bfloat16 both inputs and weights are such.
 inline bool fits_tiles(const Op &op) {
   const vf_op &d = op.d;
@@ -48,26 +56,32 @@ inline bool fits_tiles(const Op &op) {
 // Whether the taps of a row of the window lie side by side.
 inline bool rows_together(const vf_op &d) { return d.dx == 1 && d.in.sw == d.in.c; }
 
+// Bits begin .. begin + count - 1, of 64.
+VF_INLINE uint64_t some_bytes(int64_t count, int64_t begin) {
+  return count >= 64 ? ~uint64_t(0) : ((uint64_t(1) << count) - 1) << (count ? begin : 0);
+}
+
 template <class S> void prepare_tiles(Op &op) {
   constexpr int32_t U = Unit<S>::inputs, row = kTileBytes / int32_t(sizeof(S)), L = lanes<float>;
+  constexpr int64_t item = int64_t(sizeof(S));
   using Weight = typename Unit<S>::Weight;
   const vf_op &d = op.d;
   const int32_t inputs = d.in.c, outputs = producer_channels(op), window = d.kh * d.kw;
   const bool whole = rows_together(d);
   op.gather = op.rows = false, op.rest = 0;
-  op.steps.clear(), op.offsets.clear(), op.extent = 0;
+  op.steps.clear(), op.offsets.clear(), op.extent = 0, op.in_place = true;
   for (int32_t r = 0; r < d.kh; r++)
     for (int32_t c = 0; c < d.kw; c += whole ? d.kw : 1)
       for (int32_t first = 0, stop = whole ? d.kw * inputs : inputs; first < stop; first += row) {
-        op.steps.push_back({r, c, first, std::min(stop - first, row)});
+        const int32_t count = std::min(stop - first, row);
         const int64_t offset = int64_t(r) * d.dy * d.in.sh + int64_t(c) * d.dx * d.in.sw + first;
-        op.offsets.push_back(offset * int64_t(sizeof(S)));
+        op.steps.push_back({r, c, first, count, some_bytes(count * item, 0)});
+        op.offsets.push_back(offset * item);
         op.extent = std::max(op.extent, op.offsets.back() + kTileBytes);
+        // Of bfloat16, what lies behind a step must not be read: nothing times 0 takes a NaN away.
+        op.in_place &= std::is_same_v<S, u8> || count == row;
       }
   const int64_t steps = int64_t(op.steps.size());
-  // Of bfloat16, what lies behind a step must not be read: nothing times 0 takes a NaN away.
-  op.in_place = std::is_same_v<S, u8> ||
-                std::all_of(op.steps.begin(), op.steps.end(), [](const TileStep &s) { return s.count == row; });
   for (int64_t s = 0; s < steps; s++) op.offsets.push_back(s * kTileSize);  // of inputs copied together
   op.reduction = int32_t(steps) * row;
   op.panels.assign(size_t((outputs + L - 1) / L / 2), 2);
@@ -92,15 +106,8 @@ template <class S> void prepare_tiles(Op &op) {
   const int64_t fits = kTilesCopied / (steps * kTileBytes) / kTileStep * kTileStep;
   op.most_pixels = int32_t(std::clamp<int64_t>(fits, kTileStep, kMaxBlock));
   op.block_pixels = std::min(std::max(op.block_pixels / kTileStep, 1) * kTileStep, op.most_pixels);
-  op.temp_bytes = size_t(op.most_pixels) * size_t(steps) * kTileBytes + kTileSize;
+  op.temp_bytes = kTileInputs + size_t(op.most_pixels) * size_t(steps) * kTileBytes + kTileSize;
 }
-
-// 16 pixels: where the first one's inputs lie, how many bytes on the next one's, and where from there each step begins.
-struct TileInput {
-  const char *at;
-  int64_t apart;
-  const int64_t *offsets;
-};
 
 // Adds up `steps` steps of MT x NT tiles, beginning with rows of `begin` (NT x 16), and stores them `ld` elements apart.
 template <class S, int MT, int NT>
@@ -143,6 +150,7 @@ struct TilePixel {
 
 // The inputs of `n` pixels, one step after the other as tiles. Taps outside the input are zeros.
 template <class S> void copy_inputs(const Op &op, const TilePixel *pixels, int32_t n, char *to) {
+  constexpr int64_t item = int64_t(sizeof(S));
   const vf_op &d = op.d;
   const int32_t inputs = d.in.c;
   const bool whole = rows_together(d);
@@ -150,23 +158,26 @@ template <class S> void copy_inputs(const Op &op, const TilePixel *pixels, int32
   const int64_t below = int64_t(d.in.h) - int64_t(d.kh - 1) * d.dy, right = int64_t(d.in.w) - int64_t(d.kw - 1) * d.dx;
   for (int32_t i = 0; i < n; i++, to += kTileBytes) {
     const TilePixel &pixel = pixels[i];
-    const bool inside = pixel.y >= 0 && pixel.y < below && pixel.x >= 0 && pixel.x < right;
+    const int64_t *offset = op.offsets.data();
     char *into = to;
-    for (size_t s = 0; s < op.steps.size(); s++, into += kTileSize) {
-      const TileStep &step = op.steps[s];
-      int64_t first = 0, stop = step.count;  // those of the step that lie inside
-      if (!inside) {
-        const int64_t y = pixel.y + int64_t(step.row) * d.dy, x = pixel.x + int64_t(step.column) * d.dx;
-        if (y < 0 || y >= d.in.h) stop = 0;
-        else if (whole)
-          first = std::max<int64_t>(-x * inputs - step.first, 0),
-          stop = std::min<int64_t>(stop, (d.in.w - x) * inputs - step.first);
-        else if (x < 0 || x >= d.in.w) stop = 0;
-      }
-      const int64_t count = std::max<int64_t>(stop - first, 0) * int64_t(sizeof(S));
-      const uint64_t bytes = count >= 64 ? ~uint64_t(0) : ((uint64_t(1) << count) - 1) << (count ? first * int64_t(sizeof(S)) : 0);
-      const void *from = reinterpret_cast<const void *>(pixel.at + uintptr_t(op.offsets[s]));
+    const auto copy = [&](uint64_t bytes) {
+      const void *from = reinterpret_cast<const void *>(pixel.at + uintptr_t(*offset++));
       _mm512_storeu_si512(into, _mm512_mask_loadu_epi8(zeros, __mmask64(bytes), from));
+      into += kTileSize;
+    };
+    if (pixel.y >= 0 && pixel.y < below && pixel.x >= 0 && pixel.x < right) {
+      for (const TileStep &step : op.steps) copy(step.bytes);
+      continue;
+    }
+    for (const TileStep &step : op.steps) {
+      int64_t first = 0, stop = step.count;  // those of the step that lie inside
+      const int64_t y = pixel.y + int64_t(step.row) * d.dy, x = pixel.x + int64_t(step.column) * d.dx;
+      if (y < 0 || y >= d.in.h) stop = 0;
+      else if (whole)
+        first = std::max<int64_t>(-x * inputs - step.first, 0),
+        stop = std::min<int64_t>(stop, (d.in.w - x) * inputs - step.first);
+      else if (x < 0 || x >= d.in.w) stop = 0;
+      copy(some_bytes(std::max<int64_t>(stop - first, 0) * item, first * item));
     }
   }
 }
@@ -190,13 +201,11 @@ template <class S> VF_INLINE void tile_products(const TileInput *input, int tile
   else tile_product<S, 1, 1>(input, steps, panel, begin, out, ld);
 }
 
-// As `convolution`.
-template <class S> void tile_convolution(const Op &op, const Block &block, Scratch &scratch, int32_t only) {
-  constexpr int L = lanes<float>;
+// Finds the inputs of a block's pixels, 16 at a time, and copies those together that cannot be read where they lie.
+template <class S> void find_inputs(const Op &op, const Block &block, const Scratch &scratch, TileInput *inputs, char *copied) {
   constexpr int64_t item = int64_t(sizeof(S));
   const vf_op &d = op.d;
   const int64_t steps = int64_t(op.steps.size());
-  set_tiles_up();
   TilePixel pixels[kMaxBlock + kTileRows];
   bool inside[kMaxBlock];
   const bool rows = op.reads == Op::kRows;
@@ -219,8 +228,6 @@ template <class S> void tile_convolution(const Op &op, const Block &block, Scrat
       inside[count] = y >= 0 && y < below && x >= 0 && x < right;
     }
   }
-  TileInput inputs[kMaxBlock / kTileRows];
-  char *copied = static_cast<char *>(scratch.temp);
   const int32_t groups = (count + kTileRows - 1) / kTileRows;
   for (int32_t g = 0; g < groups; g++) {
     const int32_t first = g * kTileRows, n = std::min(count - first, kTileRows);
@@ -237,6 +244,18 @@ template <class S> void tile_convolution(const Op &op, const Block &block, Scrat
     inputs[g] = {copied, kTileBytes, op.offsets.data() + steps};
     copied += steps * kTileSize;
   }
+}
+
+// As `convolution`.
+template <class S> void tile_convolution(const Op &op, const Block &block, Scratch &scratch, int32_t only) {
+  constexpr int L = lanes<float>;
+  const int64_t steps = int64_t(op.steps.size());
+  set_tiles_up();
+  auto *inputs = static_cast<TileInput *>(scratch.temp);
+  if (!scratch.copied || !scratch.block || *scratch.copied != scratch.block)
+    find_inputs<S>(op, block, scratch, inputs, static_cast<char *>(scratch.temp) + kTileInputs);
+  if (scratch.copied) *scratch.copied = scratch.block;
+  const int32_t count = block.pixels, groups = (count + kTileRows - 1) / kTileRows;
   const char *panel = static_cast<const char *>(op.weight.data);
   float *out = static_cast<float *>(scratch.reg[0]);
   alignas(64) float part[kTileRows * 2 * L];  // of a group that is not full: what follows it may be another worker's

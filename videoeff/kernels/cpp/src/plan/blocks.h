@@ -126,6 +126,8 @@ static void panel_task(void *context, int64_t index, int worker) {
   }
   if (from == to) return;
   const Block block = work.joined(from, to, scratch);
+  scratch.copied = &work.plan->workers[worker].copied;
+  scratch.block = turn < whole ? work.plan->shared_blocks : 0;
   work.plan->kernels->panel(*work.op, block, scratch, panel, later);
 }
 
@@ -160,6 +162,7 @@ static bool run_shared(vf_plan &plan, const Op &op, int64_t pixels, const Frame 
     work.first = work.last;
     for (int32_t held = 0; work.last < plan.blocks.size(); work.last++)
       if ((held += plan.blocks[work.last].pixels) > op.most_pixels) break;
+    plan.shared_blocks++;
     plan.pool.run(int64_t(work.turns) * parts, parts, panel_task, &work);
     plan.pool.run(parts, parts, finish_task, &work);
   }

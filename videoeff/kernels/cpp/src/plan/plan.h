@@ -36,6 +36,7 @@ struct Sums {
 struct Worker {
   Memory registers, temp, rows, line_buffer;
   Scratch scratch{};
+  uint64_t copied = 0;   // Scratch::copied
   // of a line buffer, reused
   std::vector<Run> runs, inner, cut;
   std::vector<uint64_t> bits;
@@ -75,6 +76,7 @@ struct vf_plan {
   std::vector<int64_t> counts, times;    // (ops, VF_COUNTS), (ops)
   std::vector<vf::Worker> workers;
   vf::Memory shared;                     // registers that all workers fill together
+  uint64_t shared_blocks = 0;            // computed in them so far
   size_t register_bytes = 0, temp_bytes = 0, shared_bytes = 0, row_bytes = 0, line_buffer_bytes = 0;
   vf::Pool pool;
   // reused from op to op
