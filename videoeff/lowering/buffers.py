@@ -29,7 +29,10 @@ def device_of(module: nn.Module) -> torch.device:
 
 
 def allocate(
-    specs: Sequence[StateSpec], device: torch.device, known: Mapping[StateSpec, Tensor] | None = None
+    specs: Sequence[StateSpec],
+    device: torch.device,
+    known: Mapping[StateSpec, Tensor] | None = None,
+    neighbours: Sequence[Sequence[str]] = (),
 ) -> dict[str, Tensor]:
     """Buffers for a plan's state: maps channels-last, slices as views of their parent, contents undefined.
 
@@ -37,6 +40,8 @@ def allocate(
         specs: the state.
         device: where to.
         known: buffers to take over where the specification is the same.
+        neighbours: names of buffers to lay one behind the other, on the CPU, where all are made anew: kernels
+            elsewhere want each at a multiple of some bytes.
 
     Raises:
         LoweringError: a slice does not lie inside its buffer.
@@ -44,8 +49,13 @@ def allocate(
     state: dict[str, Tensor] = {}
     known = known or {}
     with torch.inference_mode(False):  # made under it, they could not be written outside
+        by_name = {spec.name: spec for spec in specs}
+        for names in neighbours if device.type == "cpu" else ():
+            row = [by_name[name] for name in names]
+            if not any(spec in known for spec in row):
+                state.update(_side_by_side(row))
         for spec in specs:
-            if spec.parent is None:
+            if spec.parent is None and spec.name not in state:
                 state[spec.name] = known[spec] if spec in known else _buffer(spec, device)
         for spec in specs:
             if spec.parent is not None and spec.channels is not None:
@@ -73,13 +83,25 @@ def _buffer(spec: StateSpec, device: torch.device) -> Tensor:
     return torch.empty(spec.shape, dtype=spec.dtype, device=device, memory_format=lies)
 
 
+def _side_by_side(specs: Sequence[StateSpec]) -> dict[str, Tensor]:
+    """Buffers of values without gaps, one behind the other."""
+    sizes = [math.prod(spec.shape) for spec in specs]
+    parts = torch.split(torch.empty(sum(sizes), dtype=specs[0].dtype), sizes)
+    return {spec.name: _laid(spec, part) for spec, part in zip(specs, parts, strict=True)}
+
+
+def _laid(spec: StateSpec, memory: Tensor) -> Tensor:
+    """Memory of as many elements as a buffer."""
+    if not spec.channels_last:
+        return memory.view(spec.shape)
+    rows, channels, height, width = spec.shape
+    return memory.view(rows, height, width, channels).permute(0, 3, 1, 2)
+
+
 def _numbers(spec: StateSpec, device: torch.device) -> Tensor:
     """A buffer of 8-bit numbers, with room behind the last pixel: kernels read some numbers at a time."""
     memory = torch.empty(math.prod(spec.shape) + _ROOM, dtype=spec.dtype, device=device)
-    if not spec.channels_last:
-        return memory[: math.prod(spec.shape)].view(spec.shape)
-    rows, channels, height, width = spec.shape
-    return memory[: math.prod(spec.shape)].view(rows, height, width, channels).permute(0, 3, 1, 2)
+    return _laid(spec, memory[: math.prod(spec.shape)])
 
 
 def pixel_stride(backends: Sequence[Backend[Any]], channels: int, device: str) -> int:

@@ -25,6 +25,7 @@ from videoeff.lowering.bounds import bounds_of
 from videoeff.lowering.buffers import allocate, device_of, pixel_stride, state_specs
 from videoeff.lowering.choose import Answers, Choice, choose, choose_backends
 from videoeff.lowering.computation import outputs_of
+from videoeff.lowering.joins import neighbours, with_joins
 from videoeff.lowering.plan import Instruction, Plan
 from videoeff.lowering.region_calls import Surroundings, predictions_of, region_call
 
@@ -52,6 +53,7 @@ def lower(program: Program, backend: str = "auto", answers: Answers | None = Non
     calls = _without_recomputed(program, backends, answers)
     chosen = [choose(call, backends, backend, answers) for call in calls.calls]
     runners, groups = _runners(chosen)
+    outputs = with_joins(outputs_of(arguments(calls.program.output)[0]))
     return Plan(
         program=calls.program,
         instructions=tuple(_instruction(r, c) for r, c in zip(calls.regions, chosen, strict=True)),
@@ -59,7 +61,8 @@ def lower(program: Program, backend: str = "auto", answers: Answers | None = Non
         groups=groups,
         state=calls.state,
         frame_specs=tuple(n.meta["input"] for n in calls.program.placeholders),
-        outputs=outputs_of(arguments(calls.program.output)[0]),
+        outputs=outputs,
+        neighbours=neighbours(outputs, {spec.name: spec for spec in calls.state}),
     )
 
 

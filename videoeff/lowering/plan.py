@@ -45,6 +45,7 @@ class Plan:
         state: every buffer.
         frame_specs: (shape, dtype) of each input tensor.
         outputs: from the caches' buffers to the flat outputs (views of them where nothing is moved).
+        neighbours: buffers that the outputs join, by name, to be kept one behind the other.
     """
 
     program: Program
@@ -54,6 +55,7 @@ class Plan:
     state: tuple[StateSpec, ...]
     frame_specs: tuple[tuple[tuple[int, ...], torch.dtype], ...]
     outputs: Computation[tuple[Any, ...]]
+    neighbours: tuple[tuple[str, ...], ...] = ()
 
     @property
     def state_bytes(self) -> int:

@@ -89,7 +89,7 @@ class Engine(nn.Module):
     def allocate(self) -> None:
         """Make all buffers anew and forget what they held. They are filled by the next frame."""
         self._fresh = [True] * self.program.streams
-        self._state = allocate(self.plan.state, device_of(self.network))
+        self._state = allocate(self.plan.state, device_of(self.network), neighbours=self.plan.neighbours)
         self._bind()
 
     def _bind(self) -> None:
@@ -383,7 +383,7 @@ class Engine(nn.Module):
         known = {spec: self._state[spec.name] for spec in self.plan.state}
         self.collect()
         self.plan = lower(self.program, self.backend, self.answers)
-        self._state = allocate(self.plan.state, self.device, known)
+        self._state = allocate(self.plan.state, self.device, known, self.plan.neighbours)
         new = [spec.name for spec in self.plan.state if spec not in known]
         settled = not all(self._fresh)
         layouts = {i.call.name: i.call.layout for i in self.plan.instructions}

@@ -366,8 +366,10 @@ def check_views(engine: Engine) -> int:
         spec = found.description.spec
         for view in (spec.out, *((spec.input,) if spec.input else ()), *spec.arguments):
             if isinstance(view.source, str):
-                storage = engine._state[view.source].untyped_storage().nbytes()
-                whole = storage // engine._state[view.source].element_size()
+                tensor, planned = engine._state[view.source], call.buffers[view.source]
+                whole = planned.untyped_storage().nbytes() // planned.element_size()
+                begin = tensor.storage_offset() - planned.storage_offset()  # buffers may share memory
+                assert (begin + whole) * tensor.element_size() <= tensor.untyped_storage().nbytes()
                 last = sum((n - 1) * s for n, s in zip(view.extent, view.strides, strict=True))
                 assert 0 <= view.offset <= view.offset + last < whole
                 assert view.offset + view.size == whole

@@ -31,7 +31,9 @@ inline int32_t find_copy(const Op &op) {
     return Op::kPicks;
   if (d.kind != VF_POINTWISE || d.nepi != 1 || d.epi[0].op != VF_COPY || d.epi[0].a != VF_ARG || d.epi[0].dst != 0) return 0;
   const vf_view &from = d.args[0];
-  if (d.threshold != 0 || d.magnitude || d.out.sc != 1 || (from.sc != 1 && from.c != 1) || from.c != d.out.c || d.dtype == VF_F64) return 0;
+  if (d.threshold != 0 || d.magnitude || from.c != d.out.c || d.dtype == VF_F64) return 0;
+  const bool apart = d.out.sc != 1 || (from.sc != 1 && from.c != 1);  // as channels lie that are shuffled
+  if (apart) return from.dtype == d.dtype && d.dtype == VF_U8 && same_grid(from, d.out) ? Op::kCopies : 0;
   if (from.dtype == d.dtype && (d.dtype != VF_U8 || same_grid(from, d.out))) return Op::kCopies;
   if ((from.dtype == VF_F32 && d.dtype == VF_BF16) || (from.dtype == VF_BF16 && d.dtype == VF_F32)) return Op::kCasts;
   const bool rows = d.out.sw == d.out.c && from.sw == from.c;
@@ -61,6 +63,13 @@ VF_INLINE bool exchange_bytes(const char *from, char *to, int64_t n) {
   return differs;
 }
 
+// The same of numbers that lie apart.
+VF_INLINE bool exchange_apart(const u8 *from, int64_t from_step, u8 *to, int64_t to_step, int32_t c) {
+  uint8_t differs = 0;
+  for (int32_t k = 0; k < c; k++, from += from_step, to += to_step) differs |= from->code ^ to->code, *to = *from;
+  return differs != 0;
+}
+
 // Of values that are not numbers -0 equals 0, and NaN nothing.
 template <class S> VF_INLINE bool exchange_pixel(const S *from, S *to, int32_t c) {
   if constexpr (std::is_same_v<S, u8>) {
@@ -88,6 +97,7 @@ template <class S> void copy_block(const Op &op, const Block &block, bool force,
   const vf_op &d = op.d;
   const bool picked = op.copies == Op::kPicks;
   const vf_view &v = picked ? d.in : d.args[0];
+  [[maybe_unused]] const bool apart = d.out.c > 1 && (d.out.sc != 1 || v.sc != 1);
   std::memset(changed, 0, sizeof(uint64_t) * size_t((block.pixels + 63) / 64));
   int32_t p = 0;
   for (int32_t k = 0; k < block.count; k++) {
@@ -96,7 +106,12 @@ template <class S> void copy_block(const Op &op, const Block &block, bool force,
     S *to = static_cast<S *>(d.out.data) + run.r * d.out.sr + run.y * d.out.sh + run.x * d.out.sw;
     for (int32_t i = 0; i < run.n; i++, p++, to += d.out.sw) {
       const S *from = row + (picked ? op.ix[size_t(run.x + i)] : run.x + i) * v.sw;
-      changed[p >> 6] |= uint64_t(exchange_pixel<S>(from, to, d.out.c) | force) << (p & 63);
+      bool moved;
+      if constexpr (std::is_same_v<S, u8>)
+        moved = apart ? exchange_apart(from, v.sc, to, d.out.sc, d.out.c) : exchange_pixel<S>(from, to, d.out.c);
+      else
+        moved = exchange_pixel<S>(from, to, d.out.c);
+      changed[p >> 6] |= uint64_t(moved | force) << (p & 63);
     }
   }
 }

@@ -80,11 +80,12 @@ struct Encoder {
 };
 #else
 struct Encoder {
-  __m512 inverse, low, high;
+  __m512 inverse, low, high, scale;
   __m512i zero, order;
   explicit Encoder(const Grid<u8> &grid) {
     inverse = _mm512_set1_ps(grid.row(VF_GRID_INVERSE)[0]);
     low = _mm512_set1_ps(grid.row(VF_GRID_LOW)[0]), high = _mm512_set1_ps(grid.row(VF_GRID_HIGH)[0]);
+    scale = _mm512_set1_ps(grid.row(VF_GRID_SCALE)[0]);
     zero = _mm512_set1_epi32(int32_t(grid.row(VF_GRID_ZERO)[0]));
     order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
   }
@@ -100,6 +101,14 @@ struct Encoder {
     y = _mm512_maskz_max_ps(0xffff, y, low);
     y = _mm512_maskz_min_ps(0xffff, y, high);
     return _mm512_add_epi32(_mm512_maskz_cvtps_epi32(0xffff, y), zero);
+  }
+  // How far a value lies from the number kept beyond what rounding alone may have done, as `change` has it.
+  VF_INLINE vfloat apart(vfloat x, vfloat old) const {
+    __m512 y = _mm512_mul_ps((__m512)x, inverse);
+    y = _mm512_maskz_max_ps(0xffff, y, low);
+    y = _mm512_add_ps(_mm512_maskz_min_ps(0xffff, y, high), _mm512_cvtepi32_ps(zero));
+    const __m512 far = _mm512_sub_ps(_mm512_abs_ps(_mm512_sub_ps(y, (__m512)old)), _mm512_set1_ps(0.5f));
+    return (vfloat)_mm512_mul_ps(_mm512_maskz_max_ps(0xffff, far, _mm512_setzero_ps()), scale);
   }
   VF_INLINE __m512i bytes(__m512i a, __m512i b, __m512i c, __m512i d) const {
     const __m512i lanes = _mm512_packus_epi16(_mm512_packus_epi32(a, b), _mm512_packus_epi32(c, d));
@@ -131,19 +140,25 @@ template <class S, int Src, class F, bool Sums> struct FusedRow {
     if constexpr (Sums) return produced(v, k);
     else return load_part(v + k, n);
   }
+  VF_INLINE vec<T> rounded_product(vec<T> x) const {
+    if constexpr (Numbers) return product(x);
+    else return x;
+  }
+  VF_INLINE vec<T> added(vec<T> x, vec<T> a, int32_t k) const { return x + rounded_product(left.decode(a, k)); }
+  VF_INLINE vec<T> rounded_first(vec<T> x, int32_t k) const { return rounded_product(middle.rounded(x, k)); }
   VF_INLINE vec<T> real(const T *v, const S *a, const S *b, int32_t k) const {
     vec<T> x;
     if constexpr (Src == kTimes) x = left.decode(load(a + k), k) * right.decode(load(b + k), k);
-    else if constexpr (Src == kPlus) x = produced(v, k) + left.decode(load(a + k), k);
-    else if constexpr (Src == kRoundedPlus) x = middle.rounded(produced(v, k), k) + left.decode(load(a + k), k);
+    else if constexpr (Src == kPlus) x = added(produced(v, k), load(a + k), k);
+    else if constexpr (Src == kRoundedPlus) x = added(rounded_first(produced(v, k), k), load(a + k), k);
     else x = produced(v, k);
     return f(x);
   }
   VF_INLINE vec<T> real(const T *v, const S *a, const S *b, int32_t k, int n) const {
     vec<T> x;
     if constexpr (Src == kTimes) x = left.decode(load_part(a + k, n), k) * right.decode(load_part(b + k, n), k);
-    else if constexpr (Src == kPlus) x = produced(v, k, n) + left.decode(load_part(a + k, n), k);
-    else if constexpr (Src == kRoundedPlus) x = middle.rounded(produced(v, k, n), k) + left.decode(load_part(a + k, n), k);
+    else if constexpr (Src == kPlus) x = added(produced(v, k, n), load_part(a + k, n), k);
+    else if constexpr (Src == kRoundedPlus) x = added(rounded_first(produced(v, k, n), k), load_part(a + k, n), k);
     else x = produced(v, k, n);
     return f(x);
   }
@@ -241,23 +256,95 @@ template <class S, int Src, class F, bool Sums> struct FusedRow {
     for (; k + L <= c; k += L) store(o + k, value(v, a, b, k));
     if (k < c) store_part(o + k, value(v, a, b, k, c - k), c - k);
   }
-  VF_INLINE T measure(T *v, const S *a, const S *b, const S *o, int32_t c) const {
+  // How far a row is from the one kept, squares added; and the most of a channel, of numbers alone, where `most` is given. The
+  // row that is stored if it is far enough is left in `v`: values, or bytes of numbers.
+  VF_INLINE T measure(const std::optional<Encoder> &many, T *most, T *v, const S *a, const S *b, const S *o, int32_t c) const {
+    (void)many, (void)most;
+    if constexpr (Numbers) {
+#if VF_ISA == VF_ISA_AVX512
+      if (many) return measure_many(*many, most, v, a, b, o, c);
+#endif
+      return measure_numbers(most, v, a, b, o, c);
+    }
     vec<T> energy = {}, other = {};
     int32_t k = 0;
     for (; k + 2 * L <= c; k += 2 * L) {
-      vec<T> x = out.steps(real(v, a, b, k), k), y = out.steps(real(v, a, b, k + L), k + L);
+      vec<T> x = real(v, a, b, k), y = real(v, a, b, k + L);
       vec<T> d = change<S>(out, x, load(o + k), k), e = change<S>(out, y, load(o + k + L), k + L);
       store(v + k, x), store(v + k + L, y);
       energy += d * d, other += e * e;
     }
     for (; k < c; k += L) {
       const int n = c - k < L ? int(c - k) : L;
-      vec<T> x = first_lanes(out.steps(n == L ? real(v, a, b, k) : real(v, a, b, k, n), k), n, T(0));
+      vec<T> x = first_lanes(n == L ? real(v, a, b, k) : real(v, a, b, k, n), n, T(0));
       vec<T> d = change<S>(out, x, n == L ? load(o + k) : load_part(o + k, n), k);
       store(v + k, x);
       energy += d * d;
     }
     return total(energy + other);
+  }
+  // Bytes are written where values were read already: a vector of them lies before the next values.
+  VF_INLINE T measure_numbers(T *most, T *v, const S *a, const S *b, const S *o, int32_t c) const {
+    vec<T> energy = {}, top = {};
+    u8 *bytes = reinterpret_cast<u8 *>(v);
+    for (int32_t k = 0; k < c; k += L) {
+      const int n = c - k < L ? int(c - k) : L;
+      const vec<T> x = n == L ? real(v, a, b, k) : real(v, a, b, k, n);
+      const vec<T> old = n == L ? load(o + k) : load_part(o + k, n);
+      const vec<T> d = first_lanes(change<S>(out, out.steps(x, k), old, k), n, T(0));
+      const vbytes now = out.encode_bytes(x, k);
+      std::memcpy(bytes + k, &now, sizeof now);
+      energy += d * d, top = d > top ? d : top;
+    }
+    if (most) *most = largest_of(top);
+    return total(energy);
+  }
+  static VF_INLINE T largest_of(vec<T> x) {
+    T most = 0;
+    for (int i = 0; i < L; i++) most = x[i] > most ? x[i] : most;
+    return most;
+  }
+#if VF_ISA == VF_ISA_AVX512
+  // One vector of `measure_many`: its whole numbers; adds its squares.
+  VF_INLINE __m512i measured(const Encoder &encoder, const T *v, const S *a, const S *b, const S *o, int32_t k, int32_t n,
+                             vec<T> &energy, vec<T> &top) const {
+    const vec<T> x = Src == kProduced || n >= L ? real(v, a, b, k) : real(v, a, b, k, n);
+    const __mmask16 there = n >= L ? __mmask16(0xffff) : __mmask16((1 << n) - 1);
+    const __m512i old = _mm512_cvtepu8_epi32(_mm_maskz_loadu_epi8(there, o + k));
+    const vec<T> d = (vec<T>)_mm512_maskz_mov_ps(there, (__m512)encoder.apart(x, (vec<T>)_mm512_cvtepi32_ps(old)));
+    energy += d * d, top = (vec<T>)_mm512_maskz_max_ps(0xffff, (__m512)top, (__m512)d);
+    return encoder.whole(x);
+  }
+  VF_INLINE T measure_many(const Encoder &encoder, T *most, T *v, const S *a, const S *b, const S *o, int32_t c) const {
+    vec<T> energy[2] = {}, top[2] = {};
+    uint8_t *bytes = reinterpret_cast<uint8_t *>(v);
+    for (int32_t k = 0; k < c; k += 4 * L) {
+      __m512i part[4];
+      for (int j = 0; j < 4; j++)
+        part[j] = k + j * L < c ? measured(encoder, v, a, b, o, k + j * L, c - k - j * L, energy[j & 1], top[j & 1])
+                                : _mm512_setzero_si512();
+      _mm512_storeu_si512(bytes + k, encoder.bytes(part[0], part[1], part[2], part[3]));
+    }
+    if (most) *most = _mm512_reduce_max_ps(_mm512_maskz_max_ps(0xffff, (__m512)top[0], (__m512)top[1]));
+    return total(energy[0] + energy[1]);
+  }
+#endif
+  // The row that `measure` left.
+  VF_INLINE void keep(const T *v, S *o, int32_t c) const {
+    if constexpr (Numbers) {
+#if VF_ISA == VF_ISA_AVX512
+      const auto *bytes = reinterpret_cast<const uint8_t *>(v);
+      for (int32_t k = 0; k < c; k += 64) store_bytes(o + k, _mm512_loadu_si512(bytes + k), std::min(c - k, 64));
+#else
+      std::memcpy(o, v, size_t(c));
+#endif
+    } else {
+      copy_row<S>(v, o, c);
+    }
+  }
+  VF_INLINE bool is_other(const T *v, const S *o, int32_t c) const {
+    if constexpr (Numbers) return std::memcmp(v, o, size_t(c)) != 0;
+    else return differs<S>(v, o, c);
   }
 };
 
@@ -311,8 +398,9 @@ void finish_fused(const Op &op, const Block &block, Scratch &scratch, bool force
       if (together) {
         for (int32_t i = 0; i < run.n; i += together) {
           const int32_t n = std::min(together, run.n - i), at = p & 63;
-          const uint64_t moved = together == 4 ? row.template exchange_pixels<1>(*many, value, op.ld, a, step_a, b, step_b, o, c, n)
-                                               : row.template exchange_pixels<2>(*many, value, op.ld, a, step_a, b, step_b, o, c, n);
+          const uint64_t moved =
+              together == 4 ? row.template exchange_pixels<1>(*many, value, op.ld, a, step_a, b, step_b, o, c, n)
+                            : row.template exchange_pixels<2>(*many, value, op.ld, a, step_a, b, step_b, o, c, n);
           value += n * int64_t(op.ld), o += n * d.out.sw, a += n * step_a, b += n * step_b, p += n;
           word |= moved << at;
           if (at + n >= 64) changed[p / 64 - 1] = word, word = at ? moved >> (64 - at) : 0;
@@ -328,12 +416,14 @@ void finish_fused(const Op &op, const Block &block, Scratch &scratch, bool force
       } else if (exact && !squares) {
         moved = row.exchange(many, value, a, b, o, c);
       } else {
-        T energy = row.measure(value, a, b, o, c);
-        if (exact) moved = differs<S>(value, o, c);
-        else if (d.test == VF_TEST_MAX) moved = !(largest<S>(grid, value, o, c) <= limit);
+        T most = 0;
+        const bool largest_moves = !exact && d.test == VF_TEST_MAX;
+        const T energy = row.measure(many, row.Numbers && largest_moves ? &most : nullptr, value, a, b, o, c);
+        if (exact) moved = row.is_other(value, o, c);
+        else if (largest_moves) moved = !((row.Numbers ? most : largest<S>(grid, value, o, c)) <= limit);
         else moved = !(std::sqrt(d.test == VF_TEST_RMS ? energy / T(c) : energy) <= limit);
         if (squares) squares[p] = float(energy / T(c));
-        if (moved) copy_row<S>(value, o, c);
+        if (moved) row.keep(value, o, c);
       }
       word |= uint64_t(moved) << (p & 63);
       if ((p & 63) == 63) changed[p >> 6] = word, word = 0;

@@ -306,6 +306,19 @@ VF_INLINE uint32_t bits_of(vint m) {
 #endif
 }
 
+// A product that is rounded before anything is added to it. Of a sum of two products the compiler may fuse either one, in
+// each function another, and a step of a grid depends on that.
+VF_INLINE vfloat product(vfloat x) {
+#if VF_ISA == VF_ISA_AVX512
+  __asm__("" : "+v"(x));
+#elif VF_ISA == VF_ISA_AVX2
+  __asm__("" : "+x"(x));
+#elif !defined(__x86_64__) || defined(__FMA__)
+  __asm__("" : "+m"(x));
+#endif
+  return x;
+}
+
 // What numbers stand for, and back; values of other types stand for themselves.
 template <class S> struct Grid {
   using T = compute<S>;
