@@ -77,7 +77,7 @@ def neighbours(
     """The buffers, by name, that concatenations join whole: those of each in order, every buffer once.
 
     Args:
-        outputs: how the outputs are computed.
+        outputs: how the outputs are computed, as the model joins them.
         specs: the buffers by name.
     """
     found: list[tuple[str, ...]] = []
@@ -102,9 +102,9 @@ def neighbours(
 def _sources(outputs: Computation[tuple[Any, ...]], index: int) -> tuple[int, ...]:
     """The reads that a step joins views of; none if it does anything else."""
     step = outputs.steps[index]
-    if step.function is not _CAT and step.function is not join:
+    if step.function is not _CAT:
         return ()
-    parts = bound_arguments(_CAT, step.args, step.kwargs)["tensors"]
+    parts = bound_arguments(step.function, step.args, step.kwargs)["tensors"]
     found = []
     for part in parts:
         while isinstance(part, FromStep) and outputs.steps[part.index].function in _VIEWS:

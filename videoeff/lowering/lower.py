@@ -53,7 +53,7 @@ def lower(program: Program, backend: str = "auto", answers: Answers | None = Non
     calls = _without_recomputed(program, backends, answers)
     chosen = [choose(call, backends, backend, answers) for call in calls.calls]
     runners, groups = _runners(chosen)
-    outputs = with_joins(outputs_of(arguments(calls.program.output)[0]))
+    outputs = outputs_of(arguments(calls.program.output)[0])
     return Plan(
         program=calls.program,
         instructions=tuple(_instruction(r, c) for r, c in zip(calls.regions, chosen, strict=True)),
@@ -61,7 +61,7 @@ def lower(program: Program, backend: str = "auto", answers: Answers | None = Non
         groups=groups,
         state=calls.state,
         frame_specs=tuple(n.meta["input"] for n in calls.program.placeholders),
-        outputs=outputs,
+        outputs=with_joins(outputs),
         neighbours=neighbours(outputs, {spec.name: spec for spec in calls.state}),
     )
 

@@ -26,6 +26,11 @@ TO_CODES = ("quantize_per_tensor", "quantize_per_channel")
 FROM_CODES = ("dequantize_per_tensor", "dequantize_per_channel")
 
 
+def full_names(operators: tuple[str, ...]) -> tuple[str, ...]:
+    """Those operators as ``op_name`` gives them."""
+    return tuple(f"quantized_decomposed.{name}" for name in operators)
+
+
 def _overloads() -> list[Any]:
     found = []
     for name in (*TO_CODES, *FROM_CODES):

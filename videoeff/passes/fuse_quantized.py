@@ -14,7 +14,7 @@ from videoeff.ir.layout import info
 from videoeff.ir.markers import cache_name, cache_option, is_cache, quantized
 from videoeff.ir.program import Program, input_node, is_const
 from videoeff.ops.base import bind, op_name
-from videoeff.ops.quantize import FROM_CODES, TO_CODES
+from videoeff.ops.quantize import FROM_CODES, TO_CODES, full_names
 from videoeff.passes.base import Notes, Pass
 
 #: Raised by this, the numbers of a signed grid are those of an unsigned one.
@@ -43,7 +43,7 @@ class FuseQuantized(Pass):
         changed = False
         made: dict[tuple[fx.Node, Any], fx.Node] = {}
         for back in list(program.nodes):
-            if op_name(back) not in _names(FROM_CODES):
+            if op_name(back) not in full_names(FROM_CODES):
                 continue
             found = _pair_of(program, back)
             if isinstance(found, str):
@@ -73,15 +73,11 @@ class FuseQuantized(Pass):
         return changed
 
 
-def _names(operators: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(f"quantized_decomposed.{name}" for name in operators)
-
-
 def _pair_of(program: Program, back: fx.Node) -> tuple[fx.Node, Grid] | str:
     """What is quantised and its grid, or why the two do not make a pair."""
     codes = input_node(back)
     there = input_node(codes) if is_cache(codes) else codes
-    if op_name(there) not in _names(TO_CODES):
+    if op_name(there) not in full_names(TO_CODES):
         return "dequantised, not kept as 8-bit numbers: what it reads is not quantised here"
     first, second = _grid(program, there), _grid(program, back)
     if isinstance(first, str):

@@ -15,10 +15,8 @@ from videoeff.ir.layout import info
 from videoeff.ir.markers import delta_cache, is_cache
 from videoeff.ir.program import Program, module_path
 from videoeff.ops.base import bind, op_name, op_of, shape_of
-from videoeff.ops.quantize import FROM_CODES
+from videoeff.ops.quantize import FROM_CODES, full_names
 from videoeff.passes.base import Notes, Pass
-
-_FROM_NUMBERS = tuple(f"quantized_decomposed.{name}" for name in FROM_CODES)
 
 #: Weights of a linear layer from which on reading them is most of its work.
 MANY_WEIGHTS = 1 << 17
@@ -100,7 +98,7 @@ def _must_keep(node: fx.Node, readers: set[fx.Node], output: fx.Node) -> bool:
         return True
     if is_cast(node) or (not moves and _feeds_cast(node)):
         return True
-    if op_name(node) in _FROM_NUMBERS and not value.is_spatial and _feeds_many_weights(node):
+    if op_name(node) in full_names(FROM_CODES) and not value.is_spatial and _feeds_many_weights(node):
         return True
     if moves:
         return False

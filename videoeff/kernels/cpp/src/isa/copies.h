@@ -46,7 +46,7 @@ VF_INLINE bool exchange_bytes(const char *from, char *to, int64_t n) {
   int64_t i = 0;
 #if VF_ISA == VF_ISA_AVX512
   for (; i < n; i += 64) {
-    const __mmask64 part = n - i >= 64 ? ~__mmask64(0) : (__mmask64(1) << (n - i)) - 1;
+    const __mmask64 part = first_bytes(int32_t(std::min<int64_t>(n - i, 64)));
     const __m512i x = _mm512_maskz_loadu_epi8(part, from + i), y = _mm512_maskz_loadu_epi8(part, to + i);
     differs |= _mm512_cmpneq_epi8_mask(x, y) != 0;
     _mm512_mask_storeu_epi8(to + i, part, x);
@@ -122,7 +122,7 @@ constexpr int32_t kFewChannels = 16;  // bits of a pixel that a word holds, wher
 VF_INLINE void find_differences(const u8 *a, const u8 *b, int32_t n, uint8_t *bits) {
 #if VF_ISA == VF_ISA_AVX512
   for (int32_t i = 0; i < n; i += 64) {
-    const __mmask64 part = n - i >= 64 ? ~__mmask64(0) : (__mmask64(1) << (n - i)) - 1;
+    const __mmask64 part = first_bytes(n - i);
     const uint64_t found =
         _mm512_mask_cmpneq_epi8_mask(part, _mm512_maskz_loadu_epi8(part, a + i), _mm512_maskz_loadu_epi8(part, b + i));
     std::memcpy(bits + i / 8, &found, sizeof found);
