@@ -12,7 +12,8 @@
     ├── StateError            a frame or a state does not fit the stream
     ├── ArtifactError         a file could not be read as, or written as, an artifact
     ├── VideoError            a clip could not be read or written
-    └── MetricError           outputs could not be judged by a metric
+    ├── MetricError           outputs could not be judged by a metric
+    └── FleetError            a camera or a service was asked for what it cannot do
 
 Every message says what happened, where (layer, node or file) and what to do. The one warning beside them
 is :class:`DriftWarning`.
@@ -63,6 +64,10 @@ class ArtifactError(VideoEffError):
 
 class VideoError(VideoEffError):
     """A clip could not be read or written."""
+
+
+class FleetError(VideoEffError):
+    """A camera, a fleet of them or a service was asked for what it cannot do."""
 
 
 class DriftWarning(UserWarning):
