@@ -74,7 +74,7 @@ class Lane:
             self._feed = Feed(preprocess, self._feed.signature, self._feed.device)
         if self.seats > 1 and len(self._feed.signature.frame_specs) != 1:
             raise FleetError(
-                f"{where}: takes a batch of {self.seats}, and {len(self._feed.signature.frame_specs)} tensors; "
+                f"{where}: takes a batch of {self.seats}, and more than one tensor; "
                 "cameras share a network of one picture; convert it with one stream"
             )
         self.cameras: list[Camera | None] = [None] * self.seats
