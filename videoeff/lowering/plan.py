@@ -13,7 +13,6 @@ from videoeff.kernels import Group
 from videoeff.kernels.call import Context, RegionCall, StateSpec
 from videoeff.kernels.computation import Computation
 
-
 #: Runs one call, or several as one, for a frame.
 Runner = Callable[[Context], None]
 
