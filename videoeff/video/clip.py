@@ -5,7 +5,7 @@ from __future__ import annotations
 import abc
 import itertools
 import statistics
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
@@ -88,7 +88,7 @@ class Clip(abc.ABC):
         for decoded in self.decoded():
             yield decoded.frame()
 
-    def decoded(self, *, any_size: bool = False) -> Iterator[Decoded]:
+    def decoded(self, *, any_size: bool = False) -> Generator[Decoded]:
         """Iterate as over the clip itself, but leave the making of RGB pixels to who wants them.
 
         Args:
