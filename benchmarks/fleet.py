@@ -8,8 +8,9 @@ YOLOX-Nano at 352×480 (τ = 0.1, the frame tested at 4 grey levels) over real c
 - ``overhead``: campus at its own rate and as fast as it goes, by a fleet of one camera and by a loop of four
   lines over the same source: take, preprocess, stream. In turns; medians. A picture's time is from its
   decoding to the moment the outputs are handed out.
-- ``sixteen``: sixteen cameras, four clips in turn, as fast as they go and none dropped, against each clip alone
-  by that loop with all threads; then at their own rates with "latest", where what comes too late is dropped.
+- ``sixteen``: sixteen cameras, four clips in turn, as fast as they go and none dropped, against each clip
+  alone by that loop with all threads; then at their own rates with "latest", where what comes too late is
+  dropped.
 - ``memory``: what the process grows by with these sixteen cameras, with their sources alone, and the sum of
   the states.
 
@@ -312,8 +313,8 @@ def _sixteen_table(row: Mapping[str, Any]) -> str:
     mean = statistics.fmean(statistics.fmean(run["fps"]) for run in row["free"])
     lines.append("")
     lines.append(
-        f"All {row['cameras']} cameras together compute **{throughput(row):.2f}** times the pictures that one "
-        f"stream with all threads would in the same mix (goal {GOALS['throughput']}). The slowest camera has "
+        f"All {row['cameras']} cameras together compute **{throughput(row):.2f}** times the pictures that "
+        f"one stream with all threads would in the same mix (goal {GOALS['throughput']}). The slowest camera has "
         f"{least:.1f} pictures a second, the mean is {mean:.1f}."
     )
     return "\n".join(lines)
@@ -325,8 +326,8 @@ def _memory_line(row: Mapping[str, Any]) -> str:
     )
     return (
         f"With {row['cameras']} cameras the process grows by {fleet:.0f} MB: the sum of the states is "
-        f"{state:.0f} MB, sources alone (decoders, pictures that wait) take {sources:.0f} MB. Without these it "
-        f"is **{(fleet - sources) / state:.2f}** times the states (goal {GOALS['memory']})."
+        f"{state:.0f} MB, sources alone (decoders, pictures that wait) take {sources:.0f} MB. Without these "
+        f"it is **{(fleet - sources) / state:.2f}** times the states (goal {GOALS['memory']})."
     )
 
 
@@ -335,10 +336,10 @@ def _soak_text(row: Mapping[str, Any]) -> str:
     grown = row["growth"]
     return (
         f"In {row['minutes']:g} minutes {row['cameras']} cameras met {faults}. **{row['live_again']} of "
-        f"{row['cameras']}** were live at the end. {row['connections']} connections gave pictures, {row['lost']} "
-        f"were lost and made again; {row['unaccounted_connections']} of them and {row['unaccounted']} of "
-        f"{row['decoded']} pictures are in no count ({row['frames']} were computed, {row['late']} came too late, "
-        f"{row['refused']} were refused). From the first quarter to the last the process grew by "
+        f"{row['cameras']}** were live at the end. {row['connections']} connections gave pictures, "
+        f"{row['lost']} were lost and made again; {row['unaccounted_connections']} of them and {row['unaccounted']} of "
+        f"{row['decoded']} pictures are in no count ({row['frames']} were computed, {row['late']} came too "
+        f"late, {row['refused']} were refused). From the first quarter to the last the process grew by "
         f"{grown['memory'] / 1e6:+.1f} MB beside the states, {grown['threads']:+.0f} threads and "
         f"{grown['files']:+.0f} open files (`{row['command']}`)."
     )
