@@ -314,8 +314,8 @@ def _sixteen_table(row: Mapping[str, Any]) -> str:
     lines.append("")
     lines.append(
         f"All {row['cameras']} cameras together compute **{throughput(row):.2f}** times the pictures that "
-        f"one stream with all threads would in the same mix (goal {GOALS['throughput']}). The slowest camera has "
-        f"{least:.1f} pictures a second, the mean is {mean:.1f}."
+        f"one stream with all threads would in the same mix (goal {GOALS['throughput']}). The slowest "
+        f"camera has {least:.1f} pictures a second, the mean is {mean:.1f}."
     )
     return "\n".join(lines)
 
@@ -334,11 +334,11 @@ def _memory_line(row: Mapping[str, Any]) -> str:
 def _soak_text(row: Mapping[str, Any]) -> str:
     faults = ", ".join(f"{count} {NAMES[name]}" for name, count in sorted(row["faults"].items()))
     grown = row["growth"]
+    odd = f"{row['unaccounted_connections']} of them and {row['unaccounted']} of {row['decoded']} pictures"
     return (
         f"In {row['minutes']:g} minutes {row['cameras']} cameras met {faults}. **{row['live_again']} of "
         f"{row['cameras']}** were live at the end. {row['connections']} connections gave pictures, "
-        f"{row['lost']} were lost and made again; {row['unaccounted_connections']} of them and {row['unaccounted']} of "
-        f"{row['decoded']} pictures are in no count ({row['frames']} were computed, {row['late']} came too "
+        f"{row['lost']} were lost and made again; {odd} are in no count ({row['frames']} were computed, {row['late']} came too "
         f"late, {row['refused']} were refused). From the first quarter to the last the process grew by "
         f"{grown['memory'] / 1e6:+.1f} MB beside the states, {grown['threads']:+.0f} threads and "
         f"{grown['files']:+.0f} open files (`{row['command']}`)."
