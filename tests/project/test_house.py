@@ -43,7 +43,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
         "passes": "errors ir ops analysis",
         "kernels": "errors ir ops",
         "lowering": "errors ir ops analysis kernels",
-        "runtime": "errors ir analysis passes kernels lowering serialize",
+        "runtime": "errors ir analysis passes kernels lowering serialize video",
         "serialize": "errors version ir analysis capture passes lowering runtime",
         "conversion": "errors ir analysis capture passes lowering runtime",
         "video": "errors",

@@ -422,8 +422,6 @@ class Fleet:
             stream = network.stream.twin()
             if settings.threshold is not None:
                 stream.set_threshold(settings.threshold)
-            if settings.zones is not None:
-                stream.set_zones(settings.zones, settings.preprocess)
             if settings.every is not None:
                 stream.every(settings.every)
             kept = stream.options.audit
@@ -434,7 +432,7 @@ class Fleet:
             )
             return stream.on_drift(lambda drift: lane.drifted(drift))
 
-        lane = Lane(make, network.digest, settings.preprocess, network.where)
+        lane = Lane(make, network.digest, settings.preprocess, settings.zones, network.where)
         if network.stream.streams > 1:
             self._shared[settings].append(lane)
         return lane

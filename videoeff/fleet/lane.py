@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from videoeff.runtime.report import Report
     from videoeff.video.live import Picture
     from videoeff.video.preprocess import Preprocess
+    from videoeff.video.zones import Zones
 
 #: Pixels of the input to a pixel of a heat map.
 HEAT_SCALE = 8
@@ -59,11 +60,17 @@ class Lane:
         make: makes the stream, at once and again after it was evicted.
         network: the digest of the network, for states on the disk.
         preprocess: how frames become the network's input; None for the one recorded with the network.
+        zones: what of the frames is watched; None for what the network was converted with.
         where: the network, for messages.
     """
 
     def __init__(
-        self, make: Callable[[], StreamingModule], network: str, preprocess: Preprocess | None, where: str
+        self,
+        make: Callable[[], StreamingModule],
+        network: str,
+        preprocess: Preprocess | None,
+        zones: Zones | None,
+        where: str,
     ) -> None:
         self._make, self.network, self._where = make, network, where
         self.lock = threading.RLock()
@@ -78,6 +85,9 @@ class Lane:
                 "cameras share a network of one picture; convert it with one stream"
             )
         self.cameras: list[Camera | None] = [None] * self.seats
+        self._zones = zones
+        self._zoned_for: tuple[int, int] | None = None  # the size of frames that the zones are placed for
+        self._place_zones(self._stream, None)
         self._inputs: Tensor | None = None  # of a batch: the newest input of each seat
         self._kept_at: Path | None = None  # where the state lies while it is evicted
         self._observation: Observation | None = None
@@ -147,6 +157,7 @@ class Lane:
     def _compute(self, taken: list[_Taken]) -> list[tuple[Camera, Output, Heat | None]]:
         stream, began = self._active(), time.monotonic()
         args, kwargs = self._call(taken)
+        self._place_zones(stream, taken)
         self._observe(stream, any(camera.wants_heat for _, camera, _ in taken))
         outputs = stream(*args, **kwargs)
         ms = (time.monotonic() - began) * 1e3
@@ -171,6 +182,31 @@ class Lane:
             feed.check(value, shape)
             self._inputs[seat].copy_(value[0])
         return feed.signature.call([self._inputs])
+
+    def _place_zones(self, stream: StreamingModule, taken: list[_Taken] | None) -> None:
+        """Place the zones in the input; in a letterbox that needs a frame, to know the size of frames.
+
+        Raises:
+            FleetError: cameras of one batch have frames of several sizes in a letterbox.
+            VideoEffError: the zones do not fit.
+        """
+        preprocess, padded = self._feed.preprocess, self._feed.preprocess.fit != "stretch"
+        if self._zones is None or (padded and taken is None):
+            return
+        if not padded:
+            if taken is None:
+                stream.set_zones(self._zones, preprocess)
+            return
+        sizes = {picture.size for _, _, picture in taken or ()}
+        if len(sizes) > 1 or (self.seats > 1 and self._zoned_for not in (None, *sizes)):
+            raise FleetError(
+                f"{self.names}: zones in a letterbox, and frames of several sizes in one batch; give cameras "
+                "of another size a preprocessing of their own, or convert the network with one stream"
+            )
+        (size,) = sizes
+        if size != self._zoned_for:
+            stream.set_zones(self._zones, preprocess, size)
+            self._zoned_for = size
 
     def _of_seat(self, outputs: Any, seat: int) -> Any:
         def entry(value: Any) -> Any:
@@ -248,7 +284,8 @@ class Lane:
         if self._stream is None:
             self._stream = self._make()
             assert self._kept_at is not None
-            self._observation = None
+            self._observation = self._zoned_for = None
+            self._place_zones(self._stream, None)
             try:
                 self._stream.restore(load_state(self._kept_at, self.network))
             except VideoEffError as error:

@@ -10,13 +10,12 @@ from typing import Any
 
 import torch
 import torch.utils._pytree as pytree
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 
 from videoeff.errors import CaptureError, StateError
 from videoeff.ir import edit
-from videoeff.ir.layout import info
 from videoeff.ir.markers import cache_option
-from videoeff.ir.program import Argument, Program, arguments
+from videoeff.ir.program import Argument, Program
 from videoeff.kernels import NotFinite
 from videoeff.kernels.call import Context
 from videoeff.kernels.change_test import scale_of
@@ -29,6 +28,7 @@ from videoeff.runtime.carried import CarriedState
 from videoeff.runtime.counts import Counts
 from videoeff.runtime.engine_state import EngineState
 from videoeff.runtime.events import Recorder
+from videoeff.runtime.freezing import Freezer
 from videoeff.runtime.moving import retype, sharing
 from videoeff.runtime.outputs import owned
 from videoeff.runtime.outside import OutsideState
@@ -51,6 +51,7 @@ class Engine(nn.Module):
     eager: tuple[tuple[str, str], ...] = ()
     idle: tuple[str, ...] = ()
     outside = OutsideState(nn.Module(), (), 1)
+    freezer: Freezer | None = None  # its inputs keep the pixels that are ignored
 
     def __init__(self, program: Program, backend: str = "auto", plan: Plan | None = None) -> None:
         super().__init__()
@@ -99,7 +100,7 @@ class Engine(nn.Module):
         frame_specs = tuple(self._frame_specs[: self._given])
         #: The call it was planned for, and what it returns.
         self.signature = Signature(program.in_spec, tuple(program.literals), frame_specs)
-        self.outputs = _output_signature(program)
+        self.outputs = OutputSignature.of(program)
         one = pytree.tree_structure(((0,), {}))
         plain = program.literals == (Argument.TENSOR,) and program.in_spec == one
         self._only = frame_specs[0] if plain else None  # the tensor that is a whole call
@@ -397,6 +398,10 @@ class Engine(nn.Module):
         """The values last propagated by layer name: the buffers, or what their numbers stand for."""
         return {i.call.name: self._value(i.call.value.name) for i in self.plan.instructions}
 
+    def value(self, layer: str) -> Tensor:
+        """The value last propagated of one layer."""
+        return self._value(f"{layer}.value")
+
     def _value(self, name: str) -> Tensor:
         grid = self._grids.get(name)
         return self._state[name] if grid is None else grid.decode(self._state[name])
@@ -479,11 +484,3 @@ def _forget_after_loading(engine: Engine, _: Any) -> None:
     """Values computed with the old weights are worth nothing."""
     engine._bind()
     engine.reset()
-
-
-def _output_signature(program: Program) -> OutputSignature:
-    flat, _ = program.parted(tuple(arguments(program.output)[0]))
-    infos = [info(v) for v in flat if isinstance(v, fx.Node)]
-    specs = tuple(FrameSpec(i.shape or (), i.dtype or torch.get_default_dtype()) for i in infos)
-    literals = tuple(Argument.TENSOR if isinstance(v, fx.Node) else v for v in flat)
-    return OutputSignature(program.out_spec, literals, specs)

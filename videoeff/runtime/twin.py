@@ -24,5 +24,7 @@ def twin_of(body: StreamBody) -> StreamBody:
         memo |= {id(t): t for t in (*module.parameters(), *module.buffers()) if id(t) not in state}
         twin = copy.deepcopy(body, memo)
         twin.outside.reset()
+        if twin.freezer is not None:
+            twin.freezer.reset()
     twin.clear_counts()
     return twin

@@ -17,13 +17,14 @@ from torch import Tensor
 
 from videoeff.errors import ArtifactError, StateError
 from videoeff.runtime.engine_state import EngineState
+from videoeff.runtime.freezing import FrozenState
 from videoeff.runtime.streaming_module import StreamingModule, StreamState
 from videoeff.serialize.files import write_atomic
 from videoeff.serialize.format import digest_of
 
 FORMAT = "videoeff state 1"
 _PARTS = ("tensors", "carried")
-_OUTSIDE = "outside"
+_OUTSIDE, _FROZEN = "outside", "frozen"
 
 
 def digest_of_network(stream: StreamingModule) -> str:
@@ -52,6 +53,8 @@ def save_state(state: StreamState, network: str, path: str | Path) -> None:
     from safetensors.torch import save_file
 
     tensors: dict[str, Tensor] = {f"{_OUTSIDE}/{n}": _plain(t) for n, t in state.outside.items()}
+    if state.frozen is not None:
+        tensors |= {f"{_FROZEN}/{n}": _plain(t) for n, t in state.frozen.frames.items()}
     engines = sorted(state.engines)
     for number, name in enumerate(engines):
         for part in _PARTS:
@@ -61,6 +64,7 @@ def save_state(state: StreamState, network: str, path: str | Path) -> None:
         "format": FORMAT,
         "network": network,
         "tensors": digest_of(tensors),
+        "frozen": None if state.frozen is None else list(state.frozen.fresh),
         "engines": [{"name": n, "fresh": list(state.engines[n].fresh)} for n in engines],
     }
 
@@ -110,18 +114,18 @@ def load_state(path: str | Path, network: str) -> StreamState:
 def _state_of(about: dict[str, Any], tensors: Mapping[str, Tensor]) -> StreamState:
     parted: dict[str, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
-        part, _, key = name.partition("/") if name.startswith(_OUTSIDE) else _split(name)
-        parted.setdefault(part, {})[key] = tensor
+        parts = 1 if name.startswith((_OUTSIDE, _FROZEN)) else 2
+        *part, key = name.split("/", parts)
+        parted.setdefault("/".join(part), {})[key] = tensor
     engines = {}
     for number, entry in enumerate(about["engines"]):
         held, carried = (parted.get(f"{number}/{part}", {}) for part in _PARTS)
         engines[entry["name"]] = EngineState(held, tuple(map(bool, entry["fresh"])), carried)
-    return StreamState(engines, parted.get(_OUTSIDE, {}))
-
-
-def _split(name: str) -> tuple[str, str, str]:
-    number, part, key = name.split("/", 2)
-    return f"{number}/{part}", "/", key
+    frozen = None
+    if about["frozen"] is not None:
+        frames = {int(index): tensor for index, tensor in parted.get(_FROZEN, {}).items()}
+        frozen = FrozenState(frames, tuple(map(bool, about["frozen"])))
+    return StreamState(engines, parted.get(_OUTSIDE, {}), frozen=frozen)
 
 
 def _plain(tensor: Tensor) -> Tensor:

@@ -134,6 +134,7 @@ class Op(Structure):
         *((name, c_int32) for name in ("grow", "reserved3")),
         ("weak", c_double),
         ("noise", c_void_p),
+        ("watched", c_void_p),
         *((name, c_int32) for name in ("magnitude", "nsources", "nresiduals", "reserved2")),
         ("sources", Term * MAX_TERMS),
         ("residuals", Term * MAX_TERMS),

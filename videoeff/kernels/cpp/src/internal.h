@@ -99,6 +99,10 @@ struct Op {
   std::vector<float> noise;          // (3, C) gain, floor, black: the descriptor's over noise_unit; the last as it is
   float noise_unit = 0;              // a variance near those of the noise, so that their products stay in range
   bool flat_noise = false;           // no gains: the variance of a channel is one number
+  std::vector<uint64_t> watched;     // the descriptor's; empty: every pixel may count as changed
+  enum Watches : uint8_t { kIgnored, kPart, kWatched };
+  std::vector<uint8_t> watches;      // (R, H): what of a row of pixels is watched
+  std::vector<int64_t> watched_blocks;  // (R): blocks with a watched pixel
   int32_t ld = 0;                    // elements (compute type) between the rows of a scratch register
   int32_t block_pixels = 0;          // pixels of a block
   int32_t most_pixels = kMaxBlock;   // of one that workers share

@@ -113,6 +113,20 @@ static void copy_noise(Op &op) {
   d.noise = op.noise.data();
 }
 
+// Which pixels are watched, and what of each row is.
+static void copy_watched(Op &op) {
+  vf_op &d = op.d;
+  const size_t rows = size_t(d.out.r) * d.out.h, words = (size_t(d.out.w) + 63) / 64;
+  op.watched.assign(d.watched, d.watched + rows * words);
+  op.watches.resize(rows);
+  for (size_t k = 0; k < rows; k++) {
+    int64_t found = 0;
+    for (size_t j = 0; j < words; j++) found += __builtin_popcountll(op.watched[k * words + j]);
+    op.watches[k] = !found ? Op::kIgnored : found < d.out.w ? Op::kPart : Op::kWatched;
+  }
+  d.watched = op.watched.data();
+}
+
 static void copy_tables(Op &op) {
   vf_op &d = op.d;
   if (d.streams) op.streams.assign(d.streams, d.streams + d.out.r), d.streams = op.streams.data();
@@ -123,6 +137,7 @@ static void copy_tables(Op &op) {
     d.iy = op.iy.data(), d.wy = op.wy.data(), d.ix = op.ix.data(), d.wx = op.wx.data();
   }
   if (d.kind == VF_INPUT && d.noise) copy_noise(op);
+  if (d.kind == VF_INPUT && d.watched) copy_watched(op);
   if (d.factor != 0) op.taps.assign(d.taps, d.taps + size_t(d.kh) * d.kw), d.taps = op.taps.data();
 }
 
@@ -223,6 +238,7 @@ static void build(vf_plan &plan, const vf_op *ops, int64_t nops, const vf_mask *
     const int32_t b = d.block;
     plan.active[d.mask].resize(d.out.r, (d.out.h + b - 1) / b, (d.out.w + b - 1) / b, false);
     if (d.kind == VF_INPUT && d.threshold > 0) prepare_seen(plan.seen[i], plan.active[d.mask]);
+    if (d.watched) count_watched_blocks(op);
     const int64_t item = item_of(d.dtype), r = d.out.r - 1, h = d.out.h - 1;
     advise_large_pages(d.out.data, size_t((r * d.out.sr + h * d.out.sh + d.out.w * d.out.sw) * item));
     if (d.nbefore) make_stages(*plan.kernels, op);
@@ -372,6 +388,7 @@ int64_t vf_plan_bytes(const vf_plan *plan, int32_t what) {
     for (const Vicinity &v : plan->vicinities) total += v.mask.bits.size() * 8 + v.mask.rows.size();
     for (const Seen &s : plan->seen) total += (s.weak.bits.size() + s.before.bits.size()) * 8 + s.figures.size() * 4;
     for (const Sums &s : plan->sums) total += (s.piece.size() + s.row.size()) * 8;
+    for (const Op &op : plan->ops) total += op.watched.size() * 8 + op.watches.size();
   } else {
     for (const Worker &w : plan->workers) total += w.registers.bytes + w.temp.bytes + w.rows.bytes + w.line_buffer.bytes;
     total += plan->shared.bytes + plan->plane.size() * 4;
