@@ -63,6 +63,23 @@ def test_a_batch_keeps_which_streams_are_fresh(tmp_path: Path) -> None:
     assert_same([other(f) for f in frames[1:]], straight, 0.0)
 
 
+@pytest.mark.parametrize("in_two", [False, True], ids=["whole", "parts"])
+def test_ignored_pixels_stay_as_they_were(tmp_path: Path, in_two: bool) -> None:
+    model = Net(in_parts(counts)) if in_two else Last()
+    frames = [torch.rand(SHAPE) for _ in range(4)]
+    stream = videoeff.convert(lively(model), frames[0])
+    watched = torch.ones(SHAPE[-2:], dtype=torch.bool)
+    watched[: SHAPE[-2] // 2] = False
+    stream.set_zones(watched)
+    for frame in frames[:2]:
+        stream(frame)
+    network = _saved(stream, tmp_path / "state")
+    straight = [stream(f) for f in frames[2:]]
+    other = stream.twin()
+    other.restore(load_state(tmp_path / "state", network))
+    assert_same([other(f) for f in frames[2:]], straight, 0.0)
+
+
 def test_a_state_of_other_weights_is_refused(tmp_path: Path) -> None:
     _, stream = make(Plain())
     stream(next(iter(clip(1))))
