@@ -338,7 +338,8 @@ def _soak_text(row: Mapping[str, Any]) -> str:
     return (
         f"In {row['minutes']:g} minutes {row['cameras']} cameras met {faults}. **{row['live_again']} of "
         f"{row['cameras']}** were live at the end. {row['connections']} connections gave pictures, "
-        f"{row['lost']} were lost and made again; {odd} are in no count ({row['frames']} were computed, {row['late']} came too "
+        f"{row['lost']} were lost and made again; {odd} are in no "
+        f"count ({row['frames']} were computed, {row['late']} came too "
         f"late, {row['refused']} were refused). From the first quarter to the last the process grew by "
         f"{grown['memory'] / 1e6:+.1f} MB beside the states, {grown['threads']:+.0f} threads and "
         f"{grown['files']:+.0f} open files (`{row['command']}`)."

@@ -36,6 +36,20 @@ def test_an_idle_camera_gives_its_memory_back_and_goes_on(tmp_path: Path) -> Non
     assert (tmp_path / "copy").stat().st_size == (tmp_path / "cam.state").stat().st_size
 
 
+def test_cameras_come_back_at_once(tmp_path: Path) -> None:
+    """Several workers make streams of one network at the same time."""
+    with Fleet(network(), workers=4, keep=tmp_path, evict_after=0.1) as fleet:
+        sources = [ScriptedSource() for _ in range(8)]
+        cameras = [fleet.add(f"cam{i}", source) for i, source in enumerate(sources)]
+        frames = clip(0, 2)
+        for count, frame in enumerate(frames, start=1):
+            for source in sources:
+                source.give(frame)
+            until(lambda count=count: all(c.status().frames == count for c in cameras))  # type: ignore[misc]
+            until(lambda: all(c.status().evicted for c in cameras))
+        assert not any(c.status().refused for c in cameras)
+
+
 def test_a_camera_goes_on_in_another_fleet(tmp_path: Path) -> None:
     stream, frames = network(threshold=0.2), clip(0, 8)
     expected = straight(stream, frames)

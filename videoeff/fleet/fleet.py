@@ -7,7 +7,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Hashable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -40,6 +40,7 @@ class _Network:
     stream: StreamingModule
     digest: str
     where: str
+    lock: threading.Lock = field(default_factory=threading.Lock)  # one worker at a time makes a twin
 
 
 @dataclass(frozen=True)
@@ -419,7 +420,8 @@ class Fleet:
                     return lane
 
         def make() -> StreamingModule:
-            stream = network.stream.twin()
+            with network.lock:
+                stream = network.stream.twin()
             if settings.threshold is not None:
                 stream.set_threshold(settings.threshold)
             if settings.every is not None:
