@@ -68,10 +68,9 @@ def why_not_opened(
     if isinstance(error, EOFError):
         return "the server closed the connection before any video came", False
     if getattr(error, "errno", None) == errno.EPROTONOSUPPORT:
-        return (
-            f"the server does not send by {transport.protocol}; choose another protocol of the transport",
-            False,
-        )
+        if transport.protocol == "auto":
+            return "the server does not send that way; the other protocol is tried next", False
+        return f"the server does not send by {transport.protocol}; give the transport another protocol", False
     if address is not None and getattr(error, "errno", None) == errno.EIO:
         unknown = _unknown_name(address)
         return unknown or "the connection was cut before any video came", False

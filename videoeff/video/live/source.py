@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import abc
-import atexit
 import threading
 import time
-import weakref
 from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Protocol, Self, runtime_checkable
 
 from videoeff.errors import VideoError, first_line
 from videoeff.video.clip import Decoded
+from videoeff.video.live.ending import CLOSING, stop_at_end
 from videoeff.video.live.handover import Handover
 from videoeff.video.live.pace import Pace
 from videoeff.video.live.picture import Picture
 from videoeff.video.live.state import Counters
-
-#: Seconds for which `close` waits for the decoding thread.
-CLOSING = 1.0
 
 
 @runtime_checkable
@@ -94,21 +90,6 @@ class Source(Protocol):
         """Close."""
 
 
-_started: weakref.WeakSet[DecodingSource] = weakref.WeakSet()
-
-
-@atexit.register
-def _close_all() -> None:
-    """Stop decoding before the program ends: native code that runs on while it is torn down may crash."""
-    sources = list(_started)
-    for source in sources:
-        source._handover.become("closed")
-    end = time.monotonic() + CLOSING
-    for source in sources:
-        if source._thread is not None:
-            source._thread.join(max(0.0, end - time.monotonic()))
-
-
 class DecodingSource(abc.ABC):
     """A :class:`Source` with a thread that decodes.
 
@@ -158,7 +139,7 @@ class DecodingSource(abc.ABC):
                     target=self._work, name=f"videoeff source {self.address}", daemon=True
                 )
                 self._thread.start()
-                _started.add(self)
+                stop_at_end(self._thread, self._handover)
 
     def take(self, timeout: float | None = 0) -> Picture | None:
         """The picture that waits longest, as :meth:`Source.take`; starts the source."""
