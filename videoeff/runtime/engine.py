@@ -73,6 +73,7 @@ class Engine(nn.Module):
         self.network = program.module
         if backend == "auto" and device_of(self.network).type == "cpu":
             warn_if_slow()
+        self._common = False  # whether twins have the same Program
         self.answers = Answers()  # what backends said of the regions, until their structure changes
         self.plan: Plan = lower(program, backend, self.answers)
         self.memory = OutputMemory(2 * program.out_spec.num_leaves)
@@ -378,6 +379,21 @@ class Engine(nn.Module):
             group.invalidate()
         self._fresh = list(state.fresh)
 
+    def own_program(self) -> Program:
+        """The Program, to be changed: it is taken apart from that of twins first."""
+        if self._common:
+            self.program, self._common = self.program.clone(), False
+            self.network = self.program.module
+            self._bind()
+        return self.program
+
+    def twin(self) -> Engine:
+        """An engine of the same network before its first frame: its Program and weights are these."""
+        self._common = True
+        made = Engine(self.program, self.backend)
+        made._common = True
+        return made
+
     def relower(self) -> None:
         """Lower again after options of the Program changed, keeping every buffer that still fits."""
         known = {spec: self._state[spec.name] for spec in self.plan.state}
@@ -420,6 +436,7 @@ class Engine(nn.Module):
         return found
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Engine:
+        self.own_program()
         dtypes = [t.dtype for t in self.network.buffers()]
         before = [(m, dict(m._buffers)) for m in self.network.modules()]
         with torch.inference_mode(False), torch.no_grad():

@@ -40,6 +40,7 @@ from videoeff.runtime.thresholds import (
     set_reach,
     thresholds_of,
 )
+from videoeff.runtime.twin import twin_of
 from videoeff.serialize.files import write_text
 from videoeff.serialize.save import Contents, save
 
@@ -66,7 +67,7 @@ class StreamingModule(PacedModule):
     """A converted model. Call it as the model, frame after frame.
 
     Made by ``videoeff.convert`` and ``videoeff.load``. Each entry of the batch is a stream of its own.
-    Not for two threads at once; convert (or ``copy.deepcopy``) one per thread. ``.to(...)`` moves it, state
+    Not for two threads at once; make a ``twin()`` for each. ``.to(...)`` moves it, state
     included; values kept from before keep the precision they had. ``train()`` changes nothing.
 
     Args:
@@ -435,6 +436,23 @@ class StreamingModule(PacedModule):
         raise StateError(
             f"{self.name}: a stream is not pickled; write it with stream.save(path), read it with "
             "videoeff.load(path), and copy it with copy.deepcopy(stream)"
+        )
+
+    def twin(self) -> StreamingModule:
+        """Another stream of the same network, before its first frame; for a thread or a camera of its own.
+
+        The weights of both lie in the same memory, so that a twin costs its state alone. Settings are taken
+        over; state, reports and who is told of a drift are not. (``copy.deepcopy`` copies everything.)
+        """
+        with self._alone():
+            body = twin_of(self.body)
+        return StreamingModule(
+            body,
+            self.options,
+            name=self.name,
+            replan=self._replan,
+            forward_parameters=self.forward_parameters,
+            extra=copy.deepcopy(self.extra),
         )
 
     def __deepcopy__(self, memo: dict[int, Any]) -> StreamingModule:

@@ -182,6 +182,7 @@ FUNCTIONS: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "vf_plan_invalidate": (None, (c_void_p,)),
     "vf_plan_counts": (POINTER(c_int64), (c_void_p,)),
     "vf_plan_row_blocks": (c_int64, (c_void_p,)),
+    "vf_common_bytes": (c_int64, ()),
     "vf_plan_bytes": (c_int64, (c_void_p, c_int32)),
     "vf_plan_seen": (c_void_p, (c_void_p, c_int64)),
     "vf_mask_read": (c_int32, (c_void_p, c_int32, c_int32, c_void_p)),

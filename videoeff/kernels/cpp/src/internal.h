@@ -55,16 +55,21 @@ inline bool one_scale(const vf_view &v) {
 }
 inline int64_t item_of(int32_t dtype) { return dtype == VF_F64 ? 8 : dtype == VF_F32 ? 4 : dtype == VF_BF16 ? 2 : 1; }
 
+struct Common;
+
 // Memory aligned to a cache line.
 struct Memory {
   void *data = nullptr;
   size_t bytes = 0;
+  Common *common = nullptr;  // whose memory it is, where plans share it
   Memory() = default;
   Memory(const Memory &) = delete;
   Memory &operator=(const Memory &) = delete;
-  Memory(Memory &&other) noexcept : data(other.data), bytes(other.bytes) { other.data = nullptr, other.bytes = 0; }
+  Memory(Memory &&other) noexcept : data(other.data), bytes(other.bytes), common(other.common) {
+    other.data = nullptr, other.bytes = 0, other.common = nullptr;
+  }
   ~Memory();
-  void reserve(size_t wanted);  // contents are lost when it grows
+  void reserve(size_t wanted);  // contents are lost when it grows; not of common memory
 };
 
 // A stretch of the reduction of a convolution: `length` neighbouring input elements of each pixel, beginning

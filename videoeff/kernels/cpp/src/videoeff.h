@@ -179,6 +179,7 @@ VF_API void vf_plan_invalidate(vf_plan *plan);
 // computed in line buffers the pixels that had changed and those that were computed.
 VF_API int64_t *vf_plan_counts(vf_plan *plan);
 VF_API int64_t vf_plan_row_blocks(const vf_plan *plan);  // of maps that were computed apart, over all frames
+VF_API int64_t vf_common_bytes(void);  // of packed weights: plans have equal ones in the same memory, counted here once
 VF_API int64_t vf_plan_bytes(const vf_plan *plan, int32_t what);  // Held
 
 // What the test of an input saw in the last frame, by op, as (R, VF_SEEN): share of its blocks that moved; share that newly

@@ -19,6 +19,7 @@
 #endif
 #include <pthread.h>
 
+#include "common.h"
 #include "row_blocks.h"
 #include "blocks.h"
 #include "check.h"
@@ -43,7 +44,13 @@ static void advise_large_pages(void *data, size_t bytes) {
 #endif
 }
 
-Memory::~Memory() { std::free(data); }
+Memory::~Memory() {
+  if (common) {
+    leave(common);
+  } else {
+    std::free(data);
+  }
+}
 void Memory::reserve(size_t wanted) {
   if (wanted <= bytes) return;
   std::free(data);
@@ -230,6 +237,11 @@ static void build(vf_plan &plan, const vf_op *ops, int64_t nops, const vf_mask *
       plan.shared_bytes = std::max(plan.shared_bytes, rows * size_t(op.ld) * size_t(d.dtype == VF_F64 ? 8 : 4));
     }
   }
+  for (Op &op : plan.ops) {
+    for (Op &stage : op.before)
+      for (Memory *memory : {&stage.weight, &stage.bias}) share(*memory);
+    for (Memory *memory : {&op.weight, &op.bias}) share(*memory);
+  }
   find_chains(plan);
 }
 
@@ -344,6 +356,8 @@ int64_t *vf_plan_times(vf_plan *plan, int32_t reset) {
 }
 
 int64_t vf_plan_row_blocks(const vf_plan *plan) { return plan->row_blocks; }
+
+int64_t vf_common_bytes(void) { return int64_t(common_bytes()); }
 
 int64_t vf_plan_bytes(const vf_plan *plan, int32_t what) {
   size_t total = 0;
