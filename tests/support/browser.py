@@ -101,8 +101,8 @@ class Browser:
         elif method == "Log.entryAdded" and params["entry"]["level"] in ("error", "warning"):
             self.problems.append(params["entry"]["text"])
 
-    def open(self, path: Path, *, width: int = 1400, height: int = 900, dark: bool = False) -> None:
-        """Opens a page of videoeff and waits until its graph is drawn."""
+    def open(self, page: Path | str, *, width: int = 1400, height: int = 900, dark: bool = False) -> None:
+        """Opens a page of videoeff, by its file or address, and waits until it is drawn."""
         self.requests.clear()
         self.problems.clear()
         self.send(
@@ -113,7 +113,7 @@ class Browser:
             mobile=False,
         )
         self.theme(dark)
-        url = path.resolve().as_uri()
+        url = page if isinstance(page, str) else page.resolve().as_uri()
         self.send("Page.navigate", url=url)
         self.wait(f"location.href === {json.dumps(url)} && document.documentElement?.dataset.ready")
 

@@ -1,4 +1,4 @@
-"""Who may ask: the token, the names of this service, pages of other origins, and how large a request may be."""
+"""Who may ask: the token, the service's names, pages of other origins, and how large a request may be."""
 
 from __future__ import annotations
 
@@ -68,8 +68,8 @@ def token_of(settings: ServeSettings, environment: Mapping[str, str] = os.enviro
     token = token.strip()
     if len(token) < _SHORTEST or not token.isascii() or not token.isprintable() or " " in token:
         raise FleetError(
-            f"{where}: a token has {_SHORTEST} characters or more, of ASCII and without spaces; make one with "
-            f"{_MAKE}"
+            f"{where}: a token has {_SHORTEST} characters or more, of ASCII and without spaces; make one "
+            f"with {_MAKE}"
         )
     return token
 
@@ -112,9 +112,7 @@ class Access:
             self._check_size(headers)
             if self._token is not None and scope["path"] not in _OPEN and not self._is_known(headers):
                 self._check_query(scope)
-                extra["set-cookie"] = (
-                    f"{self._cookie}={self._session}; Path=/; HttpOnly; SameSite=Strict"
-                )
+                extra["set-cookie"] = f"{self._cookie}={self._session}; Path=/; HttpOnly; SameSite=Strict"
         except Problem as problem:
             asking = {"www-authenticate": "Bearer"} if problem.status == 401 else {}
             answer = JSONResponse(problem.to_json(), problem.status, headers=_HEADERS | asking)
@@ -140,7 +138,10 @@ class Access:
             return
         if origin.partition("://")[2].lower() != headers.get("host", "").lower():
             raise Problem(
-                403, f"pages of {origin[:100]} may not use this service", "Origin", "use the service's own page"
+                403,
+                f"pages of {origin[:100]} may not use this service",
+                "Origin",
+                "use the service's own page",
             )
 
     def _check_size(self, headers: Headers) -> None:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from videoeff.serve.problems import Problem
 
 if TYPE_CHECKING:
-    from videoeff.fleet.camera import Output
+    from videoeff.fleet.output import Output
 
 #: Outputs of one camera that wait to be turned to JSON.
 _WAITING = 32
@@ -94,14 +94,15 @@ class Hub:
     """All clients of all cameras.
 
     Args:
-        encode: an output as JSON text; called in a thread of the hub.
+        encode: an output as JSON text, or None for one of a camera that is gone; called in a thread of the
+            hub.
         pool: that thread, or several.
         most: clients at a time, those of previews included.
         queue: outputs that wait for one client.
     """
 
     def __init__(
-        self, encode: Callable[[Output], str], pool: ThreadPoolExecutor, *, most: int, queue: int
+        self, encode: Callable[[Output], str | None], pool: ThreadPoolExecutor, *, most: int, queue: int
     ) -> None:
         self._encode, self._pool = encode, pool
         self._most, self._queue = most, queue
@@ -109,14 +110,22 @@ class Hub:
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._tasks: set[asyncio.Task[None]] = set()
+        self._lost_before = 0
         self.previews = 0
-        self.lost = 0
         self.closed = asyncio.Event()
 
     @property
     def clients(self) -> int:
         """Streams that are open."""
-        return self.previews + sum(len(channel.clients) for channel in self._channels.values())
+        with self._lock:
+            return self.previews + sum(len(channel.clients) for channel in self._channels.values())
+
+    @property
+    def lost(self) -> int:
+        """Outputs that were dropped for slow clients, also those that have gone."""
+        with self._lock:
+            clients = [client for channel in self._channels.values() for client in channel.clients]
+        return self._lost_before + sum(client.lost for client in clients)
 
     def attach(self) -> None:
         """Serve clients in the event loop that runs."""
@@ -156,7 +165,7 @@ class Hub:
                 channel.clients.discard(client)
                 if not channel.clients and not channel.busy:
                     del self._channels[camera]
-        self.lost += client.lost
+        self._lost_before += client.lost
 
     def publish(self, output: Output) -> None:
         """Hand an output to its camera's clients. From any thread; returns at once."""
@@ -206,10 +215,16 @@ class Hub:
                     client.put(item)
 
     def _encoded(self, outputs: list[Output]) -> list[Item]:
-        return [Item(output.number, self._encode(output)) for output in outputs]
+        texts = ((output.number, self._encode(output)) for output in outputs)
+        return [Item(number, text) for number, text in texts if text is not None]
 
     def end(self, camera: str, why: str) -> None:
-        """End all clients of a camera. In the event loop."""
+        """End all clients of a camera. From any thread."""
+        with self._lock:
+            if self._loop is not None:
+                self._loop.call_soon_threadsafe(self._end, camera, why)
+
+    def _end(self, camera: str, why: str) -> None:
         with self._lock:
             channel = self._channels.get(camera)
             clients = list(channel.clients) if channel is not None else []
@@ -222,4 +237,4 @@ class Hub:
         with self._lock:
             self._loop = None
         for camera in list(self._channels):
-            self.end(camera, "the service ends")
+            self._end(camera, "the service ends")

@@ -10,7 +10,10 @@ from videoeff.errors import ArtifactError, FleetError, VideoEffError, VideoError
 #: What to do where an error does not say it itself.
 _SEE = "see the service's log, and GET /openapi.json for what it takes"
 
+_ROOM = "free some space, or name another folder with --keep"
+
 _FULL = {errno.ENOSPC, errno.EDQUOT}
+_FULL_TEXT = f"(os error {errno.ENOSPC})"  # as safetensors tells it
 
 
 class Problem(FleetError):
@@ -45,16 +48,17 @@ def problem_of(error: VideoEffError, where: str) -> Problem:
     """
     if isinstance(error, Problem):
         return error
+    status = _status(error)
     what, semicolon, fix = first_line(error).rpartition("; ")
     if not semicolon:
-        what, fix = fix, _SEE
-    return Problem(_status(error), what, where, fix)
+        what, fix = fix, _ROOM if status == 507 else _SEE
+    return Problem(status, what, where, fix)
 
 
 def _status(error: VideoEffError) -> int:
     cause: BaseException | None = error
     while cause is not None:
-        if isinstance(cause, OSError) and cause.errno in _FULL:
+        if isinstance(cause, OSError) and (cause.errno in _FULL or _FULL_TEXT in str(cause)):
             return 507
         cause = cause.__cause__
     if isinstance(error, VideoError):

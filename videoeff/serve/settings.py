@@ -21,7 +21,7 @@ from pydantic import (
 from videoeff.errors import FleetError
 
 #: Names of cameras and networks: they stand in addresses and in names of files.
-NAME = r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}"
+NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
 
 Name = Annotated[str, StringConstraints(pattern=f"^{NAME}$")]
 Number = Annotated[float, Field(allow_inf_nan=False, strict=True)]
@@ -62,11 +62,12 @@ class CameraSettings(Settings):
         source: an address, the number of a device, or a file.
         network: the name of a configured network; the first one if left out.
         threshold: of all layers; the network's own if left out.
-        zones: where frames are looked at, as the fleet takes them.
-        every: look at every n-th frame.
-        audit: share of the frames that are compared with the dense network.
+        zones: polygons that are watched or ignored, {"watch": [[[x, y], ...]], "ignore": [...]}, corners in
+            0..1 of the frame.
+        every: look at every n-th frame; as the network was converted if left out.
+        audit: share of the frames that are compared with the dense network; likewise.
         audit_budget: mean relative error of the last audits above which the camera is told to drift.
-        fps: most frames a second that are computed.
+        fps: most frames a second that are computed; more are left out.
         policy: "latest" drops frames that come too fast, "every" computes them all.
         queue: frames that may wait.
         transport: how a camera in a network is reached.
@@ -78,8 +79,8 @@ class CameraSettings(Settings):
     network: Name | None = None
     threshold: Annotated[Number, Field(ge=0)] | None = None
     zones: dict[str, Any] | None = None
-    every: Annotated[int, Field(ge=1, le=10_000)] = 1
-    audit: Annotated[Number, Field(ge=0, le=1)] = 0.0
+    every: Annotated[int, Field(ge=1, le=10_000)] | None = None
+    audit: Annotated[Number, Field(ge=0, le=1)] | None = None
     audit_budget: Annotated[Number, Field(ge=0)] | None = None
     fps: Annotated[Number, Field(gt=0, le=1000)] | None = None
     policy: Literal["latest", "every"] | None = None
@@ -171,7 +172,9 @@ class ServeSettings(Settings):
     @field_validator("media", mode="before")
     @classmethod
     def _paths(cls, value: Any) -> Any:
-        return tuple(Path(v) if isinstance(v, str) else v for v in value) if isinstance(value, list) else value
+        return (
+            tuple(Path(v) if isinstance(v, str) else v for v in value) if isinstance(value, list) else value
+        )
 
     @field_validator("names", "devices", "allow_hosts", mode="before")
     @classmethod
@@ -189,27 +192,25 @@ def checked(model: type[Model], data: Mapping[str, Any], where: str) -> Model:
     try:
         return model.model_validate(dict(data))
     except ValidationError as error:
-        raise FleetError(f"{where}: {problem_text(error, model)}") from error
+        raise FleetError(f"{where}: " + "{}: {}; {}".format(*what_is_wrong(error, model))) from error
 
 
-def problem_text(error: ValidationError, model: type[BaseModel]) -> str:
-    """The first thing that is wrong, as "key: what; fix"."""
+def what_is_wrong(error: ValidationError, model: type[BaseModel]) -> tuple[str, str, str]:
+    """The first thing that is wrong: the key, what is wrong with it, and what to do."""
     found = _first(error)
     path = _path_of(found["loc"])
     key, message = ".".join(map(str, path)) or "the whole", found["msg"]
     if found["type"] == "extra_forbidden":
         known = _known(model, path[:-1])
         near = difflib.get_close_matches(str(path[-1]), known, 1)
-        hint = f"the nearest known key is {near[0]}" if near else f"known keys: {', '.join(known)}"
-        return f"{key}: unknown key; {hint}"
+        return key, "unknown key", f"did you mean {near[0]}?" if near else f"known keys: {', '.join(known)}"
     if found["type"] == "missing":
-        return f"{key}: is missing; give it"
+        return key, "is missing", "give it"
     if found["type"] == "string_pattern_mismatch":
-        message = "a name has 1 to 63 letters, digits, - and _, and begins with a letter or digit"
-        return f"{key}: {_short(found['input'])} is no name; {message}"
+        rule = "use 1 to 64 letters, digits, dots, - and _, the first of them a letter or a digit"
+        return key, f"{_short(found['input'])} is no name", rule
     message = message.removeprefix("Value error, ")
-    message = message[0].lower() + message[1:]
-    return f"{key}: {_short(found['input'])} cannot be used; {message}"
+    return key, f"{_short(found['input'])} cannot be used", message[0].lower() + message[1:]
 
 
 def _first(error: ValidationError) -> Any:
@@ -225,15 +226,14 @@ def _path_of(place: Sequence[int | str]) -> list[int | str]:
 
 def _known(model: type[BaseModel], path: Sequence[int | str]) -> list[str]:
     """The keys of the settings at a path."""
-    here: Any = model
+    here = model
     for part in path:
-        if not (isinstance(here, type) and issubclass(here, BaseModel)):
-            continue  # a name among networks or cameras
-        here = _model_in(here.model_fields[str(part)].annotation)
-    return list(here.model_fields) if isinstance(here, type) and issubclass(here, BaseModel) else []
+        field = here.model_fields.get(str(part))  # None for a name among networks or cameras
+        here = (_model_in(field.annotation) if field is not None else None) or here
+    return list(here.model_fields)
 
 
-def _model_in(annotation: Any) -> Any:
+def _model_in(annotation: Any) -> type[BaseModel] | None:
     """The settings that an annotation such as ``dict[Name, CameraSettings]`` is of."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation

@@ -11,17 +11,16 @@ import re
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
-from urllib.parse import urlsplit, urlunsplit
 
-from videoeff.serve.problems import Problem
+from videoeff.errors import VideoError
+from videoeff.serve.problems import Problem, problem_of
 from videoeff.serve.settings import ServeSettings
-
-#: Schemes of addresses; FFmpeg knows further ones that read files or run through other protocols.
-SCHEMES = ("rtsp", "rtsps", "rtmp", "rtmps", "http", "https", "srt")
+from videoeff.video.address import SCHEMES, read_address
 
 #: What FFmpeg may use while it reads such an address, also where a playlist there names others: no files.
 PROTOCOLS = "crypto,http,https,httpproxy,rtmp,rtmps,rtmpt,rtp,rtsp,srt,srtp,tcp,tls,udp"
 
+#: Whatever FFmpeg might take for one of its protocols, "file:" and "concat:" among them.
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
 
 
@@ -48,20 +47,6 @@ def options_of(source: str | int, settings: ServeSettings) -> dict[str, str]:
     return options
 
 
-def blanked(source: str | int) -> str | int:
-    """A source without the password of its address, and without the values of its query."""
-    if isinstance(source, int) or not _ADDRESS.match(source):
-        return source
-    try:
-        parts = urlsplit(source)
-    except ValueError:
-        return source.partition(":")[0] + ":…"
-    user, at, place = parts.netloc.rpartition("@")
-    name, colon, _ = user.partition(":")
-    query = re.sub(r"=[^&]*", "=…", parts.query)
-    return urlunsplit((parts.scheme, f"{name}{colon and ':…'}{at}{place}", parts.path, query, ""))
-
-
 def _device(number: int, devices: Sequence[int]) -> int:
     if number not in devices:
         known = f"those are {', '.join(map(str, devices))}" if devices else "there are none"
@@ -84,12 +69,9 @@ def _address(source: str, patterns: Sequence[str]) -> str:
             f"use one of {', '.join(SCHEMES)}, or the name of a file in a media folder",
         )
     try:
-        parts = urlsplit(source)
-        host, _ = parts.hostname, parts.port
-    except ValueError as error:
-        raise Problem(400, f"is no address ({error})", "source", f"write {scheme}://host/path") from error
-    if not host or not source[len(scheme) + 1 :].startswith("//"):
-        raise Problem(400, "the address names no host", "source", f"write {scheme}://host/path")
+        host = read_address(source).host
+    except VideoError as error:
+        raise problem_of(error, "source") from error
     if not any(_fits(host, pattern.lower()) for pattern in patterns):
         raise Problem(
             403,
