@@ -6,7 +6,6 @@ import copy
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -28,6 +27,7 @@ from videoeff.lowering.lower import lower
 from videoeff.lowering.plan import Plan
 from videoeff.runtime.carried import CarriedState
 from videoeff.runtime.counts import Counts
+from videoeff.runtime.engine_state import EngineState
 from videoeff.runtime.events import Recorder
 from videoeff.runtime.moving import retype, sharing
 from videoeff.runtime.outputs import owned
@@ -35,21 +35,6 @@ from videoeff.runtime.outside import OutsideState
 from videoeff.runtime.signature import FrameSpec, OutputSignature, Signature
 
 Observer = Callable[[Context, tuple[Any, ...]], None]
-
-
-@dataclass(frozen=True)
-class EngineState:
-    """A copy of an engine's state, as ``snapshot`` makes it.
-
-    Attributes:
-        tensors: the stream's buffers by name.
-        fresh: for each stream, whether its next frame is frame 1.
-        carried: the buffers that the model itself carries from frame to frame, by path.
-    """
-
-    tensors: Mapping[str, Tensor]
-    fresh: tuple[bool, ...]
-    carried: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 class Engine(nn.Module):
@@ -354,20 +339,8 @@ class Engine(nn.Module):
         Raises:
             StateError: the snapshot is of another network, size or set of thresholds.
         """
-        owned = {s.name: s for s in self.plan.state if s.parent is None}
-        if set(owned) != set(state.tensors):
-            odd = sorted(set(owned) ^ set(state.tensors))[0]
-            raise StateError(
-                f"the snapshot does not fit this stream: buffer {odd!r} is in only one of them; restore it "
-                "into a stream of the same network, with thresholds on the same layers"
-            )
+        state.check_shapes({s.name: s.shape for s in self.plan.state if s.parent is None})
         self.carried.check_fits(state.carried)
-        for name, tensor in state.tensors.items():
-            if tuple(tensor.shape) != owned[name].shape:
-                raise StateError(
-                    f"the snapshot does not fit this stream: {name} is {list(tensor.shape)}, "
-                    f"here {list(owned[name].shape)}; restore it into a stream of the same size and batch"
-                )
 
     def restore(self, state: EngineState) -> None:
         """Continue from a snapshot that :meth:`check_fits`."""

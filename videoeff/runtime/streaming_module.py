@@ -19,7 +19,8 @@ from videoeff.ir.program import Program
 from videoeff.kernels import NotFinite
 from videoeff.passes.bound_reach import REFRESH
 from videoeff.runtime.body import StreamBody
-from videoeff.runtime.engine import Engine, EngineState
+from videoeff.runtime.engine import Engine
+from videoeff.runtime.engine_state import EngineState
 from videoeff.runtime.finite import FiniteCheck, not_finite
 from videoeff.runtime.holding import Call, HeldState
 from videoeff.runtime.inputs import check_call

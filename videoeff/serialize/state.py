@@ -16,7 +16,7 @@ from typing import Any
 from torch import Tensor
 
 from videoeff.errors import ArtifactError, StateError
-from videoeff.runtime.engine import EngineState
+from videoeff.runtime.engine_state import EngineState
 from videoeff.runtime.streaming_module import StreamingModule, StreamState
 from videoeff.serialize.files import write_atomic
 from videoeff.serialize.format import digest_of
