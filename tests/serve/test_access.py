@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import websocket
+from websockets.exceptions import InvalidStatus
 
 from tests.support.serving import Running, running, settings_of
 from videoeff.errors import FleetError
@@ -76,16 +76,16 @@ def test_only_the_page_takes_the_token_from_its_address(guarded: Running) -> Non
 
 
 def test_a_socket_needs_the_token(guarded: Running) -> None:
-    address = guarded.address.replace("http", "ws") + "/cameras/front/live"
-    with pytest.raises(websocket.WebSocketBadStatusException) as caught:
-        websocket.create_connection(address, timeout=30, suppress_origin=True)
-    assert caught.value.status_code == 401
-    header = [f"Authorization: Bearer {TOKEN}"]
-    made = websocket.create_connection(address, timeout=30, suppress_origin=True, header=header)
-    made.close()
+    with pytest.raises(InvalidStatus) as caught, guarded.socket("/cameras/front/live"):
+        pass
+    assert caught.value.response.status_code == 401
+    with guarded.socket("/cameras/front/live", additional_headers=bearer(TOKEN)):
+        assert guarded.json("GET", "/cameras", headers=bearer(TOKEN))["clients"] == 1
 
 
-@pytest.mark.parametrize("host", ["evil.example", "evil.example:{port}", "127.0.0.1.evil.example", "10.0.0.1"])
+@pytest.mark.parametrize(
+    "host", ["evil.example", "evil.example:{port}", "127.0.0.1.evil.example", "10.0.0.1"]
+)
 def test_another_name_is_refused(open_one: Running, host: str) -> None:
     """A page of another site whose name was made to point here (DNS rebinding)."""
     for path in ("/cameras", "/healthz", "/"):
@@ -97,7 +97,9 @@ def test_another_name_is_refused(open_one: Running, host: str) -> None:
     "host", ["localhost", "LOCALHOST:{port}", "[::1]:{port}", "127.0.0.1:1", "cameras.example.org"]
 )
 def test_its_own_names_are_served(open_one: Running, host: str) -> None:
-    assert open_one.ask("GET", "/healthz", headers={"host": host.format(port=open_one.port)}).status_code == 200
+    assert (
+        open_one.ask("GET", "/healthz", headers={"host": host.format(port=open_one.port)}).status_code == 200
+    )
 
 
 @pytest.mark.parametrize("host", ["a b", "[", "evil.example/@localhost", "user@localhost", "localhost:port"])
@@ -108,9 +110,16 @@ def test_what_is_no_name_is_refused(open_one: Running, host: str) -> None:
 @pytest.mark.parametrize("origin", ["http://evil.example", "null", "http://127.0.0.1:1", "file://"])
 @pytest.mark.parametrize(
     ("method", "path"),
-    [("POST", "/cameras"), ("DELETE", "/cameras/front"), ("POST", "/cameras/front/reset"), ("GET", "/cameras")],
+    [
+        ("POST", "/cameras"),
+        ("DELETE", "/cameras/front"),
+        ("POST", "/cameras/front/reset"),
+        ("GET", "/cameras"),
+    ],
 )
-def test_pages_of_other_origins_may_do_nothing(open_one: Running, origin: str, method: str, path: str) -> None:
+def test_pages_of_other_origins_may_do_nothing(
+    open_one: Running, origin: str, method: str, path: str
+) -> None:
     error = open_one.refused(method, path, 403, headers={"origin": origin})
     assert error["where"] == "Origin"
     assert len(open_one.json("GET", "/cameras")["cameras"]) == 1
@@ -121,11 +130,14 @@ def test_its_own_page_may(open_one: Running) -> None:
 
 
 def test_a_socket_of_another_origin_is_refused(open_one: Running) -> None:
-    address = open_one.address.replace("http", "ws") + "/cameras/front/live"
-    with pytest.raises(websocket.WebSocketBadStatusException) as caught:
-        websocket.create_connection(address, timeout=30, origin="http://evil.example")
-    assert caught.value.status_code == 403
-    websocket.create_connection(address, timeout=30, origin=open_one.address).close()
+    with (
+        pytest.raises(InvalidStatus) as caught,
+        open_one.socket("/cameras/front/live", origin="http://evil.example"),
+    ):
+        pass
+    assert caught.value.response.status_code == 403
+    with open_one.socket("/cameras/front/live", origin=open_one.address):
+        assert open_one.json("GET", "/cameras")["clients"] == 1
 
 
 def test_a_form_of_another_site_cannot_post(open_one: Running) -> None:

@@ -70,7 +70,10 @@ def test_no_answer_holds_a_password(one: Running) -> None:
     texts.append(one.ask("POST", "/cameras", json=FRONT).text)
     texts.append(one.ask("POST", "/cameras", json=FRONT | {"name": "bad"}).text)
     texts += [one.ask("GET", path).text for path in ("/cameras", "/cameras/front", "/metrics")]
-    texts += [one.ask("PATCH", "/cameras/front", json={"fps": 3}).text, one.ask("DELETE", "/cameras/front").text]
+    texts += [
+        one.ask("PATCH", "/cameras/front", json={"fps": 3}).text,
+        one.ask("DELETE", "/cameras/front").text,
+    ]
     for text in texts:
         assert "secret" not in text
         assert "hush" not in text

@@ -137,7 +137,8 @@ def test_a_new_camera_needs_a_name() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "message"), [("port = ", "is no TOML"), ("pot = 1", "did you mean port?"), ("\xff", "is no TOML")]
+    ("text", "message"),
+    [("port = ", "is no TOML"), ("pot = 1", "did you mean port?"), ("\xff", "is no TOML")],
 )
 def test_a_file_that_cannot_be_used(tmp_path: Path, text: str, message: str) -> None:
     path = tmp_path / "serve.toml"

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import httpx
+from websockets.sync.client import ClientConnection, connect
 
 from tests.support.fake_fleet import FakeFleet
 from videoeff.serve.server import Server, listen
@@ -40,6 +41,11 @@ class Running:
     def port(self) -> int:
         """Where it listens."""
         return int(self.address.rpartition(":")[2])
+
+    def socket(self, path: str, **options: Any) -> ClientConnection:
+        """A WebSocket, a context manager."""
+        address = self.address.replace("http", "ws", 1) + path
+        return connect(address, proxy=None, open_timeout=PATIENCE, close_timeout=1, **options)
 
     def ask(self, method: str, path: str, **options: Any) -> httpx.Response:
         """One request."""
