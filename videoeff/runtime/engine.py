@@ -43,6 +43,7 @@ class Engine(nn.Module):
     Args:
         program: the planned Program; its constants become this module's buffers.
         backend: "auto" or a backend's name.
+        plan: what it was lowered to; None: it is lowered here.
     """
 
     #: What of the model runs as it is: a Program is captured whole.
@@ -51,7 +52,7 @@ class Engine(nn.Module):
     idle: tuple[str, ...] = ()
     outside = OutsideState(nn.Module(), (), 1)
 
-    def __init__(self, program: Program, backend: str = "auto") -> None:
+    def __init__(self, program: Program, backend: str = "auto", plan: Plan | None = None) -> None:
         super().__init__()
         self.program = program
         self.backend = backend
@@ -60,7 +61,7 @@ class Engine(nn.Module):
             warn_if_slow()
         self._common = False  # whether twins have the same Program
         self.answers = Answers()  # what backends said of the regions, until their structure changes
-        self.plan: Plan = lower(program, backend, self.answers)
+        self.plan: Plan = plan or lower(program, backend, self.answers)
         self.memory = OutputMemory(2 * program.out_spec.num_leaves)
         self.counts = Counts()
         self.recorder = Recorder()
@@ -363,7 +364,7 @@ class Engine(nn.Module):
     def twin(self) -> Engine:
         """An engine of the same network before its first frame: its Program and weights are these."""
         self._common = True
-        made = Engine(self.program, self.backend)
+        made = Engine(self.program, self.backend, self.plan.twin())
         made._common = True
         return made
 

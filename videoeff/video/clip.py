@@ -5,7 +5,8 @@ from __future__ import annotations
 import abc
 import itertools
 import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
@@ -21,6 +22,22 @@ ROUNDING = 0.002
 
 #: Seconds that time stamps may go back by damage; further back they began anew, as in files put together.
 RESTART = 1.0
+
+
+@dataclass(frozen=True, eq=False)
+class Decoded:
+    """A frame as its decoder gave it, not yet made RGB.
+
+    Attributes:
+        size: (H, W) in pixels, as it is shown.
+        frame: makes (H, W, 3), uint8 RGB, of it; (H, W, 4) with alpha where that was asked for. Each call
+            does the work again. It may be called after the clip is closed, and in any thread.
+        damaged: the decoder says that parts are made up.
+    """
+
+    size: tuple[int, int]
+    frame: Callable[[], Frame]
+    damaged: bool = False
 
 
 class Clip(abc.ABC):
@@ -43,6 +60,7 @@ class Clip(abc.ABC):
         damaged: frames that came, of which the decoder says that parts are made up.
         skipped: frames that the time stamps step over in a clip of an otherwise steady rate, and that are not
             among the lost ones: the file does not hold them. Known after an iteration.
+        any_size: whether an iteration goes on where frames of another size come.
     """
 
     source: str
@@ -55,6 +73,7 @@ class Clip(abc.ABC):
     lost: int = 0
     damaged: int = 0
     skipped: int = 0
+    any_size: bool = False
 
     def __init__(self, source: str, limit: int | None) -> None:
         self.source = source
@@ -66,20 +85,30 @@ class Clip(abc.ABC):
         Damaged frames in the middle are left out and counted in `lost`; where nothing more can be read, the
         loop ends and `truncated` is set.
         """
+        for decoded in self.decoded():
+            yield decoded.frame()
+
+    def decoded(self, *, any_size: bool = False) -> Generator[Decoded]:
+        """Iterate as over the clip itself, but leave the making of RGB pixels to who wants them.
+
+        Args:
+            any_size: go on where frames of another size come; else the clip ends there and says so.
+        """
+        self.any_size = any_size
         self.truncated, self.time = None, None
         times: list[float] = []
         begin: float | None
         begin, shift = None, 0.0  # of the stamps since they began anew
         reader = self._read()
         try:
-            for frame, time in itertools.islice(reader, self._limit):
+            for decoded, time in itertools.islice(reader, self._limit):
                 if time is not None:
                     begin = time if begin is None else begin
                     if times and (time <= begin or time + shift < times[-1] - RESTART):
                         begin, shift = time, times[-1] + 1.0 / self.fps - time
                     times.append(time + shift)
                 self.time = None if time is None else times[-1] - times[0]
-                yield frame
+                yield decoded
         finally:
             self._judge_times(times)
 
@@ -109,7 +138,7 @@ class Clip(abc.ABC):
         """Release the file or the camera. Closing twice is fine."""
 
     @abc.abstractmethod
-    def _read(self) -> Iterator[tuple[Frame, float | None]]:
+    def _read(self) -> Iterator[tuple[Decoded, float | None]]:
         """Yield every frame from the start and its time in seconds; set `truncated` when stopping early."""
 
     def _count(self, known: int | None) -> int | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -31,12 +32,42 @@ def shown(frame: Frame, matrix: bytes | None, source: str) -> Frame:
     Raises:
         VideoError: the matrix turns by something else than quarter turns.
     """
-    if matrix is None:
+    turn = quarter_turn(matrix, source)
+    if turn is None:
         return frame
+    if turn.across:
+        frame = frame.transpose(1, 0, 2)
+    rows, columns = slice(None, None, -1 if turn.down else 1), slice(None, None, -1 if turn.left else 1)
+    return np.ascontiguousarray(frame[rows, columns])
+
+
+@dataclass(frozen=True)
+class Turn:
+    """What a display matrix does to a frame.
+
+    Attributes:
+        across: rows are shown as columns; done first.
+        down: then the last row is shown first.
+        left: then the last column is shown first.
+    """
+
+    across: bool
+    down: bool
+    left: bool
+
+
+def quarter_turn(matrix: bytes | None, source: str) -> Turn | None:
+    """What a display matrix does, as :func:`shown` does it; None where a frame stays as it is.
+
+    Raises:
+        VideoError: the matrix turns by something else than quarter turns.
+    """
+    if matrix is None:
+        return None
     a, b, _, c, d = (float(v) for v in np.frombuffer(matrix, np.int32)[:5])
     straight, across = max(abs(a), abs(d)), max(abs(b), abs(c))
     if not straight and not across:
-        return frame  # a matrix nobody filled in
+        return None  # a matrix nobody filled in
     if min(straight, across) > _SLACK * max(straight, across):
         angle = math.degrees(math.atan2(b, a))
         raise VideoError(
@@ -44,9 +75,8 @@ def shown(frame: Frame, matrix: bytes | None, source: str) -> Frame:
             "followed. Write it anew with ffmpeg, which turns the pixels, or take the display matrix away"
         )
     if across > straight:
-        frame, a, d = frame.transpose(1, 0, 2), c, b
-    rows, columns = slice(None, None, -1 if d < 0 else 1), slice(None, None, -1 if a < 0 else 1)
-    return np.ascontiguousarray(frame[rows, columns])
+        a, d = c, b
+    return Turn(across > straight, d < 0, a < 0)
 
 
 def shown_size(image: Image) -> tuple[int, int]:

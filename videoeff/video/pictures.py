@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from videoeff.errors import VideoError
-from videoeff.video.clip import DEFAULT_FPS, Clip, Frame
+from videoeff.video.clip import DEFAULT_FPS, Clip, Decoded, Frame
 from videoeff.video.orientation import shown_size
 
 IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
@@ -42,7 +43,7 @@ class PictureClip(Clip):
                     f"{self.size[1]}x{self.size[0]}; a clip needs images of one size"
                 )
 
-    def _read(self) -> Iterator[tuple[Frame, float | None]]:
+    def _read(self) -> Iterator[tuple[Decoded, float | None]]:
         for index, path in enumerate(self._paths):
             try:
                 frame = self._load(path)
@@ -51,7 +52,7 @@ class PictureClip(Clip):
                     raise
                 self.truncated = f"image {index} of {len(self._paths)}: {error}"
                 return
-            yield frame, None
+            yield Decoded((frame.shape[0], frame.shape[1]), functools.partial(_same, frame)), None
 
     def _load(self, path: Path) -> Frame:
         from PIL import Image, ImageOps
@@ -69,6 +70,10 @@ class PictureClip(Clip):
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
             # Pillow raises the first three on damaged files
             raise VideoError(f"{path}: not a readable image ({error}); remove or replace it") from error
+
+
+def _same(frame: Frame) -> Frame:
+    return frame
 
 
 def picture_count(image: object) -> int:

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 from videoeff.errors import VideoError
+from videoeff.video.address import blanked, is_address
 from videoeff.video.clip import Clip, Frame
 from videoeff.video.pictures import PictureClip, is_one_picture, open_folder
 from videoeff.video.preprocess import Preprocess
@@ -33,13 +34,18 @@ def open_clip(source: str | Path | int, *, frames: int | None = None, alpha: boo
         alpha: give frames (H, W, 4) with the opacity as the fourth channel, 255 where the source has none.
 
     Raises:
-        VideoError: there is no such file or camera, it holds no video, no frame of it can be decoded, the
-            images differ in size, or `frames` is not positive.
+        VideoError: there is no such file or camera, it is an address on a network, it holds no video, no
+            frame of it can be decoded, the images differ in size, or `frames` is not positive.
     """
     if frames is not None and frames < 1:
         raise VideoError(f"frames={frames}: a clip has at least one frame; give a positive number or None")
     if isinstance(source, int) or (isinstance(source, str) and source.isdecimal()):
-        return VideoClip(str(source), _camera_device(int(source)), frames, alpha)
+        return VideoClip(str(source), camera_device(int(source)), frames, alpha)
+    if is_address(source):
+        raise VideoError(
+            f"{blanked(str(source))}: an address on a network, where a clip was asked for; record some of it "
+            "with ffmpeg -i ADDRESS -c copy clip.mp4, or read it with videoeff run or videoeff.video.live"
+        )
     path = Path(source)
     if path.is_dir():
         return open_folder(path, frames, alpha)
@@ -52,7 +58,12 @@ def open_clip(source: str | Path | int, *, frames: int | None = None, alpha: boo
     return VideoClip(str(path), None, frames, alpha)
 
 
-def _camera_device(index: int) -> str:
+def camera_device(index: int) -> str:
+    """The device file of a camera's number.
+
+    Raises:
+        VideoError: there is no such camera.
+    """
     device = f"/dev/video{index}"
     if not sys.platform.startswith("linux"):
         raise VideoError(f"camera {index}: cameras are read through Video4Linux, which this system lacks")

@@ -2,80 +2,19 @@
 
 from __future__ import annotations
 
-import heapq
 import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from videoeff.errors import VideoError
-from videoeff.video.clip import DEFAULT_FPS, Clip, Frame
-from videoeff.video.orientation import shown
+from videoeff.video.clip import DEFAULT_FPS, Clip, Decoded
+from videoeff.video.decoding import Converter, Reading, time_of, video_stream
 
 if TYPE_CHECKING:
     from av.container import InputContainer
     from av.packet import Packet
-    from av.video.frame import VideoFrame
     from av.video.stream import VideoStream
-
-_NOT_CODED = 8  # bytes: MPEG-4 says with so short a packet that the frame before goes on
-_SHOWN = 0x10  # bit of a VP8 packet's first byte; a hidden frame is only referred to
-
-
-@dataclass
-class _Reading:
-    """One pass over a file.
-
-    Attributes:
-        indexed: packets that the file's index promises, None without one.
-        span: length that the file promises, in seconds.
-        packets: packets read whole.
-        expected: of these, how many should give a frame.
-        frames: frames that came.
-        errors: packets that the decoder refused.
-        last_error: what it said.
-        reason: why reading ended early.
-        first: earliest time stamp, in the stream's unit.
-        last: end of the latest packet.
-        decoding_order: packets are stamped in the order of decoding alone, as AVI does.
-        waiting: then the stamps of packets whose frames are still to come, where that order is another.
-    """
-
-    indexed: int | None
-    span: Fraction | None
-    packets: int = 0
-    expected: int = 0
-    frames: int = 0
-    errors: int = 0
-    last_error: str = ""
-    reason: str | None = None
-    first: int | None = None
-    last: int = 0
-    decoding_order: bool = False
-    waiting: list[int] = field(default_factory=list)
-
-    def note(self, packet: Packet[VideoStream], codec: str) -> None:
-        """A packet that is about to be decoded."""
-        self.packets += 1
-        self.expected += not packet.is_discard and _gives_a_frame(packet, codec)
-        if packet.pts is not None:
-            self.first = packet.pts if self.first is None else min(self.first, packet.pts)
-            self.last = max(self.last, packet.pts + (packet.duration or 0))
-        if self.decoding_order and packet.dts is not None:
-            heapq.heappush(self.waiting, packet.dts)
-
-    def failed(self, packet: Packet[VideoStream] | None, error: Exception) -> None:
-        """The decoder refused a packet."""
-        self.last_error = str(error)
-        if packet is None:
-            return
-        self.errors += 1
-        if packet.dts in self.waiting:
-            self.waiting.remove(packet.dts)
-            heapq.heapify(self.waiting)
 
 
 class VideoClip(Clip):
@@ -83,9 +22,9 @@ class VideoClip(Clip):
 
     def __init__(self, source: str, device: str | None, limit: int | None, alpha: bool) -> None:
         super().__init__(source, limit)
-        self._device, self._format = device, "rgba" if alpha else "rgb24"
+        self._device, self._converter = device, Converter("rgba" if alpha else "rgb24", source)
         self._container: InputContainer | None = None
-        self._ready: Iterator[tuple[Frame, float | None]] | None = None
+        self._ready: Iterator[tuple[Decoded, float | None]] | None = None
         try:
             self._open()
         except BaseException:
@@ -109,28 +48,28 @@ class VideoClip(Clip):
             raise VideoError(
                 f"{self.source}: not a video, or its index is cut off ({error}); check that it plays"
             ) from error
-        stream = _video_stream(self._container, self.source)
+        stream = video_stream(self._container, self.source)
         codec = stream.codec_context.name
         self.decoder = f"pyav {av.__version__} / {codec}"
-        state = _Reading(*((None, None) if self._device is not None else _declared(self._container, stream)))
+        state = Reading(*((None, None) if self._device is not None else _declared(self._container, stream)))
         state.decoding_order = self._container.format.name == "avi"
         rate = stream.average_rate or stream.guessed_rate
         self.fps = float(rate) if rate else DEFAULT_FPS
         if state.indexed and state.span and abs(state.indexed / float(state.span) / self.fps - 1.0) > 0.01:
             self.fps = state.indexed / float(state.span)  # AVI may count fields; the index counts frames
         self.frame_count = self._count(state.indexed or stream.frames or None)
-        decoded = self._decode(self._container, stream, state)
-        first = next(decoded, None)
+        frames = self._decode(self._container, stream, state)
+        first = next(frames, None)
         if first is None:
             why = f"decoder: {state.last_error}" if state.last_error else state.reason
             raise VideoError(
                 f"{self.source}: no frame could be decoded ({why or 'the stream is empty'}); "
                 "the file is damaged or cut short"
             )
-        self.size = (first[0].shape[0], first[0].shape[1])
-        self._ready = itertools.chain([first], decoded)
+        self.size = first[0].size
+        self._ready = itertools.chain([first], frames)
 
-    def _read(self) -> Iterator[tuple[Frame, float | None]]:
+    def _read(self) -> Iterator[tuple[Decoded, float | None]]:
         if self._device is not None:
             if self._ready is None:
                 raise VideoError(f"camera {self.source}: the clip is closed; open it again")
@@ -142,32 +81,30 @@ class VideoClip(Clip):
         return ready
 
     def _decode(
-        self, container: InputContainer, stream: VideoStream, state: _Reading
-    ) -> Iterator[tuple[Frame, float | None]]:
+        self, container: InputContainer, stream: VideoStream, state: Reading
+    ) -> Iterator[tuple[Decoded, float | None]]:
         """Yield frames to the end, past damaged ones; then say what was lost and how it ended."""
         import av
 
-        shape: tuple[int, ...] | None = None
+        size: tuple[int, int] | None = None
         for packet in _packets(container, stream, state):
             if packet is not None:
                 state.note(packet, stream.codec_context.name)
             try:
-                decoded = stream.codec_context.decode(packet)
+                images = stream.codec_context.decode(packet)
             except av.FFmpegError as error:
                 state.failed(packet, error)
                 self.lost = state.errors
                 continue
-            for image in decoded:
-                frame = self._frame(image)
-                shape = shape or frame.shape
-                if frame.shape != shape:
-                    self.truncated = (
-                        f"frame {state.frames} has another size: {frame.shape[:2]} after {shape[:2]}"
-                    )
+            for image in images:
+                frame = self._converter.decoded(image)
+                size = size or frame.size
+                if frame.size != size and not self.any_size:
+                    self.truncated = f"frame {state.frames} has another size: {frame.size} after {size}"
                     return
                 state.frames += 1
-                self.damaged += image.is_corrupt
-                yield frame, _time(image, stream, state)
+                self.damaged += frame.damaged
+                yield frame, time_of(image, stream, state)
         if not state.frames:
             return
         self.lost = max(state.errors, state.expected - state.frames)
@@ -175,11 +112,6 @@ class VideoClip(Clip):
             self.truncated = state.reason or _missing(state, stream, self.fps)
         else:
             self.truncated = state.reason
-
-    def _frame(self, image: VideoFrame) -> Frame:
-        frame = image.to_ndarray(format=self._format).astype(np.uint8, copy=False)
-        matrix: Any = image.side_data.get("DISPLAYMATRIX")
-        return shown(frame, None if matrix is None else bytes(matrix), self.source)
 
     def close(self) -> None:
         """Release the file or the camera."""
@@ -190,7 +122,7 @@ class VideoClip(Clip):
 
 
 def _packets(
-    container: InputContainer, stream: VideoStream, state: _Reading
+    container: InputContainer, stream: VideoStream, state: Reading
 ) -> Iterator[Packet[VideoStream] | None]:
     """The packets that hold something, then None, at which a decoder gives what it still has.
 
@@ -220,24 +152,7 @@ def _packets(
     yield None
 
 
-def _gives_a_frame(packet: Packet[VideoStream], codec: str) -> bool:
-    if codec == "vp8":
-        content: Any = packet  # a buffer, which its types do not say
-        return bool(memoryview(content)[0] & _SHOWN)
-    return not ("mpeg4" in codec and packet.size <= _NOT_CODED)
-
-
-def _time(image: VideoFrame, stream: VideoStream, state: _Reading) -> float | None:
-    """When a frame is shown, in seconds."""
-    stamp = image.pts
-    if state.decoding_order:
-        earliest = heapq.heappop(state.waiting) if state.waiting else None
-        stamp = earliest if stream.codec_context.has_b_frames else image.dts
-    # Not image.time: frames that come last, at the end of the file, know no unit.
-    return None if stamp is None or stream.time_base is None else float(stamp * stream.time_base)
-
-
-def _missing(state: _Reading, stream: VideoStream, fps: float) -> str | None:
+def _missing(state: Reading, stream: VideoStream, fps: float) -> str | None:
     """What the header promised and the file does not hold, as a sentence; None for a whole file."""
     if state.indexed is not None:
         if state.packets < state.indexed:
@@ -249,20 +164,6 @@ def _missing(state: _Reading, stream: VideoStream, fps: float) -> str | None:
                 f"{state.frames} frames decoded; the last {missing:.2f} s of the declared length are missing"
             )
     return None
-
-
-def _video_stream(container: InputContainer, source: str) -> VideoStream:
-    """The first real video stream: neither a cover picture nor text drawn as video."""
-    import av
-
-    if container.format.name == "tty":
-        raise VideoError(f"{source}: not a video but text; give a video file or a folder of images")
-    cover = av.stream.Disposition.attached_pic
-    for stream in container.streams.video:
-        if not stream.disposition & cover:
-            return stream
-    kinds = ", ".join(sorted({stream.type for stream in container.streams})) or "nothing"
-    raise VideoError(f"{source}: no video stream in it (it holds: {kinds}); give a file with a picture")
 
 
 def _declared(container: InputContainer, stream: VideoStream) -> tuple[int | None, Fraction | None]:

@@ -18,6 +18,7 @@ from videoeff.cli.shared.output import (
     json_text,
     loading_options,
     megabytes,
+    network_options,
     percent,
     set_threads,
     show,
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 @click.argument("artifact", type=click.Path(path_type=Path))
 @click.argument("clip")
 @click.option("--frames", type=click.IntRange(1), help="Stop after this many frames.")
+@network_options
 @click.option("--compare", is_flag=True, help="Also run the dense model, and show error and time beside it.")
 @click.option(
     "--controls",
@@ -97,6 +99,10 @@ def run(
     artifact: Path,
     clip: str,
     frames: int | None,
+    seconds: float | None,
+    transport: str | None,
+    policy: str | None,
+    stall: float | None,
     compare: bool,
     controls: bool,
     decoder: str | None,
@@ -118,11 +124,12 @@ def run(
 ) -> None:
     """Run CLIP through ARTIFACT.
 
-    CLIP is a video file, a folder of images, or the number of a camera. An artifact of several streams
-    sees the
-    clip in each of them. Ctrl-C and a clip that breaks off end the run: the frames so far are kept and
-    reported, and the exit status is 1. Damaged frames in the middle of a clip are passed over and counted.
-    The overlay keeps the clip's times, and frames come turned as the clip says.
+    CLIP is a video file, a folder of images, the number of a camera, or an address on a network: rtsp://,
+    rtmp://, http:// (also HLS), srt://, and rtsps://, rtmps://, https://. An address is read until it ends,
+    --frames or --seconds are over, or Ctrl-C; when its connection is lost, it is connected to again. An
+    artifact of several streams sees the clip in each of them. Ctrl-C and a clip that breaks off end the run:
+    the frames so far are kept and reported, and the exit status is 1. Damaged frames in the middle of a clip
+    are passed over and counted. The overlay keeps the clip's times, and frames come turned as the clip says.
     """
     if draw is not None and overlay is None:
         raise click.UsageError("--draw draws on the overlay; name one with -o OVERLAY.mp4")
@@ -136,10 +143,23 @@ def run(
     writable(overlay, "-o", tuple(sorted(CONTAINERS)))
     writable(outputs, "--outputs")
     writable(report, "--report")
+    from videoeff.cli.shared.live import LiveClip, open_live
+    from videoeff.video.address import is_address
     from videoeff.video.source import open_clip
 
+    network = is_address(clip)
+    if not network and any(option is not None for option in (seconds, transport, policy, stall)):
+        raise click.UsageError("--seconds, --transport, --policy and --stall are for addresses on a network")
     with contextlib.ExitStack() as opened:
-        source = opened.enter_context(open_clip(clip, frames=frames))
+        source: Clip
+        if network:
+            source = open_live(
+                clip, frames, seconds, command="run", protocol=transport, policy=policy, stall=stall
+            )
+        else:
+            source = open_clip(clip, frames=frames)
+        opened.enter_context(source)
+        name = source.source if network else clip  # without a password
         used = set_threads(threads)
         from videoeff.cli.shared.clips import losses, note_on_shape, notes_on_losses, reopened
         from videoeff.cli.shared.drawing import load_draw
@@ -165,16 +185,21 @@ def run(
         with contextlib.ExitStack() as stack:
             if overlay is not None:
                 streamer.write = stack.enter_context(_OverlayFile(overlay, source)).write
-            result = streamer.run(track(source, clip, source.frame_count))
+            if isinstance(source, LiveClip):
+                source.resizes = feed.preprocess.size is not None and overlay is None
+            result = streamer.run(track(source, name, source.frame_count))
         if result.stopped is None and source.truncated:
             result.stopped = f"the clip ends early: {source.truncated}"
         decoder, fps, missing, notes = source.decoder, source.fps, losses(source), notes_on_losses(source)
         notes += note_on_shape(feed.preprocess, source.size)
         notes += tuple(f"drift: {drift}" for drift in drifts)
+        told = source.to_json() if isinstance(source, LiveClip) else None
+        notes += source.notes() if isinstance(source, LiveClip) else ()
     figures = measured(stream, result, compare)
     figures |= {
         "artifact": str(artifact),
-        "clip": clip,
+        "clip": name,
+        "source": told,
         "fps": fps,
         "decoder": decoder,
         **missing,

@@ -16,7 +16,12 @@ def reopened(clip: Clip, name: str, frames: int | None, *, alpha: bool) -> Clip:
     """
     if not alpha:
         return clip
+    from videoeff.cli.shared.live import LiveClip
     from videoeff.video.source import open_clip
+
+    if isinstance(clip, LiveClip):
+        clip.alpha = True
+        return clip
 
     clip.close()
     return open_clip(name, frames=frames, alpha=True)

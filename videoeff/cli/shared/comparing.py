@@ -13,6 +13,7 @@ from videoeff.calibration.int8 import FRAMES, Int8
 from videoeff.calibration.metrics import Metric
 from videoeff.calibration.sample import CalibrationFrames
 from videoeff.cli.shared.output import stage
+from videoeff.video.address import is_address
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -52,7 +53,7 @@ class Comparing:
         beside: list[Control] = []
         if controls:
             beside = usual_controls(stream, feed)
-            if clip.isdecimal():
+            if clip.isdecimal() or is_address(clip):
                 self.notes.append(
                     "int8 is left out: it is calibrated beforehand, and a camera shows nothing twice"
                 )

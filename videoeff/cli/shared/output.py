@@ -123,6 +123,35 @@ def loading_options(function: Function) -> Function:
     )(function)
 
 
+def network_options(function: Function) -> Function:
+    """``--seconds``, ``--transport``, ``--policy`` and ``--stall`` of what reads addresses on a network."""
+    for option in (
+        click.option(
+            "--stall",
+            type=click.FloatRange(min=0, min_open=True),
+            metavar="SECONDS",
+            help="Of an address: without a picture for so long its connection counts as lost; 5 if left out.",
+        ),
+        click.option(
+            "--policy",
+            type=click.Choice(["latest", "every"]),
+            help="Of an address: take the newest frame and drop what is late, or take all. Default: latest.",
+        ),
+        click.option(
+            "--transport",
+            type=click.Choice(["tcp", "udp", "auto"]),
+            help="Of an rtsp:// address: what carries the pictures. Default: tcp.",
+        ),
+        click.option(
+            "--seconds",
+            type=click.FloatRange(min=0, min_open=True),
+            help="Of an address: stop after so many seconds.",
+        ),
+    ):
+        function = option(function)
+    return function
+
+
 def emit(document: Any) -> None:
     """Write one JSON document to stdout; numbers JSON does not have become null."""
     click.echo(json.dumps(_plain(document), indent=1, allow_nan=False))
