@@ -25,6 +25,9 @@ VARIABLE = "VIDEOEFF_TOKEN"
 #: Answered without a token: whether the process lives says nothing of the cameras.
 _OPEN = ("/healthz", "/readyz")
 
+#: Bytes of all headers and the query.
+_MOST_HEADERS = 16 << 10
+
 _SHORTEST = 16
 _MAKE = 'python -c "import secrets; print(secrets.token_urlsafe(32))"'
 
@@ -109,7 +112,7 @@ class Access:
         try:
             self._check_host(headers.get("host", ""))
             self._check_origin(headers)
-            self._check_size(headers)
+            self._check_size(headers, scope)
             if self._token is not None and scope["path"] not in _OPEN and not self._is_known(headers):
                 self._check_query(scope)
                 extra["set-cookie"] = f"{self._cookie}={self._session}; Path=/; HttpOnly; SameSite=Strict"
@@ -144,7 +147,9 @@ class Access:
                 "use the service's own page",
             )
 
-    def _check_size(self, headers: Headers) -> None:
+    def _check_size(self, headers: Headers, scope: Scope) -> None:
+        if sum(len(k) + len(v) for k, v in headers.raw) + len(scope["query_string"]) > _MOST_HEADERS:
+            raise Problem(431, f"the headers have more than {_MOST_HEADERS} bytes", "the headers", "send less")
         length = headers.get("content-length", "0")
         if not length.isdecimal() or int(length[:20]) > self._most:
             raise too_large(self._most)

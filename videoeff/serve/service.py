@@ -20,7 +20,6 @@ from videoeff.serve.readings import Reader, plain
 from videoeff.serve.settings import CameraSettings, ServeSettings
 from videoeff.video.address import blanked
 from videoeff.video.live.transport import Transport
-from videoeff.video.zones import Zones
 
 if TYPE_CHECKING:
     from videoeff.fleet.camera import Camera
@@ -372,6 +371,8 @@ def _arguments(camera: CameraSettings, options: Mapping[str, str]) -> dict[str, 
         ).split()
     }
     if camera.zones is not None:
+        from videoeff.video.zones import Zones
+
         try:
             found["zones"] = Zones.from_json(camera.zones)
         except VideoEffError as error:
