@@ -22,7 +22,7 @@ def test_each_seat_is_a_stream_of_its_own(threshold: float) -> None:
     clips = {f"cam{i}": clip(i, 5 + 2 * i) for i in range(6)}  # two batches; clips of unequal lengths
     with collecting() as (found, collect), Fleet(batch, workers=2) as fleet:
         for name, frames in clips.items():
-            fleet.add(name, ScriptedSource(frames), on_output=collect)  # type: ignore[arg-type]
+            fleet.add(name, ScriptedSource(frames), on_output=collect)
         assert len({id(lane) for lane in fleet._lanes.values()}) == 2
         assert fleet.wait(60)
         for name, frames in clips.items():
@@ -37,8 +37,8 @@ def test_a_camera_without_a_new_picture_costs_nothing_and_stays() -> None:
     stream = network(2)
     with collecting() as (found, collect), Fleet(stream, workers=1) as fleet:
         moving, still = ScriptedSource(), ScriptedSource()
-        fleet.add("moving", moving, on_output=collect)  # type: ignore[arg-type]
-        fleet.add("still", still, on_output=collect)  # type: ignore[arg-type]
+        fleet.add("moving", moving, on_output=collect)
+        fleet.add("still", still, on_output=collect)
         frames, other = clip(0, 6), clip(1, 2)
         still.give(other[0])
         until(lambda: len(found["still"]) == 1)
@@ -56,12 +56,12 @@ def test_a_camera_without_a_new_picture_costs_nothing_and_stays() -> None:
 def test_a_seat_begins_anew_with_its_next_camera() -> None:
     stream = network(2, threshold=0.3)
     with collecting() as (found, collect), Fleet(stream, workers=1) as fleet:
-        fleet.add("first", ScriptedSource(clip(0, 4)), on_output=collect)  # type: ignore[arg-type]
-        fleet.add("stays", ScriptedSource(clip(1, 1)), on_output=collect)  # type: ignore[arg-type]
+        fleet.add("first", ScriptedSource(clip(0, 4)), on_output=collect)
+        fleet.add("stays", ScriptedSource(clip(1, 1)), on_output=collect)
         assert fleet.wait(60)
         fleet.remove("first")
         frames = clip(0, 4)[::-1]
-        fleet.add("next", ScriptedSource(frames), on_output=collect)  # type: ignore[arg-type]
+        fleet.add("next", ScriptedSource(frames), on_output=collect)
         assert len({id(lane) for lane in fleet._lanes.values()}) == 1
         assert fleet.wait(60)
     for output, expected in zip(found["next"], straight(network(threshold=0.3), frames), strict=True):
@@ -70,9 +70,9 @@ def test_a_seat_begins_anew_with_its_next_camera() -> None:
 
 def test_cameras_of_other_settings_sit_elsewhere() -> None:
     with Fleet(network(4), workers=1) as fleet:
-        fleet.add("a", ScriptedSource())  # type: ignore[arg-type]
-        fleet.add("b", ScriptedSource(), threshold=0.2)  # type: ignore[arg-type]
-        fleet.add("c", ScriptedSource())  # type: ignore[arg-type]
+        fleet.add("a", ScriptedSource())
+        fleet.add("b", ScriptedSource(), threshold=0.2)
+        fleet.add("c", ScriptedSource())
         lanes = fleet._lanes
         assert lanes["a"] is lanes["c"] is not lanes["b"]
         for name in "abc":
@@ -88,7 +88,8 @@ class _Summed(nn.Module):
         self.conv = nn.Conv2d(3, 4, 3)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.conv(x).sum(dim=(0, 2, 3))
+        summed: Tensor = self.conv(x).sum(dim=(0, 2, 3))
+        return summed
 
 
 def test_outputs_that_cannot_be_told_apart_are_refused() -> None:
@@ -96,7 +97,7 @@ def test_outputs_that_cannot_be_told_apart_are_refused() -> None:
     stream.extra["preprocess"] = PREPROCESS.to_json()
     with Fleet(stream, workers=1) as fleet:
         source = ScriptedSource()
-        camera = fleet.add("cam", source)  # type: ignore[arg-type]
+        camera = fleet.add("cam", source)
         source.give(clip(0, 1)[0])
         until(lambda: camera.status().refused == 1)
         assert "cannot be told apart by camera" in camera.status().why
@@ -104,7 +105,7 @@ def test_outputs_that_cannot_be_told_apart_are_refused() -> None:
 
 def test_states_of_a_batch_are_not_kept_camera_by_camera(tmp_path: Path) -> None:
     with Fleet(network(2), workers=1, keep=tmp_path) as fleet:
-        fleet.add("cam", ScriptedSource(clip(0, 1)))  # type: ignore[arg-type]
+        fleet.add("cam", ScriptedSource(clip(0, 1)))
         assert fleet.wait(60)
         with pytest.raises(FleetError, match="shares a batch of 2"):
             fleet.save("cam", tmp_path / "state")

@@ -7,6 +7,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import pytest
@@ -46,7 +47,7 @@ def test_each_camera_has_a_stream_of_its_own(workers: int, threshold: float) -> 
     clips = {f"cam{i}": clip(i, 12) for i in range(5)}
     with collecting() as (found, collect), Fleet(stream, workers=workers) as fleet:
         for name, frames in clips.items():
-            fleet.add(name, ScriptedSource(frames), on_output=collect)  # type: ignore[arg-type]
+            fleet.add(name, ScriptedSource(frames), on_output=collect)
         assert fleet.wait(60)
         for name, frames in clips.items():
             assert [o.number for o in found[name]] == list(range(12))
@@ -65,9 +66,9 @@ def test_thresholds_and_networks_are_the_cameras_own() -> None:
     exact, other = network(), network(seed=5)
     frames = clip(0, 8)
     with collecting() as (found, collect), Fleet(exact, workers=2) as fleet:
-        fleet.add("exact", ScriptedSource(frames), on_output=collect)  # type: ignore[arg-type]
-        fleet.add("coarse", ScriptedSource(frames), threshold=0.5, on_output=collect)  # type: ignore[arg-type]
-        fleet.add("other", ScriptedSource(frames), network=other, on_output=collect)  # type: ignore[arg-type]
+        fleet.add("exact", ScriptedSource(frames), on_output=collect)
+        fleet.add("coarse", ScriptedSource(frames), threshold=0.5, on_output=collect)
+        fleet.add("other", ScriptedSource(frames), network=other, on_output=collect)
         assert fleet.wait(60)
     coarse = exact.twin()
     coarse.set_threshold(0.5)
@@ -81,12 +82,12 @@ def test_cameras_come_and_go_while_it_runs() -> None:
     stream = network()
     with collecting() as (found, collect), Fleet(stream, workers=2) as fleet:
         first = ScriptedSource()
-        fleet.add("first", first, on_output=collect)  # type: ignore[arg-type]
+        fleet.add("first", first, on_output=collect)
         for frame in clip(1, 3):
             first.give(frame)
         until(lambda: len(found["first"]) == 3)
         second = ScriptedSource(clip(2, 4))
-        fleet.add("second", second, on_output=collect)  # type: ignore[arg-type]
+        fleet.add("second", second, on_output=collect)
         until(lambda: len(found["second"]) == 4)
         last = fleet.remove("first")
         assert first.state == "closed"
@@ -94,7 +95,7 @@ def test_cameras_come_and_go_while_it_runs() -> None:
         first.give(clip(1, 1)[0])
         assert list(fleet) == ["second"]
         again = ScriptedSource(clip(1, 1))
-        fleet.add("first", again, on_output=collect)  # type: ignore[arg-type]
+        fleet.add("first", again, on_output=collect)
         until(lambda: len(found["first"]) == 4)
         assert torch.equal(found["first"][3].outputs, found["first"][0].outputs)  # a new stream
     assert again.state == second.state == "closed"
@@ -108,22 +109,26 @@ def test_a_camera_may_be_removed_by_who_is_told_of_its_output() -> None:
             fleet.remove(output.camera)
             ended.set()
 
-        fleet.add("cam", ScriptedSource(clip(0, 5)), on_output=enough)  # type: ignore[arg-type]
+        fleet.add("cam", ScriptedSource(clip(0, 5)), on_output=enough)
         assert ended.wait(60)
         until(lambda: "cam" not in fleet)
 
 
 def test_slow_dead_and_failing_cameras_hold_nobody_up() -> None:
     stream, release = network(), threading.Event()
+
+    def wait_for_release(_: Output) -> None:
+        release.wait(60)
+
     with collecting() as (found, collect), Fleet(stream, workers=2) as fleet:
-        fleet.add("dead", ScriptedSource())  # type: ignore[arg-type]
+        fleet.add("dead", ScriptedSource())
         wrong = network(seed=3)
         wrong.extra["preprocess"] = {**wrong.extra["preprocess"], "size": None}
         odd = ScriptedSource(clip(9, 4, (40, 40)))
-        fleet.add("odd", odd, network=wrong)  # type: ignore[arg-type]
+        fleet.add("odd", odd, network=wrong)
         slow = ScriptedSource(clip(8, 4))
-        fleet.add("slow", slow, on_output=lambda o: release.wait(60) and None)  # type: ignore[arg-type]
-        fleet.add("good", ScriptedSource(clip(1, 20)), on_output=collect)  # type: ignore[arg-type]
+        fleet.add("slow", slow, on_output=wait_for_release)
+        fleet.add("good", ScriptedSource(clip(1, 20)), on_output=collect)
         until(lambda: len(found["good"]) == 20)
         release.set()
         assert fleet["odd"].status().refused == 4
@@ -141,7 +146,7 @@ def test_callbacks_that_fail_do_not_end_the_camera(caplog: pytest.LogCaptureFixt
         raise ValueError("mine")
 
     with Fleet(network(), workers=1) as fleet:
-        fleet.add("cam", ScriptedSource(clip(0, 3)), on_output=fail)  # type: ignore[arg-type]
+        fleet.add("cam", ScriptedSource(clip(0, 3)), on_output=fail)
         assert fleet.wait(60)
         assert fleet["cam"].status().frames == 3
     assert "camera cam: on_output failed: ValueError('mine')" in caplog.text
@@ -156,7 +161,7 @@ def test_late_pictures_are_dropped_and_counted() -> None:
 
     source = ScriptedSource(keep=1)
     with Fleet(network(), workers=1) as fleet:
-        fleet.add("cam", source, on_output=hold)  # type: ignore[arg-type]
+        fleet.add("cam", source, on_output=hold)
         frames = clip(0, 6)
         source.give(frames[0])
         assert begun.wait(60)
@@ -175,7 +180,7 @@ def test_late_pictures_are_dropped_and_counted() -> None:
 def test_a_rate_is_kept_to() -> None:
     with collecting() as (found, collect), Fleet(network(), workers=1) as fleet:
         source = ScriptedSource()
-        fleet.add("cam", source, fps=5, on_output=collect)  # type: ignore[arg-type]
+        fleet.add("cam", source, fps=5, on_output=collect)
         for i, frame in enumerate(clip(0, 26)):
             source.give(frame, arrived=100 + i / 25 + 0.004 * (i % 3))  # 25 a second, with jitter
         until(lambda: fleet["cam"].status().waiting == 0 and not fleet._turns.busy)
@@ -187,7 +192,7 @@ def test_a_rate_is_kept_to() -> None:
 def test_subscribers_get_outputs_and_slow_ones_lose_the_oldest() -> None:
     with Fleet(network(), workers=1) as fleet:
         source = ScriptedSource()
-        camera = fleet.add("cam", source)  # type: ignore[arg-type]
+        camera = fleet.add("cam", source)
         eager, slow = camera.subscribe(20), camera.subscribe(2)
         for frame in clip(0, 6):
             source.give(frame)
@@ -208,7 +213,7 @@ def test_audits_run_when_a_worker_is_idle_and_tell_of_drift() -> None:
     stream = network(threshold=0.8)
     with Fleet(stream, workers=1) as fleet:
         source = ScriptedSource()
-        camera = fleet.add("cam", source, audit=1.0, audit_budget=1e-6)  # type: ignore[arg-type]
+        camera = fleet.add("cam", source, audit=1.0, audit_budget=1e-6)
         for i, frame in enumerate(clip(0, 12)):
             source.give(frame)
             until(lambda i=i: camera.status().frames == i + 1 and not fleet._turns.busy)  # type: ignore[misc]
@@ -220,7 +225,7 @@ def test_audits_run_when_a_worker_is_idle_and_tell_of_drift() -> None:
 def test_the_heat_map_is_of_the_frame() -> None:
     with Fleet(network(), workers=1) as fleet:
         source = ScriptedSource()
-        camera = fleet.add("cam", source)  # type: ignore[arg-type]
+        camera = fleet.add("cam", source)
         frames = clip(0, 4, (48, 64))
         source.give(frames[0])
         until(lambda: camera.status().frames == 1)
@@ -247,7 +252,7 @@ def test_one_camera_has_all_threads_and_the_others_their_own_number() -> None:
     with Fleet(network(), workers=2) as fleet:
         fleet.add(
             "cam", ScriptedSource(clip(0, 4)), on_output=lambda o: seen[o.camera].add(torch.get_num_threads())
-        )  # type: ignore[arg-type]
+        )
         assert fleet.wait(60)
         assert torch.get_num_threads() == before
     assert seen["cam"] == {2}
@@ -257,8 +262,8 @@ def test_status_is_json_and_adds_up() -> None:
     import json
 
     with Fleet(network(), workers=2) as fleet:
-        fleet.add("a", ScriptedSource(clip(0, 5)))  # type: ignore[arg-type]
-        fleet.add("b", ScriptedSource(clip(1, 7)))  # type: ignore[arg-type]
+        fleet.add("a", ScriptedSource(clip(0, 5)))
+        fleet.add("b", ScriptedSource(clip(1, 7)))
         assert fleet.wait(60)
         told = json.loads(json.dumps(fleet.status().to_json()))
         assert told["frames"] == 12
@@ -272,9 +277,9 @@ def test_status_is_json_and_adds_up() -> None:
 def test_misuse_is_named() -> None:
     stream = network()
     fleet = Fleet(stream)
-    fleet.add("cam", ScriptedSource())  # type: ignore[arg-type]
+    fleet.add("cam", ScriptedSource())
     closed = ScriptedSource()
-    for name, options, message in [
+    wrong: list[tuple[str, dict[str, Any], str]] = [
         ("cam", {}, "there is one of this name"),
         ("a/b", {}, "letters, digits"),
         ("..", {}, "letters, digits"),
@@ -285,9 +290,10 @@ def test_misuse_is_named() -> None:
         ("ok", {"audit": 2.0}, "audit"),
         ("ok", {"every": 0}, "every"),
         ("ok", {"network": "nowhere.veff"}, "no such file"),
-    ]:
+    ]
+    for name, options, message in wrong:
         with pytest.raises(Exception, match=message) as found:
-            fleet.add(name, closed, **options)  # type: ignore[arg-type]
+            fleet.add(name, closed, **options)
         assert type(found.value).__module__ == "videoeff.errors"
     assert list(fleet) == ["cam"]
     with pytest.raises(FleetError, match="no camera 'b'; there are: cam"):
@@ -295,7 +301,7 @@ def test_misuse_is_named() -> None:
     with pytest.raises(FleetError, match="no camera"):
         fleet.remove("b")
     with pytest.raises(FleetError, match="no network"):
-        Fleet().add("cam", closed)  # type: ignore[arg-type]
+        Fleet().add("cam", closed)
     with pytest.raises(FleetError, match="workers=0"):
         Fleet(stream, workers=0)
     with pytest.raises(FleetError, match="keep="):
@@ -303,7 +309,7 @@ def test_misuse_is_named() -> None:
     fleet.close()
     fleet.close()
     with pytest.raises(FleetError, match="closed"):
-        fleet.add("late", closed)  # type: ignore[arg-type]
+        fleet.add("late", closed)
     with pytest.raises(FleetError, match="closed"):
         fleet.start()
 
@@ -313,7 +319,7 @@ def test_a_network_that_fails_is_told_of(caplog: pytest.LogCaptureFixture) -> No
     frames[1] = np.zeros((0, 0, 3), dtype=np.uint8)
     with Fleet(network(), workers=1) as fleet:
         source = ScriptedSource()
-        camera = fleet.add("cam", source)  # type: ignore[arg-type]
+        camera = fleet.add("cam", source)
         for frame in frames:
             source.give(frame)
         until(lambda: camera.status().frames == 2)

@@ -19,7 +19,7 @@ def test_an_idle_camera_gives_its_memory_back_and_goes_on(tmp_path: Path) -> Non
     expected = straight(stream, frames)
     with collecting() as (found, collect), Fleet(stream, workers=1, keep=tmp_path, evict_after=0.2) as fleet:
         source = ScriptedSource()
-        camera = fleet.add("cam", source, on_output=collect)  # type: ignore[arg-type]
+        camera = fleet.add("cam", source, on_output=collect)
         whole = camera.status().state_bytes
         for half in (frames[:4], frames[4:]):
             before = len(found["cam"])
@@ -42,7 +42,7 @@ def test_a_camera_goes_on_in_another_fleet(tmp_path: Path) -> None:
     found = []
     for part in (frames[:4], frames[4:]):
         with collecting() as (outputs, collect), Fleet(network(threshold=0.2), keep=tmp_path) as fleet:
-            fleet.add("cam", ScriptedSource(part), on_output=collect)  # type: ignore[arg-type]
+            fleet.add("cam", ScriptedSource(part), on_output=collect)
             assert fleet.wait(60)
         found += outputs["cam"]
     for output, wanted in zip(found, expected, strict=True):
@@ -53,7 +53,7 @@ def test_a_camera_goes_on_in_another_fleet(tmp_path: Path) -> None:
 def test_states_are_copied_every_so_often(tmp_path: Path) -> None:
     with Fleet(network(), workers=1, keep=tmp_path, save_every=0.05) as fleet:
         source = ScriptedSource()
-        fleet.add("cam", source)  # type: ignore[arg-type]
+        fleet.add("cam", source)
         path = tmp_path / "cam.state"
         for frame in clip(0, 3):
             before = path.stat().st_mtime_ns if path.exists() else 0
@@ -66,12 +66,12 @@ def test_a_state_that_does_not_fit_is_told_of_and_left_out(
 ) -> None:
     frames = clip(0, 3)
     with Fleet(network(), keep=tmp_path) as fleet:
-        fleet.add("cam", ScriptedSource(frames))  # type: ignore[arg-type]
+        fleet.add("cam", ScriptedSource(frames))
         assert fleet.wait(60)
         fleet.save("cam", tmp_path / "other")
     other = network(seed=7)
     with collecting() as (found, collect), Fleet(other, keep=tmp_path) as fleet:
-        fleet.add("cam", ScriptedSource(frames), on_output=collect)  # type: ignore[arg-type]
+        fleet.add("cam", ScriptedSource(frames), on_output=collect)
         assert "camera cam begins afresh" in caplog.text
         assert fleet.wait(60)
         with pytest.raises(StateError, match="other weights"):
@@ -87,7 +87,7 @@ def test_a_disk_that_fails_ends_no_camera(tmp_path: Path, caplog: pytest.LogCapt
     folder = tmp_path / "states"
     with Fleet(network(), workers=1, keep=folder, evict_after=0.1) as fleet:
         source = ScriptedSource()
-        camera = fleet.add("cam", source)  # type: ignore[arg-type]
+        camera = fleet.add("cam", source)
         folder.rmdir()  # whatever is written there fails
         source.give(clip(0, 1)[0])
         until(lambda: "its state was not kept" in caplog.text)

@@ -199,7 +199,7 @@ class HttpServer:
         self._thread.join()
 
 
-def live(pieces: Callable[[], Iterable[bytes]], *, gap: float = 0.02, kind: str = "video/mp2t") -> Answer:
+def live(pieces: Callable[[], Iterable[bytes]], *, gap: float = 0.01, kind: str = "video/mp2t") -> Answer:
     """An answer of pieces as time passes, each connection from its beginning."""
 
     def answer(handler: Handler) -> None:

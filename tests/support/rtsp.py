@@ -43,6 +43,7 @@ class RtspServer:
         size: (H, W) of its pictures.
         port: 0 for any free one.
         audio: it has a sound beside them.
+        video: without it there is a sound alone.
         password: of the only user it lets in, called "user".
     """
 
@@ -52,10 +53,12 @@ class RtspServer:
         port: int = 0,
         *,
         audio: bool = False,
+        video: bool = True,
         password: str | None = None,
     ) -> None:
         command = [PYTHON, str(_SERVER), f"--port={port}", f"--height={size[0]}", f"--width={size[1]}"]
         command += ["--audio"] if audio else []
+        command += [] if video else ["--no-video"]
         command += [] if password is None else [f"--password={password}"]
         self._command = command
         self.port = 0

@@ -33,6 +33,7 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=64)
     parser.add_argument("--height", type=int, default=48)
     parser.add_argument("--audio", action="store_true")
+    parser.add_argument("--no-video", action="store_true")
     parser.add_argument("--password")
     given = parser.parse_args()
     Gst.init(None)
@@ -46,6 +47,8 @@ def main() -> None:
     )
     if given.audio:
         launch += " audiotestsrc is-live=true ! alawenc ! rtppcmapay name=pay1 pt=8"
+    if given.no_video:
+        launch = "audiotestsrc is-live=true ! alawenc ! rtppcmapay name=pay0 pt=8"
     factory = GstRtspServer.RTSPMediaFactory()
     factory.set_launch(f"( {launch} )")
     factory.set_shared(True)

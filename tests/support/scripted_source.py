@@ -6,31 +6,16 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from videoeff.video.live.state import Counters
+from videoeff.video.clip import Decoded
+from videoeff.video.live import Counters, Picture
 
 Frame = NDArray[np.uint8]
-
-
-@dataclass(frozen=True)
-class Shot:
-    """A picture; see ``videoeff.video.live.picture.Picture``."""
-
-    number: int
-    time: float | None
-    arrived: float
-    wall: float
-    frame: Frame
-
-    @property
-    def size(self) -> tuple[int, int]:
-        return self.frame.shape[0], self.frame.shape[1]
 
 
 class ScriptedSource:
@@ -42,7 +27,7 @@ class ScriptedSource:
         self, frames: Iterable[Frame] = (), *, keep: int | None = None, address: str = "script"
     ) -> None:
         self.address, self.state, self.why = address, "connecting", ""
-        self._keep, self._waiting = keep, deque[Shot]()
+        self._keep, self._waiting = keep, deque[Picture]()
         self._counts = {"decoded": 0, "delivered": 0, "late": 0}
         self._lock, self._calls = threading.Condition(), list[Callable[[], None]]()
         self._first = list(frames)
@@ -58,7 +43,15 @@ class ScriptedSource:
                 return
             number = self._counts["decoded"]
             self._counts["decoded"] += 1
-            self._waiting.append(Shot(number, number / 10, now, time.time(), frame))
+            self._waiting.append(
+                Picture.of(
+                    Decoded((frame.shape[0], frame.shape[1]), lambda: frame),
+                    number=number,
+                    time=number / 10,
+                    arrived=now,
+                    wall=time.time(),
+                )
+            )
             while self._keep is not None and len(self._waiting) > self._keep:
                 self._waiting.popleft()
                 self._counts["late"] += 1
@@ -88,7 +81,7 @@ class ScriptedSource:
             if self._then_end:
                 self.become("ended")
 
-    def take(self, timeout: float | None = 0) -> Shot | None:
+    def take(self, timeout: float | None = 0) -> Picture | None:
         with self._lock:
             if not self._waiting:
                 self._lock.wait_for(lambda: bool(self._waiting), timeout)
@@ -108,7 +101,7 @@ class ScriptedSource:
     def close(self) -> None:
         self.become("closed")
 
-    def __iter__(self) -> Iterator[Shot]:
+    def __iter__(self) -> Iterator[Picture]:
         while (shot := self.take(1)) is not None:
             yield shot
 

@@ -20,8 +20,7 @@ if TYPE_CHECKING:
     from videoeff.fleet.lane import Lane
     from videoeff.runtime.fidelity import Drift
     from videoeff.runtime.report import Report
-    from videoeff.video.live.picture import Picture
-    from videoeff.video.live.source import Source
+    from videoeff.video.live import Picture, Source
 
 #: Pictures that percentiles of times are of.
 REMEMBERED = 512

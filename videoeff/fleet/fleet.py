@@ -26,8 +26,7 @@ from videoeff.serialize.load import load
 from videoeff.serialize.state import digest_of_network
 
 if TYPE_CHECKING:
-    from videoeff.video.live.source import Source
-    from videoeff.video.live.transport import Transport
+    from videoeff.video.live import Source, Transport
     from videoeff.video.preprocess import Preprocess
     from videoeff.video.zones import Zones
 
@@ -179,7 +178,7 @@ class Fleet:
             settings = _Settings(id(used), threshold, zones, every, audit, audit_budget, preprocess)
             lane = self._lane(used, settings)
         if isinstance(source, (str, Path, int)):
-            from videoeff.video.live.source import open_source
+            from videoeff.video.live import open_source
 
             opened = open_source(
                 source, policy=policy, queue=queue, transport=transport, pace=pace, loop=loop

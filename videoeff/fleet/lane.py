@@ -26,7 +26,7 @@ from videoeff.serialize.state import load_state, save_state
 if TYPE_CHECKING:
     from videoeff.runtime.fidelity import Drift
     from videoeff.runtime.report import Report
-    from videoeff.video.live.picture import Picture
+    from videoeff.video.live import Picture
     from videoeff.video.preprocess import Preprocess
 
 #: Pixels of the input to a pixel of a heat map.

@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 if TYPE_CHECKING:
-    from videoeff.video.live.picture import Picture
+    from videoeff.video.live import Picture
     from videoeff.video.preprocess import Preprocess
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
-    from videoeff.video.live.state import Counters
+    from videoeff.video.live import Counters
 
 
 @dataclass(frozen=True)

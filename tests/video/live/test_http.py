@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import random
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -264,6 +266,22 @@ def test_closing_does_not_wait_for_what_hangs() -> None:
                 assert source.state == "closed"
                 assert source.take(None) is None
         until(lambda: decoding_threads() <= before, "the end of the threads")
+
+
+def test_a_program_may_end_without_closing() -> None:
+    """Decoders that ran on while Python was torn down once crashed it."""
+    with serving() as server, silent() as port:
+        program = (
+            "from videoeff.video.live import open_source\n"
+            f"running = [open_source({server.url()!r}) for _ in range(3)]\n"
+            f"hanging = open_source('rtsp://127.0.0.1:{port}/x')\n"
+            "hanging.start()\n"
+            f"assert all(source.take({DEADLINE}) for source in running)\n"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", program], capture_output=True, timeout=3 * DEADLINE, check=False
+        )
+    assert (done.returncode, done.stderr) == (0, b"")
 
 
 def test_something_else_than_video() -> None:

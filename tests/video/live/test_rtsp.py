@@ -115,6 +115,14 @@ def test_a_path_that_the_server_does_not_have() -> None:
         assert "no such stream (404)" in source.why
 
 
+@pytest.mark.usefixtures("rtsp")
+def test_a_sound_without_video() -> None:
+    with RtspServer(video=False) as server, open_source(server.url(), transport=QUICK) as source:
+        until(lambda: "no video" in source.why)
+        assert source.state == "lost"
+        assert source.why == "no video stream in it (it holds: audio)"
+
+
 @pytest.mark.skipif(bool(ffmpeg_missing()), reason=ffmpeg_missing())
 def test_rtmp() -> None:
     port = free_port()

@@ -34,7 +34,7 @@ class LiveClip(Clip):
         resizes: go on where frames of another size come; else the clip ends there and says so.
 
     Raises:
-        VideoError: no picture came within :data:`FIRST` seconds, or within the time given.
+        VideoError: no picture came within :data:`FIRST` seconds.
     """
 
     def __init__(self, source: Source, limit: int | None, seconds: float | None, command: str) -> None:
@@ -46,7 +46,7 @@ class LiveClip(Clip):
         self._live, self._seconds, self._command = source, seconds, command
         self._said = ""
         try:
-            self._first = self._wait(FIRST if seconds is None else min(FIRST, seconds))
+            self._first = self._wait(FIRST)
         except BaseException:
             source.close()
             raise

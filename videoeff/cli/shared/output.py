@@ -145,7 +145,7 @@ def network_options(function: Function) -> Function:
         click.option(
             "--seconds",
             type=click.FloatRange(min=0, min_open=True),
-            help="Of an address: stop after so many seconds.",
+            help="Of an address: stop so many seconds after the first frame.",
         ),
     ):
         function = option(function)

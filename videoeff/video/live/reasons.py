@@ -67,6 +67,11 @@ def why_not_opened(
         return "what answers there is no video that FFmpeg can read; check scheme, port and path", False
     if isinstance(error, EOFError):
         return "the server closed the connection before any video came", False
+    if getattr(error, "errno", None) == errno.EPROTONOSUPPORT:
+        return (
+            f"the server does not send by {transport.protocol}; choose another protocol of the transport",
+            False,
+        )
     if address is not None and getattr(error, "errno", None) == errno.EIO:
         unknown = _unknown_name(address)
         return unknown or "the connection was cut before any video came", False

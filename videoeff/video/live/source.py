@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import abc
+import atexit
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Protocol, Self, runtime_checkable
@@ -92,6 +94,21 @@ class Source(Protocol):
         """Close."""
 
 
+_started: weakref.WeakSet[DecodingSource] = weakref.WeakSet()
+
+
+@atexit.register
+def _close_all() -> None:
+    """Stop decoding before the program ends: native code that runs on while it is torn down may crash."""
+    sources = list(_started)
+    for source in sources:
+        source._handover.become("closed")
+    end = time.monotonic() + CLOSING
+    for source in sources:
+        if source._thread is not None:
+            source._thread.join(max(0.0, end - time.monotonic()))
+
+
 class DecodingSource(abc.ABC):
     """A :class:`Source` with a thread that decodes.
 
@@ -141,6 +158,7 @@ class DecodingSource(abc.ABC):
                     target=self._work, name=f"videoeff source {self.address}", daemon=True
                 )
                 self._thread.start()
+                _started.add(self)
 
     def take(self, timeout: float | None = 0) -> Picture | None:
         """The picture that waits longest, as :meth:`Source.take`; starts the source."""

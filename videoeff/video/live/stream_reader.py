@@ -66,6 +66,8 @@ class StreamReader:
         except (av.FFmpegError, OSError, ValueError) as error:
             took = time.monotonic() - began
             self.why, self.hopeless = why_not_opened(error, self._address, self._transport, took)
+            # What an RTSP server says that was asked to play none of its streams: perhaps it has no video.
+            self._thorough |= isinstance(error, av.error.HTTPOtherClientError)
             self._turn()
             return
         with contextlib.closing(container):
