@@ -32,7 +32,7 @@ def one(tmp_path: Path) -> Iterator[Running]:
         "net": {"path": "net.veff", "classes": ["person", "dog"]},
         "labels": {"path": "labels.veff", "decoder": "segmentation"},
     }
-    folders = {"media": [str(tmp_path / "media")], "keep": str(tmp_path / "states")}
+    folders: dict[str, Any] = {"media": [str(tmp_path / "media")], "keep": str(tmp_path / "states")}
     with running(networks=networks, models={"net": "the net", "labels": "the labels"}, **folders) as made:
         yield made
 
@@ -80,7 +80,7 @@ def test_no_answer_holds_a_password(one: Running) -> None:
 
 
 def test_all_settings_reach_the_fleet(one: Running) -> None:
-    settings = {
+    settings: dict[str, Any] = {
         "name": "clip", "source": "clip.mp4", "network": "labels", "threshold": 0.5, "every": 3, "audit": 0.1,
         "audit_budget": 0.02, "fps": 12.5, "policy": "latest", "queue": 4, "pace": True, "loop": True,
         "zones": {"watch": [[[0, 0], [1, 0], [1, 1]]], "ignore": []},

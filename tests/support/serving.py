@@ -45,7 +45,10 @@ class Running:
     def socket(self, path: str, **options: Any) -> ClientConnection:
         """A WebSocket, a context manager."""
         address = self.address.replace("http", "ws", 1) + path
-        return connect(address, proxy=None, open_timeout=PATIENCE, close_timeout=1, **options)
+        made: ClientConnection = connect(
+            address, proxy=None, open_timeout=PATIENCE, close_timeout=1, **options
+        )
+        return made
 
     def ask(self, method: str, path: str, **options: Any) -> httpx.Response:
         """One request."""

@@ -149,7 +149,8 @@ class Access:
 
     def _check_size(self, headers: Headers, scope: Scope) -> None:
         if sum(len(k) + len(v) for k, v in headers.raw) + len(scope["query_string"]) > _MOST_HEADERS:
-            raise Problem(431, f"the headers have more than {_MOST_HEADERS} bytes", "the headers", "send less")
+            what = f"they have more than {_MOST_HEADERS} bytes"
+            raise Problem(431, what, "the headers", "send less")
         length = headers.get("content-length", "0")
         if not length.isdecimal() or int(length[:20]) > self._most:
             raise too_large(self._most)
