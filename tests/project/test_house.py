@@ -25,7 +25,7 @@ PACKAGE = ROOT / "videoeff"
 # ---------------------------------------------------------------- who may import whom
 
 # Parts above the compiler: they use it, nothing in it uses them.
-TOP = frozenset({"inspect", "cli", "bench", "demo"})
+TOP = frozenset({"inspect", "cli", "bench", "demo", "serve"})
 
 # `cli` starts them all; `__main__` is `cli` under the name that `python -m` looks for.
 MAY_IMPORT_TOP = frozenset({"cli", "__main__"})
