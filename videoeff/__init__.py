@@ -22,17 +22,19 @@ from videoeff.version import __version__
 if TYPE_CHECKING:
     from videoeff.calibration.calibrate import calibrate
     from videoeff.conversion import convert
+    from videoeff.fleet.fleet import Fleet
     from videoeff.runtime.streaming_module import StreamingModule
     from videoeff.serialize.load import load
 
 _LAZY = {
+    "Fleet": "videoeff.fleet.fleet",
     "calibrate": "videoeff.calibration.calibrate",
     "convert": "videoeff.conversion",
     "load": "videoeff.serialize.load",
     "StreamingModule": "videoeff.runtime.streaming_module",
 }
 
-__all__ = ["StreamingModule", "__version__", "calibrate", "convert", "load"]
+__all__ = ["Fleet", "StreamingModule", "__version__", "calibrate", "convert", "load"]
 
 
 def __getattr__(name: str) -> Any:

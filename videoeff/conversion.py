@@ -43,6 +43,7 @@ from videoeff.runtime.partitioned import PartitionedModel
 from videoeff.runtime.rehearsal import Trial
 from videoeff.runtime.signature import Parameters, Signature, describe
 from videoeff.runtime.streaming_module import StreamingModule
+from videoeff.runtime.zoning import GivenZones, check_zones
 
 Model = nn.Module | torch.export.ExportedProgram
 
@@ -64,6 +65,7 @@ def convert(
     noise: Sequence[Sequence[float]] = (),
     weak: float = 1.0,
     grow: int = 0,
+    zones: GivenZones | None = None,
     reach: float | None = None,
     refresh: int = REFRESH,
     alias_outputs: bool = False,
@@ -100,6 +102,10 @@ def convert(
         weak: share of the input's threshold that a block next to a changed one has to exceed to be computed.
         grow: how often changed blocks grow to such neighbours; 1 with ``weak=0.4`` instead of ``dilation=1``
             computes less at the same agreement.
+        zones: which pixels of the frame count: polygons (:class:`videoeff.video.zones.Zones`) of a frame that
+            fills the input, or the watched pixels of the input, bool (H, W) or (B, H, W). The others never
+            count as changed and cost nothing; see ``stream.set_zones``, which also places polygons in a
+            letterbox.
         reach: compute only what lies within so many pixels of the frame of what changed, and put off what
             changes reach beyond; None: compute all that they reach. 0 to 16 save most on busy clips.
         refresh: with a ``reach``, what was put off is computed within so many frames; 0: never.
@@ -127,12 +133,15 @@ def convert(
             does not stream in full.
         PassError: unknown passes or options.
         BackendError: the backend, the device or the precision cannot serve, or a package is missing.
-        StateError: an unknown ``nan_policy`` or ``on_resize``, or ``every`` or ``audit`` out of range.
+        StateError: an unknown ``nan_policy`` or ``on_resize``, ``every`` or ``audit`` out of range, or zones
+            that fit no input.
+        VideoError: the zones leave nothing to watch.
     """
     options = Options(alias_outputs, nan_policy, on_resize, every, AuditOptions(audit))
     choose_backends(backend)
     check_precision(precision, calibration)
     place = _device(device)
+    check_zones("convert", zones)
     tested = {"block": block, "dilation": dilation, "noise": as_tuples(noise), "weak": weak, "grow": grow}
     chosen = passes_of(recipe, passes, threshold, predict, input_threshold, tested)
     chosen += bound_of(reach, refresh, chosen)
@@ -168,6 +177,8 @@ def convert(
         replan=builder.build_again if on_resize == "replan" else None,
         forward_parameters=Parameters.of(forward),
     )
+    if zones is not None:
+        stream.set_zones(zones)
     if strict:
         _require_all(stream)
     return stream

@@ -101,8 +101,24 @@ class Browser:
         elif method == "Log.entryAdded" and params["entry"]["level"] in ("error", "warning"):
             self.problems.append(params["entry"]["text"])
 
-    def open(self, path: Path, *, width: int = 1400, height: int = 900, dark: bool = False) -> None:
-        """Opens a page of videoeff and waits until its graph is drawn."""
+    def open(
+        self,
+        page: Path | str,
+        *,
+        width: int = 1400,
+        height: int = 900,
+        dark: bool = False,
+        asked: str | None = None,
+    ) -> None:
+        """Opens a page of videoeff, by its file or address, and waits until it is drawn.
+
+        Args:
+            page: where it is in the end.
+            width: of the window in pixels.
+            height: of the window.
+            dark: prefer the dark colours.
+            asked: the address to open, where the page changes it.
+        """
         self.requests.clear()
         self.problems.clear()
         self.send(
@@ -113,8 +129,8 @@ class Browser:
             mobile=False,
         )
         self.theme(dark)
-        url = path.resolve().as_uri()
-        self.send("Page.navigate", url=url)
+        url = page if isinstance(page, str) else page.resolve().as_uri()
+        self.send("Page.navigate", url=asked or url)
         self.wait(f"location.href === {json.dumps(url)} && document.documentElement?.dataset.ready")
 
     def theme(self, dark: bool) -> None:

@@ -225,15 +225,19 @@ def whole(data: bytes, kind: str = "video/mp4", sent: int | None = None) -> Answ
 class Proxy:
     """Stands between a source and its server, and does harm.
 
+    Args:
+        server: the server's port.
+        port: where to listen; 0 for any free one.
+
     Attributes:
         port: where it listens.
         stalled: while set, nothing passes.
         harm: changes what the server sends; None leaves it.
     """
 
-    def __init__(self, server: int) -> None:
+    def __init__(self, server: int, port: int = 0) -> None:
         self._server = server
-        self._listening = socket.create_server(("127.0.0.1", 0))
+        self._listening = socket.create_server(("127.0.0.1", port))
         self.port: int = self._listening.getsockname()[1]
         self.stalled = threading.Event()
         self.harm: Callable[[bytes], bytes] | None = None

@@ -10,7 +10,7 @@ from PIL import Image
 from tests.support.clips import Frame
 from videoeff.errors import ArtifactError, VideoError
 from videoeff.video.fit import FITS, Place, place
-from videoeff.video.preprocess import Preprocess
+from videoeff.video.preprocess import RESIZES, Preprocess
 
 #: What version 0.1.0 wrote.
 OLD = {
@@ -96,6 +96,27 @@ def test_boxes_end_at_the_frame() -> None:
     assert wide.tolist() == [0, 0, 640, 480]
     with pytest.raises(VideoError, match=r"expected \(\.\.\., 4\)"):
         pre.boxes_on_frame(torch.zeros(4, 5), (480, 640))
+
+
+# ---------------------------------------------------------------- resizing in whole grey levels
+
+
+@pytest.mark.parametrize("fit", FITS)
+@pytest.mark.parametrize("bgr", [False, True])
+def test_a_resize_in_whole_grey_levels_is_the_other_one_rounded(fit: str, bgr: bool) -> None:
+    frame = noise((90, 150))
+    exact, rounded = (Preprocess((64, 96), 1.0, bgr=bgr, fit=fit, resize=resize)(frame) for resize in RESIZES)
+    assert rounded.dtype == torch.float32
+    assert rounded.is_contiguous()
+    assert torch.equal(rounded, rounded.round())
+    assert float((rounded - exact).abs().max()) <= 1.01  # rounded after the rows, and after the columns
+    assert abs(float((rounded - exact).mean())) < 0.05
+
+
+def test_no_resize_makes_no_difference() -> None:
+    frame = noise((40, 60))
+    one, other = (Preprocess((40, 60), bgr=True, mean=(0.1, 0.2, 0.3), resize=r)(frame) for r in RESIZES)
+    assert torch.equal(one, other)
 
 
 # ---------------------------------------------------------------- channels and whole grey levels

@@ -20,6 +20,7 @@ from videoeff.ir.markers import (
     noise_problem,
 )
 from videoeff.ir.program import Program
+from videoeff.ir.watched import watched_problem
 from videoeff.ops.base import op_of
 
 
@@ -88,6 +89,7 @@ def _verify_cache(program: Program, node: fx.Node) -> None:
         raise VerifyError(f"{name}: it keeps {node.args[0]}, which is not a tensor")
     _verify_grid(node, shape)
     _verify_input_test(node, shape)
+    _verify_watched(node, shape)
     _verify_layout(program, node, shape)
     if cache_option(node, "streams") is None and threshold > 0:
         raise VerifyError(f"{name}: its streams are mixed, so its threshold must stay 0 (it is {threshold})")
@@ -124,6 +126,18 @@ def _verify_input_test(node: fx.Node, shape: tuple[int, ...]) -> None:
     channels = channels_of(shape, cache_option(node, "layout"))
     if noise and len(noise) != channels:
         raise VerifyError(f"{name}: noise of {len(noise)} channel(s) for {channels}")
+
+
+def _verify_watched(node: fx.Node, shape: tuple[int, ...]) -> None:
+    """Watched pixels are those of a frame, and a mask of its size."""
+    name, text = cache_name(node), cache_option(node, "watched")
+    if text == "":
+        return
+    layout = info(node).layout
+    if cache_option(node, "kind") != "input" or layout is None or not info(node).is_spatial:
+        raise VerifyError(f"{name}: watched pixels are those of a frame alone")
+    if problem := watched_problem(text, layout.extent(shape)):
+        raise VerifyError(f"{name}: {problem}")
 
 
 def _verify_layout(program: Program, node: fx.Node, shape: tuple[int, ...]) -> None:

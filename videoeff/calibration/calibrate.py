@@ -33,12 +33,15 @@ from videoeff.calibration.search import BEAM, Goal, Search
 from videoeff.calibration.settings import EXACT, InputTest, Settings, Units, apply, grey_level
 from videoeff.calibration.space import Space
 from videoeff.calibration.trials import Bench, Trial, cautious
+from videoeff.calibration.zoned import frozen
 from videoeff.conversion import Model, convert
 from videoeff.errors import MetricError, VideoEffError
 from videoeff.passes.pipeline import passes_to_text
+from videoeff.runtime.report import zones_text
 from videoeff.runtime.streaming_module import StreamingModule
 from videoeff.video.preprocess import Preprocess
 from videoeff.video.source import open_clip
+from videoeff.video.zones import Zones
 
 #: Tests of the input to try: grey levels, edge of the blocks, blocks marked around each.
 INPUTS = (
@@ -154,11 +157,18 @@ class _Work:
             self.stream = _converted(model, first, preprocess, options)
         feed: Feed = feed_of(self.stream, self.stream.name) if pictures else _as_call
         self.preprocess = getattr(feed, "preprocess", None)
+        alpha = bool(getattr(feed, "alpha", False))
+        if isinstance(self.stream.zones, Zones) and pictures:
+            self.stream.set_zones(self.stream.zones, self.preprocess, first.shape[:2])
+        if ignored := self.stream.report().ignored:
+            self.notes.append(
+                f"zones: {zones_text(ignored)}. Here, and for the dense network too, that is the clip's first"
+            )
+        feed = frozen(feed, self.stream, first)
         ms = _whole_frame(self.stream, feed(first))
         self.time_limit = usual_limit(ms) if self.asked_limit is None else self.asked_limit
         self.plan: Plan = plan(self.total, ms, _bytes(first), self.time_limit)
         self.parts: Parts = part(self.total, self.plan.length, self.plan.levels[-1], self.plan.held)
-        alpha = bool(getattr(feed, "alpha", False))
         self.frames: Frames = read_frames(self.clip, self.parts.wanted(), feed, alpha)
         self.parts = replace(self.parts, search=busiest_first(self.parts.search, self.frames))
         self.bench = Bench(self.stream, self.frames, Units(grey_level(self.preprocess), self._noise_seen()))

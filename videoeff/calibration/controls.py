@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from videoeff.runtime.dense import Carried, RunProgram, channels_last, run_dense, run_plainly
 from videoeff.runtime.streaming_module import StreamingModule
+from videoeff.runtime.zoning import as_seen
 
 Frame = NDArray[np.uint8]
 
@@ -63,8 +64,8 @@ class Network:
         return bool(self._body.outside.names) or any(e.program.carried for e in self._body.engines.values())
 
     def __call__(self, frame: Frame) -> Any:
-        """The outputs for a frame (H, W, 3), uint8."""
-        args, kwargs = channels_last(self._feed(frame))
+        """The outputs for a frame (H, W, 3), uint8; with zones, for the frame as the stream sees it."""
+        args, kwargs = channels_last(as_seen(self._body, *self._feed(frame)))
         begin = time.perf_counter()
         outputs = run_dense(self._body, args, kwargs, self._carried, self._run)
         self.ms.append(1e3 * (time.perf_counter() - begin))

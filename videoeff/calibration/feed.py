@@ -67,13 +67,21 @@ class Feed:
         """Frames are to have their opacity as a fourth channel."""
         return self.preprocess.channels == 4
 
-    def _shaped(self, picture: Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    def check(self, picture: Tensor, shape: tuple[int, ...]) -> None:
+        """Whether a preprocessed picture (1, C, h, w) has the size of an argument of this shape.
+
+        Raises:
+            VideoError: it has another size.
+        """
         if tuple(picture.shape[2:]) != shape[-2:]:
             raise VideoError(
                 f"the frame is {picture.shape[2]}x{picture.shape[3]} after preprocessing, the stream was "
                 f"planned for {shape[-2]}x{shape[-1]}; convert with --input-size {picture.shape[2]} "
                 f"{picture.shape[3]}"
             )
+
+    def _shaped(self, picture: Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+        self.check(picture, shape)
         value = picture[0] if len(shape) == 3 else picture.expand(shape[0], -1, -1, -1).contiguous()
         return value.to(self.device, dtype)
 

@@ -1,4 +1,4 @@
-"""The command line: ``videoeff`` convert, calibrate, run, verify, inspect, bench, tune, demo and doctor.
+"""The command line: ``videoeff`` convert, calibrate, run, verify, inspect, serve, bench, tune, demo, doctor.
 
 Each command is a module of ``videoeff.cli.commands``. Those import PyTorch, numpy and rich inside their
 functions, so that ``--help`` answers at once.
@@ -15,6 +15,7 @@ from videoeff.cli.commands.demo import demo
 from videoeff.cli.commands.doctor import doctor
 from videoeff.cli.commands.inspect import inspect
 from videoeff.cli.commands.run import run
+from videoeff.cli.commands.serve import serve
 from videoeff.cli.commands.tune import tune
 from videoeff.cli.commands.verify import verify
 from videoeff.cli.shared.output import Group
@@ -33,5 +34,5 @@ def main() -> None:
     """
 
 
-for _command in (convert, calibrate, run, verify, inspect, bench, tune, demo, doctor):
+for _command in (convert, calibrate, run, verify, inspect, serve, bench, tune, demo, doctor):
     main.add_command(_command)

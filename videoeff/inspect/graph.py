@@ -38,10 +38,13 @@ tensor on it. A node is named as in the Program's text and carries:
 ``cache_kind``, ``test``, ``predict``, ``into``
     on caches: what is kept ("input", "map", "gate", "global"), the change test, π where it predicts, and the
     shared buffer it is a slice of.
+``watched``
+    on the cache of an input with zones: the share of its pixels that is watched.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -58,6 +61,7 @@ from videoeff.ir.layout import info
 from videoeff.ir.markers import cache_name, cache_option, is_cache, is_concat
 from videoeff.ir.printer import args_to_text, target_to_text
 from videoeff.ir.program import Program, module_path
+from videoeff.ir.watched import text_to_mask
 from videoeff.ops.base import op_of
 from videoeff.runtime.engine import Engine
 from videoeff.runtime.report import LayerReport, layer_reports
@@ -67,6 +71,8 @@ Activity = Mapping[str, float | None]
 """Active share by layer name, as a report's JSON holds it."""
 
 _NO_PIXELS = "its result has no pixels"
+
+_BITS = re.compile(r"(watched='[^:']*:)[^']*'")
 
 
 def program_to_networkx(program: Program, *, stage: str | None = None) -> nx.DiGraph:
@@ -276,7 +282,7 @@ def _add_program(graph: nx.DiGraph, program: Program, prefix: str, feeds: Mappin
             op=_op(node),
             shape=None if value is None else value.shape,
             dtype="" if value is None or value.dtype is None else _dtype(value.dtype),
-            args="" if node.op in ("placeholder", "get_attr") else args_to_text(node),
+            args="" if node.op in ("placeholder", "get_attr") else _args(node),
             macs=macs(node),
             params=parameters(node) if node.op == "call_function" else 0,
             threshold=float(cache_option(node, "threshold")) if is_cache(node) else None,
@@ -331,12 +337,20 @@ def _op(node: fx.Node) -> str:
     return {"placeholder": "input", "get_attr": "const"}.get(node.op, node.op)
 
 
+def _args(node: fx.Node) -> str:
+    """The arguments as they stand in the text; of a mask of pixels only its size."""
+    return _BITS.sub(r"\1…'", args_to_text(node))
+
+
 def _cache_facts(node: fx.Node) -> dict[str, object]:
     if not is_cache(node):
         return {}
     facts: dict[str, object] = {"cache_kind": cache_option(node, "kind"), "test": cache_option(node, "test")}
     if cache_option(node, "predict"):
         facts["predict"] = cache_option(node, "predict")
+    if cache_option(node, "watched"):
+        share = float(text_to_mask(cache_option(node, "watched")).float().mean())
+        facts["watched"] = f"{100 * share:.1f} % of the pixels"
     if cache_option(node, "into") is not None:
         buffer, first, step, _ = cache_option(node, "into")
         facts["into"] = f"{buffer}, from channel {first}" + (f", every {step}" if step > 1 else "")

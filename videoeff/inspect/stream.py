@@ -15,6 +15,7 @@ from videoeff.inspect.html import write_html
 from videoeff.inspect.model_explorer import write_model_explorer
 from videoeff.inspect.tables import count_text, share_text
 from videoeff.ir.program import Program
+from videoeff.runtime.report import zones_text
 from videoeff.runtime.streaming_module import StreamingModule
 
 
@@ -97,6 +98,7 @@ def stream_summary(stream: StreamingModule, graph: nx.DiGraph) -> dict[str, str]
         "input": ", ".join(frames),
         "streams": str(stream.streams),
         "operators": f"{calls}, in {caches} fused regions, each with one kept value",
+        "zones": zones_text(report.ignored) if report.ignored else "",
         "state": f"{report.state_bytes / 2**20:.1f} MiB",
         "dense work": f"{count_text(dense)} MACs per frame",
         "convolution work that streams": share_text(report.convolutions_streamed),

@@ -40,6 +40,7 @@ def delta_cache(
     noise: tuple[tuple[float, float, float], ...] = (),
     weak: float = 1.0,
     grow: int = 0,
+    watched: str = "",
     predict: float = 0.0,
     dense: str = "",
     into: tuple[str, int, int, int] | None = None,
@@ -66,6 +67,8 @@ def delta_cache(
             floor + gain · max(x − black, 0).
         weak: share of the threshold that blocks next to a hit have to exceed to be hits too.
         grow: how often hits grow to such neighbours.
+        watched: the pixels of an input that are watched, as ``videoeff.ir.watched`` writes them; "" for all.
+            The others never count as changed, and keep the value that they have.
         predict: π of the predicted changes; 0 computes every pixel its inputs reach.
         dense: a reason to compute the whole value whenever anything before it changed, "" for sparse.
         into: (concatenation, first channel, channel step, channel dimension) of the slice written.

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from videoeff.ir.grids import Grid, option_of
 from videoeff.ir.layout import PixelLayout
+from videoeff.ir.watched import text_to_mask
 from videoeff.kernels.computation import Computation, Operand
 from videoeff.ops.home import Near
 
@@ -76,6 +77,7 @@ class Test:
     noise: tuple[tuple[float, float, float], ...] = ()
     weak: float = 1.0
     grow: int = 0
+    watched: str = ""
 
     @property
     def blocks(self) -> bool:
@@ -211,12 +213,27 @@ class RegionCall:
         """The mask's shape (R, H, W)."""
         return self.layout.extent(self.value.shape)
 
+    def watched_on(self, device: torch.device) -> Tensor | None:
+        """The pixels of an input that are watched, bool (R or 1, H, W); None where all are."""
+        if not self.test.watched:
+            return None
+        found = self._watched.get(device)
+        if found is None:
+            with torch.inference_mode(False):
+                found = self._watched[device] = text_to_mask(self.test.watched).to(device)
+        return found
+
+    @cached_property
+    def _watched(self) -> dict[torch.device, Tensor]:
+        return {}
+
     @cached_property
     def structure(self) -> tuple[Any, ...]:
         """All that a description of the region may depend on.
 
         Thresholds, scales and magnitudes are left out, and of blocks is said only whether there are any: they
-        are told to a kernel when its plan is made. Not every backend knows of noise and of hits that grow.
+        are told to a kernel when its plan is made. Not every backend knows of noise, of hits that grow and of
+        pixels that are ignored.
         """
         states = [self.value.name]
         if isinstance(self.source, Computation):
@@ -226,8 +243,8 @@ class RegionCall:
         prediction = None if self.prediction is None else replace(self.prediction, factor=1.0)
         return (
             self.name, self.kind, self.layout, self.value, self.source, self.mask_reads, self.dense,
-            self.device, self.test.blocks, bool(self.test.noise), self.test.grow > 0, prediction,
-            self.bound is not None, tuple(lie), tuple(sized), self.computed,
+            self.device, self.test.blocks, bool(self.test.noise), self.test.grow > 0, bool(self.test.watched),
+            prediction, self.bound is not None, tuple(lie), tuple(sized), self.computed,
         )  # fmt: skip
 
 

@@ -96,13 +96,21 @@ def scale_of(value: Tensor, layout: PixelLayout) -> Tensor:
 
 
 def moved(call: RegionCall, new: Tensor, old: Tensor, scale: Tensor | None) -> Tensor:
-    """Pixels (R, H, W) that exceed the call's threshold; NaN always does."""
+    """Pixels (R, H, W) that exceed the call's threshold; NaN always does, an ignored pixel never."""
     test, layout = call.test, call.layout
+    watched = call.watched_on(old.device)
     if test.threshold == 0.0:
-        return (pixels_first(new, layout) != pixels_first(old, layout)).any(-1)
-    amount = distance(new, old, layout, test.kind, test.noise)
+        found = (pixels_first(new, layout) != pixels_first(old, layout)).any(-1)
+        return found if watched is None else found & watched
+    amount = only_watched(distance(new, old, layout, test.kind, test.noise), watched)
     limit = limit_of(test.threshold, scale)
-    return blocks_moved(amount, limit, test) if test.blocks else ~(amount <= limit)
+    found = blocks_moved(amount, limit, test) if test.blocks else ~(amount <= limit)
+    return found if watched is None else found & watched
+
+
+def only_watched(amount: Tensor, watched: Tensor | None) -> Tensor:
+    """Amounts (R, H, W), those of ignored pixels 0: in the mean of a block these count as unchanged."""
+    return amount if watched is None else torch.where(watched, amount, torch.zeros_like(amount))
 
 
 def block_amounts(amount: Tensor, test: Test) -> Tensor:

@@ -6,7 +6,7 @@ A Plan's step is a function of (frame, state): it writes the state in place and 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,13 +20,13 @@ from videoeff.ir.edit import drop_caches
 from videoeff.ir.markers import cache_name, cache_option, is_cache
 from videoeff.ir.program import Program, arguments, input_node
 from videoeff.kernels import Backend, Declined, Group
-from videoeff.kernels.call import Context, RegionCall, StateSpec
+from videoeff.kernels.call import RegionCall, StateSpec
 from videoeff.lowering.bounds import bounds_of
 from videoeff.lowering.buffers import allocate, device_of, pixel_stride, state_specs
 from videoeff.lowering.choose import Answers, Choice, choose, choose_backends
 from videoeff.lowering.computation import outputs_of
 from videoeff.lowering.joins import neighbours, with_joins
-from videoeff.lowering.plan import Instruction, Plan
+from videoeff.lowering.plan import Instruction, Plan, Runner
 from videoeff.lowering.region_calls import Surroundings, predictions_of, region_call
 
 
@@ -63,6 +63,7 @@ def lower(program: Program, backend: str = "auto", answers: Answers | None = Non
         frame_specs=tuple(n.meta["input"] for n in calls.program.placeholders),
         outputs=with_joins(outputs),
         neighbours=neighbours(outputs, {spec.name: spec for spec in calls.state}),
+        build=lambda: _runners(chosen),
     )
 
 
@@ -122,9 +123,9 @@ def _instruction(region: Region, choice: Choice) -> Instruction:
     return Instruction(choice.accepted.call, choice.backend.name, choice.reason, region.traced, work)
 
 
-def _runners(chosen: Sequence[Choice]) -> tuple[tuple[Callable[[Context], None], ...], tuple[Group, ...]]:
+def _runners(chosen: Sequence[Choice]) -> tuple[tuple[Runner, ...], tuple[Group, ...]]:
     """What runs the calls: a group for neighbours of a backend that groups, else a function each."""
-    runners: list[Callable[[Context], None]] = []
+    runners: list[Runner] = []
     groups: list[Group] = []
     first = 0
     while first < len(chosen):

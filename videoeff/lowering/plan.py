@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -12,6 +12,9 @@ from videoeff.ir.program import Program
 from videoeff.kernels import Group
 from videoeff.kernels.call import Context, RegionCall, StateSpec
 from videoeff.kernels.computation import Computation
+
+#: Runs one call, or several as one, for a frame.
+Runner = Callable[[Context], None]
 
 
 @dataclass(frozen=True)
@@ -46,16 +49,23 @@ class Plan:
         frame_specs: (shape, dtype) of each input tensor.
         outputs: from the caches' buffers to the flat outputs (views of them where nothing is moved).
         neighbours: buffers that the outputs join, by name, to be kept one behind the other.
+        build: makes runners and groups anew, for another stream.
     """
 
     program: Program
     instructions: tuple[Instruction, ...]
-    runners: tuple[Callable[[Context], None], ...]
+    runners: tuple[Runner, ...]
     groups: tuple[Group, ...]
     state: tuple[StateSpec, ...]
     frame_specs: tuple[tuple[tuple[int, ...], torch.dtype], ...]
     outputs: Computation[tuple[Any, ...]]
+    build: Callable[[], tuple[tuple[Runner, ...], tuple[Group, ...]]]
     neighbours: tuple[tuple[str, ...], ...] = ()
+
+    def twin(self) -> Plan:
+        """The same Plan for another stream: what runs it keeps nothing of this one's."""
+        runners, groups = self.build()
+        return replace(self, runners=runners, groups=groups)
 
     @property
     def state_bytes(self) -> int:

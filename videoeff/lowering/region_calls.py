@@ -89,6 +89,7 @@ def region_call(region: Region, around: Surroundings) -> RegionCall:
         cache_option(cache, "noise"),
         float(cache_option(cache, "weak")),
         int(cache_option(cache, "grow")),
+        cache_option(cache, "watched"),
     )
     source: Input | Computation[Operand]
     reach, dense = None, ""

@@ -22,6 +22,7 @@ from videoeff.runtime.dense import Carried, run_dense
 from videoeff.runtime.fidelity import Audited, AuditReport, Drift
 from videoeff.runtime.holding import Call
 from videoeff.runtime.options import AuditOptions
+from videoeff.runtime.zoning import as_seen, frames_as_seen
 
 #: Audits that a report lists; of older ones the totals stay.
 RECORDS = 1000
@@ -138,7 +139,8 @@ class Audit:
             self._missed += self._waiting is not None
             self._waiting = _kept(body, due, call, outputs, held)
         else:
-            self._audit(options, body, due, call, outputs, held)
+            args, kwargs = as_seen(body, call.args, call.kwargs)
+            self._audit(options, body, due, Call(args, kwargs, call.frames), outputs, held)
         self._audit_seconds += time.perf_counter() - began
 
     def run_waiting(self, options: AuditOptions, body: StreamBody) -> Audited | None:
@@ -232,7 +234,7 @@ class Audit:
 
 def _kept(body: StreamBody, due: _Due, call: Call, outputs: Any, held: bool) -> _Waiting:
     with torch.inference_mode(False), torch.no_grad():
-        frames = [f.detach().clone() for f in call.frames]
+        frames = [f.detach().clone() for f in frames_as_seen(body, call.frames)]
         outputs = pytree.tree_map(lambda v: v.detach().clone() if isinstance(v, Tensor) else v, outputs)
     args, kwargs = body.signature.call(frames)
     return _Waiting(due, Call(args, kwargs, frames), outputs, held)

@@ -12,6 +12,7 @@ from torch import Tensor
 from videoeff.ir.program import Program
 from videoeff.kernels import Group
 from videoeff.runtime.engine import Engine
+from videoeff.runtime.freezing import Freezer
 from videoeff.runtime.outside import OutsideState
 from videoeff.runtime.signature import OutputSignature, Signature
 
@@ -92,6 +93,10 @@ class StreamBody(Protocol):
     @property
     def outside(self) -> OutsideState:
         """The buffers that the code around the engines changes."""
+
+    @property
+    def freezer(self) -> Freezer | None:
+        """What keeps the ignored pixels of its frames; None where there are none, or its inputs keep them."""
 
     @property
     def idle(self) -> tuple[str, ...]:

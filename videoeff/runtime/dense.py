@@ -95,7 +95,7 @@ def run_dense(
 
     Args:
         body: what the stream runs.
-        args: positional arguments of a call that fits.
+        args: positional arguments of a call that fits, as the stream sees it: ``zoning.as_seen``.
         kwargs: its keyword arguments.
         carried: what the model carries before the frame; afterwards, what it carries behind it.
         run: computes one Program; if left out plain PyTorch, and quantised ones by their own kernels.

@@ -6,18 +6,16 @@ import copy
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 import torch.utils._pytree as pytree
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 
 from videoeff.errors import CaptureError, StateError
 from videoeff.ir import edit
-from videoeff.ir.layout import info
 from videoeff.ir.markers import cache_option
-from videoeff.ir.program import Argument, Program, arguments
+from videoeff.ir.program import Argument, Program
 from videoeff.kernels import NotFinite
 from videoeff.kernels.call import Context
 from videoeff.kernels.change_test import scale_of
@@ -28,7 +26,9 @@ from videoeff.lowering.lower import lower
 from videoeff.lowering.plan import Plan
 from videoeff.runtime.carried import CarriedState
 from videoeff.runtime.counts import Counts
+from videoeff.runtime.engine_state import EngineState
 from videoeff.runtime.events import Recorder
+from videoeff.runtime.freezing import Freezer
 from videoeff.runtime.moving import retype, sharing
 from videoeff.runtime.outputs import owned
 from videoeff.runtime.outside import OutsideState
@@ -37,27 +37,13 @@ from videoeff.runtime.signature import FrameSpec, OutputSignature, Signature
 Observer = Callable[[Context, tuple[Any, ...]], None]
 
 
-@dataclass(frozen=True)
-class EngineState:
-    """A copy of an engine's state, as ``snapshot`` makes it.
-
-    Attributes:
-        tensors: the stream's buffers by name.
-        fresh: for each stream, whether its next frame is frame 1.
-        carried: the buffers that the model itself carries from frame to frame, by path.
-    """
-
-    tensors: Mapping[str, Tensor]
-    fresh: tuple[bool, ...]
-    carried: Mapping[str, Tensor] = field(default_factory=dict)
-
-
 class Engine(nn.Module):
     """Runs one planned Program frame by frame: the body of a stream, or of one partition of a model.
 
     Args:
         program: the planned Program; its constants become this module's buffers.
         backend: "auto" or a backend's name.
+        plan: what it was lowered to; None: it is lowered here.
     """
 
     #: What of the model runs as it is: a Program is captured whole.
@@ -65,16 +51,18 @@ class Engine(nn.Module):
     eager: tuple[tuple[str, str], ...] = ()
     idle: tuple[str, ...] = ()
     outside = OutsideState(nn.Module(), (), 1)
+    freezer: Freezer | None = None  # its inputs keep the pixels that are ignored
 
-    def __init__(self, program: Program, backend: str = "auto") -> None:
+    def __init__(self, program: Program, backend: str = "auto", plan: Plan | None = None) -> None:
         super().__init__()
         self.program = program
         self.backend = backend
         self.network = program.module
         if backend == "auto" and device_of(self.network).type == "cpu":
             warn_if_slow()
+        self._common = False  # whether twins have the same Program
         self.answers = Answers()  # what backends said of the regions, until their structure changes
-        self.plan: Plan = lower(program, backend, self.answers)
+        self.plan: Plan = plan or lower(program, backend, self.answers)
         self.memory = OutputMemory(2 * program.out_spec.num_leaves)
         self.counts = Counts()
         self.recorder = Recorder()
@@ -112,7 +100,7 @@ class Engine(nn.Module):
         frame_specs = tuple(self._frame_specs[: self._given])
         #: The call it was planned for, and what it returns.
         self.signature = Signature(program.in_spec, tuple(program.literals), frame_specs)
-        self.outputs = _output_signature(program)
+        self.outputs = OutputSignature.of(program)
         one = pytree.tree_structure(((0,), {}))
         plain = program.literals == (Argument.TENSOR,) and program.in_spec == one
         self._only = frame_specs[0] if plain else None  # the tensor that is a whole call
@@ -353,20 +341,8 @@ class Engine(nn.Module):
         Raises:
             StateError: the snapshot is of another network, size or set of thresholds.
         """
-        owned = {s.name: s for s in self.plan.state if s.parent is None}
-        if set(owned) != set(state.tensors):
-            odd = sorted(set(owned) ^ set(state.tensors))[0]
-            raise StateError(
-                f"the snapshot does not fit this stream: buffer {odd!r} is in only one of them; restore it "
-                "into a stream of the same network, with thresholds on the same layers"
-            )
+        state.check_shapes({s.name: s.shape for s in self.plan.state if s.parent is None})
         self.carried.check_fits(state.carried)
-        for name, tensor in state.tensors.items():
-            if tuple(tensor.shape) != owned[name].shape:
-                raise StateError(
-                    f"the snapshot does not fit this stream: {name} is {list(tensor.shape)}, "
-                    f"here {list(owned[name].shape)}; restore it into a stream of the same size and batch"
-                )
 
     def restore(self, state: EngineState) -> None:
         """Continue from a snapshot that :meth:`check_fits`."""
@@ -377,6 +353,21 @@ class Engine(nn.Module):
         for group in self.plan.groups:
             group.invalidate()
         self._fresh = list(state.fresh)
+
+    def own_program(self) -> Program:
+        """The Program, to be changed: it is taken apart from that of twins first."""
+        if self._common:
+            self.program, self._common = self.program.clone(), False
+            self.network = self.program.module
+            self._bind()
+        return self.program
+
+    def twin(self) -> Engine:
+        """An engine of the same network before its first frame: its Program and weights are these."""
+        self._common = True
+        made = Engine(self.program, self.backend, self.plan.twin())
+        made._common = True
+        return made
 
     def relower(self) -> None:
         """Lower again after options of the Program changed, keeping every buffer that still fits."""
@@ -407,6 +398,10 @@ class Engine(nn.Module):
         """The values last propagated by layer name: the buffers, or what their numbers stand for."""
         return {i.call.name: self._value(i.call.value.name) for i in self.plan.instructions}
 
+    def value(self, layer: str) -> Tensor:
+        """The value last propagated of one layer."""
+        return self._value(f"{layer}.value")
+
     def _value(self, name: str) -> Tensor:
         grid = self._grids.get(name)
         return self._state[name] if grid is None else grid.decode(self._state[name])
@@ -420,6 +415,7 @@ class Engine(nn.Module):
         return found
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Engine:
+        self.own_program()
         dtypes = [t.dtype for t in self.network.buffers()]
         before = [(m, dict(m._buffers)) for m in self.network.modules()]
         with torch.inference_mode(False), torch.no_grad():
@@ -488,11 +484,3 @@ def _forget_after_loading(engine: Engine, _: Any) -> None:
     """Values computed with the old weights are worth nothing."""
     engine._bind()
     engine.reset()
-
-
-def _output_signature(program: Program) -> OutputSignature:
-    flat, _ = program.parted(tuple(arguments(program.output)[0]))
-    infos = [info(v) for v in flat if isinstance(v, fx.Node)]
-    specs = tuple(FrameSpec(i.shape or (), i.dtype or torch.get_default_dtype()) for i in infos)
-    literals = tuple(Argument.TENSOR if isinstance(v, fx.Node) else v for v in flat)
-    return OutputSignature(program.out_spec, literals, specs)

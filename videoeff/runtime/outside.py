@@ -63,6 +63,10 @@ class OutsideState:
             for place, initial in zip(self._places, self._initial, strict=True):
                 _fill(place, initial)
 
+    def values(self) -> list[Tensor]:
+        """The values: themselves."""
+        return [held[key] for held, key in self._places if held[key] is not None]
+
     def copies(self) -> dict[str, Tensor]:
         """Copies of the values by path."""
         values = {n: held[k] for n, (held, k) in zip(self.names, self._places, strict=True)}

@@ -155,5 +155,7 @@ class PacedModule(nn.Module):
 
 
 def _other_weights(stream: PacedModule, _: Any) -> None:
-    """What waits to be audited was computed with the weights before."""
+    """What waits to be audited was computed with the weights before; with others the stream begins anew."""
     stream._audit.forget_waiting()
+    if stream.body.freezer is not None:
+        stream.body.freezer.reset()

@@ -17,6 +17,7 @@ from videoeff.runtime.bfloat16 import is_in_bfloat16
 from videoeff.runtime.body import Compute, Surroundings
 from videoeff.runtime.copying import copy_with_shared_weights
 from videoeff.runtime.engine import Engine
+from videoeff.runtime.freezing import Freezer
 from videoeff.runtime.inputs import check_call
 from videoeff.runtime.moving import Move, sharing
 from videoeff.runtime.outputs import own
@@ -152,6 +153,8 @@ class PartitionedModel(nn.Module):
             site.take_hooks()
         self.outside = OutsideState(self.model, [self._renamed(name) for name in outside], self.streams)
         self.frames = 0
+        #: Keeps the pixels of its frames that are ignored, if any are.
+        self.freezer: Freezer | None = None
 
     @property
     def signature(self) -> Signature:
@@ -215,7 +218,19 @@ class PartitionedModel(nn.Module):
     ) -> Any:
         """One frame, by the model's own code with engines in it; see :class:`StreamBody`."""
         self.frames += 1
-        return self._run(args, kwargs)
+        freezer = self.freezer
+        if freezer is None:
+            return self._run(args, kwargs)
+        seen = freezer.seen(frames)
+        kept = freezer.keep(seen)
+        leaves, spec = pytree.tree_flatten((args, kwargs))
+        tensors = iter(seen)
+        args, kwargs = pytree.tree_unflatten(
+            [next(tensors) if isinstance(v, Tensor) else v for v in leaves], spec
+        )
+        outputs = self._run(args, kwargs)
+        freezer.advance(kept)
+        return outputs
 
     def _run(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         for site in self.call_sites.values():
@@ -272,4 +287,6 @@ class PartitionedModel(nn.Module):
     def _apply(self, fn: Move, recurse: bool = True) -> PartitionedModel:
         super()._apply(sharing(fn), recurse)  # type: ignore[no-untyped-call]
         self.outside.move(fn)
+        if self.freezer is not None:
+            self.freezer.move(fn)
         return self

@@ -12,6 +12,21 @@ from videoeff.runtime.carried import CarriedBuffer
 from videoeff.runtime.engine import Engine
 from videoeff.runtime.events import Events
 from videoeff.runtime.fidelity import AuditReport
+from videoeff.runtime.zoning import ignored_share
+
+#: What a comparison with the dense network is of, where a stream has zones.
+COMPARED = "compared on the watched pixels; the ignored ones as the stream keeps them"
+
+
+def zones_text(ignored: float) -> str:
+    """What zones do to a stream, in a few words.
+
+    Args:
+        ignored: share of the pixels that they ignore.
+    """
+    return (
+        f"{100 * ignored:.1f} % of the frame's pixels are ignored: they stay as they were in the first frame"
+    )
 
 
 @dataclass(frozen=True)
@@ -61,6 +76,8 @@ class Report:
         audit: what was found by comparing frames with the dense network; None where audits are off.
         events: scene cuts, steps of the light and pulses of key frames, where frames are tested with a
             threshold on the CPU or by the reference.
+        ignored: share of the pixels of the frames that zones ignore; comparisons with the dense network are
+            then of frames as the stream sees them.
     """
 
     name: str
@@ -75,6 +92,7 @@ class Report:
     held: int = 0
     audit: AuditReport | None = None
     events: tuple[Events, ...] = ()
+    ignored: float = 0.0
 
     @property
     def active_share(self) -> float | None:
@@ -126,6 +144,7 @@ class Report:
             "eager": [{"part": p, "reason": r} for p, r in self.eager],
             "carried": [asdict(c) for c in self.carried],
             "events": [asdict(e) for e in self.events],
+            "ignored": self.ignored,
             "layers": [asdict(x) for x in self.layers],
         }
 
@@ -154,8 +173,11 @@ class Report:
                 lines.append(f"MACs per frame handed out: {_work(self.macs_handed_out)}")
         else:
             lines.append(f"MACs per frame{looked}: dense {_count(macs['dense'])}; no second frame yet")
+        if self.ignored:
+            lines.append(f"zones: {zones_text(self.ignored)}")
         if self.audit is not None:
             lines += self.audit.summary()
+            lines += [f"audits: {COMPARED}"] if self.ignored else []
         if self.carried:
             lines.append(f"carried for the model: {'; '.join(str(c) for c in self.carried)}")
         lines += [f"seen in the frames: {e}" for e in self.events]
@@ -261,6 +283,7 @@ def report_of(
         held,
         audit,
         tuple(event for e in engines.values() for event in e.recorder.events()),
+        ignored_share(body),
     )
 
 

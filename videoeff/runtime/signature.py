@@ -9,9 +9,10 @@ from typing import Any, NamedTuple
 
 import torch
 import torch.utils._pytree as pytree
-from torch import Tensor
+from torch import Tensor, fx
 
-from videoeff.ir.program import Argument
+from videoeff.ir.layout import info
+from videoeff.ir.program import Argument, Program, arguments
 
 
 class FrameSpec(NamedTuple):
@@ -66,6 +67,15 @@ class OutputSignature:
     spec: pytree.TreeSpec
     literals: tuple[Any, ...]
     specs: tuple[FrameSpec, ...]
+
+    @classmethod
+    def of(cls, program: Program) -> OutputSignature:
+        """What an annotated Program returns."""
+        flat, _ = program.parted(tuple(arguments(program.output)[0]))
+        infos = [info(v) for v in flat if isinstance(v, fx.Node)]
+        specs = tuple(FrameSpec(i.shape or (), i.dtype or torch.get_default_dtype()) for i in infos)
+        literals = tuple(Argument.TENSOR if isinstance(v, fx.Node) else v for v in flat)
+        return cls(program.out_spec, literals, specs)
 
     def outputs(self, tensors: Sequence[Tensor]) -> Any:
         """The outputs with these tensors in them."""

@@ -19,14 +19,15 @@ from videoeff.ir.program import Program
 from videoeff.kernels import NotFinite
 from videoeff.passes.bound_reach import REFRESH
 from videoeff.runtime.body import StreamBody
-from videoeff.runtime.engine import Engine, EngineState
+from videoeff.runtime.engine import Engine
+from videoeff.runtime.engine_state import EngineState
 from videoeff.runtime.finite import FiniteCheck, not_finite
+from videoeff.runtime.freezing import FrozenState
 from videoeff.runtime.holding import Call, HeldState
 from videoeff.runtime.inputs import check_call
 from videoeff.runtime.observation import Observation, layer_name
 from videoeff.runtime.operator import frame, register
 from videoeff.runtime.options import Options
-from videoeff.runtime.pacing import PacedModule
 from videoeff.runtime.precision import is_cast, uncast
 from videoeff.runtime.report import Report, report_of
 from videoeff.runtime.signature import OutputSignature, Parameters
@@ -40,6 +41,9 @@ from videoeff.runtime.thresholds import (
     set_reach,
     thresholds_of,
 )
+from videoeff.runtime.twin import twin_of
+from videoeff.runtime.zoned import ZonedModule
+from videoeff.runtime.zoning import Zoned, apply
 from videoeff.serialize.files import write_text
 from videoeff.serialize.save import Contents, save
 
@@ -55,18 +59,20 @@ class StreamState:
         engines: the state of each engine.
         outside: the buffers that the code around the engines changes, by path.
         held: the outputs that are handed out until the next look, and when that is; see ``every``.
+        frozen: the ignored pixels of a model captured in parts; see ``set_zones``.
     """
 
     engines: Mapping[str, EngineState]
     outside: Mapping[str, Tensor] = field(default_factory=dict)
     held: HeldState | None = None
+    frozen: FrozenState | None = None
 
 
-class StreamingModule(PacedModule):
+class StreamingModule(ZonedModule):
     """A converted model. Call it as the model, frame after frame.
 
     Made by ``videoeff.convert`` and ``videoeff.load``. Each entry of the batch is a stream of its own.
-    Not for two threads at once; convert (or ``copy.deepcopy``) one per thread. ``.to(...)`` moves it, state
+    Not for two threads at once; make a ``twin()`` for each. ``.to(...)`` moves it, state
     included; values kept from before keep the precision they had. ``train()`` changes nothing.
 
     Args:
@@ -76,6 +82,7 @@ class StreamingModule(PacedModule):
         replan: makes a body for another call; needed for ``on_resize="replan"``.
         forward_parameters: of the model's forward, to place arguments given in another form than the example.
         extra: what whoever converted the model records beside it; saved with it.
+        zoned: the zones that the body has.
     """
 
     def __init__(
@@ -87,8 +94,9 @@ class StreamingModule(PacedModule):
         replan: Replan | None = None,
         forward_parameters: Parameters | None = None,
         extra: Mapping[str, Any] | None = None,
+        zoned: Zoned | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(zoned)
         self.body = body
         self.options, self.name = options or Options(), name
         self.extra: dict[str, Any] = dict(extra or {})
@@ -227,6 +235,8 @@ class StreamingModule(PacedModule):
                 if name in found:
                     carry_over(engine, found[name])
                     found[name].observe(engine.observer)
+            if self._zoned is not None:
+                apply(other, self._zoned.masks(self.name, other))
         self.body = other
         self._hold.drop()
         self._audit.forget_waiting()
@@ -271,6 +281,8 @@ class StreamingModule(PacedModule):
                 self._hold.check_reset(self.name, self.body)
             self._hold.drop(stream)
             self.body.outside.reset()
+            if self.body.freezer is not None:
+                self.body.freezer.reset(stream)
             for engine in self.engines.values():
                 engine.reset(stream)
 
@@ -278,7 +290,9 @@ class StreamingModule(PacedModule):
         """A copy of the state, to continue from later."""
         with self._alone():
             engines = {name: engine.snapshot() for name, engine in self.engines.items()}
-            return StreamState(engines, self.body.outside.copies(), self._hold.snapshot())
+            freezer = self.body.freezer
+            frozen = None if freezer is None else freezer.snapshot()
+            return StreamState(engines, self.body.outside.copies(), self._hold.snapshot(), frozen)
 
     def restore(self, state: StreamState) -> None:
         """Continue as if the snapshot had just been taken.
@@ -286,7 +300,7 @@ class StreamingModule(PacedModule):
         Raises:
             StateError: it is of another stream; nothing was changed.
         """
-        engines = self.engines
+        engines, freezer = self.engines, self.body.freezer
         if not isinstance(state, StreamState) or set(state.engines) != set(engines):
             raise StateError(
                 f"{self.name}: this is no snapshot of this model; take one with stream.snapshot()"
@@ -294,10 +308,14 @@ class StreamingModule(PacedModule):
         with self._alone():
             for name, engine in engines.items():
                 engine.check_fits(state.engines[name])
+            if freezer is not None and state.frozen is not None:
+                freezer.check_fits(state.frozen)
             for name, engine in engines.items():
                 engine.restore(state.engines[name])
             self.body.outside.restore(state.outside)
             self._hold.restore(state.held)
+            if freezer is not None:
+                freezer.restore(state.frozen)
 
     # -- thresholds ------------------------------------------------------------------------------------
 
@@ -417,7 +435,8 @@ class StreamingModule(PacedModule):
         Raises:
             ArtifactError: it cannot be written, or a part of the model has no file form.
         """
-        save(Contents(self.name, self.body, self.forward_parameters, self.options, self.extra), path)
+        zones = None if self._zoned is None else self._zoned.to_json(self.body)
+        save(Contents(self.name, self.body, self.forward_parameters, self.options, self.extra, zones), path)
 
     def train(self, mode: bool = True) -> StreamingModule:
         """Change nothing: a stream stays in evaluation mode, also as a part of a larger module."""
@@ -437,6 +456,24 @@ class StreamingModule(PacedModule):
             "videoeff.load(path), and copy it with copy.deepcopy(stream)"
         )
 
+    def twin(self) -> StreamingModule:
+        """Another stream of the same network, before its first frame; for a thread or a camera of its own.
+
+        The weights of both lie in the same memory, so that a twin costs its state alone. Settings are taken
+        over; state, reports and who is told of a drift are not. (``copy.deepcopy`` copies everything.)
+        """
+        with self._alone():
+            body = twin_of(self.body)
+        return StreamingModule(
+            body,
+            self.options,
+            name=self.name,
+            replan=self._replan,
+            forward_parameters=self.forward_parameters,
+            extra=copy.deepcopy(self.extra),
+            zoned=self._zoned,
+        )
+
     def __deepcopy__(self, memo: dict[int, Any]) -> StreamingModule:
         twin = StreamingModule(
             copy.deepcopy(self.body, memo),
@@ -445,6 +482,7 @@ class StreamingModule(PacedModule):
             replan=self._replan,
             forward_parameters=self.forward_parameters,
             extra=copy.deepcopy(self.extra),
+            zoned=self._zoned,
         )
         twin._hold, twin._audit = copy.deepcopy(self._hold), copy.deepcopy(self._audit)
         memo[id(self)] = twin

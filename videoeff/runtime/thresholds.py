@@ -39,7 +39,7 @@ def rewrite(engine: Engine, *passes: Pass, record: bool = False) -> None:
     """
     for chosen in passes:
         notes = Notes()
-        changed = chosen.rewrite(engine.program, notes)
+        changed = chosen.rewrite(engine.own_program(), notes)
         if record:
             done = PassRecord(chosen.name, str(chosen), changed, tuple(notes.lines))
             engine.program = engine.program.recorded(done)
@@ -74,7 +74,7 @@ def set_reach(name: str, engines: Engines, pixels: float | None, refresh: int, p
         raise StateError(f"{name}: {error}") from None
     chosen: dict[str, list[fx.Node]] = {}
     for prefix, engine in engines.items():
-        for layer, cache in boundable(engine.program)[0].items():
+        for layer, cache in boundable(engine.own_program())[0].items():
             full = layer_name(prefix, layer)
             if pattern is None or fnmatchcase(full, pattern) or full == pattern:
                 chosen.setdefault(prefix, []).append(cache)
@@ -164,7 +164,7 @@ def read_thresholds(path: str | Path, engines: Engines) -> dict[str, float]:
 
 def carry_over(old: Engine, new: Engine) -> None:
     """Give the layers of ``new`` the change tests that layers of the same name have in ``old``."""
-    before, after = edit.cache_by_name(old.program), edit.cache_by_name(new.program)
+    before, after = edit.cache_by_name(old.program), edit.cache_by_name(new.own_program())
     settable = new.thresholds()
     for layer in old.thresholds():
         if layer in settable:
@@ -195,7 +195,7 @@ def _set_everywhere(engine: Engine, value: float) -> None:
 def _set_layers(engine: Engine, values: Mapping[str, float]) -> None:
     """Set thresholds by layer name; a layer that had none tests as the pass would let it."""
     known, default = engine.thresholds(), _first_options(engine.program)
-    caches = edit.cache_by_name(engine.program)
+    caches = edit.cache_by_name(engine.own_program())
     for layer, value in values.items():
         options: dict[str, Any] = {"threshold": value}
         if value > 0 and known[layer] == 0:

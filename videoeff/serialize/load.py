@@ -32,6 +32,7 @@ from videoeff.runtime.options import AuditOptions, Options
 from videoeff.runtime.partitioned import PartitionedModel
 from videoeff.runtime.signature import FrameSpec, Parameters, Signature
 from videoeff.runtime.streaming_module import StreamingModule
+from videoeff.runtime.zoning import Zoned
 from videoeff.serialize.format import (
     BFLOAT16_KEY,
     CALLS_KEY,
@@ -115,6 +116,7 @@ def _rebuild(
         name=_text(document["name"]),
         forward_parameters=Parameters.from_json(document["parameters"]),
         extra=dict(document["extra"]),
+        zoned=Zoned.from_json(options["zones"], body) if "zones" in options else None,
     )
 
 

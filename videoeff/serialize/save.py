@@ -49,6 +49,7 @@ class Contents:
         parameters: of the model's forward.
         options: the stream's options.
         extra: what whoever converted it recorded beside it.
+        zones: its zones as JSON, None for none.
     """
 
     name: str
@@ -56,6 +57,7 @@ class Contents:
     parameters: Parameters
     options: Options
     extra: Mapping[str, Any]
+    zones: Mapping[str, Any] | None = None
 
 
 def save(stream: Contents, path: str | Path) -> None:
@@ -79,7 +81,7 @@ def save(stream: Contents, path: str | Path) -> None:
         "format_version": FORMAT_VERSION,
         "versions": {"videoeff": __version__, "torch": torch.__version__},
         "name": stream.name,
-        "options": _options_to_json(stream.options),
+        "options": _options_to_json(stream),
         "parameters": stream.parameters.to_json(),
         "engines": engines,
         SURROUNDINGS_KEY: None if around is None else _surroundings_to_json(stream, around),
@@ -97,13 +99,16 @@ def save(stream: Contents, path: str | Path) -> None:
     write_atomic(path, lambda temporary: save_file(unique, temporary, metadata=metadata))
 
 
-def _options_to_json(options: Options) -> dict[str, Any]:
+def _options_to_json(stream: Contents) -> dict[str, Any]:
     """The options that a file keeps; of those that 0.1.0 did not have, only what was set."""
+    options = stream.options
     found: dict[str, Any] = {"alias_outputs": options.alias_outputs, "nan_policy": options.nan_policy}
     if options.every > 1:
         found["every"] = options.every
     if options.audit != AuditOptions():
         found["audit"] = options.audit.to_json()
+    if stream.zones is not None:
+        found["zones"] = dict(stream.zones)
     return found
 
 

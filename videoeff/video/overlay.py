@@ -1,4 +1,7 @@
-"""Drawing on frames: where a model computed, a legend to it, and text. Frames are uint8 RGB (H, W, 3)."""
+"""Drawing on frames: where a model computed, what it ignores, a legend to both, and text.
+
+Frames are uint8 RGB (H, W, 3).
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,13 @@ from videoeff.errors import VideoError
 _ANCHORS = ((100, 20, 130), (160, 25, 125), (210, 50, 90), (238, 100, 40), (250, 165, 25), (255, 235, 90))
 # Below 1, so that a little heat is seen too: an eighth of the layers gets a fifth of the full opacity.
 _GROWTH = 0.8
+# Ignored regions are dimmed to so much of their light, with stripes of a lighter grey so many pixels apart.
+_DIMMED, _STRIPE = 0.45, (150, 150, 150)
+_STRIPES = (
+    48,
+    6,
+    10,
+)  # a stripe for each so many pixels of the frame's height; at least, at most so many apart
 # A legend on a smaller frame would hide more than it says.
 _LEGEND_ROOM = (96, 160)
 
@@ -58,19 +68,56 @@ def _blend(frame: NDArray[np.uint8], level: NDArray[np.float32], opacity: float)
     return (frame * (1.0 - share) + colour * share).round().astype(np.uint8)
 
 
+def overlay_ignored(frame: NDArray[np.uint8], watched: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """Dim and hatch the ignored regions of a frame. Watched pixels keep their colours exactly.
+
+    Args:
+        frame: (H, W, 3), uint8 RGB.
+        watched: (h, w), at any resolution; taken to the frame's by nearest neighbour.
+
+    Raises:
+        VideoError: the frame or the mask has another shape.
+    """
+    _check(frame)
+    if watched.ndim != 2 or 0 in watched.shape or watched.dtype != np.bool_:
+        raise VideoError(
+            f"overlay: the watched pixels are {watched.dtype} {tuple(watched.shape)}; expected bool (h, w)"
+        )
+    height, width = frame.shape[:2]
+    rows = np.arange(height) * watched.shape[0] // height
+    columns = np.arange(width) * watched.shape[1] // width
+    ignored = ~watched[rows[:, None], columns]
+    drawn = np.array(frame)
+    drawn[ignored] = _hatched(frame, height)[ignored]
+    return drawn
+
+
+def _hatched(frame: NDArray[np.uint8], height: int) -> NDArray[np.uint8]:
+    """All of a picture dimmed, under stripes as they suit a frame of a height."""
+    each, least, most = _STRIPES
+    apart = min(most, max(least, height // each))
+    rows, columns = np.ogrid[: frame.shape[0], : frame.shape[1]]
+    dimmed = (frame * _DIMMED).round().astype(np.uint8)
+    dimmed[(rows + columns) % apart < max(1, apart // 5)] = _STRIPE
+    return dimmed
+
+
 def legend(
-    frame: NDArray[np.uint8], text: str, *, low: str = "0 %", high: str = "100 %"
+    frame: NDArray[np.uint8], text: str, *, low: str = "0 %", high: str = "100 %", ignored: str = ""
 ) -> NDArray[np.uint8]:
     """Return a copy of the frame with a bar of the heat colours on a dark strip along its bottom.
+
+    Without a ``text`` there is no bar of the heat.
 
     The letters are a thirtieth of the frame's height, at least 10 pixels; what does not fit is cut off. A
     frame of less than 96 x 160 pixels has no room and is only copied.
 
     Args:
         frame: (H, W, 3), uint8 RGB.
-        text: what the heat means, written behind the bar.
+        text: what the heat means, written behind the bar; "" where there is none.
         low: written at the end of no heat.
         high: written at the end of full heat.
+        ignored: what is hatched, written behind a hatched field; "" where nothing is.
 
     Raises:
         VideoError: the frame has another shape or type.
@@ -95,13 +142,20 @@ def legend(
         pen.text((left, height - margin - points // 2), words, fill=(255, 255, 255), font=font, anchor="lm")
         return left + round(pen.textlength(words, font=font))
 
-    left = write(margin, low) + margin
-    right = left + min(8 * points, width // 4)
-    write(write(right + margin, high) + margin, text)
+    left = end = margin
+    bar = field = slice(0, 0)
+    if text:
+        left = write(margin, low) + margin
+        bar = slice(left, left + min(8 * points, width // 4))
+        end = write(write(bar.stop + margin, high) + margin, text) + 2 * margin
+    if ignored:
+        field = slice(end, end + 2 * points)
+        write(field.stop + margin, ignored)
     drawn = np.array(image)
-    bar = drawn[height - margin - points : height - margin, left:right]
-    ramp = np.linspace(0.0, 1.0, right - left, dtype=np.float32)
-    bar[...] = _blend(bar, np.broadcast_to(ramp, bar.shape[:2]), 1.0)
+    strip = drawn[height - margin - points : height - margin]
+    ramp = np.linspace(0.0, 1.0, bar.stop - bar.start, dtype=np.float32)
+    strip[:, bar] = _blend(strip[:, bar], np.broadcast_to(ramp, strip[:, bar].shape[:2]), 1.0)
+    strip[:, field] = _hatched(np.full_like(strip[:, field], 130), height)
     return drawn
 
 

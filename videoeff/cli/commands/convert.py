@@ -21,6 +21,7 @@ from videoeff.cli.shared.output import (
     writable,
 )
 from videoeff.cli.shared.preprocessing import Look, preprocess_options
+from videoeff.cli.shared.zones import take_zones, zone_options, zones_told
 
 if TYPE_CHECKING:
     from videoeff.runtime.streaming_module import StreamingModule
@@ -119,6 +120,14 @@ POSITIVE = click.FloatRange(min=0.0)
     show_default=True,
     help="How often changed blocks grow to such neighbours.",
 )
+@zone_options
+@click.option(
+    "--camera-size",
+    nargs=2,
+    type=click.IntRange(1),
+    metavar="H W",
+    help="With zones and a letterbox (--fit): pixels of the camera's frames, which say where the padding is.",
+)
 @click.option(
     "--predict",
     type=POSITIVE,
@@ -208,8 +217,21 @@ def convert(
             "--precision int8 and --calibration CLIP belong together: give both, or for bf16 no clip"
         )
     _check_early(options)
+    zones, camera = take_zones(options), options.pop("camera_size") or None
+    if zones is None and camera is not None:
+        raise click.UsageError(
+            "--camera-size places zones in a letterbox: give --zones, --watch or --ignore too"
+        )
+    if zones is not None and camera is None and look.fit != "stretch":
+        raise click.UsageError(
+            f"zones and --fit {look.fit}: where the frame lies in the padded input follows from its size; "
+            "give --camera-size H W"
+        )
     set_threads(threads)
     stream, size, notes = build_stream(source, reference, key, input_size or None, streams, look, options)
+    if zones is not None:
+        stream.set_zones(zones, frame_size=camera)
+        notes += (f"zones: {zones_told(stream)}",)
     if target is not None and not dry_run:
         with stage(f"writing {target}"):
             stream.save(target)

@@ -27,6 +27,7 @@ from videoeff.cli.shared.output import (
     track,
     writable,
 )
+from videoeff.cli.shared.zones import place_zones, take_zones, zone_options
 
 if TYPE_CHECKING:
     from videoeff.calibration.metrics import Metric
@@ -91,6 +92,7 @@ if TYPE_CHECKING:
     metavar="X",
     help="Say where the mean relative error of the last audits is above this.",
 )
+@zone_options
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda or cuda:N.")
 @loading_options
 @threads_option
@@ -121,6 +123,7 @@ def run(
     backend: str | None,
     threads: int | None,
     as_json: bool,
+    **options: Any,
 ) -> None:
     """Run CLIP through ARTIFACT.
 
@@ -130,6 +133,7 @@ def run(
     artifact of several streams sees the clip in each of them. Ctrl-C and a clip that breaks off end the run:
     the frames so far are kept and reported, and the exit status is 1. Damaged frames in the middle of a clip
     are passed over and counted. The overlay keeps the clip's times, and frames come turned as the clip says.
+    Zones given here take the place of the artifact's own.
     """
     if draw is not None and overlay is None:
         raise click.UsageError("--draw draws on the overlay; name one with -o OVERLAY.mp4")
@@ -138,6 +142,7 @@ def run(
         raise click.UsageError(
             "--controls, --decoder and --metric judge against the dense model; add --compare"
         )
+    zones = take_zones(options)
     from videoeff.video.writer import CONTAINERS
 
     writable(overlay, "-o", tuple(sorted(CONTAINERS)))
@@ -175,6 +180,7 @@ def run(
         drifts = pace(stream, every, audit, audit_budget)
         feed = feed_of(stream, str(artifact))
         source = opened.enter_context(reopened(source, clip, frames, alpha=feed.alpha))
+        place_zones(stream, feed, source.size, zones)
         streamer = Streamer(stream, feed, compare, outputs is not None, draw=drawing, heat=heat)
         comparing = None
         if judging:
@@ -307,6 +313,8 @@ def _show(figures: dict[str, Any], feed: Feed, files: list[Path]) -> None:
 
 def summary(figures: dict[str, Any]) -> list[tuple[str, str]]:
     """The figures of a run in a few lines."""
+    from videoeff.runtime.report import COMPARED, zones_text
+
     macs, ms, skips = figures["macs"], figures["ms"], figures["held"] > 0
     lines = [("frames", f"{figures['frames']}, {figures['streams']} stream(s)")]
     if skips:
@@ -328,6 +336,10 @@ def summary(figures: dict[str, Any]) -> list[tuple[str, str]]:
         if figures.get("overlay_timed"):
             text += "; streaming also kept its masks for the overlay"
         lines.append(("median time", text))
+    if figures["ignored"]:
+        lines.append(("zones", zones_text(figures["ignored"])))
+        compares = figures["error"] is not None or figures["audit"] is not None
+        lines += [("", COMPARED)] if compares else []
     if figures["error"] is not None:
         error = figures["error"]
         between = ", frames between included" if skips else ""

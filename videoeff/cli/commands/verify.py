@@ -22,6 +22,7 @@ from videoeff.cli.shared.output import (
     threads_option,
     track,
 )
+from videoeff.cli.shared.zones import place_zones
 
 if TYPE_CHECKING:
     from torch import nn
@@ -113,6 +114,7 @@ def verify(
         feed = feed_of(stream, str(artifact))
         if source is not None and clip is not None:
             source = stack.enter_context(reopened(source, clip, frames or CLIP_FRAMES, alpha=feed.alpha))
+            place_zones(stream, feed, source.size)
         pictures: Iterable[Any] = source if source is not None else _synthetic(frames or DEFAULT_FRAMES)
         total = source.frame_count if source is not None else frames or DEFAULT_FRAMES
         stopped = None
@@ -130,6 +132,7 @@ def verify(
     found = checks.result()
     found |= {
         "every": stream.options.every,
+        "ignored": stream.report().ignored,
         "artifact": str(artifact),
         "clip": clip or "synthetic",
         "stopped": stopped,
@@ -197,6 +200,7 @@ class Checks:
         if not self.stream.looked:
             self.held += 1
             return
+        args, kwargs = self.dense.seen(args, kwargs)
         kept = self.stream.values()
         if self.frames == 0:
             floating = [v.dtype for v in kept.values() if v.dtype.is_floating_point] or [torch.float32]
@@ -311,6 +315,10 @@ def _show(found: dict[str, Any], worst: int) -> None:
         f"largest magnitude (max {found['max_abs']:.2e}, relative L2 {found['relative_l2']:.2e}); frame 1 "
         f"by {found['first_frame_relative']:.2e}"
     )
+    if found["ignored"]:
+        from videoeff.runtime.report import COMPARED, zones_text
+
+        show(f"zones: {zones_text(found['ignored'])}", COMPARED)
     if found["held"]:
         show(
             f"{found['held']} frame(s) between were not looked at (every={found['every']}): their outputs "

@@ -21,6 +21,7 @@ from videoeff.runtime.dense import (
     run_whole,
     twin_of,
 )
+from videoeff.runtime.zoning import as_seen
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -42,8 +43,18 @@ class Dense:
         self.stream = stream
         self._carried = Carried()
 
+    def seen(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """A call as the stream sees it: with zones, its ignored pixels are those that the stream keeps."""
+        return as_seen(self.stream.body, args, kwargs)
+
     def __call__(self, args: tuple[Any, ...], kwargs: dict[str, Any], watch: Watch | None = None) -> Any:
-        """The model's outputs for one frame, computed whole; ``watch`` sees every layer on the way."""
+        """The model's outputs for one frame as it is :meth:`seen`, computed whole.
+
+        Args:
+            args: positional arguments.
+            kwargs: keyword arguments.
+            watch: sees every layer on the way.
+        """
 
         def watched(name: str, program: Program, flat: Sequence[Tensor], carried: Sequence[Tensor]) -> Step:
             assert watch is not None

@@ -17,7 +17,8 @@ from torch import Tensor
 from videoeff.cli.shared.dense import Dense, Errors, tensors_of
 from videoeff.cli.shared.feed import Feed
 from videoeff.runtime.dense import channels_last
-from videoeff.video.overlay import legend, overlay_heat
+from videoeff.runtime.zoning import masks_of
+from videoeff.video.overlay import legend, overlay_heat, overlay_ignored
 
 if TYPE_CHECKING:
     from videoeff.calibration.comparison import Comparison
@@ -29,6 +30,9 @@ Frame = NDArray[np.uint8]
 
 #: What the heat of :meth:`~videoeff.runtime.Observation.heat` means, for the legend.
 HEAT = "of the layers computed here"
+
+#: What is hatched, for the legend.
+IGNORED = "ignored"
 
 
 @dataclass
@@ -106,7 +110,7 @@ class Streamer:
     def _one(self, frame: Frame, result: Measurement, dense: Dense) -> None:
         args, kwargs = self.feed(frame)
         reference, dense_ms = None, 0.0
-        dense_args, dense_kwargs = channels_last((args, kwargs)) if self.compare else (args, kwargs)
+        dense_args, dense_kwargs = channels_last(dense.seen(args, kwargs)) if self.compare else (args, kwargs)
         first_dense = self.compare and result.frames % 2 == 1
         if first_dense:
             reference, dense_ms = self._timed(lambda: dense(dense_args, dense_kwargs))
@@ -128,8 +132,7 @@ class Streamer:
         if self.keep:
             self._keep(result, outputs)
         if self.write is not None:
-            bare = frame[..., :3]
-            drawn = bare if picture is None else legend(overlay_heat(bare, picture), HEAT)
+            drawn = self._drawn(frame[..., :3], picture)
             self.write(drawn if self.draw is None else self.draw(drawn.copy(), outputs, self.feed.preprocess))
         result.stream_ms.append(stream_ms)
         result.looked.append(self.stream.looked)
@@ -143,8 +146,26 @@ class Streamer:
         preprocess = self.feed.preprocess
         if preprocess.size is None or preprocess.fit == "stretch":
             return seen.heat(*size)[0].numpy()
-        there, heat = preprocess.place(size), seen.heat(*preprocess.size)[0].numpy()
-        return heat[there.top : there.top + there.height, there.left : there.left + there.width]
+        return self._unpadded(seen.heat(*preprocess.size)[0].numpy(), size)
+
+    def _unpadded(self, value: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
+        """The part (h, w) of what belongs to the input's pixels that shows a frame of (H, W) pixels."""
+        there = self.feed.preprocess.place(size)
+        return value[there.top : there.top + there.height, there.left : there.left + there.width]
+
+    def _drawn(self, frame: Frame, heat: NDArray[Any] | None) -> Frame:
+        """A frame (H, W, 3) with its ignored regions, the heat, and what both mean."""
+        masks = masks_of(self.stream.body)
+        watched = next(iter(masks.values()))[0].numpy() if masks else None
+        if watched is not None:
+            stretched = self.feed.preprocess.size is None or self.feed.preprocess.fit == "stretch"
+            frame = overlay_ignored(frame, watched if stretched else self._unpadded(watched, frame.shape[:2]))
+        if heat is not None:
+            frame = overlay_heat(frame, heat)
+        told = IGNORED if watched is not None else ""
+        return (
+            legend(frame, "" if heat is None else HEAT, ignored=told) if told or heat is not None else frame
+        )
 
     def _timed(self, call: Callable[[], Any]) -> tuple[Any, float]:
         self._wait()
@@ -218,6 +239,7 @@ def measured(stream: StreamingModule, result: Measurement, compare: bool) -> dic
         "error": None,
         "state_bytes": report.state_bytes,
         "convolutions_streamed": report.convolutions_streamed,
+        "ignored": report.ignored,
         "stopped": result.stopped,
         "audit": None if report.audit is None else report.audit.to_json(),
         "audit_summary": [] if report.audit is None else report.audit.summary(),

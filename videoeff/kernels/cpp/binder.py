@@ -11,6 +11,8 @@ from torch import Tensor
 
 from videoeff.errors import LoweringError
 from videoeff.ir.grids import Grid
+from videoeff.ir.watched import text_to_mask
+from videoeff.kernels.bounded import packed
 from videoeff.kernels.call import RegionCall
 from videoeff.kernels.cpp import abi
 from videoeff.kernels.cpp.abi import Dtype
@@ -145,6 +147,8 @@ class Binder:
         op.grow, op.weak = call.test.grow, call.test.weak
         if call.test.noise:
             op.noise = self.keep(torch.tensor(call.test.noise, dtype=torch.float32)).data_ptr()
+        if call.test.watched:
+            op.watched = self.keep(packed(text_to_mask(call.test.watched).expand(call.extent))).data_ptr()
         op.magnitude = int(call.wants_magnitude)
         if call.scale:
             op.relative, op.scale = 1, self.keep(self.state[call.scale]).data_ptr()

@@ -52,6 +52,7 @@ class Library:
     vf_plan_counts: Callable[[int], Any]
     vf_plan_row_blocks: Callable[[int], int]
     vf_plan_seen: Callable[[int, int], Any]
+    vf_common_bytes: Callable[[], int]
     vf_plan_bytes: Callable[[int, int], int]
     vf_mask_read: Callable[[int, int, int, Any], int]
     vf_mask_write: Callable[[int, int, Any], int]

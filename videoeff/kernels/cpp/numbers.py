@@ -9,7 +9,7 @@ from __future__ import annotations
 from enum import IntEnum
 
 #: Of the interface. Whoever changes a structure, a function or the meaning of a number counts it up.
-ABI = 11
+ABI = 12
 
 # Sizes of the arrays in a descriptor, which is how many of each an op may have.
 MAX_ARGS = 6

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from videoeff.kernels.call import Context, RegionCall
-from videoeff.kernels.change_test import block_amounts, distance, limit_of, pixels_first
+from videoeff.kernels.change_test import block_amounts, distance, limit_of, only_watched, pixels_first
 
 #: Rows and columns between the pixels that are compared as pictures.
 _STEP = 4
@@ -24,7 +25,7 @@ class Watcher:
         They are (R, 4) float32: the share of blocks that moved; the share that newly moved a little; and,
         where at least half moved, the correlation of frame and value, and the share of their squared
         difference that another light explains (frame = gain · value + offset). NaN stands for what is not
-        known: all of it in a stream's first frame.
+        known: all of it in a stream's first frame. Of zones, only blocks and pixels that are watched count.
         """
         test, rows = call.test, call.extent[0]
         scale = context.state[call.scale] if call.scale else None
@@ -32,7 +33,8 @@ class Watcher:
         if (grid := call.value.grid) is not None:
             kept = grid.decode(old)
             moved, old = kept + grid.beyond(new, old), kept
-        amount = distance(moved, old, call.layout, test.kind, test.noise)
+        watched = call.watched_on(old.device)
+        amount = only_watched(distance(moved, old, call.layout, test.kind, test.noise), watched)
         limit = limit_of(test.threshold, scale)
         mean = block_amounts(amount, test)
         hit = ~(mean <= limit)
@@ -41,14 +43,23 @@ class Watcher:
         small = small & ~fresh
         before = self._before if self._before is not None else torch.zeros_like(small)
         self._before = small
-        strong = hit.flatten(1).float().mean(1)
-        rises = (small & ~before).flatten(1).float().mean(1)
-        alike = torch.where(strong[:, None] >= 0.5, _alike(new, old, call), torch.nan)
+        blocks = _watched_blocks(watched, test.block, mean)
+        strong, rises = (v.flatten(1).float().sum(1) / blocks for v in (hit, small & ~before))
+        alike = torch.where(strong[:, None] >= 0.5, _alike(new, old, call, watched), torch.nan)
         figures = torch.cat([torch.stack([strong, rises], 1), alike], 1)
         context.seen[call.name] = figures.masked_fill(fresh.view(rows, 1), torch.nan)
 
 
-def _alike(new: Tensor, old: Tensor, call: RegionCall) -> Tensor:
+def _watched_blocks(watched: Tensor | None, block: int, mean: Tensor) -> Tensor:
+    """How many blocks of each row hold a pixel that is watched, (R,)."""
+    if watched is None:
+        return mean.new_full((len(mean),), mean[0].numel(), dtype=torch.float32)
+    pixels = watched.float().unsqueeze(1)
+    held = F.max_pool2d(pixels, block, ceil_mode=True).flatten(1).sum(1)
+    return held.expand(len(mean)).clamp(min=1)
+
+
+def _alike(new: Tensor, old: Tensor, call: RegionCall, watched: Tensor | None) -> Tensor:
     """Correlation, and share of the difference that a line explains, (R, 2), over some pixels.
 
     Both are 1 where one is the same everywhere: a black frame is no other scene.
@@ -56,9 +67,17 @@ def _alike(new: Tensor, old: Tensor, call: RegionCall) -> Tensor:
     now, was = (
         pixels_first(v, call.layout)[:, ::_STEP, ::_STEP].double().sum(-1).flatten(1) for v in (new, old)
     )
-    apart, far = (now - was).square().mean(1), now.square().mean(1) + was.square().mean(1)
-    now, was = now - now.mean(1, keepdim=True), was - was.mean(1, keepdim=True)
-    a, b, both = now.square().mean(1), was.square().mean(1), (now * was).mean(1)
+    some = torch.ones_like(now, dtype=torch.bool)
+    if watched is not None:
+        some = watched[:, ::_STEP, ::_STEP].flatten(1).expand_as(now)
+    count = some.sum(1).clamp(min=1)
+
+    def mean(values: Tensor) -> Tensor:
+        return torch.where(some, values, 0.0).sum(1) / count
+
+    apart, far = mean((now - was).square()), mean(now.square()) + mean(was.square())
+    now, was = now - mean(now)[:, None], was - mean(was)[:, None]
+    a, b, both = mean(now.square()), mean(was.square()), mean(now * was)
     plain = torch.minimum(torch.minimum(a, b), apart) <= 1e-12 * far
     found = torch.stack([both / (a * b).sqrt(), 1 - (a - both.square() / b) / apart], 1)
     return torch.where(plain[:, None], torch.ones_like(found), found).float()

@@ -66,6 +66,8 @@ def _check(call: RegionCall, spec: RegionSpec) -> None:
         raise Unserved("its change test knows the camera's noise")
     if call.test.grow:
         raise Unserved("its change test lets hits grow to their neighbours")
+    if call.test.watched:
+        raise Unserved("its change test ignores some pixels")
     for instruction in spec.epilogue:
         if instruction is not None and instruction.op in ALONG and instruction.width > WIDEST:
             raise Unserved(f"it looks along {instruction.width} channels, at most {WIDEST} are served")

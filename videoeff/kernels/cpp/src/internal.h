@@ -55,16 +55,21 @@ inline bool one_scale(const vf_view &v) {
 }
 inline int64_t item_of(int32_t dtype) { return dtype == VF_F64 ? 8 : dtype == VF_F32 ? 4 : dtype == VF_BF16 ? 2 : 1; }
 
+struct Common;
+
 // Memory aligned to a cache line.
 struct Memory {
   void *data = nullptr;
   size_t bytes = 0;
+  Common *common = nullptr;  // whose memory it is, where plans share it
   Memory() = default;
   Memory(const Memory &) = delete;
   Memory &operator=(const Memory &) = delete;
-  Memory(Memory &&other) noexcept : data(other.data), bytes(other.bytes) { other.data = nullptr, other.bytes = 0; }
+  Memory(Memory &&other) noexcept : data(other.data), bytes(other.bytes), common(other.common) {
+    other.data = nullptr, other.bytes = 0, other.common = nullptr;
+  }
   ~Memory();
-  void reserve(size_t wanted);  // contents are lost when it grows
+  void reserve(size_t wanted);  // contents are lost when it grows; not of common memory
 };
 
 // A stretch of the reduction of a convolution: `length` neighbouring input elements of each pixel, beginning
@@ -94,6 +99,10 @@ struct Op {
   std::vector<float> noise;          // (3, C) gain, floor, black: the descriptor's over noise_unit; the last as it is
   float noise_unit = 0;              // a variance near those of the noise, so that their products stay in range
   bool flat_noise = false;           // no gains: the variance of a channel is one number
+  std::vector<uint64_t> watched;     // the descriptor's; empty: every pixel may count as changed
+  enum Watches : uint8_t { kIgnored, kPart, kWatched };
+  std::vector<uint8_t> watches;      // (R, H): what of a row of pixels is watched
+  std::vector<int64_t> watched_blocks;  // (R): blocks with a watched pixel
   int32_t ld = 0;                    // elements (compute type) between the rows of a scratch register
   int32_t block_pixels = 0;          // pixels of a block
   int32_t most_pixels = kMaxBlock;   // of one that workers share

@@ -109,6 +109,7 @@ typedef struct {
   int32_t grow, reserved3; // VF_INPUT: how often hits grow to neighbours that exceed weak * threshold
   double weak;
   const float *noise;      // VF_TEST_NOISE: (C, 3) gain, floor, black; null: none
+  const uint64_t *watched; // VF_INPUT: (R, H, (W + 63) / 64): a bit for each pixel that may count as changed; null: all may
   // predicted changes
   int32_t magnitude;       // keep the squared magnitude of each change
   int32_t nsources, nresiduals, reserved2;
@@ -179,10 +180,11 @@ VF_API void vf_plan_invalidate(vf_plan *plan);
 // computed in line buffers the pixels that had changed and those that were computed.
 VF_API int64_t *vf_plan_counts(vf_plan *plan);
 VF_API int64_t vf_plan_row_blocks(const vf_plan *plan);  // of maps that were computed apart, over all frames
+VF_API int64_t vf_common_bytes(void);  // of packed weights: plans have equal ones in the same memory, counted here once
 VF_API int64_t vf_plan_bytes(const vf_plan *plan, int32_t what);  // Held
 
 // What the test of an input saw in the last frame, by op, as (R, VF_SEEN): share of its blocks that moved; share that newly
-// moved a little; and, where at least half moved (else NaN), how alike frame and value were (their correlation) and the
+// moved a little, of the blocks with a watched pixel; and, where at least half moved (else NaN), how alike frame and value were (their correlation) and the
 // share of their squared difference that another light explains (frame = gain value + offset). All are NaN in the first
 // frame of a stream. Null: nothing was tested.
 VF_API const float *vf_plan_seen(const vf_plan *plan, int64_t op);

@@ -283,21 +283,25 @@ template <class S> bool input_row(const Op &op, const vf_frame &frame, const Row
   return row_any<S>(op, frame, test, done) && finite;
 }
 
-// The correlation of a frame and the value kept, over sums of the channels of every fourth pixel of every fourth row, and
+// The correlation of a frame and the value kept, over sums of the channels of every fourth watched pixel of every fourth row, and
 // the share of their squared difference that frame = gain value + offset explains. Both are 1 where one is the same
 // everywhere, so that a black frame is no other scene.
 template <class S> void input_alike(const Op &op, const vf_frame &frame, int32_t r, float *figures) {
   const vf_op &d = op.d;
   const Kept<S> kept(d.out);
   double n = 0, a = 0, b = 0, aa = 0, bb = 0, ab = 0;
-  for (int32_t y = 0; y < d.out.h; y += 4)
+  const size_t words = (size_t(d.out.w) + 63) / 64;
+  for (int32_t y = 0; y < d.out.h; y += 4) {
+    const uint64_t *watched = d.watched ? d.watched + (size_t(r) * d.out.h + y) * words : nullptr;
     for (int32_t x = 0; x < d.out.w; x += 4) {
+      if (watched && !(watched[x >> 6] >> (x & 63) & 1)) continue;
       const framed<S> *from = static_cast<const framed<S> *>(frame.data) + r * frame.sr + y * frame.sh + x * frame.sw;
       const S *old = static_cast<const S *>(d.out.data) + r * d.out.sr + y * d.out.sh + x * d.out.sw;
       double now = 0, was = 0;
       for (int32_t j = 0; j < d.out.c; j++) now += double(widen(from[j * frame.sc])), was += double(kept.stands_for(widen(old[j * d.out.sc])));
       n += 1, a += now, b += was, aa += now * now, bb += was * was, ab += now * was;
     }
+  }
   const double left = n * aa - a * a, right = n * bb - b * b;
   const double least = 1e-12 * (n * aa + n * bb), both = n * ab - a * b, apart = n * (aa + bb - 2 * ab);
   figures[0] = figures[1] = 1;

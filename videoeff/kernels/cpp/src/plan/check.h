@@ -308,10 +308,13 @@ inline bool check_op(const vf_op &d, int64_t index, const vf_mask *masks, int64_
       if (!(d.noise[3 * k] >= 0) || !(d.noise[3 * k + 1] > 0) || d.noise[3 * k + 2] - d.noise[3 * k + 2] != 0)
         return problem("op %lld: noise of channel %lld", i, (long long)k);
     if (d.dtype == VF_U8 && !one_scale(d.out)) return problem("op %lld: a frame as numbers of several scales", i);
+    const int64_t words = (int64_t(d.out.w) + 63) / 64, rest = d.out.w % 64;
+    for (int64_t k = 0; d.watched && rest && k < int64_t(d.out.r) * d.out.h; k++)
+      if (d.watched[(k + 1) * words - 1] >> rest) return problem("op %lld: watched pixels beyond its row %lld", i, (long long)k);
     if (d.nbefore) return problem("op %lld: an input has no stages", i);
     return d.nepi == 0 || problem("op %lld: an input has no instructions", i);
   }
-  if (d.test == VF_TEST_NOISE) return problem("op %lld: a test by noise is for inputs", i);
+  if (d.test == VF_TEST_NOISE || d.watched) return problem("op %lld: a test by noise, or of watched pixels, is for inputs", i);
   if (d.kind != VF_POINTWISE) {
     if (!check_view(d.in, index, "its input", true, problem)) return false;
     const bool mixed = (d.in.dtype == VF_U8 && d.dtype == VF_F32) || (d.in.dtype == VF_F32 && d.dtype == VF_U8);

@@ -28,6 +28,14 @@ static void prepare_seen(Seen &seen, const Mask &blocks) {
   seen.figures.assign(size_t(blocks.r) * VF_SEEN, NAN);
 }
 
+static const uint64_t *watched_row(const Op &op, int32_t r, int32_t y) {
+  return op.watched.data() + (size_t(r) * op.d.out.h + y) * ((size_t(op.d.out.w) + 63) / 64);
+}
+
+static uint8_t watches(const Op &op, int32_t r, int32_t y) {
+  return op.watches.empty() ? uint8_t(Op::kWatched) : op.watches[size_t(r) * op.d.out.h + y];
+}
+
 // Whether sums over blocks are compared; without blocks pixels are, as they are read.
 static bool sums_blocks(const vf_op &d) { return d.block > 1 || d.grow > 0; }
 
@@ -38,6 +46,25 @@ static float input_limit(const Op &op, int32_t row, double share) {
   const double limit = d.threshold * share;
   if (d.test == VF_TEST_NOISE) return float(limit * limit * op.noise_unit);
   return d.relative ? float(limit) * d.scale[row] : float(limit);
+}
+
+// Blocks of each row of the batch that hold a watched pixel.
+static void count_watched_blocks(Op &op) {
+  const vf_op &d = op.d;
+  const int32_t words = (d.out.w + 63) / 64, b = d.block;
+  op.watched_blocks.assign(size_t(d.out.r), 0);
+  std::vector<uint64_t> column(static_cast<size_t>(words));
+  for (int32_t r = 0; r < d.out.r; r++)
+    for (int32_t first = 0; first < d.out.h; first += b) {
+      std::fill(column.begin(), column.end(), 0);
+      for (int32_t y = first; y < std::min(d.out.h, first + b); y++)
+        for (int32_t j = 0; j < words; j++) column[j] |= watched_row(op, r, y)[j];
+      for (int32_t x = 0; x < d.out.w; x += b) {
+        bool any = false;
+        each_run(column.data(), words, x, std::min(d.out.w, x + b), [&](int32_t, int32_t) { any = true; });
+        op.watched_blocks[r] += any;
+      }
+    }
 }
 
 // Sums of `B` neighbours; of `b` where B is 0.
@@ -75,6 +102,45 @@ static bool exceeding(const float *values, int32_t count, float limit, uint64_t 
   return seen != 0;
 }
 
+// Whether a row of a frame that is ignored is finite, where its values lie side by side; `known`: whether they do.
+static bool ignored_is_finite(const Kernels &kernels, const Op &op, const vf_frame &frame, int32_t r, int32_t y, bool &known) {
+  const vf_op &d = op.d;
+  const int64_t item = d.dtype == VF_U8 ? 4 : item_of(d.dtype), c = d.out.c;
+  const char *row = static_cast<const char *>(frame.data) + (r * frame.sr + y * frame.sh) * item;
+  known = true;
+  if (frame.sc == 1 && frame.sw == c) return kernels.all_finite(row, c * d.out.w, d.dtype);
+  known = frame.sw == 1;
+  bool finite = true;
+  for (int64_t j = 0; known && j < c; j++) finite &= kernels.all_finite(row + j * frame.sc * item, d.out.w, d.dtype);
+  return finite;
+}
+
+// A row of pixels of which some are ignored, or all: these set no bit, and add nothing to the sums. All are read for what is
+// not finite.
+static bool test_part(const Kernels &kernels, const Op &op, const vf_frame &frame, const RowTest &test) {
+  const int32_t width = op.d.out.w, words = (width + 63) / 64;
+  const uint64_t *watched = watched_row(op, test.r, test.y);
+  if (watches(op, test.r, test.y) == Op::kIgnored) {
+    bool known = false;
+    const bool finite = ignored_is_finite(kernels, op, frame, test.r, test.y, known);
+    if (known && !test.bits && test.first) std::fill(test.sums, test.sums + width, 0.f);
+    if (known) return finite;
+  }
+  if (test.bits) {
+    const bool finite = kernels.input_row(op, frame, test);
+    for (int32_t j = 0; j < words; j++) test.bits[j] &= watched[j];
+    return finite;
+  }
+  thread_local std::vector<float> amounts;
+  amounts.resize(size_t(width));
+  const bool finite = kernels.input_row(op, frame, {test.r, test.y, test.limit, nullptr, amounts.data(), true});
+  if (test.first) std::fill(test.sums, test.sums + width, 0.f);
+  each_run(watched, words, 0, width, [&](int32_t x, int32_t n) {
+    for (int32_t i = x; i < x + n; i++) test.sums[i] += amounts[i];
+  });
+  return finite;
+}
+
 // Tests one row of blocks against the values kept: which of its blocks exceed the limit, and is it finite.
 static void input_test_task(void *context, int64_t index, int) {
   InputWork &work = *static_cast<InputWork *>(context);
@@ -89,7 +155,10 @@ static void input_test_task(void *context, int64_t index, int) {
   if (blocks) sums.resize(size_t(width)), means.resize(size_t(hits.w));
   RowTest test{r, first, input_limit(op, r, 1), blocks ? nullptr : bits, sums.data(), true};
   bool finite = true;
-  for (; test.y < last; test.y++, test.first = false) finite &= work.plan->kernels->input_row(op, *work.frame, test);
+  const Kernels &kernels = *work.plan->kernels;
+  for (; test.y < last; test.y++, test.first = false)
+    finite &= watches(op, r, test.y) == Op::kWatched ? kernels.input_row(op, *work.frame, test)
+                                                     : test_part(kernels, op, *work.frame, test);
   if (!finite) work.finite = false;
   if (work.fresh[r]) {  // nothing is kept to test against; it was read for what is not finite
     std::memset(bits, 0, sizeof(uint64_t) * size_t(hits.words));
@@ -184,10 +253,23 @@ static void note_seen(vf_plan &plan, const Op &op, const Mask &hits, const Mask 
       seen.before.bits[k] = small.bits[k];
     }
     if (plan.fresh_rows[i]) continue;
-    const int64_t blocks = int64_t(hits.h) * hits.w;
+    const int64_t blocks = op.watched.empty() ? int64_t(hits.h) * hits.w : std::max<int64_t>(1, op.watched_blocks[i]);
     figures[0] = float(strong) / float(blocks), figures[1] = float(rises) / float(blocks);
     if (2 * strong >= blocks) plan.kernels->input_alike(op, frame.frames[op.d.input], i, figures + 2);
   }
+}
+
+// Takes ignored pixels out of those that changed.
+static void drop_ignored(const Op &op, Mask &mask) {
+  for (int32_t i = 0; i < mask.r; i++)
+    for (int32_t y = 0; y < mask.h; y++) {
+      if (!mask.flag(i, y) || watches(op, i, y) == Op::kWatched) continue;
+      uint64_t *row = mask.row(i, y), seen = 0;
+      const uint64_t *watched = watched_row(op, i, y);
+      for (int32_t j = 0; j < mask.words; j++) seen |= row[j] &= watched[j];
+      mask.flag(i, y) = seen != 0;
+    }
+  mask.settle();
 }
 
 // From the hits to the pixels that changed, which are stored.
@@ -228,6 +310,7 @@ static void run_input(vf_plan &plan, const Op &op, Mask &hits, Seen &seen, const
   } else {
     reach_same(hits, mask, {0, mask.h});
   }
+  if (mask.any && !op.watched.empty()) drop_ignored(op, mask);
   for (int32_t i = 0; i < d.out.r; i++)
     if (plan.fresh_rows[i]) mask.fill_row(i);
   InputWork work{&plan, &op, frame.frames + d.input, &mask, &hits, nullptr, plan.fresh_rows.data(), 0};

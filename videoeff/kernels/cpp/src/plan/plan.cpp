@@ -19,6 +19,7 @@
 #endif
 #include <pthread.h>
 
+#include "common.h"
 #include "row_blocks.h"
 #include "blocks.h"
 #include "check.h"
@@ -43,7 +44,13 @@ static void advise_large_pages(void *data, size_t bytes) {
 #endif
 }
 
-Memory::~Memory() { std::free(data); }
+Memory::~Memory() {
+  if (common) {
+    leave(common);
+  } else {
+    std::free(data);
+  }
+}
 void Memory::reserve(size_t wanted) {
   if (wanted <= bytes) return;
   std::free(data);
@@ -106,6 +113,20 @@ static void copy_noise(Op &op) {
   d.noise = op.noise.data();
 }
 
+// Which pixels are watched, and what of each row is.
+static void copy_watched(Op &op) {
+  vf_op &d = op.d;
+  const size_t rows = size_t(d.out.r) * d.out.h, words = (size_t(d.out.w) + 63) / 64;
+  op.watched.assign(d.watched, d.watched + rows * words);
+  op.watches.resize(rows);
+  for (size_t k = 0; k < rows; k++) {
+    int64_t found = 0;
+    for (size_t j = 0; j < words; j++) found += __builtin_popcountll(op.watched[k * words + j]);
+    op.watches[k] = !found ? Op::kIgnored : found < d.out.w ? Op::kPart : Op::kWatched;
+  }
+  d.watched = op.watched.data();
+}
+
 static void copy_tables(Op &op) {
   vf_op &d = op.d;
   if (d.streams) op.streams.assign(d.streams, d.streams + d.out.r), d.streams = op.streams.data();
@@ -116,6 +137,7 @@ static void copy_tables(Op &op) {
     d.iy = op.iy.data(), d.wy = op.wy.data(), d.ix = op.ix.data(), d.wx = op.wx.data();
   }
   if (d.kind == VF_INPUT && d.noise) copy_noise(op);
+  if (d.kind == VF_INPUT && d.watched) copy_watched(op);
   if (d.factor != 0) op.taps.assign(d.taps, d.taps + size_t(d.kh) * d.kw), d.taps = op.taps.data();
 }
 
@@ -216,6 +238,7 @@ static void build(vf_plan &plan, const vf_op *ops, int64_t nops, const vf_mask *
     const int32_t b = d.block;
     plan.active[d.mask].resize(d.out.r, (d.out.h + b - 1) / b, (d.out.w + b - 1) / b, false);
     if (d.kind == VF_INPUT && d.threshold > 0) prepare_seen(plan.seen[i], plan.active[d.mask]);
+    if (d.watched) count_watched_blocks(op);
     const int64_t item = item_of(d.dtype), r = d.out.r - 1, h = d.out.h - 1;
     advise_large_pages(d.out.data, size_t((r * d.out.sr + h * d.out.sh + d.out.w * d.out.sw) * item));
     if (d.nbefore) make_stages(*plan.kernels, op);
@@ -229,6 +252,11 @@ static void build(vf_plan &plan, const vf_op *ops, int64_t nops, const vf_mask *
       const size_t rows = kMaxBlock + kSpareRows;
       plan.shared_bytes = std::max(plan.shared_bytes, rows * size_t(op.ld) * size_t(d.dtype == VF_F64 ? 8 : 4));
     }
+  }
+  for (Op &op : plan.ops) {
+    for (Op &stage : op.before)
+      for (Memory *memory : {&stage.weight, &stage.bias}) share(*memory);
+    for (Memory *memory : {&op.weight, &op.bias}) share(*memory);
   }
   find_chains(plan);
 }
@@ -345,6 +373,8 @@ int64_t *vf_plan_times(vf_plan *plan, int32_t reset) {
 
 int64_t vf_plan_row_blocks(const vf_plan *plan) { return plan->row_blocks; }
 
+int64_t vf_common_bytes(void) { return int64_t(common_bytes()); }
+
 int64_t vf_plan_bytes(const vf_plan *plan, int32_t what) {
   size_t total = 0;
   if (what == VF_HELD_WEIGHTS) {
@@ -358,6 +388,7 @@ int64_t vf_plan_bytes(const vf_plan *plan, int32_t what) {
     for (const Vicinity &v : plan->vicinities) total += v.mask.bits.size() * 8 + v.mask.rows.size();
     for (const Seen &s : plan->seen) total += (s.weak.bits.size() + s.before.bits.size()) * 8 + s.figures.size() * 4;
     for (const Sums &s : plan->sums) total += (s.piece.size() + s.row.size()) * 8;
+    for (const Op &op : plan->ops) total += op.watched.size() * 8 + op.watches.size();
   } else {
     for (const Worker &w : plan->workers) total += w.registers.bytes + w.temp.bytes + w.rows.bytes + w.line_buffer.bytes;
     total += plan->shared.bytes + plan->plane.size() * 4;

@@ -1,0 +1,1 @@
+"""Many cameras, one memory each, on a few threads."""
