@@ -117,8 +117,8 @@ def frames_of(form: str) -> tuple[nn.Module, list[Any], list[Any], dict[str, Any
         return Body(lambda s, x: s.d(s.c(x))), frames, [halves(f, frames[0]) for f in frames], {}
     if form == "two pictures in a list":
         pairs = [[f[0], f[0].flip(1)] for f in busy(4)]
-        seen = [[halves(a, b) for a, b in zip(pair, pairs[0], strict=True)] for pair in pairs]
-        return Body(lambda s, x: s.d(s.c(torch.stack(x)))), pairs, seen, {}
+        both = [[halves(a, b) for a, b in zip(pair, pairs[0], strict=True)] for pair in pairs]
+        return Body(lambda s, x: s.d(s.c(torch.stack(x)))), pairs, both, {}
     if form == "detector in parts":
         lists = [[f[0]] for f in busy(4, (1, 3, 32, 40))]
         return detector(), lists, [[halves(f[0], lists[0][0])] for f in lists], {}
@@ -392,9 +392,11 @@ def test_a_file_with_zones_that_do_not_fit_is_refused(tmp_path: Path) -> None:
         ({}, "its description is not what videoeff writes"),
         (7, "its description is not what videoeff writes"),
     ):
-        other = rewritten(
-            path, tmp_path / "other.veff", lambda d, zones=zones: d["options"].update(zones=zones)
-        )
+
+        def put(document: dict[str, Any], zones: object = zones) -> None:
+            document["options"].update(zones=zones)
+
+        other = rewritten(path, tmp_path / "other.veff", put)
         with pytest.raises(ArtifactError, match=rf"(?s)other\.veff: .*{said}"):
             videoeff.load(other, model=model)
 

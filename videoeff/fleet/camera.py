@@ -44,7 +44,7 @@ class Tally:
 
     def rate(self, now: float, since: float) -> float:
         """Pictures a second over the last ten, or since the camera was added."""
-        span = min(RATE_OVER, now - since)
+        span = min(RATE_OVER, max(1.0, now - since))
         if self.ends.maxlen == len(self.ends):
             span = min(span, now - self.ends[0])
         return sum(end > now - span for end in self.ends) / span if span > 0 else 0.0

@@ -290,7 +290,7 @@ class StreamingModule(ZonedModule):
         """A copy of the state, to continue from later."""
         with self._alone():
             engines = {name: engine.snapshot() for name, engine in self.engines.items()}
-            frozen = self.body.freezer and self.body.freezer.snapshot()
+            frozen = self.body.freezer.snapshot() if self.body.freezer is not None else None
             return StreamState(engines, self.body.outside.copies(), self._hold.snapshot(), frozen)
 
     def restore(self, state: StreamState) -> None:
@@ -434,7 +434,7 @@ class StreamingModule(ZonedModule):
         Raises:
             ArtifactError: it cannot be written, or a part of the model has no file form.
         """
-        zones = self._zoned and self._zoned.to_json(self.body)
+        zones = self._zoned.to_json(self.body) if self._zoned is not None else None
         save(Contents(self.name, self.body, self.forward_parameters, self.options, self.extra, zones), path)
 
     def train(self, mode: bool = True) -> StreamingModule:
