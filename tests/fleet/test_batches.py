@@ -9,8 +9,16 @@ import torch
 from torch import Tensor, nn
 
 import videoeff
-from tests.fleet.conftest import PREPROCESS, SIZE, clip, network, straight
-from tests.fleet.test_fleet import assert_all_counted, collecting, until
+from tests.support.fleets import (
+    PREPROCESS,
+    SIZE,
+    assert_all_counted,
+    clip,
+    collecting,
+    network,
+    straight,
+    until,
+)
 from tests.support.scripted_source import ScriptedSource
 from videoeff import Fleet
 from videoeff.errors import FleetError

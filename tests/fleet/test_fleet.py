@@ -3,41 +3,18 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from tests.fleet.conftest import SIZE, clip, network, straight
+from tests.support.fleets import SIZE, assert_all_counted, clip, collecting, network, straight, until
 from tests.support.scripted_source import ScriptedSource
 from videoeff import Fleet
 from videoeff.errors import FleetError
 from videoeff.fleet.output import Output
-from videoeff.fleet.status import CameraStatus
-
-
-def until(condition: Callable[[], bool], seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "not in time"
-        time.sleep(0.005)
-
-
-def assert_all_counted(status: CameraStatus) -> None:
-    """Every picture that was decoded is accounted for."""
-    known = status.frames + status.refused + status.skipped + status.late + status.waiting
-    assert known == status.counters.decoded
-
-
-@contextmanager
-def collecting() -> Iterator[tuple[dict[str, list[Output]], Callable[[Output], None]]]:
-    found: dict[str, list[Output]] = defaultdict(list)
-    yield found, lambda output: found[output.camera].append(output)
 
 
 @pytest.mark.parametrize("workers", [1, 3])

@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.fleet.conftest import clip, network, straight
-from tests.fleet.test_fleet import collecting, until
+from tests.support.fleets import clip, collecting, network, straight, until
 from tests.support.scripted_source import ScriptedSource
 from videoeff import Fleet
 from videoeff.errors import ArtifactError, FleetError, StateError

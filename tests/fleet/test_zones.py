@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.fleet.conftest import PREPROCESS, clip, network, straight
-from tests.fleet.test_fleet import collecting, until
+from tests.support.fleets import PREPROCESS, clip, collecting, network, straight, until
 from tests.support.scripted_source import Frame, ScriptedSource
 from videoeff import Fleet
 from videoeff.errors import VideoError

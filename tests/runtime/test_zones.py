@@ -154,7 +154,7 @@ def test_forms_of_frames(form: str) -> None:
 def test_frames_kept_as_numbers_of_8_bits(threshold: float) -> None:
     torch.manual_seed(0)
     net = quantised_net.Net(12).eval()
-    options = {"threshold": threshold, "block": 2} if threshold else {}
+    options: dict[str, Any] = {"threshold": threshold, "block": 2} if threshold else {}
     zoned, plain = (videoeff.convert(net, torch.rand(1, 3, 24, 40), **options) for _ in range(2))
     zoned.set_zones(left_ignored(24, 40))
     assert zoned.values()["x"].dtype == torch.float32
@@ -286,7 +286,7 @@ def test_inputs_without_pixels_are_refused() -> None:
 @pytest.mark.parametrize("threshold", [0.0, 0.1])
 def test_nan_in_ignored_pixels(threshold: float, backend: str) -> None:
     """A frame that holds it is refused, wherever it lies; where it is to be computed with, it is not seen."""
-    options = {"threshold": threshold, "block": 4, "backend": backend}
+    options: dict[str, Any] = {"threshold": threshold, "block": 4, "backend": backend}
     _, stream = make(zones=LEFT, **options)
     frames = busy(2)
     outputs = stream(frames[0])

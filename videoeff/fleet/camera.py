@@ -8,16 +8,15 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from videoeff.fleet.output import Output, Subscription
-from videoeff.fleet.status import CameraStatus, Spread
+from videoeff.fleet.status import CameraStatus, Figures, Spread
 
 if TYPE_CHECKING:
-    from videoeff.fleet.lane import Lane
     from videoeff.runtime.fidelity import Drift
     from videoeff.runtime.report import Report
     from videoeff.video.live import Picture, Source
@@ -51,6 +50,27 @@ class Tally:
         return sum(end > now - span for end in self.ends) / span if span > 0 else 0.0
 
 
+class Served(Protocol):
+    """What a camera asks of the lane that it is in."""
+
+    @property
+    def seats(self) -> int:
+        """Cameras that its stream serves, free seats included."""
+
+    @property
+    def evicted(self) -> bool:
+        """Whether its state lies on the disk."""
+
+    def figures(self) -> Figures:
+        """What its stream says of itself."""
+
+    def report(self) -> Report | None:
+        """The stream's report."""
+
+    def reset(self, seat: int) -> None:
+        """Compute the next picture of a seat whole."""
+
+
 class Camera:
     """One camera of a fleet. Made by ``Fleet.add``.
 
@@ -64,7 +84,7 @@ class Camera:
         self,
         name: str,
         source: Source,
-        lane: Lane,
+        lane: Served,
         seat: int,
         *,
         fps: float | None = None,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,7 @@ from videoeff.calibration.feed import Feed, feed_of
 from videoeff.errors import FleetError, VideoEffError, first_line
 from videoeff.fleet.camera import Camera, log, shown_heat
 from videoeff.fleet.output import Output
+from videoeff.fleet.status import Figures
 from videoeff.runtime.observation import Observation
 from videoeff.runtime.streaming_module import StreamingModule, StreamState
 from videoeff.serialize.state import load_state, save_state
@@ -38,15 +39,6 @@ FIGURES_KEPT = 0.5
 
 Heat = NDArray[np.float32]
 _Taken = tuple[int, Camera, "Picture"]  # a seat, who sits there and the picture that is computed
-
-
-@dataclass(frozen=True)
-class Figures:
-    """What a stream says of itself; see ``CameraStatus``."""
-
-    work_share: float | None = None
-    audit_error: float | None = None
-    state_bytes: int = 0
 
 
 class Lane:
@@ -75,7 +67,7 @@ class Lane:
         self._make, self.network, self._where = make, network, where
         self.lock = threading.RLock()
         self._stream: StreamingModule | None = make()
-        self.seats = self._stream.streams
+        self.seats: int = self._stream.streams
         self._feed: Feed = feed_of(self._stream, where)
         if preprocess is not None:
             self._feed = Feed(preprocess, self._feed.signature, self._feed.device)

@@ -35,6 +35,15 @@ class Spread:
 
 
 @dataclass(frozen=True)
+class Figures:
+    """What a stream says of itself; see ``CameraStatus``."""
+
+    work_share: float | None = None
+    audit_error: float | None = None
+    state_bytes: int = 0
+
+
+@dataclass(frozen=True)
 class CameraStatus:
     """One camera.
 

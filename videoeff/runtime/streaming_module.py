@@ -290,8 +290,7 @@ class StreamingModule(ZonedModule):
         """A copy of the state, to continue from later."""
         with self._alone():
             engines = {name: engine.snapshot() for name, engine in self.engines.items()}
-            freezer = self.body.freezer
-            frozen = None if freezer is None else freezer.snapshot()
+            frozen = self.body.freezer and self.body.freezer.snapshot()
             return StreamState(engines, self.body.outside.copies(), self._hold.snapshot(), frozen)
 
     def restore(self, state: StreamState) -> None:
@@ -435,7 +434,7 @@ class StreamingModule(ZonedModule):
         Raises:
             ArtifactError: it cannot be written, or a part of the model has no file form.
         """
-        zones = None if self._zoned is None else self._zoned.to_json(self.body)
+        zones = self._zoned and self._zoned.to_json(self.body)
         save(Contents(self.name, self.body, self.forward_parameters, self.options, self.extra, zones), path)
 
     def train(self, mode: bool = True) -> StreamingModule:
@@ -459,8 +458,7 @@ class StreamingModule(ZonedModule):
     def twin(self) -> StreamingModule:
         """Another stream of the same network, before its first frame; for a thread or a camera of its own.
 
-        The weights of both lie in the same memory, so that a twin costs its state alone. Settings are taken
-        over; state, reports and who is told of a drift are not. (``copy.deepcopy`` copies everything.)
+        The weights of both lie in the same memory. Settings are taken over; state and reports are not.
         """
         with self._alone():
             body = twin_of(self.body)

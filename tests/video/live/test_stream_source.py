@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import threading
 import time
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
@@ -201,3 +202,15 @@ def test_closing_while_it_waits_for_another_attempt() -> None:
         began = time.monotonic()
     assert time.monotonic() - began < 30
     assert source.state == "closed"
+
+
+def test_taking_from_what_is_being_closed_gives_nothing() -> None:
+    """Closing in another thread once made `take` raise."""
+    for _ in range(50):
+        source, _ = source_of(Connection(some(3)))
+        closing = threading.Thread(target=source.close)
+        closing.start()
+        while source.state != "closed":
+            source.take(0)
+        assert source.take(None) is None
+        closing.join()

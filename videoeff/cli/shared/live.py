@@ -63,11 +63,12 @@ class LiveClip(Clip):
     def _take(self, end: float) -> Picture | None:
         """The next picture; None if none comes until then, or any more."""
         while True:
+            over = self._live.state in ("ended", "closed")  # asked for first: its last picture may yet wait
             picture = self._live.take(max(0.0, min(_LOOK, end - time.monotonic())))
             self._say()
             counts = self._live.counters
             self.lost, self.damaged = counts.refused, counts.damaged
-            if picture is not None or self._live.state in ("ended", "closed") or time.monotonic() >= end:
+            if picture is not None or over or time.monotonic() >= end:
                 return picture
 
     def _say(self) -> None:

@@ -130,9 +130,14 @@ class DecodingSource(abc.ABC):
         Raises:
             VideoError: it was closed.
         """
+        if not self._begin():
+            raise VideoError(f"{self.address}: the source is closed; open it again")
+
+    def _begin(self) -> bool:
+        """Start the thread where there is none; False if the source is closed."""
         with self._starting:
             if self.state == "closed":
-                raise VideoError(f"{self.address}: the source is closed; open it again")
+                return False
             if self._thread is None:
                 # A daemon: what hangs in FFmpeg must not keep the program from ending.
                 self._thread = threading.Thread(
@@ -140,11 +145,11 @@ class DecodingSource(abc.ABC):
                 )
                 self._thread.start()
                 stop_at_end(self._thread, self._handover)
+            return True
 
     def take(self, timeout: float | None = 0) -> Picture | None:
         """The picture that waits longest, as :meth:`Source.take`; starts the source."""
-        if not self._handover.over:
-            self.start()
+        self._begin()
         return self._handover.take(timeout)
 
     def waiting(self) -> int:

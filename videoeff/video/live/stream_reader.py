@@ -27,11 +27,10 @@ _SEGMENTED = ("hls", "dash")
 #: Formats without time stamps, for which FFmpeg makes some up at 25 frames a second.
 _UNSTAMPED = ("mpjpeg", "mjpeg", "h264", "hevc", "m4v", "mpegvideo", "obu")
 
+#: How long FFmpeg looks at a stream before it gives a picture: µs and frames. By itself 5 s and 20 frames.
+_FIRST_LOOK = {"analyzeduration": "1000000", "fpsprobesize": "0"}
+
 _LONGEST = 60.0  # seconds to wait for a first picture at most, where data come
-_FIRST_LOOK = {
-    "analyzeduration": "1000000",
-    "fpsprobesize": "0",
-}  # µs; FFmpeg's own would take 5 s and 20 frames
 
 
 class StreamReader:
@@ -136,7 +135,8 @@ class StreamReader:
                 break
         base = max(self._transport.timeout, self._transport.stall)
         # A key frame may be long in coming: whoever hung up too early is given more time.
-        self._patience = base if state.frames else min(2 * self._patience, max(_LONGEST, base))
+        early = state.packets and not state.frames
+        self._patience = min(2 * self._patience, max(_LONGEST, base)) if early else base
         if not self.why:
             self.why = "the server ended the stream"
             self.finished = self._whole(container, stream, state, length)

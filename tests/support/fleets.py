@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
 import numpy as np
-import pytest
 import torch
 from numpy.typing import NDArray
 from torch import nn
 
 import videoeff
+from videoeff.fleet.output import Output
+from videoeff.fleet.status import CameraStatus
 from videoeff.runtime.streaming_module import StreamingModule
 from videoeff.video.preprocess import Preprocess
 
@@ -42,8 +48,20 @@ def straight(stream: StreamingModule, frames: list[NDArray[np.uint8]]) -> list[t
     return [twin(PREPROCESS(frame)) for frame in frames]
 
 
-@pytest.fixture(autouse=True)
-def _threads() -> object:
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
+def until(condition: Callable[[], bool], seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "not in time"
+        time.sleep(0.005)
+
+
+def assert_all_counted(status: CameraStatus) -> None:
+    """Every picture that was decoded is accounted for."""
+    known = status.frames + status.refused + status.skipped + status.late + status.waiting
+    assert known == status.counters.decoded
+
+
+@contextmanager
+def collecting() -> Iterator[tuple[dict[str, list[Output]], Callable[[Output], None]]]:
+    found: dict[str, list[Output]] = defaultdict(list)
+    yield found, lambda output: found[output.camera].append(output)
