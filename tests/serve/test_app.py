@@ -278,6 +278,10 @@ def test_the_service_describes_itself(one: Running) -> None:
     assert {"/cameras", "/cameras/{name}", "/cameras/{name}/events", "/metrics"} <= set(found["paths"])
     body = found["paths"]["/cameras"]["post"]["requestBody"]["content"]["application/json"]["schema"]
     assert {"name", "source", "threshold"} <= set(body["properties"])
+    text = (Path(__file__).resolve().parents[2] / "docs/cameras.md").read_text(encoding="utf-8")
+    for path, methods in found["paths"].items():
+        for method in methods:
+            assert f"`{method.upper()} {path}`" in text
     one.refused("GET", "/docs", 404)
     one.refused("GET", "/redoc", 404)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -151,3 +152,14 @@ def test_a_file_that_cannot_be_used(tmp_path: Path, text: str, message: str) -> 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(FleetError, match="cannot be read"):
         read_settings(tmp_path / "absent.toml")
+
+
+def test_the_example_of_the_documents_is_whole(tmp_path: Path) -> None:
+    text = (Path(__file__).resolve().parents[2] / "docs/cameras.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"```toml\n(.*?)```", text, re.DOTALL)
+    found = checked(ServeSettings, read_settings(written(tmp_path, example)), "the test")
+    assert set(ServeSettings.model_fields) == found.model_fields_set
+    for key, value in {"max_cameras": 64, "max_clients": 32, "max_body": 65536, "client_queue": 16}.items():
+        assert getattr(found, key) == value == ServeSettings.model_fields[key].default
+    for key in CameraSettings.model_fields:
+        assert f"`{key}`" in text, f"{key} is in no document"

@@ -271,6 +271,17 @@ def test_clients_that_vanish_are_forgotten(one: Running) -> None:
     assert one.json("GET", "/healthz") == {"alive": True}
 
 
+def test_a_client_that_takes_nothing_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("videoeff.serve.server._STUCK", 1)
+    with running(cameras=CAMERAS) as one, socket.socket() as stuck:
+        stuck.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        stuck.connect(("127.0.0.1", one.port))
+        stuck.sendall(b"GET /cameras/front/events HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        until(lambda: one.service.hub.clients == 1)
+        with giving(one, outputs=torch.zeros(1000)):
+            gone(one)
+
+
 def test_no_client_holds_up_the_end() -> None:
     """One of each kind, and one that reads nothing of what waits for it."""
     with contextlib.ExitStack() as stack:

@@ -274,7 +274,7 @@ class Service:
                 status = self.find(name).camera.status()
             except Problem:
                 continue
-            if self._states.get(name, "connecting") != status.state:
+            if status.state not in (self._states.get(name, "connecting"), "closed"):
                 log.info("camera %s: %s%s", name, status.state, f" ({status.why})" if status.why else "")
             self._states[name] = status.state
 
