@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 import videoeff
+from tests.serialize.artifacts import rewritten
 from tests.support import quantised as quantised_net
 from tests.support.bodies import Body
 from tests.support.calls import assert_same, dense, make
@@ -117,8 +118,8 @@ def frames_of(form: str) -> tuple[nn.Module, list[Any], list[Any], dict[str, Any
         return Body(lambda s, x: s.d(s.c(x))), frames, [halves(f, frames[0]) for f in frames], {}
     if form == "two pictures in a list":
         pairs = [[f[0], f[0].flip(1)] for f in busy(4)]
-        seen = [[halves(a, b) for a, b in zip(pair, pairs[0], strict=True)] for pair in pairs]
-        return Body(lambda s, x: s.d(s.c(torch.stack(x)))), pairs, seen, {}
+        both = [[halves(a, b) for a, b in zip(pair, pairs[0], strict=True)] for pair in pairs]
+        return Body(lambda s, x: s.d(s.c(torch.stack(x)))), pairs, both, {}
     if form == "detector in parts":
         lists = [[f[0]] for f in busy(4, (1, 3, 32, 40))]
         return detector(), lists, [[halves(f[0], lists[0][0])] for f in lists], {}
@@ -154,7 +155,7 @@ def test_forms_of_frames(form: str) -> None:
 def test_frames_kept_as_numbers_of_8_bits(threshold: float) -> None:
     torch.manual_seed(0)
     net = quantised_net.Net(12).eval()
-    options = {"threshold": threshold, "block": 2} if threshold else {}
+    options: dict[str, Any] = {"threshold": threshold, "block": 2} if threshold else {}
     zoned, plain = (videoeff.convert(net, torch.rand(1, 3, 24, 40), **options) for _ in range(2))
     zoned.set_zones(left_ignored(24, 40))
     assert zoned.values()["x"].dtype == torch.float32
@@ -286,7 +287,7 @@ def test_inputs_without_pixels_are_refused() -> None:
 @pytest.mark.parametrize("threshold", [0.0, 0.1])
 def test_nan_in_ignored_pixels(threshold: float, backend: str) -> None:
     """A frame that holds it is refused, wherever it lies; where it is to be computed with, it is not seen."""
-    options = {"threshold": threshold, "block": 4, "backend": backend}
+    options: dict[str, Any] = {"threshold": threshold, "block": 4, "backend": backend}
     _, stream = make(zones=LEFT, **options)
     frames = busy(2)
     outputs = stream(frames[0])
@@ -381,8 +382,6 @@ def test_save_and_load(name: str, given: Zones | Tensor | None, tmp_path: Path) 
 
 
 def test_a_file_with_zones_that_do_not_fit_is_refused(tmp_path: Path) -> None:
-    from tests.serialize.artifacts import rewritten
-
     model, path = in_parts().eval(), tmp_path / "it.veff"
     videoeff.convert(model, torch.rand(SIZE), zones=LEFT).save(path)
     for zones, said in (
@@ -392,9 +391,12 @@ def test_a_file_with_zones_that_do_not_fit_is_refused(tmp_path: Path) -> None:
         ({}, "its description is not what videoeff writes"),
         (7, "its description is not what videoeff writes"),
     ):
-        other = rewritten(
-            path, tmp_path / "other.veff", lambda d, zones=zones: d["options"].update(zones=zones)
-        )
+        document: dict[str, Any] = {"zones": zones}
+
+        def edit(found: dict[str, Any], document: dict[str, Any] = document) -> None:
+            found["options"].update(document)
+
+        other = rewritten(path, tmp_path / "other.veff", edit)
         with pytest.raises(ArtifactError, match=rf"(?s)other\.veff: .*{said}"):
             videoeff.load(other, model=model)
 
