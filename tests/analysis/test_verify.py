@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 import torch
 from torch import nn
@@ -46,6 +48,7 @@ def test_a_planned_graph_is_legal() -> None:
         ("threshold=0.0", "threshold=0.0, weak=0.0", "2: weak=0.0: weak must be more than 0"),
         ("threshold=0.0", "threshold=0.0, grow=1", "2: a test by noise, or hits that grow, are of inputs"),
         ("threshold=0.0", "threshold=0.0, noise=((0.0, 1.0, 0.0,),)", "2: test='max' with noise="),
+        ("threshold=0.0", "threshold=0.0, watched='1x8x8:'", "2: watched pixels are those of a frame alone"),
         ("threshold=0.0", "threshold=0.0, dilation=-1", "2: .* and dilation at least 0"),
         ("layout=(0, 2, 3,)", "layout=(0, 2, 2,)", "2: layout=.* does not name dimensions of"),
         ("layout=(0, 2, 3,)", "layout=(0, 2, 4,)", "2: layout=.* does not name dimensions of"),
@@ -61,3 +64,22 @@ def test_a_planned_graph_is_legal() -> None:
 def test_a_broken_rule_is_named(old: str, new: str, said: str) -> None:
     with pytest.raises(VerifyError, match=said):
         verify(edited(old, new))
+
+
+@pytest.mark.parametrize(
+    ("watched", "said"),
+    [
+        ("'1x8x9:eNpjYGBgAAAABAAB'", "input_1: watched is a mask of 1x8x9 for an input of [2, 8, 8]"),
+        ("'1x8x8:'", "input_1: watched: it has 0 byte(s) for 64 pixels"),
+        ("'1x8x8:eJz7DwABAQEA'", "input_1: watched: "),
+        ("7", "input_1: watched is no mask of pixels"),
+        ("None", "input_1: watched is no mask of pixels"),
+    ],
+)
+def test_watched_pixels_that_are_no_mask(watched: str, said: str) -> None:
+    given = program()
+    text = str(given).replace("kind='input'", f"kind='input', watched={watched}", 1)
+    again = text_to_program(text, tensors_of(given), given.in_spec, given.out_spec)
+    annotate(again)
+    with pytest.raises(VerifyError, match=re.escape(said)):
+        verify(again)

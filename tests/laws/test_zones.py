@@ -34,7 +34,7 @@ SPECS = (
     Spec(("group-norm", "conv"), 4, inputs=2),
 )
 ANY = st.sampled_from(SPECS)
-SOME = settings(max_examples=6)
+SOME = settings(max_examples=8)
 SEEDS = st.integers(0, 999)
 
 NOISE = ((1e-3, 1e-3, 0.0),) * 3

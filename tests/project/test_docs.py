@@ -34,12 +34,13 @@ from videoeff.runtime.fidelity import Audited, AuditReport, Drift
 from videoeff.runtime.pacing import PacedModule
 from videoeff.runtime.report import LayerReport, Report
 from videoeff.runtime.streaming_module import StreamingModule
+from videoeff.runtime.zoned import ZonedModule
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
 
 #: The classes whose members are a stream's.
-STREAM = (StreamingModule, PacedModule)
+STREAM = (StreamingModule, PacedModule, ZonedModule)
 
 
 def code_of(page: str) -> str:

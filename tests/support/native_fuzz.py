@@ -77,6 +77,8 @@ def fuzz(seed: int, rounds: int) -> None:
         exact = RecomputeExpansions(least=0)
         chosen = [exact if isinstance(p, RecomputeExpansions) else p for p in passes(how)]
         stream = stream_of(Net(middle).eval(), torch.rand(SHAPE), passes=chosen)
+    if seed in (0, 2, 6):  # a test by noise, one by blocks, and one of 8-bit numbers
+        stream.set_zones(torch.rand(SHAPE[2:]) > 0.5)
     frame = torch.rand(SHAPE)
     (plan,), engine = plans_of(stream), engine_of(stream)
     plan.winograd = seed == 4
@@ -85,10 +87,14 @@ def fuzz(seed: int, rounds: int) -> None:
     assert any(op.nbefore for op in valid) == staged
     assert any(op.winograd for op in valid) == (seed == 4)
     assert any(op.integer for op in valid) == quantised
+    assert any(op.watched for op in valid) == (seed in (0, 2, 6))
     empty, ones = torch.zeros(64 << 20, dtype=torch.uint8), torch.ones(16 << 20)
+    some = torch.full((8 << 20,), 0b10101010)  # every second of the first pixels of each word
     for op in valid:
         if op.noise:  # zeros are no noise
             op.noise = ones.data_ptr()
+        if op.watched:
+            op.watched = some.data_ptr()
         for view in (op.out, op.in_, *op.args):
             if view.grid:
                 view.grid = ones.data_ptr()

@@ -43,7 +43,7 @@ class ZonedModule(PacedModule):
 
         A pixel that is ignored never counts as changed and costs nothing: for the network it keeps the value
         that it had in the stream's first frame (or the first after ``reset``), or when it was last watched;
-        of a model captured in parts that had no zones before, the value of the next frame. A pixel that is
+        in a model captured in parts that had no zones before, the value of the next frame. A pixel that is
         watched again counts as changed in the next frame if it differs from that. A frame with NaN in ignored
         pixels is refused like any other, unless ``nan_policy`` is "recompute".
 

@@ -119,8 +119,8 @@ class Zoned:
         odd = next((p for p in pictures if p.channels_last), None)
         if odd is not None:
             raise StateError(
-                f"{name}: its argument {odd.index} is {list(odd.shape)}, with its channels last, and which "
-                "of its pixels are watched cannot be said; convert a model that takes (B, C, H, W)"
+                f"{name}: its argument {odd.index} is {list(odd.shape)}, with its channels last, and zones "
+                "are for frames (B, C, H, W); give the model frames in that order"
             )
         if isinstance(self.given, Zones):
             found = {p.index: self._polygons(name, self.given, p) for p in pictures}

@@ -21,8 +21,9 @@ triton = pytest.importorskip("videoeff.kernels.triton.describe", reason="Triton 
         ({"block": 4, "dilation": 1, "threshold": 0.1}, None),
         ({"noise": ((0.0, 1e-4, 0.0),) * 3}, "its change test knows the camera's noise"),
         ({"block": 4, "weak": 0.5, "grow": 1, "threshold": 0.1}, "its change test lets hits grow"),
+        ({"zones": torch.arange(256).view(16, 16) > 7}, "its change test ignores some pixels"),
     ],
-    ids=["blocks", "noise", "grow"],
+    ids=["blocks", "noise", "grow", "zones"],
 )
 def test_frames_whose_test_it_does_not_know_are_declined(options: dict[str, Any], reason: str | None) -> None:
     """So that the reference tests them: nothing of an option is passed over."""
