@@ -64,6 +64,14 @@ constexpr int64_t kManyLinearWeights = 1 << 17;
 constexpr int kSpins = 4000;
 // Rounds of spinning after which the core is offered to others once. Guessed.
 constexpr int kSpinsToYield = 64;
+// Threads of OpenMP sleep if they take longer than kWakeMost microseconds for an empty region, kWakePause microseconds after
+// their last one, in the quickest of some tries. Sized: GNU's spins 300,000 rounds, or 1,000 (20 to 50 microseconds) where it
+// has more threads than processors; being woken then takes 30 microseconds and more, a region 1 to 5.
+constexpr int kWakePause = 200;
+constexpr int kWakeMost = 20;
+constexpr int kWakeTries = 2;
+// Milliseconds until they are asked again.
+constexpr int kWakeKept = 1000;
 
 // The cycles of a pixel, roughly, which kAlone is compared with. Sized: vector products that the processor starts in a
 // cycle; guessed: cycles for each vector of results, for each of its instructions, and for the pixel.

@@ -163,8 +163,8 @@ static bool run_shared(vf_plan &plan, const Op &op, int64_t pixels, const Frame 
     for (int32_t held = 0; work.last < plan.blocks.size(); work.last++)
       if ((held += plan.blocks[work.last].pixels) > op.most_pixels) break;
     plan.shared_blocks++;
-    plan.pool.run(int64_t(work.turns) * parts, parts, panel_task, &work);
-    plan.pool.run(parts, parts, finish_task, &work);
+    frame.team.run(int64_t(work.turns) * parts, parts, panel_task, &work);
+    frame.team.run(parts, parts, finish_task, &work);
   }
   return true;
 }
@@ -174,7 +174,7 @@ static void run_blocks(vf_plan &plan, const Op &op, int64_t pixels, const Frame 
   const int workers = pixels * op.cycles < kAlone ? 1 : frame.workers;
   cut_blocks(plan, pixels, block_size(op, pixels, workers), frame.any_fresh);
   Work work{&plan, &op, &plan.masks[op.d.mask]};
-  plan.pool.run(int64_t(plan.blocks.size()), workers, block_task, &work);
+  frame.team.run(int64_t(plan.blocks.size()), workers, block_task, &work);
 }
 
 }  // namespace vf

@@ -205,7 +205,7 @@ static bool test_input(vf_plan &plan, const Op &op, Mask &hits, Mask &weak, cons
   const int32_t block_rows = (d.out.h + d.block - 1) / d.block;
   hits.clear(), weak.clear();
   InputWork work{&plan, &op, frame.frames + d.input, nullptr, &hits, &weak, plan.fresh_rows.data(), block_rows};
-  plan.pool.run(int64_t(d.out.r) * block_rows, frame.workers, input_test_task, &work);
+  frame.team.run(int64_t(d.out.r) * block_rows, frame.workers, input_test_task, &work);
   hits.settle(), weak.settle();
   return work.finite;
 }
@@ -314,7 +314,7 @@ static void run_input(vf_plan &plan, const Op &op, Mask &hits, Seen &seen, const
   for (int32_t i = 0; i < d.out.r; i++)
     if (plan.fresh_rows[i]) mask.fill_row(i);
   InputWork work{&plan, &op, frame.frames + d.input, &mask, &hits, nullptr, plan.fresh_rows.data(), 0};
-  if (mask.any) plan.pool.run(int64_t(d.out.r) * d.out.h, frame.workers, input_store_task, &work);
+  if (mask.any) frame.team.run(int64_t(d.out.r) * d.out.h, frame.workers, input_store_task, &work);
 }
 
 }  // namespace vf

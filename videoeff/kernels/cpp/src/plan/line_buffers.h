@@ -207,7 +207,7 @@ static void run_line_buffers(vf_plan &plan, const Op &op, const Mask &active, in
   }
   const int32_t across = (op.d.out.w + op.columns - 1) / op.columns;
   LineBuffers buffers{&plan, &op, &active, {&plan, &op, &plan.masks[op.d.mask]}, across};
-  plan.pool.run(int64_t(plan.parts.size()) * across, workers, line_buffer_task, &buffers);
+  frame.team.run(int64_t(plan.parts.size()) * across, workers, line_buffer_task, &buffers);
 }
 
 }  // namespace vf

@@ -50,7 +50,7 @@ static bool share_linear(vf_plan &plan, const Op &op, const Frame &frame) {
   const vf_view &w = d.args[d.epi[0].b - VF_ARG];
   if (int64_t(w.w) * w.c < kManyLinearWeights) return false;
   MeanWork work{&plan, &op, nullptr, nullptr, nullptr};
-  plan.pool.run((w.w + kLinearPart - 1) / kLinearPart, frame.workers, linear_task, &work);
+  frame.team.run((w.w + kLinearPart - 1) / kLinearPart, frame.workers, linear_task, &work);
   return true;
 }
 
@@ -70,7 +70,7 @@ static void run_mean(vf_plan &plan, size_t index, const Op &op, const Mask &acti
   std::vector<uint8_t> all(size_t(in.r), uint8_t(!sums.valid || !from || op.d.nreach != 1));
   for (int32_t i = 0; i < in.r; i++) all[i] |= plan.fresh_rows[i];
   MeanWork work{&plan, &op, &sums, from, all.data()};
-  plan.pool.run(int64_t(in.r) * in.h, frame.workers, mean_task, &work);
+  frame.team.run(int64_t(in.r) * in.h, frame.workers, mean_task, &work);
   sums.valid = true;
   std::vector<double> mean(static_cast<size_t>(in.c));
   for (int32_t i = 0; i < in.r; i++) {

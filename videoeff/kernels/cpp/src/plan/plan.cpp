@@ -315,7 +315,7 @@ vf_plan *vf_plan_create(const vf_op *ops, int64_t nops, const vf_mask *masks, in
 }
 
 void vf_plan_destroy(vf_plan *plan) {
-  if (plan && plan->pool.owned()) delete plan;
+  delete plan;
 }
 
 int32_t vf_plan_run(vf_plan *plan, const vf_frame *frames, int64_t nframes, const uint8_t *fresh, int64_t streams,
@@ -327,7 +327,8 @@ int32_t vf_plan_run(vf_plan *plan, const vf_frame *frames, int64_t nframes, cons
       for (int32_t s : op.streams)
         if (s < 0 || s >= streams) return VF_ANSWER_NO_STREAM;
     }
-    Frame frame{frames, fresh, false, std::min(threads, 256)};
+    const Team team(std::min(threads, 256));
+    Frame frame{frames, fresh, false, std::min(threads, 256), team};
     frames_begun.fetch_add(1, std::memory_order_relaxed);
     for (int64_t i = 0; i < streams; i++) frame.any_fresh |= fresh[i] != 0;
     reserve_workers(*plan, frame.workers);
@@ -351,8 +352,7 @@ int32_t vf_plan_run(vf_plan *plan, const vf_frame *frames, int64_t nframes, cons
 }
 
 void vf_use_openmp(vf_parallel parallel) {
-  static const int registered = pthread_atfork(nullptr, nullptr, [] { openmp().store(nullptr); });
-  openmp().store(registered == 0 ? parallel : nullptr);
+  openmp().store(parallel);
 }
 
 void vf_plan_invalidate(vf_plan *plan) {

@@ -7,7 +7,7 @@
 
 #include "internal.h"
 #include "masks.h"
-#include "pool.h"
+#include "team.h"
 
 namespace vf {
 
@@ -60,6 +60,7 @@ struct Frame {
   const uint8_t *fresh;  // per stream
   bool any_fresh;
   int workers;
+  const Team &team;
 };
 
 }  // namespace vf
@@ -78,7 +79,6 @@ struct vf_plan {
   vf::Memory shared;                     // registers that all workers fill together
   uint64_t shared_blocks = 0;            // computed in them so far
   size_t register_bytes = 0, temp_bytes = 0, shared_bytes = 0, row_bytes = 0, line_buffer_bytes = 0;
-  vf::Pool pool;
   // reused from op to op
   std::vector<uint64_t> words;
   std::vector<vf::Run> runs, cut;

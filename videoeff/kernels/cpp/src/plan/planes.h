@@ -6,7 +6,7 @@
 #include <cstdint>
 #include <cstring>
 
-#include "pool.h"
+#include "team.h"
 
 namespace vf {
 
@@ -64,8 +64,8 @@ static void planes_task(void *context, int64_t index, int) {
 
 static void run_planes(Planes work, int64_t entries, int threads) {
   work.blocks = (work.pixels + kPlaneBlock - 1) / kPlaneBlock;
-  Pool pool;  // threads that are there anyway: none are started for a copy
-  pool.run(entries * work.blocks, openmp().load() ? threads : 1, planes_task, &work);
+  const Team team(entries * work.blocks > 1 ? threads : 1);
+  team.run(entries * work.blocks, threads, planes_task, &work);
 }
 
 }  // namespace vf

@@ -143,8 +143,8 @@ static void run_winograd(vf_plan &plan, const Op &op, const Mask &active, int64_
     }
     for (const Block &block : plan.blocks) {
       SharedWinograd work{&plan, &op, &mask, block, frame.workers};
-      plan.pool.run(frame.workers, frame.workers, winograd_panels_task, &work);
-      plan.pool.run(frame.workers, frame.workers, winograd_finish_task, &work);
+      frame.team.run(frame.workers, frame.workers, winograd_panels_task, &work);
+      frame.team.run(frame.workers, frame.workers, winograd_finish_task, &work);
     }
     return;
   }
@@ -152,7 +152,7 @@ static void run_winograd(vf_plan &plan, const Op &op, const Mask &active, int64_
   const int32_t most = int32_t((block_size(op, pixels, workers) + 3) / 4);
   WinogradCutter{plan, active, s, std::max(most, s), 1 << 20}.cut(rows, frame.any_fresh);
   Work work{&plan, &op, &mask};
-  plan.pool.run(int64_t(plan.blocks.size()), workers, block_task, &work);
+  frame.team.run(int64_t(plan.blocks.size()), workers, block_task, &work);
 }
 
 }  // namespace vf
