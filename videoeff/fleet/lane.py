@@ -35,6 +35,9 @@ if TYPE_CHECKING:
 HEAT_SCALE = 8
 #: Seconds that figures of a stream are kept before they are asked for again: a report walks all layers.
 FIGURES_KEPT = 0.5
+#: Pixels of a frame up to which one thread makes it the network's input: to wake a second one of PyTorch's
+#: takes longer than it saves.
+SMALL_FRAME = 1 << 19
 
 
 Heat = NDArray[np.float32]
@@ -148,7 +151,13 @@ class Lane:
 
     def _compute(self, taken: list[_Taken]) -> list[tuple[Camera, Output, Heat | None]]:
         stream, began = self._active(), time.monotonic()
-        args, kwargs = self._call(taken)
+        threads = torch.get_num_threads()
+        if all(picture.frame.shape[0] * picture.frame.shape[1] <= SMALL_FRAME for *_, picture in taken):
+            torch.set_num_threads(1)
+        try:
+            args, kwargs = self._call(taken)
+        finally:
+            torch.set_num_threads(threads)
         self._place_zones(stream, taken)
         self._observe(stream, any(camera.wants_heat for _, camera, _ in taken))
         outputs = stream(*args, **kwargs)

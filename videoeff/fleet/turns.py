@@ -21,7 +21,9 @@ class Turns(Generic[Item]):
     """
 
     def __init__(self) -> None:
-        self._changed = threading.Condition()
+        self._lock = threading.Lock()
+        self._over = threading.Condition(self._lock)  # a turn is over
+        self._idle: list[threading.Condition] = []  # workers that wait, the last that was busy at the end
         self._heap: list[tuple[float, int, Item]] = []
         self._numbers = itertools.count()
         self._had: dict[Item, float] = {}  # seconds, of all that were added
@@ -33,12 +35,12 @@ class Turns(Generic[Item]):
 
     def add(self, item: Item) -> None:
         """Let it have turns from now on."""
-        with self._changed:
+        with self._lock:
             self._had[item] = self._floor
 
     def ready(self, item: Item) -> None:
         """It has something to do. Nothing happens where it was not added or was removed."""
-        with self._changed:
+        with self._lock:
             if item not in self._had:
                 return
             if item in self._running:
@@ -46,16 +48,17 @@ class Turns(Generic[Item]):
             elif item not in self._waiting:
                 self._push(item)
 
-    def _push(self, item: Item) -> None:
+    def _push(self, item: Item, wake: bool = True) -> None:
         self._had[item] = max(self._had[item], self._floor)
         self._waiting.add(item)
         heapq.heappush(self._heap, (self._had[item], next(self._numbers), item))
-        self._changed.notify_all()
+        if wake and self._idle:
+            self._idle.pop().notify()
 
     def take(self, timeout: float | None = None) -> Item | None:
         """The next one; None after ``timeout`` seconds, or once closed. Give it back by :meth:`done`."""
         limit = None if timeout is None else time.monotonic() + timeout
-        with self._changed:
+        with self._lock:
             while not self._closed:
                 while self._heap:
                     had, _, item = heapq.heappop(self._heap)
@@ -68,25 +71,28 @@ class Turns(Generic[Item]):
                 left = None if limit is None else limit - time.monotonic()
                 if left is not None and left <= 0:
                     return None
-                self._changed.wait(left)
+                me = threading.Condition(self._lock)
+                self._idle.append(me)
+                if not me.wait(left) and me in self._idle:
+                    self._idle.remove(me)
         return None
 
     def done(self, item: Item, seconds: float, *, more: bool = False) -> None:
-        """It was served.
+        """It was served. The worker asks for the next one at once.
 
         Args:
             item: what was taken.
             seconds: that it took.
             more: it has still something to do.
         """
-        with self._changed:
+        with self._lock:
             self._running.discard(item)
             if item in self._had:
                 self._had[item] += seconds
                 if more or item in self._again:
-                    self._push(item)
+                    self._push(item, wake=bool(self._waiting))  # the worker takes one of them
             self._again.discard(item)
-            self._changed.notify_all()
+            self._over.notify_all()
 
     def remove(self, item: Item, timeout: float | None = None) -> bool:
         """Let it have no more turns, and wait until its last one is over.
@@ -94,30 +100,31 @@ class Turns(Generic[Item]):
         Returns:
             Whether it was over within ``timeout`` seconds.
         """
-        with self._changed:
+        with self._lock:
             self._had.pop(item, None)
             self._waiting.discard(item)
-            return self._changed.wait_for(lambda: item not in self._running, timeout)
+            return self._over.wait_for(lambda: item not in self._running, timeout)
 
     @property
     def busy(self) -> int:
         """How many wait or are served."""
-        with self._changed:
+        with self._lock:
             return len(self._waiting) + len(self._running)
 
     def is_busy(self, item: Item) -> bool:
         """Whether it waits or is served."""
-        with self._changed:
+        with self._lock:
             return item in self._waiting or item in self._running
 
     @property
     def waiting(self) -> int:
         """How many wait."""
-        with self._changed:
+        with self._lock:
             return len(self._waiting)
 
     def close(self) -> None:
         """End all waiting for turns."""
-        with self._changed:
+        with self._lock:
             self._closed = True
-            self._changed.notify_all()
+            while self._idle:
+                self._idle.pop().notify()

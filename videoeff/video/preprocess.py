@@ -97,7 +97,9 @@ class Preprocess:
             x = x.to(torch.float32, memory_format=torch.contiguous_format)
         x = self._sized(x)
         if self.bgr:  # behind the resize, which makes less of it
-            x = x[:, [2, 1, 0, 3][: self.channels]]
+            colours, x = x, torch.empty(x.shape)
+            for to, channel in enumerate((2, 1, 0, 3)[: self.channels]):  # half the time of an index
+                x[:, to] = colours[:, channel]
         x = x.to(torch.float32, memory_format=torch.contiguous_format)
         if self.dtype == "uint8":
             return x.round().clamp(0, 255).to(torch.uint8)
